@@ -1,0 +1,536 @@
+//! What the eBPF programs and user space say to each other: the values of the maps and the
+//! records of the ring buffer.
+//!
+//! Everything here is `repr(C)` with its padding spelled out, for the kernel copies the bytes as
+//! they are. Kernel pointers travel as `u64`: user space only compares them. Times are
+//! nanoseconds of CLOCK_MONOTONIC (`bpf_ktime_get_ns`).
+#![no_std]
+
+/// Bytes of `task_struct.comm`, the terminating NUL included (`TASK_COMM_LEN`).
+pub const COMM_LEN: usize = 16;
+/// How many file descriptors one [`FdWord`] covers.
+pub const FDS_PER_WORD: usize = 16;
+/// How many places one inode has for its holds; see [`HoldKey::slot`].
+pub const SLOTS: u32 = 64;
+/// How many of an inode's places are tried before a hold is given up and counted as lost.
+pub const PROBES: u32 = 16;
+/// The longest text the kernel side copies: a path (`PATH_MAX`) or an argument vector.
+pub const TEXT_MAX: usize = 4096;
+
+/// A thread at a moment: who opened a file, who forked a holder.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Actor {
+    /// When it acted; 0 if nobody saw it.
+    pub time_ns: u64,
+    /// The process (thread group).
+    pub tgid: u32,
+    /// The thread.
+    pub tid: u32,
+    /// The thread's name, NUL padded.
+    pub comm: [u8; COMM_LEN],
+}
+
+/// How an fd came into an fd table. A `u32` in [`Hold`], so that no padding is left.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Via {
+    /// It was there when tracing began, or arrived on a way that is not watched.
+    Unknown = 0,
+    /// An open for writing returned it.
+    Open = 1,
+    /// `copy_files` put it into a new process's table.
+    Fork = 2,
+    /// dup, dup2, dup3 or `fcntl(F_DUPFD)` made it.
+    Dup = 3,
+}
+
+/// How far a hold's end has come. A `u32` in [`Hold`].
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// The fd is in the table.
+    Held = 0,
+    /// A successful exec closed the fd; its last reference is dropped when that execve returns.
+    ExecClosing = 1,
+    /// The last thread of the process is in `do_exit`.
+    Exiting = 2,
+    /// It has been let go of; [`Hold::released_ns`] says when.
+    Released = 3,
+}
+
+/// What ended a hold. A `u32` in [`Hold`].
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum How {
+    /// Nothing yet.
+    None = 0,
+    /// close or close_range.
+    Close = 1,
+    /// An exec, the fd being close-on-exec.
+    CloseOnExec = 2,
+    /// Another description was put at the same fd (dup2, dup3).
+    Dup = 3,
+    /// The process ended.
+    Exit = 4,
+}
+
+/// Where a [`Hold`] is kept: by the inode it keeps busy, so that a failing exec finds all of
+/// them without looking at any other.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HoldKey {
+    /// `struct inode *`.
+    pub inode: u64,
+    /// 0 to [`SLOTS`] − 1; first tried at a hash of the fd table and the fd.
+    pub slot: u32,
+    /// Zero.
+    pub pad: u32,
+}
+
+/// One fd, in one fd table, that refers to an open file description with write access to an
+/// inode (`f_mode & FMODE_WRITER`).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Hold {
+    /// `struct file *`, the open file description. Reused by the kernel once freed: only
+    /// together with [`Hold::opened`] it names one.
+    pub file: u64,
+    /// `struct files_struct *`, the fd table.
+    pub table: u64,
+    /// `struct task_struct *` of the holder when it got the fd: the child for a fork, else the
+    /// thread that made the fd; the exec'ing or exiting thread later.
+    pub task: u64,
+    /// `task_struct.start_time` of `task`.
+    pub start_ns: u64,
+    /// When the fd came into this table.
+    pub acquired_ns: u64,
+    /// When it left it; see [`Stage::Released`].
+    pub released_ns: u64,
+    /// Who opened the description for writing.
+    pub opened: Actor,
+    /// Which thread forked this holder; `time_ns` is 0 unless `via` is [`Via::Fork`].
+    pub forked: Actor,
+    /// The holding process.
+    pub tgid: u32,
+    /// Its parent when it got the fd.
+    pub ppid: u32,
+    /// The file descriptor.
+    pub fd: u32,
+    /// `file.f_flags`: O_WRONLY, O_RDWR, O_APPEND…
+    pub flags: u32,
+    /// A [`Via`].
+    pub via: u32,
+    /// A [`Stage`].
+    pub stage: u32,
+    /// A [`How`].
+    pub how: u32,
+    /// 1 if the last reference to the description was seen waiting in the task's work when the
+    /// fd left the table: this hold, and no other, ends the description.
+    pub last: u32,
+    /// 1 if the holder has exec'd since it got the fd, and kept it.
+    pub execed: u32,
+    /// Zero.
+    pub pad: u32,
+}
+
+/// The holds of [`FDS_PER_WORD`] neighbouring fds of one table.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct FdWord {
+    /// By fd modulo [`FDS_PER_WORD`]; an `inode` of 0 is an empty place.
+    pub at: [HoldKey; FDS_PER_WORD],
+}
+
+/// Which [`FdWord`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct FdWordKey {
+    /// `struct files_struct *`.
+    pub table: u64,
+    /// fd divided by [`FDS_PER_WORD`].
+    pub word: u32,
+    /// Zero.
+    pub pad: u32,
+}
+
+/// An fd table that has, or had, holds.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Table {
+    /// The process it belongs to.
+    pub tgid: u32,
+    /// The highest [`FdWordKey::word`] that was ever used.
+    pub max_word: u32,
+}
+
+/// Who forked a process that inherited a write fd: the links of a holder's chain, kept for
+/// parents that end before anyone asks.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Lineage {
+    /// The forking thread, and when.
+    pub forker: Actor,
+    /// `task_struct.start_time` of the child.
+    pub start_ns: u64,
+}
+
+/// What an exec that is under way was asked to do; kept from its entry to its exit.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ExecCall {
+    /// When the system call began.
+    pub enter_ns: u64,
+    /// User pointer to the path.
+    pub path: u64,
+}
+
+/// A process whose last thread is ending, until its files are known to be gone.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Exiting {
+    /// `struct files_struct *`.
+    pub table: u64,
+    /// `struct task_struct *` of the last thread.
+    pub task: u64,
+}
+
+/// The first words of every record: what it is.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// [`Failure`].
+    Failure = 1,
+    /// [`TextHeader`] and that many bytes.
+    Text = 2,
+    /// [`Candidate`].
+    Candidate = 3,
+    /// [`FailureEnd`].
+    FailureEnd = 4,
+    /// [`Change`]: a new hold on the inode of a recent failure.
+    Acquired = 5,
+    /// [`Change`]: a hold on the inode of a recent failure has ended.
+    Released = 6,
+    /// [`TreeEnded`].
+    TreeEnded = 7,
+}
+
+/// An execve or execveat returned −ETXTBSY.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Failure {
+    /// [`Kind::Failure`].
+    pub kind: u32,
+    /// The system call's number.
+    pub syscall: i32,
+    /// Names this failure in the records that follow.
+    pub seq: u64,
+    /// When the call began; 0 if its entry was not seen.
+    pub enter_ns: u64,
+    /// When it returned.
+    pub exit_ns: u64,
+    /// `struct inode *` of the busy file; 0 if it could not be found.
+    pub inode: u64,
+    /// `inode.i_ino`.
+    pub ino: u64,
+    /// `inode.i_writecount` at the exit of the call.
+    pub writers: i32,
+    /// `super_block.s_dev`: major << 20 | minor.
+    pub dev: u32,
+    /// How many files the call opened to execute: 1 if the target was busy itself.
+    pub opened: u32,
+    /// The victim: process, thread, parent process.
+    pub tgid: u32,
+    /// Its thread.
+    pub tid: u32,
+    /// Its parent process.
+    pub ppid: u32,
+    /// Its pid in its own pid namespace.
+    pub ns_pid: u32,
+    /// Its user.
+    pub uid: u32,
+    /// Its cgroup in the v2 hierarchy (`bpf_get_current_cgroup_id`).
+    pub cgroup: u64,
+    /// Its `start_time`.
+    pub start_ns: u64,
+    /// Its name.
+    pub comm: [u8; COMM_LEN],
+}
+
+/// What a [`Kind::Text`] record is the text of.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TextOf {
+    /// The path as the caller gave it.
+    Path = 1,
+    /// The busy file, as dentry names from the leaf upwards, each ended by NUL.
+    BusyFile = 2,
+    /// The file that was to be executed, where an interpreter was busy; names as above.
+    Target = 3,
+    /// The victim's executable; names as above.
+    VictimExe = 4,
+    /// The victim's working directory; names as above.
+    VictimCwd = 5,
+    /// The victim's arguments, each ended by NUL.
+    VictimArgv = 6,
+    /// A candidate's executable at the failure; names as above.
+    HolderExe = 7,
+    /// What a holder exec'd, as it was asked to.
+    ReleaseExec = 8,
+    /// The path of the open file description a candidate refers to; names as above.
+    HolderFile = 9,
+}
+
+/// The head of a text; its bytes follow.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TextHeader {
+    /// [`Kind::Text`].
+    pub kind: u32,
+    /// A [`TextOf`].
+    pub of: u32,
+    /// The failure it belongs to; 0 for [`TextOf::ReleaseExec`].
+    pub seq: u64,
+    /// The holder it speaks of; 0 for texts of the victim.
+    pub tgid: u32,
+    /// How many bytes follow.
+    pub len: u32,
+    /// 1 if the text goes on beyond what was copied.
+    pub truncated: u32,
+    /// Zero.
+    pub pad: u32,
+}
+
+/// What can be seen of a holder while its task lives.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Holder {
+    /// Its name.
+    pub comm: [u8; COMM_LEN],
+    /// Its pid in its own pid namespace; 0 if its task is gone, and the others say nothing.
+    pub ns_pid: u32,
+    /// Its user.
+    pub uid: u32,
+    /// Its cgroup (v2) id.
+    pub cgroup: u64,
+}
+
+/// A hold on the busy inode, as it was when the exec failed.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Candidate {
+    /// [`Kind::Candidate`].
+    pub kind: u32,
+    /// 1 if the fd table still shows the description at that fd.
+    pub in_table: u32,
+    /// 1 if the description waits in the task's work (`task_struct.task_works`).
+    pub in_works: u32,
+    /// 1 if the fd is close-on-exec.
+    pub cloexec: u32,
+    /// The failure.
+    pub seq: u64,
+    /// The hold.
+    pub hold: Hold,
+    /// What was seen of the holder.
+    pub holder: Holder,
+}
+
+/// The records of one failure are complete.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct FailureEnd {
+    /// [`Kind::FailureEnd`].
+    pub kind: u32,
+    /// 1 if some of this failure's records found no room.
+    pub lost: u32,
+    /// The failure.
+    pub seq: u64,
+}
+
+/// A hold on the inode of a recent failure began or ended.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Change {
+    /// [`Kind::Acquired`] or [`Kind::Released`].
+    pub kind: u32,
+    /// 1 if the fd is close-on-exec ([`Kind::Acquired`]).
+    pub cloexec: u32,
+    /// `struct inode *`.
+    pub inode: u64,
+    /// The hold.
+    pub hold: Hold,
+    /// What was seen of the holder.
+    pub holder: Holder,
+}
+
+/// The last process of the traced tree has ended.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TreeEnded {
+    /// [`Kind::TreeEnded`].
+    pub kind: u32,
+    /// The process that ended last.
+    pub tgid: u32,
+}
+
+/// What could not be kept or told, one counter each, by index in the map `LOST`.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lost {
+    /// A record found no room in the ring buffer.
+    RingFull = 0,
+    /// A hold found no room: the map is full.
+    HoldsFull = 1,
+    /// A hold found no place among its inode's.
+    SlotsFull = 2,
+    /// An fd table was larger than a walk goes.
+    WalkTruncated = 3,
+    /// A failing exec whose busy file could not be found.
+    NoBusyFile = 4,
+    /// No scratch memory for a text.
+    NoScratch = 5,
+    /// A process of the traced tree could not be noted.
+    TreeFull = 6,
+    /// An exec whose entry could not be noted.
+    ExecsFull = 7,
+    /// The inode of a failure could not be watched for what came after.
+    WatchFull = 8,
+    /// A failing exec of which nothing could be told: the ring buffer was full. Each is counted
+    /// here once, and its records also under [`Lost::RingFull`].
+    FailureUntold = 9,
+}
+
+impl Lost {
+    /// What it is called in the JSON lines.
+    #[must_use]
+    pub const fn what(self) -> &'static str {
+        match self {
+            Self::RingFull => "records: the ring buffer was full",
+            Self::HoldsFull => "holds: a map was full",
+            Self::SlotsFull => "holds: more than an inode has places for",
+            Self::WalkTruncated => "fds: a table was larger than a walk goes",
+            Self::NoBusyFile => "busy files: not found in the task's work",
+            Self::NoScratch => "texts: no scratch memory",
+            Self::TreeFull => "processes of the tree: the map was full",
+            Self::ExecsFull => "execs: the map was full",
+            Self::WatchFull => "releases: too many inodes to watch",
+            Self::FailureUntold => "failures: the ring buffer was full",
+        }
+    }
+
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Self; 10] = [
+        Self::RingFull,
+        Self::HoldsFull,
+        Self::SlotsFull,
+        Self::WalkTruncated,
+        Self::NoBusyFile,
+        Self::NoScratch,
+        Self::TreeFull,
+        Self::ExecsFull,
+        Self::WatchFull,
+        Self::FailureUntold,
+    ];
+}
+
+/// Counters in the map `COUNTS`.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Count {
+    /// Failing execs with ETXTBSY, told or not.
+    Failures = 0,
+    /// Processes that were forked into the traced tree, less all that have ended in it.
+    Tree = 1,
+}
+
+/// Where the fields are that the programs read, in bytes: resolved from the running kernel's BTF
+/// before the programs are loaded, and constants to the verifier. Named `struct_field`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the names are the kernel's")]
+pub struct Offsets {
+    pub task_task_works: u32,
+    pub task_files: u32,
+    pub task_fs: u32,
+    pub task_mm: u32,
+    pub task_signal: u32,
+    pub task_real_parent: u32,
+    pub task_tgid: u32,
+    pub task_pid: u32,
+    pub task_flags: u32,
+    pub task_comm: u32,
+    pub task_start_time: u32,
+    pub task_real_cred: u32,
+    pub task_thread_pid: u32,
+    pub task_cgroups: u32,
+    pub signal_live: u32,
+    pub cred_uid: u32,
+    pub pid_level: u32,
+    pub pid_numbers: u32,
+    /// `sizeof(struct upid)`.
+    pub upid_size: u32,
+    pub upid_nr: u32,
+    pub css_set_dfl_cgrp: u32,
+    pub cgroup_kn: u32,
+    pub kernfs_node_id: u32,
+    pub files_fdt: u32,
+    pub files_count: u32,
+    pub fdtable_max_fds: u32,
+    pub fdtable_fd: u32,
+    pub fdtable_open_fds: u32,
+    pub fdtable_close_on_exec: u32,
+    pub file_f_inode: u32,
+    pub file_f_mode: u32,
+    pub file_f_flags: u32,
+    pub file_f_path_mnt: u32,
+    pub file_f_path_dentry: u32,
+    /// The `callback_head` that waits in `task_works`; its name changed over the versions.
+    pub file_task_work: u32,
+    pub callback_next: u32,
+    pub callback_func: u32,
+    pub inode_i_ino: u32,
+    pub inode_i_sb: u32,
+    pub inode_i_writecount: u32,
+    pub super_block_s_dev: u32,
+    pub dentry_d_parent: u32,
+    pub dentry_d_name_name: u32,
+    pub vfsmount_mnt_root: u32,
+    pub mount_mnt: u32,
+    pub mount_mnt_parent: u32,
+    pub mount_mnt_mountpoint: u32,
+    pub mm_exe_file: u32,
+    pub mm_arg_start: u32,
+    pub mm_arg_end: u32,
+    pub fs_pwd_mnt: u32,
+    pub fs_pwd_dentry: u32,
+    pub binprm_filename: u32,
+}
+
+/// Settings in the map `CONFIG`, written while the programs run.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Config {
+    /// The address of the kernel function `____fput`; 0 until it has been learnt.
+    Fput = 0,
+    /// The process from whose child's failure it is learnt.
+    Teacher = 1,
+    /// How many processes user space has put into the tree; those that the programs have put
+    /// there, less all that have ended, are [`Count::Tree`].
+    TreeFound = 2,
+}
+
+#[cfg(feature = "user")]
+mod pod {
+    use super::{
+        Candidate, Change, Failure, FailureEnd, Hold, Lineage, Offsets, TextHeader, TreeEnded,
+    };
+    /// Says that a type is plain old data.
+    macro_rules! pod {
+        ($($ty:ty),*) => {$(
+            // SAFETY: `repr(C)`, `Copy`, made of integers alone and without implicit padding, so
+            // that every byte pattern is a value.
+            unsafe impl aya::Pod for $ty {}
+        )*};
+    }
+    pod!(Candidate, Change, Failure, FailureEnd, Hold, Lineage, Offsets, TextHeader, TreeEnded);
+}

@@ -1,0 +1,33 @@
+//! An fd is closed.
+
+use aya_ebpf::{macros::tracepoint, programs::TracePointContext};
+use etxtbsy_trace_common::How;
+
+use crate::{
+    hold::{self, Task},
+    kernel,
+};
+
+/// `syscalls:sys_enter_close`.
+///
+/// At the entry, where the fd is an argument; the exit does not tell which fd it was. The file is
+/// dropped a few hundred nanoseconds later (up to 6.1 when the task returns to user mode), so the
+/// hold goes to the ended ones, which a failure in that moment still sees.
+#[tracepoint]
+pub fn closing(ctx: TracePointContext) -> u32 {
+    // SAFETY: the first argument of a system call's entry, at this offset in every version.
+    let Ok(fd) = (unsafe { ctx.read_at::<u64>(16) }) else { return 0 };
+    // 1: the file may be freed by this very close, if no other table refers to it.
+    hold::release(kernel::table_of(kernel::current()), fd as u32, How::Close, 1);
+    0
+}
+
+/// `syscalls:sys_exit_close_range`.
+///
+/// At the exit, where the table shows which fds are gone, whatever the flags were.
+#[tracepoint]
+pub fn closed_range(_ctx: TracePointContext) -> u32 {
+    let task = kernel::current();
+    hold::walk(kernel::table_of(task), task, kernel::tgid_of(task), Task::Range);
+    0
+}

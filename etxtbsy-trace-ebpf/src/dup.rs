@@ -1,0 +1,95 @@
+//! An fd is duplicated.
+
+use core::ffi::c_void;
+
+use aya_ebpf::{helpers::bpf_ktime_get_ns, macros::tracepoint, programs::TracePointContext};
+use etxtbsy_trace_common::{Hold, HoldKey, How, SLOTS, Stage, Via};
+
+use crate::{
+    hold::{self, repeat},
+    kernel::{self, offset},
+    maps::HOLDS,
+};
+
+/// `syscalls:sys_exit_dup`, `dup2`, `dup3`, `fcntl`.
+///
+/// At the exit, where the table shows what stands at the returned fd. `fcntl` returns other
+/// numbers too; then it shows an fd that is already noted, or one that should be.
+#[tracepoint]
+pub fn duplicated(ctx: TracePointContext) -> u32 {
+    // SAFETY: `ret` of a system call's exit, at this offset in every version.
+    let Ok(fd) = (unsafe { ctx.read_at::<i64>(16) }) else { return 0 };
+    if fd < 0 {
+        return 0;
+    }
+    let fd = fd as u32;
+    let task = kernel::current();
+    let table = kernel::table_of(task);
+    let file = kernel::file_at(table, fd);
+    if let Some(key) = hold::key_at(table, fd)
+        && let Some(before) = HOLDS.get_ptr(key)
+    {
+        // SAFETY: a map value.
+        let before = unsafe { (*before).file };
+        if before == file {
+            return 0;
+        }
+        // dup2 and dup3 close what was there; if nothing else refers to it, its last reference
+        // waits in the task's work.
+        hold::release(table, fd, How::Dup, kernel::in_works(task, before) as u32);
+    }
+    if file == 0 || !kernel::is_writer(file) {
+        return 0;
+    }
+    let inode = kernel::inode_of(file);
+    // SAFETY: no arguments.
+    let now = unsafe { bpf_ktime_get_ns() };
+    let mut copy = Copied {
+        inode,
+        hold: Hold {
+            file,
+            table,
+            task,
+            start_ns: kernel::word(task, offset!(task_start_time)),
+            acquired_ns: now,
+            released_ns: 0,
+            opened: Default::default(),
+            forked: Default::default(),
+            tgid: kernel::tgid_of(task),
+            ppid: kernel::ppid_of(task),
+            fd,
+            flags: kernel::int(file, offset!(file_f_flags)),
+            via: Via::Dup as u32,
+            stage: Stage::Held as u32,
+            how: How::None as u32,
+            last: 0,
+            execed: 0,
+            pad: 0,
+        },
+    };
+    repeat(SLOTS, origin, &mut copy);
+    hold::acquire(inode, &copy.hold);
+    0
+}
+
+/// A new fd, and the inode among whose holds its origin is looked for.
+#[repr(C)]
+struct Copied {
+    inode: u64,
+    hold: Hold,
+}
+
+unsafe extern "C" fn origin(slot: u64, context: *mut c_void) -> i64 {
+    // SAFETY: `duplicated` gives this its own state.
+    let copy = unsafe { &mut *context.cast::<Copied>() };
+    let key = HoldKey { inode: copy.inode, slot: slot as u32, pad: 0 };
+    let Some(hold) = HOLDS.get_ptr(key) else { return 0 };
+    // SAFETY: a map value.
+    let hold = unsafe { &*hold };
+    if hold.file != copy.hold.file || hold.table != copy.hold.table {
+        return 0;
+    }
+    copy.hold.opened = hold.opened;
+    copy.hold.forked = hold.forked;
+    1
+}

@@ -1,0 +1,202 @@
+//! Reading the kernel's structures.
+//!
+//! Every read goes through `bpf_probe_read_kernel`, which fills in zeros where an address is not
+//! mapped: a stale pointer yields a wrong value at worst, never a fault. Its result is not looked
+//! at, for each branch would double what the verifier has to follow. Callers compare what they find (`f_inode`, `f_mode`, the fd table) before they believe it.
+
+use core::{ffi::c_void, mem::MaybeUninit};
+
+use aya_ebpf::{
+    Global,
+    helpers::{
+        bpf_get_current_pid_tgid, bpf_get_current_task, generated::bpf_probe_read_kernel,
+    },
+};
+use etxtbsy_trace_common::{Actor, COMM_LEN, Offsets};
+
+/// Set by user space before loading; constants to the verifier.
+#[unsafe(no_mangle)]
+static OFFSETS: Global<Offsets> = Global::new(Offsets {
+    task_task_works: 0, task_files: 0, task_fs: 0, task_mm: 0, task_signal: 0,
+    task_real_parent: 0, task_tgid: 0, task_pid: 0, task_flags: 0, task_comm: 0,
+    task_start_time: 0, task_real_cred: 0, task_thread_pid: 0, task_cgroups: 0, signal_live: 0,
+    cred_uid: 0, pid_level: 0, pid_numbers: 0, upid_size: 0, upid_nr: 0, css_set_dfl_cgrp: 0,
+    cgroup_kn: 0, kernfs_node_id: 0, files_fdt: 0, files_count: 0, fdtable_max_fds: 0,
+    fdtable_fd: 0, fdtable_open_fds: 0, fdtable_close_on_exec: 0, file_f_inode: 0,
+    file_f_mode: 0, file_f_flags: 0, file_f_path_mnt: 0, file_f_path_dentry: 0,
+    file_task_work: 0, callback_next: 0, callback_func: 0, inode_i_ino: 0, inode_i_sb: 0,
+    inode_i_writecount: 0, super_block_s_dev: 0, dentry_d_parent: 0, dentry_d_name_name: 0,
+    vfsmount_mnt_root: 0, mount_mnt: 0, mount_mnt_parent: 0, mount_mnt_mountpoint: 0,
+    mm_exe_file: 0, mm_arg_start: 0, mm_arg_end: 0, fs_pwd_mnt: 0, fs_pwd_dentry: 0,
+    binprm_filename: 0,
+});
+
+/// The offset of one field.
+macro_rules! offset {
+    ($field:ident) => {{
+        const AT: usize = core::mem::offset_of!(etxtbsy_trace_common::Offsets, $field);
+        $crate::kernel::offset_at(AT)
+    }};
+}
+pub(crate) use offset;
+
+/// One of [`OFFSETS`], by where it stands among them.
+#[inline(always)]
+pub(crate) fn offset_at(at: usize) -> u32 {
+    // SAFETY: within the static; volatile, because user space sets it in the object file.
+    unsafe { (&raw const OFFSETS).byte_add(at).cast::<u32>().read_volatile() }
+}
+
+/// `FMODE_WRITER`, include/linux/fs.h: this description counts in its inode's `i_writecount`.
+/// (`FMODE_WRITE` alone does not: a memfd has it.)
+pub(crate) const FMODE_WRITER: u32 = 0x10000;
+/// `__FMODE_EXEC` in `f_flags`, include/linux/fs.h: opened to be executed.
+pub(crate) const FMODE_EXEC: u32 = 0x20;
+/// `PF_EXITING`, include/linux/sched.h.
+pub(crate) const PF_EXITING: u32 = 0x4;
+
+/// A value at `address`; zeros if it cannot be read.
+#[inline(always)]
+fn read<T: Copy>(address: u64) -> T {
+    let mut value = MaybeUninit::<T>::uninit();
+    let size = size_of::<T>() as u32;
+    // SAFETY: the helper checks the address, and writes `size` bytes in any case; the types it
+    // is used for are integers and arrays of them.
+    unsafe {
+        bpf_probe_read_kernel(value.as_mut_ptr().cast(), size, address as *const c_void);
+        value.assume_init()
+    }
+}
+
+/// A pointer or other 64-bit word at `base + offset`; 0 if it cannot be read.
+#[inline(always)]
+pub(crate) fn word(base: u64, offset: u32) -> u64 {
+    read(base + offset as u64)
+}
+
+/// A 32-bit word at `base + offset`; 0 if it cannot be read.
+#[inline(always)]
+pub(crate) fn int(base: u64, offset: u32) -> u32 {
+    read(base + offset as u64)
+}
+
+/// A task's name.
+#[inline(always)]
+pub(crate) fn comm(task: u64) -> [u8; COMM_LEN] {
+    read(task + offset!(task_comm) as u64)
+}
+
+/// `current`.
+#[inline(always)]
+pub(crate) fn current() -> u64 {
+    // SAFETY: no arguments.
+    unsafe { bpf_get_current_task() }
+}
+
+/// The thread that acts at `time_ns`: `task`, which is current.
+#[inline(always)]
+pub(crate) fn actor(task: u64, time_ns: u64) -> Actor {
+    let id = bpf_get_current_pid_tgid();
+    Actor { time_ns, tgid: (id >> 32) as u32, tid: id as u32, comm: comm(task) }
+}
+
+/// A task's fd table, `struct files_struct *`; 0 once it has let go of it.
+#[inline(always)]
+pub(crate) fn table_of(task: u64) -> u64 {
+    word(task, offset!(task_files))
+}
+
+/// A task's process.
+#[inline(always)]
+pub(crate) fn tgid_of(task: u64) -> u32 {
+    int(task, offset!(task_tgid))
+}
+
+/// The process that a task's process was forked by, or given to since.
+#[inline(always)]
+pub(crate) fn ppid_of(task: u64) -> u32 {
+    tgid_of(word(task, offset!(task_real_parent)))
+}
+
+/// The file at an fd of a table; 0 if there is none.
+#[inline(always)]
+pub(crate) fn file_at(table: u64, fd: u32) -> u64 {
+    let fdt = word(table, offset!(files_fdt));
+    if fdt == 0 || fd >= int(fdt, offset!(fdtable_max_fds)) {
+        return 0;
+    }
+    word(word(fdt, offset!(fdtable_fd)) + fd as u64 * 8, 0)
+}
+
+/// Whether an fd of a table is close-on-exec.
+#[inline(always)]
+pub(crate) fn cloexec_at(table: u64, fd: u32) -> u32 {
+    let fdt = word(table, offset!(files_fdt));
+    let bits = word(word(fdt, offset!(fdtable_close_on_exec)) + (fd / 64) as u64 * 8, 0);
+    (bits >> (fd % 64)) as u32 & 1
+}
+
+/// Whether a description counts as a writer of its inode.
+#[inline(always)]
+pub(crate) fn is_writer(file: u64) -> bool {
+    int(file, offset!(file_f_mode)) & FMODE_WRITER != 0
+}
+
+/// A description's inode.
+#[inline(always)]
+pub(crate) fn inode_of(file: u64) -> u64 {
+    word(file, offset!(file_f_inode))
+}
+
+/// How many links of a task's pending work are looked at.
+const WORKS: u32 = 32;
+
+/// Whether the last reference to `file` waits in the task's work: `fput` puts it there
+/// (`task_work_add` in fs/file_table.c), and it is dropped when the task returns to user mode.
+#[inline(always)]
+pub(crate) fn in_works(task: u64, file: u64) -> bool {
+    waits(task, file) != 0
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn waits(task: u64, file: u64) -> i32 {
+    let wanted = file + offset!(file_task_work) as u64;
+    let mut link = word(task, offset!(task_task_works));
+    for _ in 0..WORKS {
+        if link == 0 {
+            return 0;
+        }
+        if link == wanted {
+            return 1;
+        }
+        link = word(link, offset!(callback_next));
+    }
+    0
+}
+
+/// A task's pid as its own pid namespace has it.
+#[inline(always)]
+pub(crate) fn ns_pid(task: u64) -> u32 {
+    let pid = word(task, offset!(task_thread_pid));
+    let level = int(pid, offset!(pid_level));
+    // 32: MAX_PID_NS_LEVEL, include/linux/pid_namespace.h.
+    if pid == 0 || level > 32 {
+        return 0;
+    }
+    let numbers = pid + offset!(pid_numbers) as u64;
+    int(numbers + level as u64 * offset!(upid_size) as u64, offset!(upid_nr))
+}
+
+/// A task's user.
+#[inline(always)]
+pub(crate) fn uid(task: u64) -> u32 {
+    int(word(task, offset!(task_real_cred)), offset!(cred_uid))
+}
+
+/// The id of a task's cgroup in the v2 hierarchy.
+#[inline(always)]
+pub(crate) fn cgroup(task: u64) -> u64 {
+    let cgroup = word(word(task, offset!(task_cgroups)), offset!(css_set_dfl_cgrp));
+    word(word(cgroup, offset!(cgroup_kn)), offset!(kernfs_node_id))
+}

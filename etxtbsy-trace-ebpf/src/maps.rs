@@ -1,0 +1,121 @@
+//! The maps, and what is counted when they are full.
+
+use core::arch::asm;
+
+use aya_ebpf::{
+    macros::map,
+    maps::{Array, HashMap, LruHashMap, RingBuf},
+};
+use etxtbsy_trace_common::{
+    Count, ExecCall, Exiting, FdWord, FdWordKey, Hold, HoldKey, Lineage, Lost, TEXT_MAX, Table,
+};
+
+/// Update flags of `bpf_map_update_elem`, include/uapi/linux/bpf.h.
+pub(crate) const ANY: u64 = 0;
+/// Fails with −EEXIST if the key is there: what makes a place in [`HOLDS`] taken by one alone.
+pub(crate) const NOEXIST: u64 = 1;
+/// −EEXIST.
+pub(crate) const EEXIST: i32 = -17;
+/// Memory for an element when it is needed, not all of it at the start.
+const NO_PREALLOC: u32 = 1;
+
+/// Every fd known to hold an inode open for writing.
+#[map]
+pub(crate) static HOLDS: HashMap<HoldKey, Hold> = HashMap::with_max_entries(65_536, NO_PREALLOC);
+
+/// Holds that have ended, the youngest: a release can come between the moment an exec is refused
+/// and the moment its failure is seen, and the last reference is dropped a little later still.
+#[map]
+pub(crate) static ENDED: LruHashMap<HoldKey, Hold> = LruHashMap::with_max_entries(8_192, 0);
+
+/// Where in [`HOLDS`] the fds of a table are.
+#[map]
+pub(crate) static FD_WORDS: HashMap<FdWordKey, FdWord> =
+    HashMap::with_max_entries(32_768, NO_PREALLOC);
+
+/// The tables that have holds.
+#[map]
+pub(crate) static TABLES: HashMap<u64, Table> = HashMap::with_max_entries(32_768, NO_PREALLOC);
+
+/// Who forked the processes that inherited write fds, by process.
+#[map]
+pub(crate) static LINEAGE: LruHashMap<u32, Lineage> = LruHashMap::with_max_entries(8_192, 0);
+
+/// The execs under way, by `struct task_struct *`: a thread's id changes in an exec. LRU, because
+/// an exec that is killed beyond the point of no return never reports its exit.
+#[map]
+pub(crate) static EXECS: LruHashMap<u64, ExecCall> = LruHashMap::with_max_entries(4_096, 0);
+
+/// What tasks that are closing write fds in a successful exec were asked to execute.
+#[map]
+pub(crate) static EXEC_NAMES: LruHashMap<u64, [u8; 256]> = LruHashMap::with_max_entries(1_024, 0);
+
+/// Processes in `do_exit` that had holds.
+#[map]
+pub(crate) static EXITING: HashMap<u32, Exiting> = HashMap::with_max_entries(16_384, NO_PREALLOC);
+
+/// Inodes of recent failures: what happens to them is told. User space takes them out.
+#[map]
+pub(crate) static WATCHED: HashMap<u64, u64> = HashMap::with_max_entries(4_096, NO_PREALLOC);
+
+/// The processes of the traced trees, when only those are of interest.
+#[map]
+pub(crate) static TREE: HashMap<u32, u32> = HashMap::with_max_entries(65_536, NO_PREALLOC);
+
+/// Memory for texts, by task: a program may be preempted (7.2 on), so not by CPU.
+#[map]
+pub(crate) static SCRATCH: HashMap<u64, Scratch> = HashMap::with_max_entries(256, NO_PREALLOC);
+
+/// All zeros, to make elements from that are too large for the stack.
+#[map]
+pub(crate) static ZERO: Array<Zero> = Array::with_max_entries(1, 0);
+
+/// [`Lost`], one counter each.
+#[map]
+pub(crate) static LOST: Array<u64> = Array::with_max_entries(Lost::ALL.len() as u32, 0);
+
+/// [`Count`], one counter each.
+#[map]
+pub(crate) static COUNTS: Array<u64> = Array::with_max_entries(2, 0);
+
+/// [`etxtbsy_trace_common::Config`], one value each.
+#[map]
+pub(crate) static CONFIG: Array<u64> = Array::with_max_entries(3, 0);
+
+/// The records for user space.
+#[map]
+pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(4 << 20, 0);
+
+/// One text under construction; a component may begin at the last byte of the usable part.
+#[repr(C)]
+pub(crate) struct Scratch {
+    pub(crate) bytes: [u8; TEXT_MAX + 512],
+}
+
+/// As large as the largest element.
+#[repr(C)]
+pub(crate) union Zero {
+    pub(crate) scratch: core::mem::ManuallyDrop<Scratch>,
+    pub(crate) words: FdWord,
+}
+
+/// Counts something that could not be kept or told.
+#[inline(always)]
+pub(crate) fn lost(what: Lost) {
+    add(&LOST, what as u32, 1);
+}
+
+/// Adds to a [`Count`].
+#[inline(always)]
+pub(crate) fn count(what: Count, by: i64) {
+    add(&COUNTS, what as u32, by);
+}
+
+#[inline(always)]
+fn add(counters: &Array<u64>, index: u32, by: i64) {
+    if let Some(counter) = counters.get_ptr_mut(index) {
+        // SAFETY: a map value. The atomic addition without a result (BPF_XADD), which kernels
+        // before 5.12 have too; core offers no atomics that change memory on this target.
+        unsafe { asm!("lock *(u64 *)({} + 0) += {}", in(reg) counter, in(reg) by) };
+    }
+}

@@ -1,0 +1,66 @@
+//! The write fds that were open before the programs ran.
+
+use core::ffi::c_void;
+use etxtbsy_trace_common::{Hold, How, Stage, Via};
+
+use crate::{
+    hold,
+    kernel::{self, PF_EXITING, offset},
+};
+
+/// `struct bpf_iter__task_file`, kernel/bpf/task_iter.c.
+#[repr(C)]
+struct TaskFile {
+    meta: u64,
+    task: u64,
+    fd: u32,
+    pad: u32,
+    file: u64,
+}
+
+/// The iterator `task_file`, read once, after every other program runs: each fd of each table.
+///
+/// An fd that is closed while this looks at it is dropped again: it is noted first and compared
+/// with the table second, so that its close comes before the comparison or finds it noted. The
+/// same for a process that exits.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/task_file")]
+pub fn seed(ctx: *mut c_void) -> i32 {
+    let ctx = ctx.cast::<TaskFile>();
+    // SAFETY: the context of this iterator.
+    let (task, fd, file) = unsafe { ((*ctx).task, (*ctx).fd, (*ctx).file) };
+    if task == 0 || file == 0 || !kernel::is_writer(file) {
+        return 0;
+    }
+    let table = kernel::table_of(task);
+    if table == 0 || hold::key_at(table, fd).is_some() {
+        return 0;
+    }
+    let hold = Hold {
+        file,
+        table,
+        task,
+        start_ns: kernel::word(task, offset!(task_start_time)),
+        acquired_ns: 0,
+        released_ns: 0,
+        opened: Default::default(),
+        forked: Default::default(),
+        tgid: kernel::tgid_of(task),
+        ppid: kernel::ppid_of(task),
+        fd,
+        flags: kernel::int(file, offset!(file_f_flags)),
+        via: Via::Unknown as u32,
+        stage: Stage::Held as u32,
+        how: How::None as u32,
+        last: 0,
+        execed: 0,
+        pad: 0,
+    };
+    hold::acquire(kernel::inode_of(file), &hold);
+    if kernel::file_at(table, fd) != file {
+        hold::release(table, fd, How::Close, 0);
+    } else if kernel::int(task, offset!(task_flags)) & PF_EXITING != 0 {
+        hold::release(table, fd, How::Exit, 0);
+    }
+    0
+}

@@ -1,0 +1,97 @@
+//! Records for user space. What finds no room is counted.
+
+use aya_ebpf::{helpers::generated::bpf_ringbuf_output, maps::ring_buf::RingBufEntry};
+use etxtbsy_trace_common::{Change, Hold, HoldKey, Holder, Kind, Lost};
+
+use crate::{
+    kernel::{self, offset, word},
+    maps::{ENDED, EVENTS, HOLDS, WATCHED, lost},
+};
+
+/// `BPF_RB_NO_WAKEUP`: the reader is woken by a record that follows.
+pub(crate) const QUIET: u64 = 1;
+
+/// `BPF_RB_FORCE_WAKEUP`: without it the kernel wakes a reader only that has read everything
+/// before this record, and quiet records may stand before it.
+pub(crate) const WAKE: u64 = 2;
+
+/// Puts a record of fixed size into the ring buffer; false if it is full.
+#[inline(always)]
+pub(crate) fn record<T>(record: &T, flags: u64) -> bool {
+    bytes(core::ptr::from_ref(record).cast(), size_of::<T>() as u64, flags)
+}
+
+/// Puts `len` bytes into the ring buffer; false if it is full.
+#[inline(always)]
+pub(crate) fn bytes(start: *const u8, len: u64, flags: u64) -> bool {
+    // SAFETY: the verifier has checked that `len` bytes at `start` can be read.
+    let told = unsafe {
+        bpf_ringbuf_output((&raw const EVENTS).cast_mut().cast(), start.cast_mut().cast(), len, flags)
+    } == 0;
+    if !told {
+        lost(Lost::RingFull);
+    }
+    told
+}
+
+/// Reserves a record in the ring buffer, to be filled in place: programs have 512 bytes of stack.
+#[inline(always)]
+pub(crate) fn reserve<T: 'static>() -> Option<RingBufEntry<T>> {
+    let entry = EVENTS.reserve::<T>(0);
+    if entry.is_none() {
+        lost(Lost::RingFull);
+    }
+    entry
+}
+
+/// Tells of a hold that began or ended, if its inode is that of a recent failure.
+#[inline(always)]
+pub(crate) fn change(kind: Kind, inode: u64, slot: u32) {
+    if WATCHED.get_ptr(inode).is_some() {
+        changed(inode, slot, kind as u32);
+    }
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn changed(inode: u64, slot: u32, kind: u32) -> i32 {
+    let key = HoldKey { inode, slot, pad: 0 };
+    let kept = if kind == Kind::Acquired as u32 { HOLDS.get_ptr(key) } else { ENDED.get_ptr(key) };
+    let Some(hold) = kept else { return 0 };
+    let Some(mut entry) = reserve::<Change>() else { return 0 };
+    let change = entry.as_mut_ptr();
+    // SAFETY: `change` is the reserved record, `hold` a map value; every field is written before
+    // the record is submitted.
+    unsafe {
+        (*change).kind = kind;
+        (*change).cloexec = kernel::cloexec_at((*hold).table, (*hold).fd);
+        (*change).inode = inode;
+        (*change).hold = *hold;
+        look(hold, &raw mut (*change).holder);
+    }
+    entry.submit(WAKE);
+    1
+}
+
+/// What can be seen of a holder at this moment: zeros if its task has ended. Returns its task, or
+/// 0.
+///
+/// # Safety
+///
+/// `hold` can be read, `holder` can be written.
+#[inline(always)]
+pub(crate) unsafe fn look(hold: *const Hold, holder: *mut Holder) -> u64 {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let task = (*hold).task;
+        let same = kernel::tgid_of(task) == (*hold).tgid
+            && word(task, offset!(task_start_time)) == (*hold).start_ns;
+        // Reading at 0 gives zeros, and needs no branches.
+        let task = if same { task } else { 0 };
+        (*holder).comm = kernel::comm(task);
+        (*holder).ns_pid = kernel::ns_pid(task);
+        (*holder).uid = kernel::uid(task);
+        (*holder).cgroup = kernel::cgroup(task);
+        task
+    }
+}

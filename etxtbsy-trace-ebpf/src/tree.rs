@@ -1,0 +1,49 @@
+//! The processes whose failures are of interest: all, or the descendants of some.
+
+use aya_ebpf::Global;
+use etxtbsy_trace_common::{Config, Count, Kind, Lost, TreeEnded};
+
+use crate::{
+    maps::{CONFIG, COUNTS, EEXIST, NOEXIST, TREE, count, lost},
+    tell::{self, WAKE},
+};
+
+/// 1 if only the processes in `TREE` are of interest. Set by user space before loading.
+#[unsafe(no_mangle)]
+static FILTERED: Global<u32> = Global::new(0);
+
+/// Whether failures of this process are of interest.
+#[inline(always)]
+pub(crate) fn contains(tgid: u32) -> bool {
+    FILTERED.load() == 0 || TREE.get_ptr(tgid).is_some()
+}
+
+/// A process was forked: it belongs to the tree if its parent does.
+#[inline(always)]
+pub(crate) fn forked(parent: u32, child: u32) {
+    if FILTERED.load() == 0 || TREE.get_ptr(parent).is_none() {
+        return;
+    }
+    match TREE.insert(child, 1, NOEXIST) {
+        Ok(()) => count(Count::Tree, 1),
+        // User space has found it meanwhile, and counts it.
+        Err(EEXIST) => {}
+        Err(_) => lost(Lost::TreeFull),
+    }
+}
+
+/// A process has ended: user space is told when it was the last.
+#[inline(always)]
+pub(crate) fn ended(tgid: u32) {
+    if FILTERED.load() == 0 || TREE.remove(tgid).is_err() {
+        return;
+    }
+    count(Count::Tree, -1);
+    if let Some(left) = COUNTS.get_ptr(Count::Tree as u32)
+        && let Some(found) = CONFIG.get_ptr(Config::TreeFound as u32)
+        // SAFETY: map values.
+        && unsafe { left.read_volatile().wrapping_add(found.read_volatile()) } == 0
+    {
+        tell::record(&TreeEnded { kind: Kind::TreeEnded as u32, tgid }, WAKE);
+    }
+}

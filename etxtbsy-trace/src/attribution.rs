@@ -1,0 +1,392 @@
+//! Who held the file when the exec failed.
+//!
+//! The exec was refused at some moment between its entry and its exit, because at least one open
+//! file description had write access to the inode. A hold is *certain* if it began before the
+//! call did and was still there at its exit: in the fd table, or waiting as the last reference in
+//! the task's work. It is *possible* if it ended during the call, or had left the table a moment
+//! before while nobody can see whether the kernel was through with it. The kernel's own count,
+//! `i_writecount`, decides: possible holds are believed only where the certain ones leave part
+//! of it open and there is no choice between them. Anything else stays unexplained.
+
+use etxtbsy_trace_common::{Actor, Candidate, Change, Hold, Holder, How, Stage, Via};
+
+use crate::ledger::Case;
+
+/// How long before the call a description may have lost its last fd and still have been open: the
+/// last reference is dropped when the task returns to user mode, which takes microseconds unless
+/// it is preempted just then.
+const DRAIN_NS: u64 = 2_000_000;
+
+/// What came of one failure.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Attribution {
+    /// How many descriptions had write access; `None` if that cannot be told.
+    pub writers: Option<u32>,
+    /// How many of them the holders account for.
+    pub explained: u32,
+    /// The processes that held one.
+    pub holders: Vec<Held>,
+}
+
+impl Attribution {
+    /// Whether all writers are accounted for.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.writers == Some(self.explained) && self.explained > 0
+    }
+
+    /// Whether all writers are accounted for and all holders have let go.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.is_complete() && self.holders.iter().all(|held| held.released.is_some())
+    }
+}
+
+/// What a holder was doing at the failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// It was being forked: not yet in the task list.
+    InFork,
+    /// Forked, and not exec'd since.
+    Forked,
+    /// Its exec had taken the fd away.
+    ExecClosing,
+    /// None of the others.
+    Running,
+    /// In `do_exit`.
+    Exiting,
+}
+
+/// A process that held a description.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Held {
+    /// The process.
+    pub tgid: u32,
+    /// Its parent when it got the fd.
+    pub ppid: u32,
+    /// Its start.
+    pub start_ns: u64,
+    /// Its fds.
+    pub fds: Vec<HeldFd>,
+    /// How it got the first of them.
+    pub via: Via,
+    /// What it was doing.
+    pub state: State,
+    /// Whether it has exec'd since it got the file.
+    pub execed: bool,
+    /// Who opened the description.
+    pub opened: Option<Actor>,
+    /// Who forked the holder.
+    pub forked: Option<Actor>,
+    /// How and when it let go of the last of them.
+    pub released: Option<(How, u64)>,
+    /// What was seen of its task.
+    pub seen: Option<Holder>,
+}
+
+/// A holder's fd.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeldFd {
+    /// The number.
+    pub fd: u32,
+    /// `f_flags`.
+    pub flags: u32,
+    /// Whether it is close-on-exec; `None` if it was gone when this was looked at.
+    pub cloexec: Option<bool>,
+}
+
+/// How sure it is that a hold was there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Sure {
+    No,
+    Possible,
+    Certain,
+}
+
+/// A hold, with everything known about it.
+#[derive(Clone, Debug)]
+struct Fact {
+    hold: Hold,
+    in_table: bool,
+    in_works: bool,
+    cloexec: Option<bool>,
+    seen: Option<Holder>,
+    /// It was told of after the failure only.
+    late: bool,
+    sure: Sure,
+}
+
+impl Fact {
+    fn of_candidate(candidate: &Candidate) -> Self {
+        let held = candidate.hold.stage != Stage::Released as u32;
+        Self {
+            hold: candidate.hold,
+            // An ended hold has left the table, whatever stands at its fd by now.
+            in_table: held && candidate.in_table != 0,
+            in_works: candidate.in_works != 0,
+            cloexec: (held && candidate.in_table != 0).then_some(candidate.cloexec != 0),
+            seen: (candidate.holder.ns_pid != 0).then_some(candidate.holder),
+            late: false,
+            sure: Sure::No,
+        }
+    }
+
+    fn of_change(change: &Change) -> Self {
+        Self {
+            hold: change.hold,
+            in_table: false,
+            in_works: false,
+            cloexec: Some(change.cloexec != 0),
+            seen: (change.holder.ns_pid != 0).then_some(change.holder),
+            late: true,
+            sure: Sure::No,
+        }
+    }
+
+    /// Whether two records speak of the same hold.
+    fn is(&self, hold: &Hold) -> bool {
+        (self.hold.table, self.hold.fd, self.hold.file, self.hold.acquired_ns)
+            == (hold.table, hold.fd, hold.file, hold.acquired_ns)
+    }
+
+    fn how(&self) -> Option<How> {
+        [How::Close, How::CloseOnExec, How::Dup, How::Exit]
+            .into_iter()
+            .find(|how| *how as u32 == self.hold.how)
+    }
+
+    fn state(&self, exit_ns: u64) -> State {
+        let gone = !self.in_table;
+        if self.late && self.hold.acquired_ns > exit_ns {
+            State::InFork
+        } else if self.hold.stage == Stage::Exiting as u32 || self.how() == Some(How::Exit) && gone {
+            State::Exiting
+        } else if self.hold.stage == Stage::ExecClosing as u32
+            || self.how() == Some(How::CloseOnExec) && gone
+        {
+            State::ExecClosing
+        } else if self.hold.forked.time_ns != 0 && self.hold.execed == 0 {
+            State::Forked
+        } else {
+            State::Running
+        }
+    }
+}
+
+/// Judges a case.
+#[must_use]
+pub fn attribute(case: &Case) -> Attribution {
+    let (enter, exit) = (case.failure.enter_ns, case.failure.exit_ns);
+    let mut facts = gather(case);
+    adopt_openers(&mut facts);
+    for fact in &mut facts {
+        fact.sure = if fact.late { Sure::No } else { judge(fact, enter, exit) };
+    }
+    judge_late(&mut facts, enter, exit);
+
+    let mut descriptions = group(facts);
+    // The kernel's count at the exit of the call; below zero is a count of those who run it.
+    let count = u32::try_from(case.failure.writers).unwrap_or(0);
+    let certain = descriptions.iter().filter(|facts| sure(facts) == Sure::Certain).count() as u32;
+    let possible = descriptions.iter().filter(|facts| sure(facts) == Sure::Possible).count() as u32;
+    // Where the count has gone to zero since the exec was refused, there was one at least.
+    let open = if count == 0 { u32::from(certain == 0) } else { count.saturating_sub(certain) };
+    let believe_possible = possible > 0 && possible <= open;
+    let writers = if case.failure.inode == 0 {
+        None
+    } else if count > 0 {
+        Some(count.max(certain))
+    } else if certain > 0 {
+        Some(certain)
+    } else if possible > 1 {
+        // One of them, or several.
+        None
+    } else {
+        Some(1)
+    };
+    descriptions.retain(|facts| match sure(facts) {
+        Sure::Certain => true,
+        Sure::Possible => believe_possible,
+        Sure::No => false,
+    });
+    let explained = descriptions.len() as u32;
+    let holders = descriptions.into_iter().flat_map(|facts| holders(facts, exit)).collect();
+    Attribution { writers, explained, holders }
+}
+
+/// One fact a hold, from the several records that speak of it.
+fn gather(case: &Case) -> Vec<Fact> {
+    let mut facts: Vec<Fact> = Vec::new();
+    for candidate in &case.candidates {
+        let new = Fact::of_candidate(candidate);
+        match facts.iter_mut().find(|fact| fact.is(&new.hold)) {
+            // It ended while the holds were being told.
+            Some(fact) => {
+                fact.in_table |= new.in_table;
+                fact.in_works |= new.in_works;
+                fact.cloexec = fact.cloexec.or(new.cloexec);
+                fact.seen = fact.seen.or(new.seen);
+                if new.hold.released_ns != 0 {
+                    fact.hold = new.hold;
+                }
+            }
+            None => facts.push(new),
+        }
+    }
+    for change in &case.acquired {
+        if !facts.iter().any(|fact| fact.is(&change.hold)) {
+            facts.push(Fact::of_change(change));
+        }
+    }
+    for change in &case.released {
+        if let Some(fact) = facts.iter_mut().find(|fact| fact.is(&change.hold)) {
+            let execed = fact.hold.execed;
+            fact.hold = Hold { execed, ..change.hold };
+        }
+    }
+    facts
+}
+
+/// A hold whose opener is not known shares its description with those of the same `struct file`
+/// that were there at the same time: what they know holds for it.
+fn adopt_openers(facts: &mut [Fact]) {
+    for index in 0..facts.len() {
+        let orphan = facts[index].hold;
+        if orphan.opened.time_ns != 0 {
+            continue;
+        }
+        let end = |hold: &Hold| if hold.released_ns == 0 { u64::MAX } else { hold.released_ns };
+        let mut openers: Vec<Actor> = facts
+            .iter()
+            .map(|fact| &fact.hold)
+            .filter(|hold| hold.file == orphan.file && hold.opened.time_ns != 0)
+            .filter(|hold| hold.acquired_ns <= end(&orphan) && orphan.acquired_ns <= end(hold))
+            .map(|hold| hold.opened)
+            .collect();
+        openers.sort_by_key(|opener| opener.time_ns);
+        openers.dedup();
+        if let [opener] = openers[..] {
+            facts[index].hold.opened = opener;
+        }
+    }
+}
+
+fn judge(fact: &Fact, enter: u64, exit: u64) -> Sure {
+    let hold = &fact.hold;
+    if hold.acquired_ns > exit {
+        return Sure::No;
+    }
+    let there = fact.in_table || fact.in_works;
+    if there {
+        // One that began during the call may have begun after the exec was refused.
+        return if hold.acquired_ns <= enter { Sure::Certain } else { Sure::Possible };
+    }
+    if hold.released_ns == 0 || hold.released_ns > exit {
+        // On its way out: not in the table any more, its end not yet told.
+        return Sure::Possible;
+    }
+    if hold.released_ns >= enter {
+        return Sure::Possible;
+    }
+    // Only the last reference is dropped later than its fd goes, and an exit is noted when it is
+    // over.
+    let drains = hold.last != 0 && hold.how != How::Exit as u32;
+    if drains && hold.released_ns + DRAIN_NS >= enter { Sure::Possible } else { Sure::No }
+}
+
+/// A child that appears after the failure with the very same description was being made when the
+/// exec failed, if its parent had closed the file by then: the copy came before that.
+fn judge_late(facts: &mut [Fact], enter: u64, exit: u64) {
+    for index in 0..facts.len() {
+        if !facts[index].late || facts[index].hold.via != Via::Fork as u32 {
+            continue;
+        }
+        let child = facts[index].hold;
+        let parent = facts.iter().find(|fact| {
+            fact.hold.tgid == child.forked.tgid
+                && fact.hold.file == child.file
+                && fact.hold.fd == child.fd
+                && fact.hold.opened == child.opened
+                && !fact.late
+        });
+        facts[index].sure = match parent {
+            Some(parent) if parent.in_table || parent.hold.released_ns == 0 => Sure::No,
+            Some(parent) if parent.hold.released_ns < enter => Sure::Certain,
+            Some(parent) if parent.hold.released_ns <= exit => Sure::Possible,
+            _ => Sure::No,
+        };
+    }
+}
+
+/// The facts by description: the same `struct file`, opened at the same time.
+fn group(facts: Vec<Fact>) -> Vec<Vec<Fact>> {
+    let mut descriptions: Vec<Vec<Fact>> = Vec::new();
+    for fact in facts {
+        let same = |facts: &&mut Vec<Fact>| {
+            facts[0].hold.file == fact.hold.file
+                && facts[0].hold.opened.time_ns == fact.hold.opened.time_ns
+        };
+        match descriptions.iter_mut().find(same) {
+            Some(facts) => facts.push(fact),
+            None => descriptions.push(vec![fact]),
+        }
+    }
+    descriptions
+}
+
+fn sure(facts: &[Fact]) -> Sure {
+    facts.iter().map(|fact| fact.sure).max().unwrap_or(Sure::No)
+}
+
+/// The holders of one description, as sure as it gets.
+fn holders(facts: Vec<Fact>, exit: u64) -> Vec<Held> {
+    let sure = sure(&facts);
+    let mut believed: Vec<Fact> = facts.into_iter().filter(|fact| fact.sure == sure).collect();
+    if sure == Sure::Possible {
+        // The description was open and none of these was seen to refer to it: the last to let go
+        // did, for it is the last reference that keeps it open.
+        let in_fork = believed.iter().any(|fact| fact.late);
+        let end = |fact: &Fact| if fact.hold.released_ns == 0 { u64::MAX } else { fact.hold.released_ns };
+        let last = believed.iter().map(end).max();
+        believed.retain(|fact| if in_fork { fact.late } else { Some(end(fact)) == last });
+    }
+    let mut holders: Vec<Held> = Vec::new();
+    for fact in believed {
+        let fd = HeldFd { fd: fact.hold.fd, flags: fact.hold.flags, cloexec: fact.cloexec };
+        let released = fact.how().map(|how| (how, fact.hold.released_ns));
+        if let Some(held) = holders.iter_mut().find(|held| held.tgid == fact.hold.tgid) {
+            held.fds.push(fd);
+            held.fds.sort_by_key(|fd| fd.fd);
+            held.released = match (held.released, released) {
+                (Some(a), Some(b)) => Some(if a.1 >= b.1 { a } else { b }),
+                _ => None,
+            };
+            if held.via == Via::Dup {
+                held.via = via(&fact.hold);
+            }
+            continue;
+        }
+        let known = |actor: Actor| (actor.time_ns != 0).then_some(actor);
+        holders.push(Held {
+            tgid: fact.hold.tgid,
+            ppid: fact.hold.ppid,
+            start_ns: fact.hold.start_ns,
+            fds: vec![fd],
+            via: via(&fact.hold),
+            state: fact.state(exit),
+            execed: fact.hold.execed != 0,
+            opened: known(fact.hold.opened),
+            forked: known(fact.hold.forked),
+            released,
+            seen: fact.seen,
+        });
+    }
+    holders
+}
+
+fn via(hold: &Hold) -> Via {
+    [Via::Open, Via::Fork, Via::Dup]
+        .into_iter()
+        .find(|via| *via as u32 == hold.via)
+        .unwrap_or(Via::Unknown)
+}

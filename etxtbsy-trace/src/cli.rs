@@ -1,0 +1,483 @@
+//! The command line, and what it says about the terminal.
+
+use clap::{
+    ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum,
+    builder::RangedU64ValueParser,
+    error::{ContextKind, ContextValue, ErrorKind},
+};
+use std::{
+    ffi::{OsStr, OsString},
+    num::{NonZeroU8, NonZeroU64},
+    path::PathBuf,
+    time::Duration,
+};
+
+const EXAMPLES: &str = "\
+Examples:
+  sudo etxtbsy-trace                         watch the whole machine until Ctrl-C
+  sudo etxtbsy-trace run make -j8 test       trace a command and all it starts
+  sudo etxtbsy-trace --pid 4711 -d 60        one process tree, for a minute
+  sudo etxtbsy-trace run -o trace.jsonl --error-exitcode 9 -- ./ci.sh
+                                             fail the job if it met a busy file
+  etxtbsy-trace check                        can this user trace on this kernel?
+
+Exit status:
+  run: CMD's own, 128+N if signal N killed it, 127 if it was not found, 126 if it cannot be run.
+  Else 0. 1 if tracing failed, 2 for bad usage.";
+
+const RUN_EXAMPLES: &str = "\
+Examples:
+  sudo etxtbsy-trace run make -j8 test
+  sudo etxtbsy-trace run --json -- sh -c './build && ./app' | jq .verdict.kind
+  sudo etxtbsy-trace run --user ci -o trace.jsonl --error-exitcode 9 -- ./ci.sh
+
+Options for etxtbsy-trace come before CMD; all that follows CMD belongs to it.";
+
+/// Says which process held the file open for writing when a program could not be executed: ETXTBSY,
+/// "Text file busy".
+///
+/// Without a subcommand, watches the whole machine, or the process trees given with --pid.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "etxtbsy-trace", version, max_term_width = 100, after_help = EXAMPLES)]
+pub struct Cli {
+    /// What to do; `None` is tracing the machine, or the trees of `pids`.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+
+    /// Only failures in the tree of PID: itself and all its descendants (repeatable)
+    ///
+    /// Those forked before tracing began are in the tree too. Tracing ends when the tree has ended.
+    /// The filter is on the process whose call failed; the culprit may be any on the machine.
+    #[arg(
+        short,
+        long = "pid",
+        value_name = "PID",
+        value_delimiter = ',',
+        value_parser = RangedU64ValueParser::<u32>::new().range(1..=i32::MAX as u64)
+    )]
+    pub pids: Vec<u32>,
+
+    /// Options that every subcommand takes.
+    #[command(flatten)]
+    pub options: Options,
+}
+
+/// What to do instead of tracing the machine.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Start a command once tracing is live, trace it and all it starts, end with it
+    Run(Run),
+    /// Make the failures happen, each in a small known form, under the tracer
+    Demo(Demo),
+    /// Say what this kernel and this user can do, one line a fact
+    ///
+    /// Each failure comes with its remedy. The exit status is 0 only if tracing will work.
+    Check,
+    /// Print the JSON Schema of the JSON lines
+    Schema,
+}
+
+/// `run`.
+#[derive(Clone, Debug, Args)]
+#[command(
+    override_usage = "etxtbsy-trace run [OPTIONS] [--] CMD [ARG]...",
+    after_help = RUN_EXAMPLES
+)]
+pub struct Run {
+    /// Run CMD as USER, a name or a uid [default: under sudo, the user who called it]
+    #[arg(long, value_name = "USER")]
+    pub user: Option<String>,
+
+    /// The command and its arguments, found in PATH; it is never empty
+    #[arg(value_name = "CMD", required = true, trailing_var_arg = true)]
+    pub argv: Vec<OsString>,
+}
+
+/// `demo`.
+#[derive(Clone, Debug, Args)]
+pub struct Demo {
+    /// Which failure [default: all of them]
+    pub name: Option<String>,
+
+    /// List the failures by name and end
+    #[arg(long, conflicts_with = "name")]
+    pub list: bool,
+}
+
+/// Options that every subcommand takes.
+#[derive(Clone, Debug, Args)]
+pub struct Options {
+    /// Write the JSON lines to FILE, whatever is shown on the terminal (-: stdout)
+    #[arg(short, long, global = true, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+
+    /// What is shown [default: text; for `run` on stderr, so that CMD keeps its stdout]
+    #[arg(long, global = true, value_enum)]
+    pub format: Option<Format>,
+
+    /// Show the JSON lines on stdout; the same as --format json
+    #[arg(long, global = true)]
+    pub json: bool,
+
+    /// End tracing after SECONDS; fractions are allowed
+    #[arg(short, long, global = true, value_name = "SECONDS", value_parser = seconds)]
+    pub duration: Option<Duration>,
+
+    /// End tracing after N incidents
+    #[arg(long, global = true, value_name = "N")]
+    pub stop_after: Option<NonZeroU64>,
+
+    /// Exit with N, 1 to 255, if CMD succeeded but at least one incident was seen
+    #[arg(long, global = true, value_name = "N")]
+    pub error_exitcode: Option<NonZeroU8>,
+
+    /// When to colour; auto: on a terminal, unless `NO_COLOR` is set, or if `CLICOLOR_FORCE` is
+    #[arg(long, global = true, value_name = "WHEN", value_enum, default_value_t = Color::Auto)]
+    pub color: Color,
+
+    /// Say more on stderr (repeat for more)
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub verbose: u8,
+}
+
+/// What is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// Incidents in words, as they are found
+    Text,
+    /// JSON lines
+    Json,
+}
+
+/// When to colour.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Color {
+    /// On a terminal, as far as the environment agrees.
+    #[default]
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+impl Cli {
+    /// Reads a command line, the program's own name first.
+    ///
+    /// The error is for `clap::Error::exit`, which also prints the help and the version.
+    pub fn from_args(args: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
+        let cli = Self::try_parse_from(args).map_err(with_run)?;
+        match cli.conflict() {
+            Some(message) => Err(Self::command().error(ErrorKind::ArgumentConflict, message)),
+            None => Ok(cli),
+        }
+    }
+
+    /// Options that exclude each other. Clap would not see those given on either side of a
+    /// subcommand.
+    fn conflict(&self) -> Option<&'static str> {
+        let Options { output, format, json, .. } = &self.options;
+        if !self.pids.is_empty() && self.command.is_some() {
+            Some("the argument '--pid <PID>' cannot be used with a subcommand")
+        } else if *json && format.is_some() {
+            Some("the argument '--json' cannot be used with '--format <FORMAT>'")
+        } else if self.format() == Format::Json && output.as_deref().is_some_and(is_stdout) {
+            Some("'--output -' would write the JSON lines to stdout a second time; leave it out")
+        } else {
+            None
+        }
+    }
+
+    fn format(&self) -> Format {
+        if self.options.json { Format::Json } else { self.options.format.unwrap_or(Format::Text) }
+    }
+}
+
+/// Whether an output file stands for stdout: `-`.
+pub(crate) fn is_stdout(path: &std::path::Path) -> bool {
+    path == "-"
+}
+
+/// Tells those who leave out `run` about it.
+fn with_run(mut error: clap::Error) -> clap::Error {
+    if error.kind() == ErrorKind::InvalidSubcommand
+        && error.get(ContextKind::SuggestedSubcommand).is_none()
+    {
+        let tip = "to trace a command: etxtbsy-trace run [--] CMD [ARG]...";
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
+    }
+    error
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let number: f64 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
+    match Duration::try_from_secs_f64(number) {
+        Ok(Duration::ZERO) => Err("must be more than 0".to_owned()),
+        Ok(duration) => Ok(duration),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// One of the two streams that output can go to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stream {
+    /// Fd 1.
+    Stdout,
+    /// Fd 2.
+    Stderr,
+}
+
+/// What is shown, where, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Presentation {
+    /// What is shown.
+    pub format: Format,
+    /// Where.
+    pub stream: Stream,
+    /// Whether to colour it.
+    pub color: bool,
+}
+
+/// Decides what is shown, where, and how.
+///
+/// `env` looks up environment variables. JSON goes to stdout, which under `run` it shares with CMD.
+/// Text makes room on stdout for CMD, and for the JSON lines of `--output -`.
+pub fn presentation(
+    cli: &Cli,
+    stdout_is_tty: bool,
+    stderr_is_tty: bool,
+    env: impl Fn(&str) -> Option<OsString>,
+) -> Presentation {
+    let format = cli.format();
+    let stdout_is_taken = matches!(cli.command, Some(Command::Run(_)))
+        || cli.options.output.as_deref().is_some_and(is_stdout);
+    let stream = match format {
+        Format::Text if stdout_is_taken => Stream::Stderr,
+        Format::Text | Format::Json => Stream::Stdout,
+    };
+    let is_tty = match stream {
+        Stream::Stdout => stdout_is_tty,
+        Stream::Stderr => stderr_is_tty,
+    };
+    let color = format == Format::Text
+        && match cli.options.color {
+            Color::Always => true,
+            Color::Never => false,
+            Color::Auto => environment_color(&env)
+                .unwrap_or_else(|| is_tty && env("TERM").is_none_or(|term| term != "dumb")),
+        };
+    Presentation { format, stream, color }
+}
+
+/// What the environment wants, as <https://no-color.org> and <https://bixense.com/clicolors> have
+/// it.
+fn environment_color(env: impl Fn(&str) -> Option<OsString>) -> Option<bool> {
+    let is_set = |name| env(name).is_some_and(|value| !value.is_empty());
+    if is_set("NO_COLOR") {
+        Some(false)
+    } else if is_set("CLICOLOR_FORCE") && env("CLICOLOR_FORCE").is_none_or(|value| value != "0") {
+        Some(true)
+    } else {
+        None
+    }
+}
+
+/// A name for a one-line message: as it is, or quoted and escaped if it is empty or holds anything
+/// that would not show as itself.
+#[expect(clippy::unnecessary_debug_formatting, reason = "its escapes are what is wanted")]
+pub(crate) fn shown(name: &OsStr) -> String {
+    let escaped = format!("{name:?}");
+    match name.to_str() {
+        Some(plain) if !plain.is_empty() && escaped == format!("\"{plain}\"") => plain.to_owned(),
+        _ => escaped,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cli(args: &[&str]) -> Result<Cli, clap::Error> {
+        let all = ["etxtbsy-trace"].iter().chain(args);
+        Cli::from_args(all.map(OsString::from))
+    }
+
+    fn refused(args: &[&str]) -> String {
+        let error = cli(args).unwrap_err();
+        assert_eq!(error.exit_code(), 2, "{error}");
+        error.to_string()
+    }
+
+    fn run_argv(args: &[&str]) -> Vec<OsString> {
+        match cli(args).unwrap().command {
+            Some(Command::Run(run)) => run.argv,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn no_subcommand_is_the_machine() {
+        let cli = cli(&[]).unwrap();
+        assert!(cli.command.is_none());
+        assert!(cli.pids.is_empty());
+        assert_eq!(cli.options.color, Color::Auto);
+    }
+
+    #[test]
+    fn pids_repeat() {
+        assert_eq!(cli(&["-p", "1", "--pid", "22", "-p3,4"]).unwrap().pids, [1, 22, 3, 4]);
+        for bad in ["0", "-1", "x", "2147483648", ""] {
+            refused(&["--pid", bad]);
+        }
+    }
+
+    #[test]
+    fn all_that_follows_the_command_is_its_own() {
+        assert_eq!(run_argv(&["run", "ls", "-l", "--json"]), ["ls", "-l", "--json"]);
+        assert_eq!(
+            run_argv(&["run", "ls", "-h", "-V", "--user", "x"])[1..],
+            ["-h", "-V", "--user", "x"]
+        );
+        assert_eq!(run_argv(&["run", "--", "--odd", "-x"]), ["--odd", "-x"]);
+        assert_eq!(run_argv(&["run", "git", "log", "--", "a"]), ["git", "log", "--", "a"]);
+        assert_eq!(run_argv(&["run", "--", "git", "log", "--", "a"]), ["git", "log", "--", "a"]);
+        assert_eq!(run_argv(&["run", "run", "check"]), ["run", "check"]);
+        assert!(!cli(&["run", "ls", "--json"]).unwrap().options.json);
+    }
+
+    #[test]
+    fn options_before_the_command_are_ours() {
+        let cli = cli(&["run", "--user", "ci", "--json", "-vv", "ls", "-v"]).unwrap();
+        assert!(cli.options.json);
+        assert_eq!(cli.options.verbose, 2);
+        let Some(Command::Run(run)) = cli.command else { panic!() };
+        assert_eq!(run.user.as_deref(), Some("ci"));
+        assert_eq!(run.argv, ["ls", "-v"]);
+        refused(&["run", "--bogus", "ls"]);
+        refused(&["run"]);
+        refused(&["run", "--"]);
+        refused(&["--user", "ci"]);
+    }
+
+    #[test]
+    fn global_options_stand_on_either_side() {
+        for args in
+            [["-o", "x", "--stop-after", "2", "schema"], ["schema", "-o", "x", "--stop-after", "2"]]
+        {
+            let options = cli(&args).unwrap().options;
+            assert_eq!(options.output, Some(PathBuf::from("x")));
+            assert_eq!(options.stop_after, NonZeroU64::new(2));
+        }
+    }
+
+    #[test]
+    fn durations_are_above_zero() {
+        assert_eq!(
+            cli(&["-d", "1.5"]).unwrap().options.duration,
+            Some(Duration::from_millis(1500))
+        );
+        for bad in ["0", "-1", "nan", "inf", "1e300", "1s", "", "1e-12"] {
+            refused(&["-d", bad]);
+        }
+    }
+
+    #[test]
+    fn numbers_have_their_ranges() {
+        assert_eq!(
+            cli(&["--error-exitcode", "255"]).unwrap().options.error_exitcode,
+            NonZeroU8::new(255)
+        );
+        for bad in [["--error-exitcode", "0"], ["--error-exitcode", "256"], ["--stop-after", "0"]] {
+            refused(&bad);
+        }
+    }
+
+    #[test]
+    fn conflicts_are_refused_on_either_side_of_a_subcommand() {
+        refused(&["--json", "--format", "text"]);
+        refused(&["--json", "run", "--format", "text", "ls"]);
+        refused(&["--pid", "1", "run", "ls"]);
+        refused(&["--pid", "1", "check"]);
+        refused(&["--json", "-o", "-"]);
+        refused(&["demo", "race", "--list"]);
+    }
+
+    #[test]
+    fn what_is_not_built_is_refused() {
+        assert!(refused(&["--format", "tui"]).contains("invalid value 'tui'"));
+        refused(&["replay", "x"]);
+    }
+
+    #[test]
+    fn a_forgotten_run_is_suggested() {
+        assert!(refused(&["make", "-j8"]).contains("etxtbsy-trace run"));
+        assert!(refused(&["chec"]).contains("'check'"));
+    }
+
+    fn decide(args: &[&str], tty: (bool, bool), env: &[(&str, &str)]) -> Presentation {
+        presentation(&cli(args).unwrap(), tty.0, tty.1, |name| {
+            env.iter().find(|(key, _)| *key == name).map(|(_, value)| value.into())
+        })
+    }
+
+    #[test]
+    fn what_is_shown_where() {
+        use {
+            Format::{Json, Text},
+            Stream::{Stderr, Stdout},
+        };
+        for (args, format, stream) in [
+            (&[][..], Text, Stdout),
+            (&["-p", "1"], Text, Stdout),
+            (&["-o", "x"], Text, Stdout),
+            (&["-o", "-"], Text, Stderr),
+            (&["--json"], Json, Stdout),
+            (&["--format", "json"], Json, Stdout),
+            (&["run", "ls"], Text, Stderr),
+            (&["run", "--format", "text", "ls"], Text, Stderr),
+            (&["run", "--json", "ls"], Json, Stdout),
+            (&["demo"], Text, Stdout),
+        ] {
+            let found = decide(args, (false, false), &[]);
+            assert_eq!((found.format, found.stream), (format, stream), "{args:?}");
+        }
+    }
+
+    #[test]
+    fn colour() {
+        let both = (true, true);
+        for (args, tty, env, color) in [
+            (&[][..], (true, false), &[][..], true),
+            (&[], (false, true), &[], false),
+            (&["run", "ls"], (false, true), &[], true),
+            (&["run", "ls"], (true, false), &[], false),
+            (&[], both, &[("NO_COLOR", "1")], false),
+            (&[], both, &[("NO_COLOR", "")], true),
+            (&[], both, &[("TERM", "dumb")], false),
+            (&[], (false, false), &[("CLICOLOR_FORCE", "1")], true),
+            (&[], (false, false), &[("CLICOLOR_FORCE", "0")], false),
+            (&[], both, &[("CLICOLOR_FORCE", "1"), ("NO_COLOR", "1")], false),
+            (&["--color", "always"], (false, false), &[("NO_COLOR", "1")], true),
+            (&["--color", "never"], both, &[("CLICOLOR_FORCE", "1")], false),
+            (&["--json", "--color", "always"], both, &[], false),
+        ] {
+            assert_eq!(decide(args, tty, env).color, color, "{args:?} {tty:?} {env:?}");
+        }
+    }
+
+    #[test]
+    fn names_stay_on_one_line() {
+        use std::os::unix::ffi::OsStrExt;
+        assert_eq!(shown(OsStr::new("no-such-cmd")), "no-such-cmd");
+        assert_eq!(shown(OsStr::new("dir/a b'é")), "dir/a b'é");
+        assert_eq!(shown(OsStr::new("")), "\"\"");
+        assert_eq!(shown(OsStr::new("a\nb")), "\"a\\nb\"");
+        assert_eq!(shown(OsStr::new("\u{202e}x\u{1b}[31m")), "\"\\u{202e}x\\u{1b}[31m\"");
+        assert_eq!(shown(OsStr::from_bytes(b"\xff")), "\"\\xFF\"");
+    }
+}

@@ -1,0 +1,275 @@
+//! From a case to the incident that is written: names for numbers, and what else was seen of the
+//! processes.
+
+use etxtbsy_trace_common::{Actor, How, Lineage, TextOf, Via};
+use jiff::Timestamp;
+
+use crate::{
+    attribution::{Held, State},
+    kernel::records::path_of,
+    ledger::Case,
+    lines::{
+        self, Ancestor, BusyFile, Direction, Fd, Forked, Holder, Incident, Opened, Released, Role,
+        Victim, maybe_text, texts,
+    },
+    process::{Seen, split_argv},
+    verdict,
+};
+
+/// How many ancestors of a holder are told.
+const ANCESTORS: usize = 32;
+
+/// What building an incident needs to know of the world.
+pub struct World<'a> {
+    /// What was seen of the processes.
+    pub seen: &'a Seen,
+    /// Who forked a process, for those that inherited write fds.
+    pub lineage: &'a dyn Fn(u32) -> Option<Lineage>,
+    /// CLOCK_REALTIME minus CLOCK_MONOTONIC, in nanoseconds.
+    pub realtime_offset_ns: i128,
+    /// What the file to be executed begins with, if an interpreter was busy.
+    pub target_begins: Option<Vec<u8>>,
+}
+
+/// A moment of CLOCK_MONOTONIC as RFC 3339 in UTC, with nanoseconds.
+#[must_use]
+pub fn rfc3339(realtime_offset_ns: i128, time_ns: u64) -> String {
+    Timestamp::from_nanosecond(realtime_offset_ns + i128::from(time_ns))
+        .map_or_else(|_| String::new(), |time| format!("{time:.9}"))
+}
+
+/// Builds the incident of a case.
+#[must_use]
+pub fn build(id: u64, case: &Case, world: &World<'_>) -> Incident {
+    let failure = &case.failure;
+    let attribution = case.attribution();
+    let (path, path_b64) = maybe_text(case.text(TextOf::Path));
+    let mut holders: Vec<Holder> =
+        attribution.holders.iter().map(|held| holder(held, case, world)).collect();
+    holders.sort_by_key(verdict::blame);
+    let mut incident = Incident {
+        id,
+        time: rfc3339(world.realtime_offset_ns, failure.exit_ns),
+        time_ns: failure.exit_ns,
+        direction: Direction::Exec,
+        syscall: syscall(failure.syscall),
+        errno: "ETXTBSY".to_owned(),
+        path,
+        path_b64,
+        file: busy_file(case, attribution.writers, world),
+        victim: victim(case, world),
+        holders,
+        explained: attribution.explained,
+        complete: attribution.is_complete(),
+        verdict: verdict::unexplained(),
+    };
+    incident.verdict = verdict::of(&incident);
+    incident
+}
+
+fn syscall(number: i32) -> String {
+    match i64::from(number) {
+        libc::SYS_execve => "execve".to_owned(),
+        libc::SYS_execveat => "execveat".to_owned(),
+        number => format!("syscall_{number}"),
+    }
+}
+
+fn busy_file(case: &Case, writers: Option<u32>, world: &World<'_>) -> BusyFile {
+    let failure = &case.failure;
+    let known = failure.inode != 0;
+    let (path, path_b64) = maybe_text(case.text(TextOf::BusyFile).map(path_of).as_deref());
+    let role = match (failure.opened, world.target_begins.as_deref()) {
+        (1, _) => Some(Role::Target),
+        (_, Some(begin)) if begin.starts_with(b"#!") => Some(Role::ScriptInterpreter),
+        (_, Some(begin)) if begin.starts_with(b"\x7fELF") => Some(Role::ElfInterpreter),
+        _ => None,
+    };
+    BusyFile {
+        path,
+        path_b64,
+        // MAJOR and MINOR of the kernel's dev_t, include/linux/kdev_t.h.
+        dev: known.then(|| format!("{}:{}", failure.dev >> 20, failure.dev & 0xf_ffff)),
+        ino: known.then_some(failure.ino),
+        role,
+        writers,
+    }
+}
+
+/// A name of at most 16 bytes, NUL padded; `None` if nobody saw it.
+fn comm(bytes: &[u8]) -> Option<&[u8]> {
+    let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
+    (end > 0).then(|| &bytes[..end])
+}
+
+fn victim(case: &Case, world: &World<'_>) -> Victim {
+    let failure = &case.failure;
+    let seen = world.seen.get(&failure.tgid);
+    let (comm, comm_b64) = maybe_text(comm(&failure.comm));
+    let (exe, exe_b64) = maybe_text(case.text(TextOf::VictimExe).map(path_of).as_deref());
+    let (cwd, cwd_b64) = maybe_text(case.text(TextOf::VictimCwd).map(path_of).as_deref());
+    let (argv, argv_b64) = arguments(case.text(TextOf::VictimArgv).map(split_argv).as_deref());
+    // A child that fails to exec is gone before anyone looks; it is where its parent is, as a rule
+    // that the cgroup's number confirms.
+    let cgroup = seen.or_else(|| world.seen.get(&failure.ppid)).and_then(|facts| facts.cgroup.clone());
+    Victim {
+        pid: failure.tgid,
+        tid: failure.tid,
+        ppid: Some(failure.ppid),
+        comm,
+        comm_b64,
+        exe,
+        exe_b64,
+        argv,
+        argv_b64,
+        cwd,
+        cwd_b64,
+        uid: Some(failure.uid),
+        cgroup,
+        ns_pid: (failure.ns_pid != 0).then_some(failure.ns_pid),
+    }
+}
+
+fn arguments(argv: Option<&[Vec<u8>]>) -> (Option<Vec<String>>, Option<Vec<Option<String>>>) {
+    match argv.map(texts) {
+        Some((lossy, exact)) => (Some(lossy), exact),
+        None => (None, None),
+    }
+}
+
+fn holder(held: &Held, case: &Case, world: &World<'_>) -> Holder {
+    let seen = world.seen.get(&held.tgid);
+    // A child that has not exec'd is a copy of its parent.
+    let origin = held
+        .forked
+        .filter(|_| !held.execed && held.state != State::ExecClosing)
+        .and_then(|forked| world.seen.get(&forked.tgid));
+    let kernel_comm = held.seen.as_ref().and_then(|seen| comm(&seen.comm));
+    let (name, comm_b64) = maybe_text(
+        kernel_comm.or_else(|| seen.map(|facts| facts.comm.as_slice())).or_else(|| held.forked.as_ref().and_then(|forked| comm(&forked.comm))),
+    );
+    let exe = case
+        .exes
+        .get(&held.tgid)
+        .map(|names| path_of(names))
+        .or_else(|| origin.or(seen).and_then(|facts| facts.exe.clone()));
+    let (exe, exe_b64) = maybe_text(exe.as_deref());
+    let (argv, argv_b64) = arguments(origin.or(seen).and_then(|facts| facts.argv.as_deref()));
+    let (path, path_b64) = maybe_text(
+        case.files.get(&held.tgid).map(|names| path_of(names)).as_deref().or(case.text(TextOf::BusyFile).map(path_of).as_deref()),
+    );
+    Holder {
+        pid: held.tgid,
+        ppid: (held.ppid != 0).then_some(held.ppid),
+        comm: name,
+        comm_b64,
+        exe,
+        exe_b64,
+        argv,
+        argv_b64,
+        uid: held.seen.map(|seen| seen.uid),
+        cgroup: seen.or(origin).and_then(|facts| facts.cgroup.clone()),
+        ns_pid: held.seen.map(|seen| seen.ns_pid),
+        start_ns: Some(held.start_ns),
+        fds: held
+            .fds
+            .iter()
+            .map(|fd| Fd {
+                fd: fd.fd,
+                flags: flags(fd.flags, fd.cloexec.unwrap_or(false)),
+                cloexec: fd.cloexec,
+            })
+            .collect(),
+        via: match held.via {
+            Via::Open => lines::Via::Open,
+            Via::Fork => lines::Via::Fork,
+            Via::Dup => lines::Via::Dup,
+            Via::Unknown => lines::Via::Unknown,
+        },
+        state: match held.state {
+            State::InFork => lines::State::InFork,
+            State::Forked => lines::State::Forked,
+            State::ExecClosing => lines::State::ExecClosing,
+            State::Running => lines::State::Running,
+            State::Exiting => lines::State::Exiting,
+        },
+        opened: held.opened.map(|actor| {
+            let (comm, comm_b64) = maybe_text(comm(&actor.comm));
+            Opened { pid: actor.tgid, tid: actor.tid, comm, comm_b64, time_ns: actor.time_ns, path, path_b64 }
+        }),
+        forked: held.forked.filter(|_| held.via == Via::Fork).map(|actor| {
+            let (comm, comm_b64) = maybe_text(comm(&actor.comm));
+            Forked { pid: actor.tgid, tid: actor.tid, comm, comm_b64, time_ns: actor.time_ns }
+        }),
+        ancestors: ancestors(held, world),
+        released: held.released.map(|(how, time_ns)| {
+            let exec = case.execs.get(&held.tgid).filter(|_| how == How::CloseOnExec);
+            let (exec, exec_b64) = maybe_text(exec.map(Vec::as_slice));
+            Released {
+                how: match how {
+                    How::CloseOnExec => lines::How::CloseOnExec,
+                    How::Dup => lines::How::Dup,
+                    How::Exit => lines::How::Exit,
+                    How::Close | How::None => lines::How::Close,
+                },
+                time_ns,
+                after_ns: time_ns.cast_signed() - case.failure.exit_ns.cast_signed(),
+                exec,
+                exec_b64,
+            }
+        }),
+    }
+}
+
+/// The chain upwards from a holder: by what /proc says of those that live, and by who forked them
+/// for those that have ended.
+fn ancestors(held: &Held, world: &World<'_>) -> Vec<Ancestor> {
+    let mut list = Vec::new();
+    let (mut pid, mut forker): (u32, Option<Actor>) = match held.forked {
+        Some(forked) => (forked.tgid, Some(forked)),
+        None => (held.ppid, None),
+    };
+    while pid != 0 && list.len() < ANCESTORS {
+        let seen = world.seen.get(&pid);
+        let name = seen
+            .map(|facts| facts.comm.as_slice())
+            .or_else(|| forker.as_ref().and_then(|actor| comm(&actor.comm)));
+        let (comm, comm_b64) = maybe_text(name);
+        let (exe, exe_b64) = maybe_text(seen.and_then(|facts| facts.exe.as_deref()));
+        list.push(Ancestor { pid, comm, comm_b64, exe, exe_b64 });
+        // The one that forked it, rather than the one it was given to when that ended.
+        forker = (world.lineage)(pid).map(|lineage| lineage.forker);
+        pid = match (forker, seen) {
+            (Some(forker), _) => forker.tgid,
+            (None, Some(facts)) => facts.ppid,
+            (None, None) => 0,
+        };
+    }
+    list
+}
+
+/// The names of open flags, access mode first.
+fn flags(flags: u32, cloexec: bool) -> Vec<String> {
+    let flags = flags.cast_signed();
+    let access = match flags & libc::O_ACCMODE {
+        libc::O_WRONLY => "O_WRONLY",
+        libc::O_RDWR => "O_RDWR",
+        _ => "O_RDONLY",
+    };
+    // The kernel drops O_CREAT, O_EXCL, O_NOCTTY and O_TRUNC from f_flags once the open is done
+    // (do_dentry_open, fs/open.c).
+    let rest = [
+        (libc::O_APPEND, "O_APPEND"),
+        (libc::O_NONBLOCK, "O_NONBLOCK"),
+        (libc::O_SYNC, "O_SYNC"),
+        (libc::O_DIRECT, "O_DIRECT"),
+        (libc::O_NOATIME, "O_NOATIME"),
+        (libc::O_TMPFILE, "O_TMPFILE"),
+    ];
+    let mut names = vec![access.to_owned()];
+    names.extend(rest.iter().filter(|(bits, _)| flags & bits == *bits).map(|(_, name)| (*name).to_owned()));
+    if cloexec {
+        names.push("O_CLOEXEC".to_owned());
+    }
+    names
+}

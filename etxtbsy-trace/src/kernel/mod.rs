@@ -1,0 +1,7 @@
+//! The kernel side as seen from user space: finding field offsets, loading and attaching the
+//! programs, and reading their records.
+
+pub mod offsets;
+pub mod records;
+pub mod tracefs;
+pub mod tracer;

@@ -1,0 +1,128 @@
+//! Field offsets of the running kernel, from its BTF.
+//!
+//! Structures are laid out anew in every kernel version and configuration, and some fields have
+//! had several names; each is looked up by name, the newest first.
+
+use std::path::Path;
+
+use anyhow::{Context as _, bail};
+use btf_rs::{Btf, Struct, Type};
+use etxtbsy_trace_common::Offsets;
+
+/// Where the kernel shows its BTF (CONFIG_DEBUG_INFO_BTF).
+pub const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
+
+/// Reads the BTF of the running kernel.
+pub fn running_kernel() -> anyhow::Result<Btf> {
+    let path = Path::new(VMLINUX);
+    if !path.exists() {
+        bail!(
+            "this kernel has no BTF ({VMLINUX} does not exist): boot one built with CONFIG_DEBUG_INFO_BTF=y"
+        );
+    }
+    Btf::from_file(path).with_context(|| format!("cannot read {VMLINUX}"))
+}
+
+/// Resolves every offset that the eBPF programs need.
+pub fn resolve(btf: &Btf) -> anyhow::Result<Offsets> {
+    let at = |structure: &str, fields: &[&str]| offset(btf, structure, fields);
+    Ok(Offsets {
+        task_task_works: at("task_struct", &["task_works"])?,
+        task_files: at("task_struct", &["files"])?,
+        task_fs: at("task_struct", &["fs"])?,
+        task_mm: at("task_struct", &["mm"])?,
+        task_signal: at("task_struct", &["signal"])?,
+        task_real_parent: at("task_struct", &["real_parent"])?,
+        task_tgid: at("task_struct", &["tgid"])?,
+        task_pid: at("task_struct", &["pid"])?,
+        task_flags: at("task_struct", &["flags"])?,
+        task_comm: at("task_struct", &["comm"])?,
+        task_start_time: at("task_struct", &["start_time"])?,
+        task_real_cred: at("task_struct", &["real_cred"])?,
+        task_thread_pid: at("task_struct", &["thread_pid"])?,
+        task_cgroups: at("task_struct", &["cgroups"])?,
+        signal_live: at("signal_struct", &["live"])?,
+        cred_uid: at("cred", &["uid"])?,
+        pid_level: at("pid", &["level"])?,
+        pid_numbers: at("pid", &["numbers"])?,
+        upid_size: u32::try_from(structure(btf, "upid")?.size())?,
+        upid_nr: at("upid", &["nr"])?,
+        css_set_dfl_cgrp: at("css_set", &["dfl_cgrp"])?,
+        cgroup_kn: at("cgroup", &["kn"])?,
+        kernfs_node_id: at("kernfs_node", &["id"])?,
+        files_fdt: at("files_struct", &["fdt"])?,
+        files_count: at("files_struct", &["count"])?,
+        fdtable_max_fds: at("fdtable", &["max_fds"])?,
+        fdtable_fd: at("fdtable", &["fd"])?,
+        fdtable_open_fds: at("fdtable", &["open_fds"])?,
+        fdtable_close_on_exec: at("fdtable", &["close_on_exec"])?,
+        file_f_inode: at("file", &["f_inode"])?,
+        file_f_mode: at("file", &["f_mode"])?,
+        file_f_flags: at("file", &["f_flags"])?,
+        file_f_path_mnt: at("file", &["f_path"])? + at("path", &["mnt"])?,
+        file_f_path_dentry: at("file", &["f_path"])? + at("path", &["dentry"])?,
+        // 6.8 on; 6.1 (a callback_head begins like an llist_node); 5.10 and 5.15.
+        file_task_work: at("file", &["f_task_work", "f_llist", "fu_rcuhead"])?,
+        callback_next: at("callback_head", &["next"])?,
+        callback_func: at("callback_head", &["func"])?,
+        inode_i_ino: at("inode", &["i_ino"])?,
+        inode_i_sb: at("inode", &["i_sb"])?,
+        inode_i_writecount: at("inode", &["i_writecount"])?,
+        super_block_s_dev: at("super_block", &["s_dev"])?,
+        dentry_d_parent: at("dentry", &["d_parent"])?,
+        dentry_d_name_name: at("dentry", &["d_name"])? + at("qstr", &["name"])?,
+        vfsmount_mnt_root: at("vfsmount", &["mnt_root"])?,
+        mount_mnt: at("mount", &["mnt"])?,
+        mount_mnt_parent: at("mount", &["mnt_parent"])?,
+        mount_mnt_mountpoint: at("mount", &["mnt_mountpoint"])?,
+        mm_exe_file: at("mm_struct", &["exe_file"])?,
+        mm_arg_start: at("mm_struct", &["arg_start"])?,
+        mm_arg_end: at("mm_struct", &["arg_end"])?,
+        fs_pwd_mnt: at("fs_struct", &["pwd"])? + at("path", &["mnt"])?,
+        fs_pwd_dentry: at("fs_struct", &["pwd"])? + at("path", &["dentry"])?,
+        binprm_filename: at("linux_binprm", &["filename"])?,
+    })
+}
+
+fn structure(btf: &Btf, name: &str) -> anyhow::Result<Struct> {
+    btf.resolve_types_by_name(name)
+        .ok()
+        .into_iter()
+        .flatten()
+        .find_map(|ty| match ty {
+            Type::Struct(found) if found.size() > 0 => Some(found),
+            _ => None,
+        })
+        .with_context(|| format!("the kernel's BTF has no struct {name}"))
+}
+
+/// The offset in bytes of the first of `fields` that `structure` has, anonymous members included.
+fn offset(btf: &Btf, name: &str, fields: &[&str]) -> anyhow::Result<u32> {
+    let structure = structure(btf, name)?;
+    for field in fields {
+        if let Some(bits) = member(btf, &structure, field) {
+            return Ok(bits / 8);
+        }
+    }
+    bail!("struct {name} of this kernel has no field {}", fields.join(" or "))
+}
+
+/// The offset in bits of a member, searched for in anonymous structs and unions too.
+fn member(btf: &Btf, structure: &Struct, name: &str) -> Option<u32> {
+    for member in &structure.members {
+        let found = btf.resolve_name(member).unwrap_or_default();
+        if found == name {
+            return Some(member.bit_offset());
+        }
+        // `f_u` of 5.10's struct file has a name, but serves as an anonymous union.
+        if !(found.is_empty() || found == "f_u") {
+            continue;
+        }
+        if let Ok(Type::Struct(inner) | Type::Union(inner)) = btf.resolve_chained_type(member)
+            && let Some(inside) = self::member(btf, &inner, name)
+        {
+            return Some(member.bit_offset() + inside);
+        }
+    }
+    None
+}

@@ -1,0 +1,132 @@
+//! The records of the ring buffer as values.
+
+use etxtbsy_trace_common::{
+    Candidate, Change, Failure, FailureEnd, Kind, TextHeader, TextOf, TreeEnded,
+};
+
+/// A record.
+#[derive(Clone, Debug)]
+pub enum Record {
+    /// An exec has failed; its details follow.
+    Failure(Failure),
+    /// A hold on its busy file.
+    Candidate(Box<Candidate>),
+    /// A text about it, or about a holder.
+    Text(Text),
+    /// Its details are complete.
+    FailureEnd(FailureEnd),
+    /// A hold on a recently busy file has begun.
+    Acquired(Box<Change>),
+    /// A hold on a recently busy file has ended.
+    Released(Box<Change>),
+    /// The traced tree has ended.
+    TreeEnded(TreeEnded),
+}
+
+/// A text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Text {
+    /// What it is the text of.
+    pub of: TextOf,
+    /// The failure it belongs to, or 0.
+    pub seq: u64,
+    /// The holder it speaks of, or 0.
+    pub tgid: u32,
+    /// The text.
+    pub bytes: Vec<u8>,
+}
+
+impl Record {
+    /// Reads one record. `None` if the bytes are not one: the two sides are built together, so
+    /// that means a defect, and is counted as a loss.
+    #[must_use]
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let kind = u32::from_ne_bytes(*bytes.first_chunk()?);
+        Some(match kind {
+            kind if kind == Kind::Failure as u32 => Self::Failure(read(bytes)?),
+            kind if kind == Kind::Candidate as u32 => Self::Candidate(Box::new(read(bytes)?)),
+            kind if kind == Kind::FailureEnd as u32 => Self::FailureEnd(read(bytes)?),
+            kind if kind == Kind::Acquired as u32 => Self::Acquired(Box::new(read(bytes)?)),
+            kind if kind == Kind::Released as u32 => Self::Released(Box::new(read(bytes)?)),
+            kind if kind == Kind::TreeEnded as u32 => Self::TreeEnded(read(bytes)?),
+            kind if kind == Kind::Text as u32 => {
+                let head: TextHeader = read(bytes)?;
+                let text = bytes.get(size_of::<TextHeader>()..)?.get(..head.len as usize)?;
+                Self::Text(Text {
+                    of: text_of(head.of)?,
+                    seq: head.seq,
+                    tgid: head.tgid,
+                    bytes: text.to_vec(),
+                })
+            }
+            _ => return None,
+        })
+    }
+}
+
+fn text_of(number: u32) -> Option<TextOf> {
+    [
+        TextOf::Path,
+        TextOf::BusyFile,
+        TextOf::Target,
+        TextOf::VictimExe,
+        TextOf::VictimCwd,
+        TextOf::VictimArgv,
+        TextOf::HolderExe,
+        TextOf::ReleaseExec,
+        TextOf::HolderFile,
+    ]
+    .into_iter()
+    .find(|of| *of as u32 == number)
+}
+
+/// A value of fixed size at the start of `bytes`.
+fn read<T: aya::Pod>(bytes: &[u8]) -> Option<T> {
+    let bytes = bytes.get(..size_of::<T>())?;
+    // SAFETY: as many bytes as the value has, and every pattern is one (`Pod`).
+    Some(unsafe { bytes.as_ptr().cast::<T>().read_unaligned() })
+}
+
+/// A path from the names of its components, leaf first, each ended by NUL, as
+/// [`TextOf::BusyFile`] and its like have them.
+#[must_use]
+pub fn path_of(names: &[u8]) -> Vec<u8> {
+    let mut path = Vec::with_capacity(names.len() + 1);
+    let names = names.strip_suffix(b"\0").unwrap_or(names);
+    for name in names.rsplit(|byte| *byte == 0) {
+        path.push(b'/');
+        path.extend_from_slice(name);
+    }
+    path
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_put_together_from_its_leaf() {
+        assert_eq!(path_of(b"true\0bin\0usr\0"), b"/usr/bin/true");
+        assert_eq!(path_of(b""), b"/");
+        assert_eq!(path_of(b"a b\n\xff\0tmp\0"), b"/tmp/a b\n\xff");
+    }
+
+    #[test]
+    fn bytes_that_are_no_record_are_none() {
+        assert!(Record::decode(b"").is_none());
+        assert!(Record::decode(&[9, 0, 0, 0]).is_none());
+        assert!(Record::decode(&(Kind::Failure as u32).to_ne_bytes()).is_none());
+        let mut text = TextHeader { kind: Kind::Text as u32, of: 1, len: 5, ..Default::default() };
+        // SAFETY: plain old data without padding.
+        let mut bytes = unsafe {
+            std::slice::from_raw_parts((&raw const text).cast::<u8>(), size_of::<TextHeader>())
+        }
+        .to_vec();
+        bytes.extend_from_slice(b"abc");
+        assert!(Record::decode(&bytes).is_none(), "fewer bytes than the head says");
+        text.len = 3;
+        bytes[20..24].copy_from_slice(&text.len.to_ne_bytes());
+        let Some(Record::Text(read)) = Record::decode(&bytes) else { panic!("no text") };
+        assert_eq!(read.bytes, b"abc");
+    }
+}

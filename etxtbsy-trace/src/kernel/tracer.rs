@@ -1,0 +1,258 @@
+//! Loading the programs, attaching them, and speaking with their maps.
+
+use std::time::Instant;
+
+use anyhow::{Context as _, bail};
+use aya::{
+    Btf, Ebpf, EbpfLoader, VerifierLogLevel,
+    maps::{Array, HashMap, Map, MapData, MapError, RingBuf},
+    programs::{Iter, RawTracePoint, TracePoint},
+};
+use etxtbsy_trace_common::{Config, Count, Lineage, Lost};
+
+use aya_log::EbpfLogger;
+
+use super::{offsets, tracefs::with_tracefs};
+use crate::teach;
+
+/// A program and the system call tracepoints it stands on; those the kernel does not have
+/// (older architectures' calls) are left out, if `optional`.
+struct Syscall {
+    program: &'static str,
+    tracepoints: &'static [&'static str],
+    optional: bool,
+}
+
+/// The programs on system calls. Releases are attached before acquisitions, so that whatever is
+/// seen to begin is seen to end.
+const SYSCALLS: [Syscall; 8] = [
+    Syscall { program: "closing", tracepoints: &["sys_enter_close"], optional: false },
+    // 5.9 on.
+    Syscall { program: "closed_range", tracepoints: &["sys_exit_close_range"], optional: true },
+    Syscall { program: "exec_returns", tracepoints: &["sys_exit_execve", "sys_exit_execveat"], optional: false },
+    Syscall { program: "enter_execve", tracepoints: &["sys_enter_execve"], optional: false },
+    Syscall { program: "enter_execveat", tracepoints: &["sys_enter_execveat"], optional: false },
+    Syscall { program: "duplicated", tracepoints: &["sys_exit_dup", "sys_exit_dup3", "sys_exit_fcntl"], optional: false },
+    Syscall { program: "opened", tracepoints: &["sys_exit_openat", "sys_exit_openat2", "sys_exit_open_by_handle_at"], optional: false },
+    // arm64 has none of these calls.
+    Syscall { program: "opened", tracepoints: &["sys_exit_open", "sys_exit_creat"], optional: true },
+];
+
+/// `dup2`, which arm64 does not have.
+const DUP2: Syscall = Syscall { program: "duplicated", tracepoints: &["sys_exit_dup2"], optional: true };
+
+/// The programs on raw tracepoints, releases first.
+const RAW: [(&str, &str); 5] = [
+    ("parent_told", "signal_generate"),
+    ("freed", "sched_process_free"),
+    ("exiting", "sched_process_exit"),
+    ("execed", "sched_process_exec"),
+    ("forked", "sched_process_fork"),
+];
+
+/// `BPF_NOEXIST`, include/uapi/linux/bpf.h.
+const BPF_NOEXIST: u64 = 1;
+
+/// The running programs; they stop when this is dropped.
+pub struct Tracer {
+    ebpf: Ebpf,
+    filtered: bool,
+}
+
+/// Options of [`Tracer::start`].
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Only failures in these processes and their descendants are of interest.
+    pub roots: Option<Vec<u32>>,
+    /// The size of the ring buffer in bytes, a power of two of at least one page; `None` for the
+    /// size the programs have.
+    pub ring_bytes: Option<u32>,
+    /// Whether the programs' own diagnostics are shown.
+    pub verbose: bool,
+}
+
+impl Tracer {
+    /// Loads and attaches the programs, notes the write fds that are open already, and learns
+    /// from a failure of its own making what a failing exec looks like on this kernel. From its
+    /// return on, every failure is seen.
+    pub fn start(options: &Options) -> anyhow::Result<Self> {
+        let began = Instant::now();
+        let btf = offsets::running_kernel()?;
+        let offsets = offsets::resolve(&btf)?;
+        drop(btf);
+        let btf = Btf::from_sys_fs().context("cannot read the kernel's BTF")?;
+        let filtered = u32::from(options.roots.is_some());
+        let log_level = if options.verbose { u8::MAX } else { 0 };
+        let mut loader = EbpfLoader::new();
+        loader
+            .btf(Some(&btf))
+            .verifier_log_level(VerifierLogLevel::empty())
+            .override_global("OFFSETS", &offsets, true)
+            .override_global("FILTERED", &filtered, true)
+            .override_global(aya_log::LEVEL, &log_level, false);
+        if let Some(bytes) = options.ring_bytes {
+            loader.map_max_entries("EVENTS", bytes);
+        }
+        let mut ebpf = loader
+            .load(aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/etxtbsy-trace-ebpf")))
+            .context("cannot load the eBPF programs")?;
+        log::debug!("maps made after {:?}", began.elapsed());
+        for (program, _) in RAW {
+            let name = program;
+            let program: &mut RawTracePoint = program_of(&mut ebpf, program)?;
+            program.load().with_context(|| format!("the kernel refuses the eBPF program {name}"))?;
+        }
+        for name in ["closing", "closed_range", "exec_returns", "enter_execve", "enter_execveat", "duplicated", "opened"] {
+            let program: &mut TracePoint = program_of(&mut ebpf, name)?;
+            program.load().with_context(|| format!("the kernel refuses the eBPF program {name}"))?;
+        }
+        let seed: &mut Iter = program_of(&mut ebpf, "seed")?;
+        seed.load("task_file", &btf)?;
+        log::debug!("programs loaded after {:?}", began.elapsed());
+        let mut tracer = Self { ebpf, filtered: options.roots.is_some() };
+        for root in options.roots.iter().flatten() {
+            tracer.add_to_tree(*root)?;
+        }
+        tracer.attach()?;
+        log::debug!("programs attached after {:?}", began.elapsed());
+        tracer.seed()?;
+        log::debug!("open files noted after {:?}", began.elapsed());
+        tracer.learn()?;
+        log::debug!("ready after {:?}", began.elapsed());
+        Ok(tracer)
+    }
+
+    fn attach(&mut self) -> anyhow::Result<()> {
+        let ebpf = &mut self.ebpf;
+        for (program, tracepoint) in RAW {
+            let program: &mut RawTracePoint = program_of(ebpf, program)?;
+            program
+                .attach(tracepoint)
+                .with_context(|| format!("cannot attach to the tracepoint {tracepoint}"))?;
+        }
+        with_tracefs(|| {
+            for Syscall { program, tracepoints, optional } in SYSCALLS.iter().chain([&DUP2]) {
+                let program: &mut TracePoint = program_of(ebpf, program)?;
+                for tracepoint in *tracepoints {
+                    match program.attach("syscalls", tracepoint) {
+                        Err(error) if !optional => {
+                            return Err(error).with_context(|| {
+                                format!("cannot attach to the tracepoint syscalls:{tracepoint}")
+                            });
+                        }
+                        _ => {}
+                    }
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// Runs the `task_file` iterator, which notes every write fd that is open.
+    fn seed(&mut self) -> anyhow::Result<()> {
+        let seed: &mut Iter = program_of(&mut self.ebpf, "seed")?;
+        let link = seed.attach().context("cannot attach the task_file iterator")?;
+        let mut file = seed.take_link(link)?.into_file()?;
+        // Reading drives the iterator; the program itself writes nothing.
+        std::io::copy(&mut file, &mut std::io::sink()).context("cannot list the open files")?;
+        Ok(())
+    }
+
+    /// Makes an exec fail, and lets the programs learn from it.
+    fn learn(&mut self) -> anyhow::Result<()> {
+        let mut config: Array<_, u64> = Array::try_from(self.map_mut("CONFIG")?)?;
+        let teacher = teach::busy_exec(|pid| Ok(config.set(Config::Teacher as u32, u64::from(pid), 0)?))?;
+        let fput = config.get(&(Config::Fput as u32), 0)?;
+        if fput == 0 {
+            bail!("the eBPF programs did not see the failing exec of process {teacher}");
+        }
+        Ok(())
+    }
+
+    /// Adds a process to those whose failures are of interest; false if it was there already.
+    pub fn add_to_tree(&mut self, pid: u32) -> anyhow::Result<bool> {
+        let mut tree: HashMap<_, u32, u32> = HashMap::try_from(self.map_mut("TREE")?)?;
+        match tree.insert(pid, 1, BPF_NOEXIST) {
+            Ok(()) => self.change_found(1).map(|()| true),
+            Err(MapError::SyscallError(error))
+                if error.io_error.raw_os_error() == Some(libc::EEXIST) =>
+            {
+                Ok(false)
+            }
+            Err(error) => Err(error).with_context(|| format!("cannot note process {pid}")),
+        }
+    }
+
+    /// Takes a process out again that was added when it had ended already.
+    pub fn remove_from_tree(&mut self, pid: u32) -> anyhow::Result<()> {
+        let mut tree: HashMap<_, u32, u32> = HashMap::try_from(self.map_mut("TREE")?)?;
+        // If it is not there any more, the programs have seen its end, and counted it.
+        if tree.remove(&pid).is_ok() { self.change_found(-1) } else { Ok(()) }
+    }
+
+    fn change_found(&mut self, by: i64) -> anyhow::Result<()> {
+        let mut config: Array<_, u64> = Array::try_from(self.map_mut("CONFIG")?)?;
+        let found = config.get(&(Config::TreeFound as u32), 0)?;
+        Ok(config.set(Config::TreeFound as u32, found.wrapping_add_signed(by), 0)?)
+    }
+
+    /// Whether only the processes of a tree are of interest.
+    #[must_use]
+    pub fn is_filtered(&self) -> bool {
+        self.filtered
+    }
+
+    /// How many processes of the tree live.
+    pub fn tree_size(&mut self) -> anyhow::Result<u64> {
+        let found = Array::<_, u64>::try_from(self.map_mut("CONFIG")?)?.get(&(Config::TreeFound as u32), 0)?;
+        let forked = Array::<_, u64>::try_from(self.map_mut("COUNTS")?)?.get(&(Count::Tree as u32), 0)?;
+        Ok(found.wrapping_add(forked))
+    }
+
+    /// How much of each kind has been lost so far, in the order of [`Lost::ALL`].
+    pub fn lost(&mut self) -> anyhow::Result<Vec<u64>> {
+        let counters: Array<_, u64> = Array::try_from(self.map_mut("LOST")?)?;
+        Lost::ALL.iter().map(|what| Ok(counters.get(&(*what as u32), 0)?)).collect()
+    }
+
+    /// Who forked a process, if it inherited a write fd then.
+    #[must_use]
+    pub fn lineage(&self, pid: u32) -> Option<Lineage> {
+        let map: HashMap<_, u32, Lineage> = HashMap::try_from(self.ebpf.map("LINEAGE")?).ok()?;
+        map.get(&pid, 0).ok()
+    }
+
+    /// Ends the watch over an inode.
+    pub fn unwatch(&mut self, inode: u64) -> anyhow::Result<()> {
+        let mut watched: HashMap<_, u64, u64> = HashMap::try_from(self.map_mut("WATCHED")?)?;
+        // It is not there if it could not be put there, which was counted.
+        let _ = watched.remove(&inode);
+        Ok(())
+    }
+
+    /// Shows the programs' own diagnostics from now on, through the `log` crate.
+    ///
+    /// `None` if they are switched off ([`Options::verbose`]).
+    #[must_use]
+    pub fn take_log(&mut self) -> Option<EbpfLogger<&'static dyn log::Log>> {
+        EbpfLogger::init(&mut self.ebpf).ok()
+    }
+
+    /// The records, to be read while the tracer lives.
+    pub fn take_records(&mut self) -> anyhow::Result<RingBuf<MapData>> {
+        let map = self.ebpf.take_map("EVENTS").context("the eBPF object has no map EVENTS")?;
+        Ok(RingBuf::try_from(map)?)
+    }
+
+    fn map_mut(&mut self, name: &str) -> anyhow::Result<&mut Map> {
+        self.ebpf.map_mut(name).with_context(|| format!("the eBPF object has no map {name}"))
+    }
+}
+
+fn program_of<'a, P>(ebpf: &'a mut Ebpf, name: &str) -> anyhow::Result<&'a mut P>
+where
+    &'a mut P: TryFrom<&'a mut aya::programs::Program, Error = aya::programs::ProgramError>,
+{
+    let program = ebpf.program_mut(name).with_context(|| format!("the eBPF object has no program {name}"))?;
+    Ok(program.try_into()?)
+}

@@ -1,0 +1,23 @@
+//! Says who held the write fd that made an exec fail with ETXTBSY ("Text file busy").
+//!
+//! Data goes one way: kernel events ([`kernel`]) → [`ledger`] → [`attribution`] → [`incident`] →
+//! [`verdict`] → [`output`]. [`session`] drives it; the rest is the command line's.
+
+pub mod attribution;
+pub mod check;
+pub mod cli;
+pub mod command;
+pub mod incident;
+pub mod kernel;
+pub mod ledger;
+pub mod lines;
+pub mod output;
+pub mod output_file;
+pub mod process;
+pub mod schema;
+pub mod session;
+pub mod teach;
+pub mod tree;
+pub mod user;
+pub mod verdict;
+pub mod workload;

@@ -1,0 +1,431 @@
+//! The JSON lines: what is written, what replay reads, and what the text view shows.
+//!
+//! The names and meanings are the project's contract with scripts (docs/json.md). Bytes that are
+//! not UTF-8 are given lossily under `<key>`, and exactly, as base64, under `<key>_b64`
+//! ([`text`] makes both). What is not known is `None`, written as `null`.
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// The version of the shape of the lines, in `meta.schema`.
+pub const SCHEMA: u32 = 1;
+
+/// One line.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "type", rename_all = "lowercase")]
+pub enum Line {
+    /// The first line: what was traced, by what, where.
+    Meta(Meta),
+    /// One failed call.
+    Incident(Box<Incident>),
+    /// Something was dropped.
+    Lost(Lost),
+    /// The last line.
+    Summary(Summary),
+}
+
+/// What was traced, by what, where.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Meta {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// This program's version.
+    pub version: String,
+    /// When tracing became live, RFC 3339, UTC, nanoseconds.
+    pub time: String,
+    /// The same moment, nanoseconds of CLOCK_MONOTONIC.
+    pub time_ns: u64,
+    /// `uname -r`.
+    pub kernel: String,
+    /// `uname -m`.
+    pub arch: String,
+    /// This program's own command line.
+    pub argv: Vec<String>,
+    /// Which victims are shown.
+    pub filter: Filter,
+}
+
+/// Which victims are shown.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Filter {
+    /// Roots of the traced process trees; empty for the whole machine.
+    pub pids: Vec<u32>,
+    /// The command that `run` started.
+    pub command: Option<Vec<String>>,
+}
+
+/// Which call failed because of whom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Direction {
+    /// An exec failed because of a writer.
+    Exec,
+    /// An open for writing or a truncate failed because the file is being run.
+    Write,
+}
+
+/// One failed call, and who is to blame.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Incident {
+    /// A counter from 1.
+    pub id: u64,
+    /// When the call failed, RFC 3339, UTC, nanoseconds.
+    pub time: String,
+    /// When the call failed.
+    pub time_ns: u64,
+    /// Which way round.
+    pub direction: Direction,
+    /// `execve`, `execveat`…
+    pub syscall: String,
+    /// `ETXTBSY`.
+    pub errno: String,
+    /// The path as the caller gave it.
+    pub path: Option<String>,
+    /// Its bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path_b64: Option<String>,
+    /// The file that was really busy.
+    pub file: BusyFile,
+    /// The process whose call failed.
+    pub victim: Victim,
+    /// The culprits, most to blame first.
+    pub holders: Vec<Holder>,
+    /// How many of `file.writers` the holders account for.
+    pub explained: u32,
+    /// Whether that is all of them.
+    pub complete: bool,
+    /// What it comes to.
+    pub verdict: Verdict,
+}
+
+/// What the busy file was to the exec.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    /// The file named by the caller.
+    Target,
+    /// The interpreter in its `#!` line.
+    ScriptInterpreter,
+    /// The interpreter in its ELF header (`PT_INTERP`).
+    ElfInterpreter,
+}
+
+/// The file that was really busy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct BusyFile {
+    /// Its path, from the root of the victim's mount namespace.
+    pub path: Option<String>,
+    /// Its bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path_b64: Option<String>,
+    /// `major:minor` of its file system, as the kernel's super block has it.
+    pub dev: Option<String>,
+    /// Its inode number.
+    pub ino: Option<u64>,
+    /// What it was to the exec.
+    pub role: Option<Role>,
+    /// How many open file descriptions had write access to it at the failure (the inode's
+    /// `i_writecount`).
+    pub writers: Option<u32>,
+}
+
+/// The process whose call failed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Victim {
+    /// Process.
+    pub pid: u32,
+    /// Thread.
+    pub tid: u32,
+    /// Parent process.
+    pub ppid: Option<u32>,
+    /// Its name.
+    pub comm: Option<String>,
+    /// Its bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub comm_b64: Option<String>,
+    /// The program it was running.
+    pub exe: Option<String>,
+    /// Its bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exe_b64: Option<String>,
+    /// The arguments of the program it was running.
+    pub argv: Option<Vec<String>>,
+    /// Their bytes, `null` for those that are UTF-8; absent if all are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub argv_b64: Option<Vec<Option<String>>>,
+    /// Its working directory.
+    pub cwd: Option<String>,
+    /// Its bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cwd_b64: Option<String>,
+    /// Its user.
+    pub uid: Option<u32>,
+    /// Its cgroup, as a path below the cgroup file system's root.
+    pub cgroup: Option<String>,
+    /// Its pid in its own pid namespace.
+    pub ns_pid: Option<u32>,
+}
+
+/// How a holder came to hold the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Via {
+    /// It opened it.
+    Open,
+    /// Its fd table was copied from one that had it.
+    Fork,
+    /// It duplicated an fd.
+    Dup,
+    /// The fd was sent to it, or it fetched it from another process.
+    Passed,
+    /// It maps a description opened for writing.
+    Mapping,
+    /// It runs the file (direction `write`).
+    Running,
+    /// Not known, for instance because it had it before tracing began.
+    Unknown,
+}
+
+/// What a holder was doing at the failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum State {
+    /// The child was still being made.
+    InFork,
+    /// Made, and not yet exec'd.
+    Forked,
+    /// Its exec had taken the fd away, and the kernel had not dropped the file yet.
+    ExecClosing,
+    /// None of the others.
+    Running,
+    /// In `do_exit`.
+    Exiting,
+}
+
+/// A process that held the file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Holder {
+    /// Process.
+    pub pid: u32,
+    /// Its parent when it got the file.
+    pub ppid: Option<u32>,
+    /// Its name.
+    pub comm: Option<String>,
+    /// Its bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub comm_b64: Option<String>,
+    /// The program it was running.
+    pub exe: Option<String>,
+    /// Its bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exe_b64: Option<String>,
+    /// The arguments of the program it was running.
+    pub argv: Option<Vec<String>>,
+    /// Their bytes, `null` for those that are UTF-8; absent if all are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub argv_b64: Option<Vec<Option<String>>>,
+    /// Its user.
+    pub uid: Option<u32>,
+    /// Its cgroup, as a path below the cgroup file system's root.
+    pub cgroup: Option<String>,
+    /// Its pid in its own pid namespace.
+    pub ns_pid: Option<u32>,
+    /// When it was started.
+    pub start_ns: Option<u64>,
+    /// The fds through which it held the file.
+    pub fds: Vec<Fd>,
+    /// How it came to hold it.
+    pub via: Via,
+    /// What it was doing at the failure.
+    pub state: State,
+    /// Who opened the file for writing.
+    pub opened: Option<Opened>,
+    /// Who forked this holder; `null` unless `via` is `fork`.
+    pub forked: Option<Forked>,
+    /// Its ancestors, nearest first.
+    pub ancestors: Vec<Ancestor>,
+    /// How and when it let go; `null` if it still holds the file.
+    pub released: Option<Released>,
+}
+
+/// A file descriptor.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Fd {
+    /// Its number.
+    pub fd: u32,
+    /// Open flags by name: `O_WRONLY`, `O_CLOEXEC`…
+    pub flags: Vec<String>,
+    /// Whether it is close-on-exec; `null` if it was gone before anyone looked.
+    pub cloexec: Option<bool>,
+}
+
+/// Who opened the file for writing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Opened {
+    /// Process.
+    pub pid: u32,
+    /// Thread.
+    pub tid: u32,
+    /// The thread's name.
+    pub comm: Option<String>,
+    /// Its bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub comm_b64: Option<String>,
+    /// When the open returned.
+    pub time_ns: u64,
+    /// The path of the open file description.
+    pub path: Option<String>,
+    /// Its bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path_b64: Option<String>,
+}
+
+/// Which thread forked a holder.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Forked {
+    /// Process.
+    pub pid: u32,
+    /// Thread.
+    pub tid: u32,
+    /// The thread's name.
+    pub comm: Option<String>,
+    /// Its bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub comm_b64: Option<String>,
+    /// When the fork was done: the child is about to run for the first time.
+    pub time_ns: u64,
+}
+
+/// A process above a holder.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Ancestor {
+    /// Process.
+    pub pid: u32,
+    /// Its name.
+    pub comm: Option<String>,
+    /// Its bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub comm_b64: Option<String>,
+    /// The program it was running; `null` if it had ended.
+    pub exe: Option<String>,
+    /// Its bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exe_b64: Option<String>,
+}
+
+/// How a holder let go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum How {
+    /// close or close_range.
+    Close,
+    /// An exec, the fd being close-on-exec.
+    CloseOnExec,
+    /// Another description was put at the same fd.
+    Dup,
+    /// The process ended.
+    Exit,
+    /// The mapping went.
+    Unmap,
+}
+
+/// How and when a holder let go.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Released {
+    /// By what.
+    pub how: How,
+    /// When.
+    pub time_ns: u64,
+    /// The same, counted from the failure; below zero if it let go while the call was failing.
+    pub after_ns: i64,
+    /// The program it exec'd, for `close-on-exec`.
+    pub exec: Option<String>,
+    /// Its bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exec_b64: Option<String>,
+}
+
+/// What an incident comes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum VerdictKind {
+    /// An inherited write fd in a child that had not got through its exec (golang/go#22315).
+    ForkExecRace,
+    /// The opener itself still has it open.
+    StillOpen,
+    /// A process that exec'd or lives on holds it, the fd not being close-on-exec.
+    LeakedFd,
+    /// The fd was passed to the holder.
+    PassedFd,
+    /// A mapping keeps it.
+    SharedMapping,
+    /// Direction `write`: the file is being run.
+    RunningExecutable,
+    /// No holder was found.
+    Unexplained,
+}
+
+/// What an incident comes to, in words.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Verdict {
+    /// Which rule it fits.
+    pub kind: VerdictKind,
+    /// One sentence.
+    pub summary: String,
+    /// What helps, and what people try that does not.
+    pub advice: Vec<String>,
+}
+
+/// Something was dropped.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Lost {
+    /// What, and for which reason.
+    pub what: String,
+    /// How many since the last such line.
+    pub count: u64,
+}
+
+/// The last line.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Summary {
+    /// How many incidents there were.
+    pub incidents: u64,
+    /// How many are complete.
+    pub explained: u64,
+    /// How many are not.
+    pub unexplained: u64,
+    /// How many things were dropped, of all kinds.
+    pub lost: u64,
+    /// How many incidents by verdict.
+    pub by_verdict: BTreeMap<VerdictKind, u64>,
+    /// How long tracing was live, in nanoseconds.
+    pub duration_ns: u64,
+}
+
+/// Bytes as a JSON string, and in base64 where that string is not exact.
+#[must_use]
+pub fn text(bytes: &[u8]) -> (String, Option<String>) {
+    match str::from_utf8(bytes) {
+        Ok(text) => (text.to_owned(), None),
+        Err(_) => (String::from_utf8_lossy(bytes).into_owned(), Some(STANDARD.encode(bytes))),
+    }
+}
+
+/// [`text`] for bytes that may not be known.
+#[must_use]
+pub fn maybe_text(bytes: Option<&[u8]>) -> (Option<String>, Option<String>) {
+    match bytes.map(text) {
+        Some((lossy, exact)) => (Some(lossy), exact),
+        None => (None, None),
+    }
+}
+
+/// [`text`] for a list: the second part is `None` if every element is UTF-8.
+#[must_use]
+pub fn texts(list: &[Vec<u8>]) -> (Vec<String>, Option<Vec<Option<String>>>) {
+    let (lossy, exact): (Vec<_>, Vec<_>) = list.iter().map(|bytes| text(bytes)).unzip();
+    let any = exact.iter().any(Option::is_some);
+    (lossy, any.then_some(exact))
+}

@@ -1,0 +1,194 @@
+//! The command line.
+
+use std::{
+    ffi::OsString,
+    io::{self, IsTerminal as _, Write as _},
+    process::ExitCode,
+};
+
+use anyhow::Context as _;
+use clap::Parser as _;
+use etxtbsy_trace::{
+    check,
+    cli::{Cli, Command, Format, Presentation, Stream, presentation},
+    command::{ExecError, Prepared},
+    kernel::tracer::{Options, Tracer},
+    lines::{Filter, Summary},
+    output::{Output, escape, json::Json, text::Text},
+    output_file, schema,
+    session::{Limits, Session, Sink},
+    tree,
+    user::{self, Invoker},
+    workload::Workload,
+};
+use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
+
+/// Undocumented: a size for the ring buffer, by which the tests make it overflow.
+const RING_BYTES: &str = "ETXTBSY_TRACE_RING_BYTES";
+
+/// `workload`, which the demos and tests run, and nobody else.
+#[derive(clap::Parser)]
+#[command(name = "etxtbsy-trace workload")]
+struct WorkloadCli {
+    #[command(subcommand)]
+    workload: Workload,
+}
+
+fn main() -> ExitCode {
+    let mut args = std::env::args_os();
+    let own = args.next().unwrap_or_default();
+    if args.next().is_some_and(|word| word == "workload") {
+        return finish(WorkloadCli::parse_from([own].into_iter().chain(args)).workload.run().map(|()| 0));
+    }
+    let cli = match Cli::from_args(std::env::args_os()) {
+        Ok(cli) => cli,
+        Err(error) => error.exit(),
+    };
+    let level = match cli.options.verbose {
+        0 => log::LevelFilter::Warn,
+        1 => log::LevelFilter::Info,
+        _ => log::LevelFilter::Debug,
+    };
+    env_logger::Builder::new().filter(Some("etxtbsy_trace"), level).init();
+    finish(dispatch(&cli))
+}
+
+/// Turns a result into an exit status, and an error into one line.
+fn finish(result: anyhow::Result<u8>) -> ExitCode {
+    match result {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            let code = match error.downcast_ref::<ExecError>() {
+                Some(error) => error.exit_code(),
+                None => 1,
+            };
+            // Nothing is left to say it to, if stderr is closed.
+            let _ = writeln!(io::stderr(), "etxtbsy-trace: {}", escape::prose(&format!("{error:#}")));
+            ExitCode::from(code)
+        }
+    }
+}
+
+fn dispatch(cli: &Cli) -> anyhow::Result<u8> {
+    match &cli.command {
+        None => trace(cli, None),
+        Some(Command::Run(run)) => {
+            let user = user::for_command(run.user.as_deref())?;
+            trace(cli, Some((&run.argv, user.as_ref())))
+        }
+        Some(Command::Demo(_)) => trace(cli, Some((&demo()?, user::for_command(None)?.as_ref()))),
+        Some(Command::Check) => {
+            let works = check::report(&mut io::stdout()).context("cannot write to stdout")?;
+            Ok(u8::from(!works))
+        }
+        Some(Command::Schema) => {
+            let mut out = io::stdout();
+            let schema = serde_json::to_string_pretty(&schema::schema())?;
+            writeln!(out, "{schema}").context("cannot write to stdout")?;
+            Ok(0)
+        }
+    }
+}
+
+/// The command of the demo: this program's own workload, its report left out.
+fn demo() -> anyhow::Result<Vec<OsString>> {
+    let this = std::env::current_exe().context("cannot find this program's own file")?;
+    let script = r#"exec "$0" workload go22315 --failures 3 --seconds 60 > /dev/null"#;
+    Ok(vec!["sh".into(), "-c".into(), script.into(), this.into()])
+}
+
+/// Traces the machine, some trees, or a command.
+fn trace(cli: &Cli, command: Option<(&[OsString], Option<&Invoker>)>) -> anyhow::Result<u8> {
+    check::start()?;
+    let sudo_user = Invoker::of_sudo()?;
+    let roots = cli.pids.iter().map(|pid| tree::existing(*pid)).collect::<anyhow::Result<Vec<_>>>()?;
+    let sinks = sinks(cli, sudo_user.as_ref())?;
+    // Before anything that it would inherit is changed.
+    let prepared = command.map(|(argv, user)| Prepared::new(argv, user)).transpose()?;
+    // Maps count against it up to 5.10; where raising is forbidden, loading says whether it matters.
+    if let Err(errno) = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY) {
+        log::info!("cannot raise RLIMIT_MEMLOCK: {errno}");
+    }
+    let tracked = match &prepared {
+        Some(prepared) => Some(vec![prepared.pid()]),
+        None => (!roots.is_empty()).then(|| roots.clone()),
+    };
+    let ring_bytes = std::env::var(RING_BYTES).ok().and_then(|bytes| bytes.parse().ok());
+    let options = Options { roots: tracked, ring_bytes, verbose: cli.options.verbose > 0 };
+    let mut tracer = Tracer::start(&options)?;
+    tree::add_descendants(&mut tracer, &roots)?;
+    let filter = Filter {
+        pids: roots,
+        command: command
+            .map(|(argv, _)| argv.iter().map(|word| word.to_string_lossy().into_owned()).collect()),
+    };
+    let limits = Limits {
+        duration: cli.options.duration,
+        incidents: cli.options.stop_after.map(u64::from),
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the event loop")?;
+    let (code, summary) = runtime.block_on(session(tracer, filter, sinks, prepared, limits))?;
+    Ok(match (code, cli.options.error_exitcode) {
+        (Some(0), Some(error)) if summary.incidents > 0 => error.get(),
+        (code, _) => code.unwrap_or(0),
+    })
+}
+
+async fn session(
+    mut tracer: Tracer,
+    filter: Filter,
+    sinks: Vec<Sink>,
+    prepared: Option<Prepared>,
+    limits: Limits,
+) -> anyhow::Result<(Option<u8>, Summary)> {
+    let _log = show_log(&mut tracer)?;
+    let mut session = Session::begin(tracer, filter, sinks)?;
+    let started = prepared.map(Prepared::start).transpose()?;
+    let code = session.trace(started.as_ref(), limits).await?;
+    let summary = session.end(limits).await?;
+    Ok((code, summary))
+}
+
+/// Shows the diagnostics of the eBPF programs as they come, until the handle is dropped.
+fn show_log(tracer: &mut Tracer) -> anyhow::Result<Option<tokio::task::JoinHandle<()>>> {
+    let Some(logger) = tracer.take_log() else { return Ok(None) };
+    // SAFETY: the logger owns its fd, and closes it when it is dropped.
+    let mut logger = unsafe { tokio::io::unix::AsyncFd::register_with_interest(logger, tokio::io::Interest::READABLE) }
+        .map_err(io::Error::from)
+        .context("cannot wait for diagnostics")?;
+    Ok(Some(tokio::spawn(async move {
+        while let Ok(mut readable) = logger.readable_mut().await {
+            readable.get_inner_mut().flush();
+            readable.clear_ready();
+        }
+    })))
+}
+
+/// Where the lines go.
+fn sinks(cli: &Cli, owner: Option<&Invoker>) -> anyhow::Result<Vec<Sink>> {
+    let mut sinks = Vec::new();
+    if let Some(path) = &cli.options.output {
+        let file = output_file::create(path, owner)?;
+        let name = if path.as_os_str() == "-" { "stdout".to_owned() } else { path.to_string_lossy().into_owned() };
+        sinks.push(Sink { name, output: Box::new(Json::new(file)) });
+    }
+    let Presentation { format, stream, color } = presentation(
+        cli,
+        io::stdout().is_terminal(),
+        io::stderr().is_terminal(),
+        |name| std::env::var_os(name),
+    );
+    let (name, writer): (_, Box<dyn io::Write>) = match stream {
+        Stream::Stdout => ("stdout", Box::new(io::stdout())),
+        Stream::Stderr => ("stderr", Box::new(io::stderr())),
+    };
+    let output: Box<dyn Output> = match format {
+        Format::Json => Box::new(Json::new(writer)),
+        Format::Text => Box::new(Text::new(writer, color, cli.options.verbose > 0)),
+    };
+    sinks.push(Sink { name: name.to_owned(), output });
+    Ok(sinks)
+}

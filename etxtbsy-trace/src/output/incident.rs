@@ -1,0 +1,425 @@
+//! One incident, told to people: in full, or in one line when its story is known already.
+
+use super::look::{Look, Tone};
+use super::story::Wait;
+use super::{escape, name, time};
+use crate::lines::{Direction, Fd, Holder, How, Incident, Opened, Role, Via};
+
+/// What `strerror` says of ETXTBSY; it is what the user saw.
+const BUSY: &str = "Text file busy";
+/// How wide paths, command lines, names and sentences get before they are shortened.
+const PATH: usize = 100;
+const COMMAND: usize = 80;
+const NAME: usize = 32;
+const SENTENCE: usize = 800;
+/// Where the text begins that follows a label.
+const INDENT: &str = "           ";
+
+/// The incident in full, several lines.
+pub(super) fn full(incident: &Incident, look: Look) -> String {
+    let mut out = head(incident, look);
+    out += &victim(incident, look);
+    out += &busy(incident, look);
+    let shown = look.many(4);
+    let holders = incident.holders.iter().take(shown);
+    let mut events: Vec<Vec<Event>> = holders
+        .map(|holder| events(incident, holder, look))
+        .collect();
+    // One column for all of them, so that holders compare.
+    let offsets: Vec<i64> = events.iter().flatten().map(|event| event.offset).collect();
+    let mut cells = time::column(&offsets).into_iter();
+    for (holder, events) in incident.holders.iter().zip(&mut events) {
+        out += &holder_lines(incident, holder, look);
+        let cells: Vec<String> = cells.by_ref().take(events.len()).collect();
+        out += &tree(events, &cells, holder, look);
+    }
+    let rest = incident.holders.len().saturating_sub(shown);
+    if rest > 0 {
+        out += &labelled(
+            "",
+            &format!(
+                "and {} (-v shows them)",
+                count(rest as u64, "more holder", "more holders")
+            ),
+        );
+    }
+    out + &missing(incident, look) + &verdict(incident, look)
+}
+
+/// The incident in one line; `first` is the id of the first one of its story.
+pub(super) fn compact(incident: &Incident, first: u64, look: Look) -> String {
+    let clock = time::clock(&incident.time).unwrap_or_else(|| look.short(&incident.time, NAME));
+    let released = match Wait::of(incident) {
+        Wait::Over(ns) => look.paint(Tone::Good, &format!("released after {}", time::span(ns))),
+        Wait::Endless => look.paint(Tone::Holder, "still held"),
+        Wait::Unknown => look.paint(Tone::Bad, "holder not found"),
+    };
+    let held = match incident.holders.as_slice() {
+        [] => String::new(),
+        [only] => process(only.pid, only.comm.as_deref(), look),
+        [first, rest @ ..] => {
+            let first = process(first.pid, first.comm.as_deref(), look);
+            format!("{first} and {} more", rest.len())
+        }
+    };
+    let held = match held.as_str() {
+        "" => String::new(),
+        held => format!("{} → ", look.paint(Tone::Holder, held)),
+    };
+    format!(
+        "#{}  {clock}  {}  {held}{}, {released}{}\n",
+        incident.id,
+        asked(incident, look),
+        name(incident.verdict.kind),
+        look.paint(Tone::Faint, &format!("  (like #{first})")),
+    )
+}
+
+/// What failed, when.
+fn head(incident: &Incident, look: Look) -> String {
+    let moment = time::moment(&incident.time).unwrap_or_else(|| look.short(&incident.time, NAME));
+    let call = look.short(&incident.syscall, NAME);
+    format!(
+        "{}  {}  {call} {}: {}\n",
+        look.paint(Tone::Strong, &format!("#{}", incident.id)),
+        look.paint(Tone::Faint, &moment),
+        look.paint(Tone::Strong, &asked(incident, look)),
+        look.paint(Tone::Bad, BUSY),
+    )
+}
+
+/// The path as the caller gave it.
+fn asked(incident: &Incident, look: Look) -> String {
+    let path = incident.path.as_ref().or(incident.file.path.as_ref());
+    path.map_or_else(
+        || "(path unknown)".to_owned(),
+        |path| look.short(path, PATH),
+    )
+}
+
+/// Whose call it was.
+fn victim(incident: &Incident, look: Look) -> String {
+    let victim = &incident.victim;
+    let mut facts = vec![look.paint(
+        Tone::Bad,
+        &process(victim.pid, victim.comm.as_deref(), look),
+    )];
+    if victim.tid != victim.pid {
+        facts.push(format!("thread {}", victim.tid));
+    }
+    facts.extend(victim.uid.map(|uid| format!("uid {uid}")));
+    facts.extend(namespace(victim.pid, victim.ns_pid));
+    facts.extend(victim.ppid.map(|ppid| format!("parent {ppid}")));
+    let cwd = victim.cwd.as_ref();
+    facts.extend(cwd.map(|cwd| format!("cwd {}", look.short(cwd, PATH))));
+    let (exe, argv) = (victim.exe.as_deref(), victim.argv.as_deref());
+    let second = program(
+        exe,
+        argv,
+        cgroup(incident, victim.cgroup.as_ref(), look),
+        look,
+    );
+    labelled("victim", &facts.join(" · ")) + &second
+}
+
+/// Which file it was about.
+fn busy(incident: &Incident, look: Look) -> String {
+    let file = &incident.file;
+    let path = file.path.as_ref();
+    let path = path.map_or_else(
+        || "(path unknown)".to_owned(),
+        |path| look.short(path, PATH),
+    );
+    let mut facts = vec![look.paint(Tone::Strong, &path)];
+    let role = file.role.map(|role| match role {
+        Role::Target => "the target itself",
+        Role::ScriptInterpreter => "the interpreter in the #! line",
+        Role::ElfInterpreter => "the interpreter in the ELF header",
+    });
+    facts.extend(role.map(str::to_owned));
+    let dev = file
+        .dev
+        .as_ref()
+        .map(|dev| format!("dev {}", look.short(dev, NAME)));
+    let ino = file.ino.map(|ino| format!("ino {ino}"));
+    let place: Vec<String> = dev.into_iter().chain(ino).collect();
+    if !place.is_empty() {
+        facts.push(place.join(" "));
+    }
+    match file.writers {
+        Some(writers) => facts.push(count(writers.into(), "writer", "writers")),
+        None if incident.direction == Direction::Exec => facts.push("writers unknown".to_owned()),
+        None => {}
+    }
+    labelled("busy", &facts.join(" · "))
+}
+
+/// Who held it, all but when.
+fn holder_lines(incident: &Incident, holder: &Holder, look: Look) -> String {
+    let process = process(holder.pid, holder.comm.as_deref(), look);
+    let mut facts = vec![look.paint(Tone::Holder, &process)];
+    facts.extend(fds(&holder.fds, look));
+    facts.push(match holder.via {
+        Via::Running => "running it".to_owned(),
+        via => format!("via {}, {}", name(via), name(holder.state)),
+    });
+    if holder.uid != incident.victim.uid {
+        facts.extend(holder.uid.map(|uid| format!("uid {uid}")));
+    }
+    facts.extend(namespace(holder.pid, holder.ns_pid));
+    let (exe, argv) = (holder.exe.as_deref(), holder.argv.as_deref());
+    let second = program(
+        exe,
+        argv,
+        cgroup(incident, holder.cgroup.as_ref(), look),
+        look,
+    );
+    labelled("holder", &facts.join(" · ")) + &second + &ancestors(holder, look)
+}
+
+/// The fds, with what matters of their flags.
+fn fds(fds: &[Fd], look: Look) -> Option<String> {
+    let each = fds.iter().take(look.many(4)).map(|fd| {
+        let flags: Vec<String> = fd.flags.iter().map(|flag| look.short(flag, NAME)).collect();
+        let cloexec = match fd.cloexec {
+            Some(false) => " not close-on-exec",
+            Some(true) if !fd.flags.iter().any(|flag| flag == "O_CLOEXEC") => " close-on-exec",
+            _ => "",
+        };
+        let mut text = format!("{} {}", fd.fd, flags.join("|"));
+        text.truncate(text.trim_end().len());
+        text + cloexec
+    });
+    let each: Vec<String> = each.collect();
+    let rest = fds.len() - each.len();
+    match fds.len() {
+        0 => None,
+        1 => Some(format!("fd {}", each.join(""))),
+        _ if rest > 0 => Some(format!("fds {} and {rest} more", each.join(", "))),
+        _ => Some(format!("fds {}", each.join(", "))),
+    }
+}
+
+/// The program of a process, on a line of its own.
+fn program(
+    exe: Option<&str>,
+    argv: Option<&[String]>,
+    cgroup: Option<String>,
+    look: Look,
+) -> String {
+    let exe = exe.map(|exe| format!("exe {}", look.short(exe, PATH)));
+    let argv = argv.filter(|argv| !argv.is_empty());
+    let argv = argv.map(|argv| format!("argv {}", escape::command(argv, look.many(COMMAND))));
+    let facts: Vec<String> = exe.into_iter().chain(argv).chain(cgroup).collect();
+    if facts.is_empty() {
+        return String::new();
+    }
+    labelled("", &look.paint(Tone::Faint, &facts.join(" · ")))
+}
+
+/// The cgroup, where it tells victim and holders apart.
+fn cgroup(incident: &Incident, cgroup: Option<&String>, look: Look) -> Option<String> {
+    let all = incident.holders.iter().map(|holder| &holder.cgroup);
+    let differ = all
+        .into_iter()
+        .any(|other| *other != incident.victim.cgroup);
+    let cgroup = cgroup.filter(|_| differ || look.verbose)?;
+    Some(format!("cgroup {}", look.short(cgroup, PATH)))
+}
+
+/// The pid in the process's own namespace, where that is another.
+fn namespace(pid: u32, own: Option<u32>) -> Option<String> {
+    let own = own.filter(|own| *own != pid)?;
+    Some(format!("pid {own} in its namespace"))
+}
+
+/// The chain of processes above a holder.
+fn ancestors(holder: &Holder, look: Look) -> String {
+    if holder.ancestors.is_empty() {
+        return String::new();
+    }
+    let shown = holder.ancestors.iter().take(look.many(6));
+    let mut chain: Vec<String> = shown
+        .map(|ancestor| process(ancestor.pid, ancestor.comm.as_deref(), look))
+        .collect();
+    if chain.len() < holder.ancestors.len() {
+        chain.push("…".to_owned());
+    }
+    let chain = format!("child of {}", chain.join(" ← "));
+    labelled("", &look.paint(Tone::Faint, &chain))
+}
+
+/// A step in the life of a hold.
+struct Event {
+    /// Nanoseconds after the failure.
+    offset: i64,
+    text: String,
+}
+
+/// What happened to the hold, and the failure, in the order of time.
+fn events(incident: &Incident, holder: &Holder, look: Look) -> Vec<Event> {
+    let since = |time_ns: u64| {
+        let offset = i128::from(time_ns) - i128::from(incident.time_ns);
+        i64::try_from(offset).unwrap_or(if offset < 0 { i64::MIN } else { i64::MAX })
+    };
+    let mut events = Vec::new();
+    if let Some(start_ns) = holder.start_ns.filter(|_| look.verbose) {
+        events.push(Event {
+            offset: since(start_ns),
+            text: "started".to_owned(),
+        });
+    }
+    if let Some(opened) = &holder.opened {
+        events.push(Event {
+            offset: since(opened.time_ns),
+            text: opened_text(incident, holder, opened, look),
+        });
+    }
+    if let Some(forked) = &holder.forked {
+        let by = thread(holder, forked.pid, forked.tid, forked.comm.as_deref(), look);
+        events.push(Event {
+            offset: since(forked.time_ns),
+            text: format!("forked by {by}"),
+        });
+    }
+    let call = look.short(&incident.syscall, NAME);
+    events.push(Event {
+        offset: 0,
+        text: look.paint(Tone::Bad, &format!("{call} failed: {BUSY}")),
+    });
+    if let Some(released) = &holder.released {
+        let exec = released.exec.as_ref().map(|exec| look.short(exec, PATH));
+        let how = match (released.how, exec) {
+            (How::Close, _) => "released by close".to_owned(),
+            (How::CloseOnExec, Some(exec)) => format!("released by close-on-exec: exec of {exec}"),
+            (How::CloseOnExec, None) => "released by close-on-exec".to_owned(),
+            (How::Dup, _) => "released by dup2 onto its fd".to_owned(),
+            (How::Exit, _) => "released by exit".to_owned(),
+            (How::Unmap, _) => "released by unmapping it".to_owned(),
+        };
+        events.push(Event {
+            offset: released.after_ns,
+            text: look.paint(Tone::Good, &how),
+        });
+    }
+    // Stable: what comes at the same time stays in the order of cause and effect.
+    events.sort_by_key(|event| event.offset);
+    events
+}
+
+/// Who opened the file, and under which other name.
+fn opened_text(incident: &Incident, holder: &Holder, opened: &Opened, look: Look) -> String {
+    let by = thread(holder, opened.pid, opened.tid, opened.comm.as_deref(), look);
+    // Another link to the file, or the name it had before a rename.
+    let busy = incident.file.path.as_ref();
+    let other = opened
+        .path
+        .as_ref()
+        .filter(|path| busy.is_some_and(|busy| busy != *path));
+    match other {
+        Some(path) => format!("opened for writing by {by}, as {}", look.short(path, PATH)),
+        None => format!("opened for writing by {by}"),
+    }
+}
+
+/// The events under each other, each after its time in `cells`.
+fn tree(events: &[Event], cells: &[String], holder: &Holder, look: Look) -> String {
+    let mut lines: Vec<String> = cells
+        .iter()
+        .zip(events)
+        .map(|(cell, event)| format!("{cell}  {}", event.text))
+        .collect();
+    if holder.released.is_none() {
+        let blank = cells.first().map_or(0, |cell| escape::width(cell));
+        let held = look.paint(Tone::Holder, "still held when this was written");
+        lines.push(format!("{:blank$}  {held}", ""));
+    }
+    let last = lines.len().saturating_sub(1);
+    let lines = lines.iter().enumerate().map(|(at, line)| {
+        let branch = look.paint(Tone::Faint, if at == last { "└─" } else { "├─" });
+        format!("{INDENT}{branch} {line}\n")
+    });
+    lines.collect()
+}
+
+/// What the holders do not account for.
+fn missing(incident: &Incident, look: Look) -> String {
+    if incident.complete {
+        return String::new();
+    }
+    let what = match (incident.direction, incident.file.writers) {
+        (Direction::Exec, Some(writers)) => format!(
+            "{} of {writers} not found",
+            count(
+                writers.saturating_sub(incident.explained).into(),
+                "writer",
+                "writers"
+            ),
+        ),
+        (Direction::Exec, None) => "not all writers found, their number being unknown".to_owned(),
+        (Direction::Write, _) => "not all processes that run it were found".to_owned(),
+    };
+    look.paint(Tone::Bad, &format!("  unexplained: {what}")) + "\n"
+}
+
+/// What it comes to, and what to do.
+fn verdict(incident: &Incident, look: Look) -> String {
+    let verdict = &incident.verdict;
+    let sentence = |raw: &str| {
+        let whole = escape::prose(raw);
+        if look.verbose || escape::width(&whole) <= SENTENCE {
+            return whole;
+        }
+        escape::short(raw, SENTENCE)
+    };
+    let kind = look.paint(Tone::Strong, &name(verdict.kind));
+    let mut out = labelled(
+        "verdict",
+        &format!("{kind}: {}", sentence(&verdict.summary)),
+    );
+    let advice = verdict.advice.iter().take(look.many(1));
+    let rest = verdict.advice.len().saturating_sub(look.many(1));
+    for (at, advice) in advice.enumerate() {
+        let mut line = sentence(advice);
+        if rest > 0 {
+            line += &look.paint(Tone::Faint, &format!("  ({rest} more with -v)"));
+        }
+        out += &labelled(if at == 0 { "advice" } else { "" }, &line);
+    }
+    out
+}
+
+/// `text` behind a label.
+fn labelled(label: &str, text: &str) -> String {
+    format!("  {label:9}{text}\n")
+}
+
+/// `1 writer`, `2 writers`.
+pub(super) fn count(number: u64, one: &str, many: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { many })
+}
+
+/// `comm[pid]`.
+fn process(pid: u32, comm: Option<&str>, look: Look) -> String {
+    comm.map_or_else(
+        || format!("pid {pid}"),
+        |comm| format!("{}[{pid}]", look.short(comm, NAME)),
+    )
+}
+
+/// A thread and its process, whose name is that of its first thread, or is found among those that
+/// are known with the holder.
+fn thread(holder: &Holder, pid: u32, tid: u32, comm: Option<&str>, look: Look) -> String {
+    if pid == tid {
+        return process(pid, comm, look);
+    }
+    let above = holder.ancestors.iter().map(|a| (a.pid, a.comm.as_deref()));
+    let mut known = std::iter::once((holder.pid, holder.comm.as_deref())).chain(above);
+    let process = process(
+        pid,
+        known.find(|(at, _)| *at == pid).and_then(|(_, c)| c),
+        look,
+    );
+    let comm = comm.map(|comm| format!(" ({})", look.short(comm, NAME)));
+    format!("{process} thread {tid}{}", comm.unwrap_or_default())
+}

@@ -1,0 +1,61 @@
+//! How the text looks: colours, and how much of it there is.
+
+use super::escape;
+use anstyle::{AnsiColor, Style};
+
+/// What a piece of text is about; each has its colour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Tone {
+    /// The victim, the failure, anything lost.
+    Bad,
+    /// A holder, and what still holds.
+    Holder,
+    /// A release.
+    Good,
+    /// What a reader looks for first.
+    Strong,
+    /// What is there for the second look.
+    Faint,
+}
+
+/// How the text looks.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Look {
+    /// Whether to colour.
+    pub(super) color: bool,
+    /// Whether to shorten nothing and show everything.
+    pub(super) verbose: bool,
+}
+
+impl Look {
+    /// `text`, which must be harmless already, in its colour: one of the 16 that every terminal's
+    /// theme keeps readable.
+    pub(super) fn paint(self, tone: Tone, text: &str) -> String {
+        let style = match tone {
+            Tone::Bad => AnsiColor::Red.on_default().bold(),
+            Tone::Holder => AnsiColor::Yellow.on_default(),
+            Tone::Good => AnsiColor::Green.on_default(),
+            Tone::Strong => Style::new().bold(),
+            Tone::Faint => Style::new().dimmed(),
+        };
+        if self.color && !text.is_empty() {
+            format!("{style}{text}{style:#}")
+        } else {
+            text.to_owned()
+        }
+    }
+
+    /// A foreign string, made harmless, and shortened unless everything is wanted.
+    pub(super) fn short(self, raw: &str, columns: usize) -> String {
+        if self.verbose {
+            escape::text(raw)
+        } else {
+            escape::short(raw, columns)
+        }
+    }
+
+    /// How many of a list are shown where `few` do for a first look.
+    pub(super) fn many(self, few: usize) -> usize {
+        if self.verbose { usize::MAX } else { few }
+    }
+}

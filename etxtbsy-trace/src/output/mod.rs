@@ -1,0 +1,31 @@
+//! Where the lines go: as they are, for programs ([`json`]), and told to people ([`text`]).
+
+pub mod escape;
+mod incident;
+pub mod json;
+mod look;
+#[cfg(test)]
+pub(crate) mod samples;
+pub mod story;
+mod summary;
+pub mod text;
+pub mod time;
+
+use crate::lines::Line;
+use serde::Serialize;
+use std::io;
+
+/// Something that takes the lines, one after the other, in the order of [`Line`]'s variants.
+pub trait Output {
+    /// Takes one line; what it makes of it has left the program when this returns.
+    fn line(&mut self, line: &Line) -> io::Result<()>;
+}
+
+/// The name an enum of the lines has in JSON, such as `fork-exec-race`.
+#[must_use]
+pub fn name<T: Serialize>(value: T) -> String {
+    match serde_json::to_value(value) {
+        Ok(serde_json::Value::String(name)) => name,
+        _ => "?".to_owned(),
+    }
+}

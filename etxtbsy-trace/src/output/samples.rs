@@ -1,0 +1,423 @@
+//! Incidents as they come, for the tests.
+
+#![allow(clippy::unwrap_used)]
+
+use crate::lines::{
+    Ancestor, BusyFile, Direction, Fd, Filter, Forked, Holder, How, Incident, Line, Lost, Meta,
+    Opened, Released, Role, State, Summary, Verdict, VerdictKind, Via, Victim,
+};
+use proptest::prelude::*;
+
+impl From<Incident> for Line {
+    fn from(incident: Incident) -> Self {
+        Self::Incident(Box::new(incident))
+    }
+}
+
+impl From<Meta> for Line {
+    fn from(meta: Meta) -> Self {
+        Self::Meta(meta)
+    }
+}
+
+// What it fills are all `Option`s.
+#[allow(clippy::unnecessary_wraps)]
+fn some(text: &str) -> Option<String> {
+    Some(text.to_owned())
+}
+
+fn list(words: &[&str]) -> Vec<String> {
+    words.iter().map(ToString::to_string).collect()
+}
+
+/// When the samples' calls fail.
+const NOW: u64 = 90_000_000_000_000;
+
+pub(crate) fn meta() -> Meta {
+    Meta {
+        schema: crate::lines::SCHEMA,
+        version: "0.1.0".to_owned(),
+        time: "2026-11-20T14:03:00.000000000Z".to_owned(),
+        time_ns: NOW - 7_000_000_000,
+        kernel: "6.18.0".to_owned(),
+        arch: "x86_64".to_owned(),
+        argv: list(&["etxtbsy-trace", "run", "--", "make", "test"]),
+        filter: Filter {
+            pids: vec![4300],
+            command: Some(list(&["make", "test"])),
+        },
+    }
+}
+
+fn ancestor(pid: u32, comm: &str) -> Ancestor {
+    Ancestor {
+        pid,
+        comm: some(comm),
+        comm_b64: None,
+        exe: None,
+        exe_b64: None,
+    }
+}
+
+fn holder(pid: u32, comm: &str) -> Holder {
+    Holder {
+        pid,
+        ppid: Some(4300),
+        comm: some(comm),
+        comm_b64: None,
+        exe: some("/usr/bin/demo"),
+        exe_b64: None,
+        argv: Some(list(&["demo", "fork-exec-race"])),
+        argv_b64: None,
+        uid: Some(1000),
+        cgroup: some("/ci.slice"),
+        ns_pid: None,
+        start_ns: Some(NOW - 130_000),
+        fds: vec![Fd {
+            fd: 5,
+            flags: list(&["O_WRONLY", "O_CREAT", "O_CLOEXEC"]),
+            cloexec: Some(true),
+        }],
+        via: Via::Fork,
+        state: State::ExecClosing,
+        opened: Some(Opened {
+            pid: 4300,
+            tid: 4305,
+            comm: some("worker-3"),
+            comm_b64: None,
+            time_ns: NOW - 455_000,
+            path: some("/var/tmp/fork-exec-3"),
+            path_b64: None,
+        }),
+        forked: Some(Forked {
+            pid: 4300,
+            tid: 4307,
+            comm: some("worker-5"),
+            comm_b64: None,
+            time_ns: NOW - 120_000,
+        }),
+        ancestors: vec![
+            ancestor(4300, "demo"),
+            ancestor(22, "bash"),
+            ancestor(1, "systemd"),
+        ],
+        released: Some(Released {
+            how: How::CloseOnExec,
+            time_ns: NOW + 180_000,
+            after_ns: 180_000,
+            exec: some("/bin/true"),
+            exec_b64: None,
+        }),
+    }
+}
+
+/// A child that had not got through its exec.
+pub(crate) fn race() -> Incident {
+    Incident {
+        id: 12,
+        time: "2026-11-20T14:03:07.123456789Z".to_owned(),
+        time_ns: NOW,
+        direction: Direction::Exec,
+        syscall: "execve".to_owned(),
+        errno: "ETXTBSY".to_owned(),
+        path: some("/var/tmp/fork-exec-3"),
+        path_b64: None,
+        file: BusyFile {
+            path: some("/var/tmp/fork-exec-3"),
+            path_b64: None,
+            dev: some("254:0"),
+            ino: Some(1234),
+            role: Some(Role::Target),
+            writers: Some(1),
+        },
+        victim: Victim {
+            pid: 4312,
+            tid: 4312,
+            ppid: Some(4300),
+            comm: some("worker-3"),
+            exe: some("/usr/bin/demo"),
+            argv: Some(list(&["demo", "fork-exec-race"])),
+            cwd: some("/work"),
+            uid: Some(1000),
+            cgroup: some("/ci.slice"),
+            ns_pid: Some(4312),
+            ..Victim::default()
+        },
+        holders: vec![holder(4310, "demo")],
+        explained: 1,
+        complete: true,
+        verdict: Verdict {
+            kind: VerdictKind::ForkExecRace,
+            summary: "demo[4310] inherited the write fd and had not got through its exec"
+                .to_owned(),
+            advice: list(&[
+                "retry on ETXTBSY: 180 µs would have been enough",
+                "fsync cannot help",
+                "nor can rename",
+            ]),
+        },
+    }
+}
+
+/// A daemon with an fd that is not close-on-exec.
+pub(crate) fn leaked() -> Incident {
+    let mut incident = race();
+    let holder = &mut incident.holders[0];
+    holder.comm = some("daemon");
+    holder.exe = some("/usr/sbin/daemon");
+    holder.argv = Some(list(&["daemon", "--name", "two words"]));
+    holder.cgroup = some("/system.slice");
+    holder.ns_pid = Some(7);
+    holder.state = State::Running;
+    holder.fds[0].flags = list(&["O_RDWR"]);
+    holder.fds[0].cloexec = Some(false);
+    holder.opened.as_mut().unwrap().time_ns = NOW - 7_384_000_000_000;
+    holder.forked.as_mut().unwrap().time_ns = NOW - 7_200_000_000_000;
+    holder.released = None;
+    incident.file.path = some("/bin/sh");
+    incident.file.role = Some(Role::ScriptInterpreter);
+    incident.verdict = Verdict {
+        kind: VerdictKind::LeakedFd,
+        summary: "daemon[4310] holds it, fd 5 not being close-on-exec".to_owned(),
+        advice: list(&["open it with O_CLOEXEC"]),
+    };
+    incident
+}
+
+/// The opener's own fd.
+pub(crate) fn still_open() -> Incident {
+    let mut incident = race();
+    let holder = &mut incident.holders[0];
+    holder.pid = 4300;
+    holder.ppid = Some(22);
+    holder.via = Via::Open;
+    holder.state = State::Running;
+    holder.forked = None;
+    holder.ancestors.remove(0);
+    holder.released = Some(Released {
+        how: How::Close,
+        time_ns: NOW + 2_500_000_000,
+        after_ns: 2_500_000_000,
+        exec: None,
+        exec_b64: None,
+    });
+    incident.verdict = Verdict {
+        kind: VerdictKind::StillOpen,
+        summary: "demo[4300] had it open itself".to_owned(),
+        advice: list(&["close it before the exec"]),
+    };
+    incident
+}
+
+/// Nobody was found, and little is known.
+pub(crate) fn unexplained() -> Incident {
+    let mut incident = race();
+    incident.path = None;
+    incident.file = BusyFile {
+        path: None,
+        path_b64: None,
+        dev: None,
+        ino: None,
+        role: None,
+        writers: Some(1),
+    };
+    incident.victim = Victim {
+        pid: 4312,
+        tid: 4313,
+        ..Victim::default()
+    };
+    incident.holders.clear();
+    incident.explained = 0;
+    incident.complete = false;
+    incident.verdict = Verdict {
+        kind: VerdictKind::Unexplained,
+        summary: "no holder was found".to_owned(),
+        advice: Vec::new(),
+    };
+    incident
+}
+
+/// Two holders of three, the second still being forked when the call failed.
+pub(crate) fn several() -> Incident {
+    let mut incident = race();
+    let mut second = holder(4311, "demo");
+    second.state = State::InFork;
+    second.exe = None;
+    second.argv = None;
+    second.forked.as_mut().unwrap().time_ns = NOW + 15_000;
+    second.released.as_mut().unwrap().after_ns = 1_250_000;
+    incident.holders.push(second);
+    incident.file.writers = Some(3);
+    incident.explained = 2;
+    incident.complete = false;
+    incident
+}
+
+/// A linker that may not write a program that is being run.
+pub(crate) fn write_direction() -> Incident {
+    let mut incident = still_open();
+    incident.direction = Direction::Write;
+    incident.syscall = "openat".to_owned();
+    incident.file.writers = None;
+    incident.victim.comm = some("ld");
+    incident.victim.exe = some("/usr/bin/ld");
+    let holder = &mut incident.holders[0];
+    holder.via = Via::Running;
+    holder.fds.clear();
+    holder.opened = None;
+    holder.released = None;
+    incident.explained = 0;
+    incident.verdict = Verdict {
+        kind: VerdictKind::RunningExecutable,
+        summary: "demo[4300] runs it".to_owned(),
+        advice: list(&["write a new file and rename it over the old one"]),
+    };
+    incident
+}
+
+/// Something dropped.
+pub(crate) fn lost() -> Lost {
+    Lost {
+        what: "ring buffer full".to_owned(),
+        count: 3,
+    }
+}
+
+/// The last line of a run with `incidents`, all complete but one.
+pub(crate) fn summary(incidents: u64, by_verdict: &[(VerdictKind, u64)]) -> Summary {
+    Summary {
+        incidents,
+        explained: incidents.saturating_sub(1),
+        unexplained: incidents.min(1),
+        lost: 0,
+        by_verdict: by_verdict.iter().copied().collect(),
+        duration_ns: 12_345_678_901,
+    }
+}
+
+/// A line of each type, incidents of every sort.
+pub(crate) fn every_line() -> Vec<Line> {
+    let mut lines = vec![meta().into()];
+    let incidents = [
+        race(),
+        leaked(),
+        still_open(),
+        unexplained(),
+        several(),
+        write_direction(),
+    ];
+    lines.extend((1..).zip(incidents).map(|(id, mut incident)| {
+        incident.id = id;
+        incident.into()
+    }));
+    lines.push(Line::Lost(lost()));
+    lines.push(Line::Summary(summary(6, &[(VerdictKind::LeakedFd, 1)])));
+    lines
+}
+
+/// Strings such as nobody should make, control characters and marks foremost.
+pub(crate) fn string() -> impl Strategy<Value = String> {
+    let nasty = prop::sample::select(vec![
+        '\n',
+        '\r',
+        '\t',
+        '\x1b',
+        '\x07',
+        '\0',
+        '\x7f',
+        '\u{9b}',
+        '\u{85}',
+        '\u{202e}',
+        '\u{2066}',
+        '\u{200b}',
+        '\u{200f}',
+        '\u{2028}',
+        '\u{feff}',
+        '\u{301}',
+        '\u{fe0f}',
+        '\u{e0041}',
+        '[',
+        'm',
+        '3',
+        '/',
+        '\\',
+        ' ',
+        '\'',
+        '"',
+        '家',
+    ]);
+    let c = prop_oneof![nasty, any::<char>(), prop::char::range(' ', '~')];
+    prop::collection::vec(c, 0..60).prop_map(|chars| chars.into_iter().collect())
+}
+
+/// As many of [`string`] as [`with_strings`] spreads.
+pub(crate) fn strings() -> impl Strategy<Value = Vec<String>> {
+    prop::collection::vec(string(), 7)
+}
+
+/// The incident, every string in it one of `strings`.
+pub(crate) fn with_strings(incident: &Incident, strings: &[String]) -> Incident {
+    let mut next = strings.iter().cycle().cloned();
+    let mut incident = incident.clone();
+    {
+        let mut put = |place: &mut String| *place = next.next().unwrap();
+        let Incident {
+            time,
+            syscall,
+            errno,
+            path,
+            file,
+            victim,
+            holders,
+            verdict,
+            ..
+        } = &mut incident;
+        [time, syscall, errno, &mut verdict.summary]
+            .into_iter()
+            .chain(&mut verdict.advice)
+            .chain(path)
+            .chain(&mut file.path)
+            .chain(&mut file.dev)
+            .chain(&mut victim.comm)
+            .chain(&mut victim.exe)
+            .chain(victim.argv.iter_mut().flatten())
+            .chain(&mut victim.cwd)
+            .chain(&mut victim.cgroup)
+            .for_each(&mut put);
+        for holder in holders {
+            let fds = holder.fds.iter_mut().flat_map(|fd| &mut fd.flags);
+            fds.chain(&mut holder.comm)
+                .chain(&mut holder.exe)
+                .chain(holder.argv.iter_mut().flatten())
+                .chain(&mut holder.cgroup)
+                .for_each(&mut put);
+            if let Some(opened) = &mut holder.opened {
+                opened.comm.iter_mut().for_each(&mut put);
+                opened.path.iter_mut().for_each(&mut put);
+            }
+            if let Some(forked) = &mut holder.forked {
+                forked.comm.iter_mut().for_each(&mut put);
+            }
+            for ancestor in &mut holder.ancestors {
+                ancestor.comm.iter_mut().for_each(&mut put);
+                ancestor.exe.iter_mut().for_each(&mut put);
+            }
+            if let Some(released) = &mut holder.released {
+                released.exec.iter_mut().for_each(&mut put);
+            }
+        }
+    }
+    incident
+}
+
+/// Whether a terminal shows `text` as it stands: no control character but the newline, and none
+/// of the marks that turn text round or cannot be seen.
+pub(crate) fn harmless(text: &str) -> bool {
+    !text.chars().any(|c| {
+        (c.is_control() && c != '\n')
+            || matches!(c, '\u{ad}' | '\u{61c}' | '\u{feff}' | '\u{180b}'..='\u{180f}')
+            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}')
+            || matches!(c, '\u{2060}'..='\u{206f}' | '\u{fe00}'..='\u{fe0f}' | '\u{fff9}'..='\u{fffb}')
+            || matches!(c, '\u{300}'..='\u{36f}' | '\u{e0000}'..='\u{e0fff}' | '\u{e000}'..='\u{f8ff}')
+    })
+}

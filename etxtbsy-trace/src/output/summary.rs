@@ -1,0 +1,179 @@
+//! The end of a trace, told to people: which stories, how often, how long.
+
+use super::incident::count;
+use super::look::{Look, Tone};
+use super::story::{Stories, Story, Tally};
+use super::{escape, name, time};
+use crate::lines::{Direction, Summary};
+use std::collections::BTreeMap;
+
+/// How many stories are shown unless all are wanted.
+const SHOWN: usize = 20;
+/// What stands above the columns.
+const HEADS: [&str; 7] = [
+    "COUNT",
+    "EXPLAINED",
+    "VERDICT",
+    "MEDIAN WAIT",
+    "MAX WAIT",
+    "STILL HELD",
+    "INCIDENTS",
+];
+/// Which of them are text, and begin at the left.
+const LEFT: [usize; 2] = [2, 6];
+
+/// The table of stories, the totals, and what was lost, by reason.
+pub(super) fn summary(
+    summary: &Summary,
+    stories: &Stories,
+    lost: &BTreeMap<String, u64>,
+    look: Look,
+) -> String {
+    let traced = time::span(summary.duration_ns);
+    let mut lines = Vec::new();
+    if summary.incidents == 0 {
+        lines.push(format!("no exec failed with ETXTBSY in {traced}"));
+    } else {
+        lines = table(stories, look);
+        let incidents = count(summary.incidents, "incident", "incidents");
+        lines.push(format!(
+            "{}: {} explained, {} unexplained; lost {}; traced for {traced}",
+            look.paint(Tone::Strong, &incidents),
+            summary.explained,
+            summary.unexplained,
+            summary.lost,
+        ));
+        let each = summary.by_verdict.iter();
+        let each: Vec<String> = each
+            .map(|(kind, n)| format!("{} {n}", name(kind)))
+            .collect();
+        if !each.is_empty() {
+            lines.push(format!("by verdict: {}", each.join(", ")));
+        }
+    }
+    if summary.lost > 0 {
+        let reasons: Vec<String> = lost.iter().map(|(what, n)| format!("{n} {what}")).collect();
+        let reasons = match reasons.as_slice() {
+            [] => String::new(),
+            reasons => format!(" ({})", reasons.join(", ")),
+        };
+        let warning = format!(
+            "lost {}{reasons}: there may be more incidents and holders than these",
+            summary.lost
+        );
+        lines.push(look.paint(Tone::Bad, &warning));
+    }
+    lines.join("\n") + "\n"
+}
+
+/// A row of numbers for each story, and the story under it.
+fn table(stories: &Stories, look: Look) -> Vec<String> {
+    let told = stories.told();
+    let shown = look.many(SHOWN).min(told.len());
+    let mut rows: Vec<([String; 7], String)> = told[..shown]
+        .iter()
+        .map(|(story, tally)| (cells(&name(story.verdict), tally), sentence(story, look)))
+        .collect();
+    if let Some(other) = stories.other() {
+        let text = "incidents of more stories than are told apart".to_owned();
+        rows.push((cells("other", other), text));
+    }
+    if rows.is_empty() {
+        return Vec::new();
+    }
+    let widths: [usize; 7] = std::array::from_fn(|at| {
+        let column = rows.iter().map(|(cells, _)| escape::width(&cells[at]));
+        column.max().unwrap_or(0).max(HEADS[at].len())
+    });
+    let heads = row(&HEADS.map(str::to_owned), &widths);
+    let mut lines = vec![look.paint(Tone::Faint, &heads)];
+    let indent = widths[0] + widths[1] + 4;
+    for (cells, text) in &rows {
+        lines.push(row(cells, &widths));
+        lines.push(format!("{:indent$}{text}", ""));
+    }
+    if shown < told.len() {
+        let incidents: u64 = told[shown..].iter().map(|(_, tally)| tally.count).sum();
+        let rest = count((told.len() - shown) as u64, "more story", "more stories");
+        let incidents = count(incidents, "incident", "incidents");
+        let rest = format!("{rest}, {incidents} (-v shows them)");
+        lines.push(look.paint(Tone::Faint, &rest));
+    }
+    let legend = "wait: from the failure until the last holder found had let go";
+    lines.push(look.paint(Tone::Faint, legend));
+    lines
+}
+
+/// One line of the table.
+fn row(cells: &[String; 7], widths: &[usize; 7]) -> String {
+    let cells = cells
+        .iter()
+        .zip(widths)
+        .enumerate()
+        .map(|(at, (cell, width))| {
+            let pad = " ".repeat(width - escape::width(cell));
+            if LEFT.contains(&at) {
+                cell.clone() + &pad
+            } else {
+                pad + cell
+            }
+        });
+    let cells: Vec<String> = cells.collect();
+    cells.join("  ").trim_end().to_owned()
+}
+
+/// The numbers of a story.
+fn cells(verdict: &str, tally: &Tally) -> [String; 7] {
+    let (median, max) = match tally.waits() {
+        Some((median, max)) => (time::span(median), time::span(max)),
+        None => ("-".to_owned(), "-".to_owned()),
+    };
+    let (first, last) = tally.ids;
+    [
+        tally.count.to_string(),
+        tally.explained.to_string(),
+        verdict.to_owned(),
+        median,
+        max,
+        tally.endless.to_string(),
+        if first == last {
+            format!("#{first}")
+        } else {
+            format!("#{first} to #{last}")
+        },
+    ]
+}
+
+/// What happened, in one line.
+fn sentence(story: &Story, look: Look) -> String {
+    let shown = |name: &Option<String>, columns: usize| {
+        let name = name.as_ref().map(|name| look.short(name, columns));
+        name.unwrap_or_else(|| "(unknown)".to_owned())
+    };
+    let file = look.paint(Tone::Strong, &shown(&story.file, 60));
+    let victim = look.paint(Tone::Bad, &shown(&story.victim, 32));
+    let call = match story.direction {
+        Direction::Exec => "exec",
+        Direction::Write => "write",
+    };
+    let mut facts = Vec::new();
+    if story.opener.is_some() {
+        facts.push(format!("opened by {}", shown(&story.opener, 32)));
+    }
+    if story.holder.is_some() {
+        let holder = look.paint(Tone::Holder, &shown(&story.holder, 32));
+        let verb = match story.direction {
+            Direction::Exec => "held",
+            Direction::Write => "run",
+        };
+        facts.push(format!("{verb} by {holder}"));
+    }
+    if story.exec.is_some() {
+        let exec = look.paint(Tone::Good, &shown(&story.exec, 40));
+        facts.push(format!("released by exec of {exec}"));
+    }
+    if facts.is_empty() {
+        facts.push("holder not found".to_owned());
+    }
+    format!("{victim} could not {call} {file}: {}", facts.join(", "))
+}

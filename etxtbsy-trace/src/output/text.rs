@@ -1,0 +1,530 @@
+//! The lines, told to people.
+
+use super::look::{Look, Tone};
+use super::story::Stories;
+use super::{Output, escape, incident, summary, time};
+use crate::lines::{Incident, Line, Lost, Meta};
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+
+/// How many incidents of one story are shown in full.
+const IN_FULL: u64 = 3;
+/// How many reasons for losses are told apart.
+const REASONS: usize = 16;
+
+/// Writes each line as text: incidents in full, those whose story has been told three times in
+/// one line, and in the end a table of the stories.
+pub struct Text<W> {
+    out: W,
+    look: Look,
+    stories: Stories,
+    lost: BTreeMap<String, u64>,
+    /// What the last thing written was.
+    last: Last,
+}
+
+/// What stands above; things of several lines get an empty line between them.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Last {
+    Nothing,
+    Line,
+    Block,
+}
+
+impl<W: Write> Text<W> {
+    /// Text goes to `out`, with the colours of a terminal if `color`; `verbose` shortens and folds
+    /// nothing.
+    pub fn new(out: W, color: bool, verbose: bool) -> Self {
+        Self {
+            out,
+            look: Look { color, verbose },
+            stories: Stories::default(),
+            lost: BTreeMap::new(),
+            last: Last::Nothing,
+        }
+    }
+
+    /// Writes one thing, in one piece.
+    fn put(&mut self, what: Last, text: &str) -> io::Result<()> {
+        let apart = match self.last {
+            Last::Nothing => false,
+            Last::Line => what == Last::Block,
+            Last::Block => true,
+        };
+        self.last = what;
+        let text = format!("{}{text}", if apart { "\n" } else { "" });
+        self.out.write_all(text.as_bytes())?;
+        self.out.flush()
+    }
+
+    /// An incident, in full or in one line.
+    fn incident(&mut self, incident: &Incident) -> io::Result<()> {
+        let tally = self.stories.add(incident);
+        if tally.count <= IN_FULL || self.look.verbose {
+            let text = incident::full(incident, self.look);
+            self.put(Last::Block, &text)
+        } else {
+            let text = incident::compact(incident, tally.ids.0, self.look);
+            self.put(Last::Line, &text)
+        }
+    }
+
+    /// Something lost, told at once: what follows is to be read with that in mind.
+    fn lost(&mut self, lost: &Lost) -> io::Result<()> {
+        let mut what = self.look.short(&lost.what, 100);
+        let text = self
+            .look
+            .paint(Tone::Bad, &format!("lost {}: {what}", lost.count));
+        if self.lost.len() >= REASONS && !self.lost.contains_key(&what) {
+            "other".clone_into(&mut what);
+        }
+        *self.lost.entry(what).or_default() += lost.count;
+        self.put(Last::Line, &(text + "\n"))
+    }
+}
+
+impl<W: Write> Output for Text<W> {
+    fn line(&mut self, line: &Line) -> io::Result<()> {
+        match line {
+            Line::Meta(meta) => {
+                let text = begin(meta, self.look);
+                self.put(Last::Line, &text)
+            }
+            Line::Incident(incident) => self.incident(incident),
+            Line::Lost(lost) => self.lost(lost),
+            Line::Summary(end) => {
+                let text = summary::summary(end, &self.stories, &self.lost, self.look);
+                self.put(Last::Block, &text)
+            }
+        }
+    }
+}
+
+/// What is watched, and since when.
+fn begin(meta: &Meta, look: Look) -> String {
+    let since = time::moment(&meta.time).unwrap_or_else(|| look.short(&meta.time, 32));
+    let pids: Vec<String> = meta.filter.pids.iter().map(ToString::to_string).collect();
+    let watched = match (&meta.filter.command, pids.as_slice()) {
+        (Some(command), _) => format!(
+            "{} and its descendants",
+            escape::command(command, look.many(80))
+        ),
+        (None, []) => "the whole machine".to_owned(),
+        (None, [pid]) => format!("process {pid} and its descendants"),
+        (None, pids) => format!("processes {} and their descendants", pids.join(", ")),
+    };
+    let text = format!(
+        "etxtbsy-trace {} on {} {}, since {since}: watching {watched}",
+        look.short(&meta.version, 32),
+        look.short(&meta.kernel, 64),
+        look.short(&meta.arch, 32),
+    );
+    look.paint(Tone::Faint, &text) + "\n"
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::lines::VerdictKind;
+    use crate::output::samples;
+    use proptest::prelude::*;
+
+    /// What `Text` writes for `lines`.
+    fn written(lines: &[Line], color: bool, verbose: bool) -> String {
+        let mut out = Vec::new();
+        let mut text = Text::new(&mut out, color, verbose);
+        for line in lines {
+            text.line(line).unwrap();
+        }
+        String::from_utf8(out).unwrap()
+    }
+
+    /// Compares with what is expected, which begins after a newline.
+    #[track_caller]
+    fn shows(incident: Incident, expected: &str) {
+        let text = written(&[incident.into()], false, false);
+        pretty(&text, expected);
+    }
+
+    /// Compares; a difference is printed so that it can be read.
+    #[track_caller]
+    fn pretty(text: &str, expected: &str) {
+        let expected = expected.trim_start_matches('\n');
+        assert!(text == expected, "got:\n{text}\nexpected:\n{expected}");
+    }
+
+    #[test]
+    fn fork_exec_race() {
+        shows(
+            samples::race(),
+            "
+#12  2026-11-20 14:03:07.123456Z  execve /var/tmp/fork-exec-3: Text file busy
+  victim   worker-3[4312] · uid 1000 · parent 4300 · cwd /work
+           exe /usr/bin/demo · argv demo fork-exec-race
+  busy     /var/tmp/fork-exec-3 · the target itself · dev 254:0 ino 1234 · 1 writer
+  holder   demo[4310] · fd 5 O_WRONLY|O_CREAT|O_CLOEXEC · via fork, exec-closing
+           exe /usr/bin/demo · argv demo fork-exec-race
+           child of demo[4300] ← bash[22] ← systemd[1]
+           ├─ -455 µs  opened for writing by demo[4300] thread 4305 (worker-3)
+           ├─ -120 µs  forked by demo[4300] thread 4307 (worker-5)
+           ├─    0     execve failed: Text file busy
+           └─ +180 µs  released by close-on-exec: exec of /bin/true
+  verdict  fork-exec-race: demo[4310] inherited the write fd and had not got through its exec
+  advice   retry on ETXTBSY: 180 µs would have been enough  (2 more with -v)
+",
+        );
+    }
+
+    #[test]
+    fn leaked_fd_in_another_container() {
+        shows(
+            samples::leaked(),
+            "
+#12  2026-11-20 14:03:07.123456Z  execve /var/tmp/fork-exec-3: Text file busy
+  victim   worker-3[4312] · uid 1000 · parent 4300 · cwd /work
+           exe /usr/bin/demo · argv demo fork-exec-race · cgroup /ci.slice
+  busy     /bin/sh · the interpreter in the #! line · dev 254:0 ino 1234 · 1 writer
+  holder   daemon[4310] · fd 5 O_RDWR not close-on-exec · via fork, running · pid 7 in its namespace
+           exe /usr/sbin/daemon · argv daemon --name 'two words' · cgroup /system.slice
+           child of demo[4300] ← bash[22] ← systemd[1]
+           ├─ -2.05 h  opened for writing by demo[4300] thread 4305 (worker-3), as /var/tmp/fork-exec-3
+           ├─ -2.00 h  forked by demo[4300] thread 4307 (worker-5)
+           ├─     0    execve failed: Text file busy
+           └─          still held when this was written
+  verdict  leaked-fd: daemon[4310] holds it, fd 5 not being close-on-exec
+  advice   open it with O_CLOEXEC
+",
+        );
+    }
+
+    #[test]
+    fn still_open() {
+        shows(
+            samples::still_open(),
+            "
+#12  2026-11-20 14:03:07.123456Z  execve /var/tmp/fork-exec-3: Text file busy
+  victim   worker-3[4312] · uid 1000 · parent 4300 · cwd /work
+           exe /usr/bin/demo · argv demo fork-exec-race
+  busy     /var/tmp/fork-exec-3 · the target itself · dev 254:0 ino 1234 · 1 writer
+  holder   demo[4300] · fd 5 O_WRONLY|O_CREAT|O_CLOEXEC · via open, running
+           exe /usr/bin/demo · argv demo fork-exec-race
+           child of bash[22] ← systemd[1]
+           ├─  -455 µs  opened for writing by demo[4300] thread 4305 (worker-3)
+           ├─     0     execve failed: Text file busy
+           └─ +2.50 s   released by close
+  verdict  still-open: demo[4300] had it open itself
+  advice   close it before the exec
+",
+        );
+    }
+
+    #[test]
+    fn unexplained_and_unknown() {
+        shows(
+            samples::unexplained(),
+            "
+#12  2026-11-20 14:03:07.123456Z  execve (path unknown): Text file busy
+  victim   pid 4312 · thread 4313
+  busy     (path unknown) · 1 writer
+  unexplained: 1 writer of 1 not found
+  verdict  unexplained: no holder was found
+",
+        );
+    }
+
+    #[test]
+    fn several_holders_share_a_column_and_an_unfinished_fork_comes_after_the_failure() {
+        shows(
+            samples::several(),
+            "
+#12  2026-11-20 14:03:07.123456Z  execve /var/tmp/fork-exec-3: Text file busy
+  victim   worker-3[4312] · uid 1000 · parent 4300 · cwd /work
+           exe /usr/bin/demo · argv demo fork-exec-race
+  busy     /var/tmp/fork-exec-3 · the target itself · dev 254:0 ino 1234 · 3 writers
+  holder   demo[4310] · fd 5 O_WRONLY|O_CREAT|O_CLOEXEC · via fork, exec-closing
+           exe /usr/bin/demo · argv demo fork-exec-race
+           child of demo[4300] ← bash[22] ← systemd[1]
+           ├─  -455 µs  opened for writing by demo[4300] thread 4305 (worker-3)
+           ├─  -120 µs  forked by demo[4300] thread 4307 (worker-5)
+           ├─     0     execve failed: Text file busy
+           └─  +180 µs  released by close-on-exec: exec of /bin/true
+  holder   demo[4311] · fd 5 O_WRONLY|O_CREAT|O_CLOEXEC · via fork, in-fork
+           child of demo[4300] ← bash[22] ← systemd[1]
+           ├─  -455 µs  opened for writing by demo[4300] thread 4305 (worker-3)
+           ├─     0     execve failed: Text file busy
+           ├─ +15.0 µs  forked by demo[4300] thread 4307 (worker-5)
+           └─ +1.25 ms  released by close-on-exec: exec of /bin/true
+  unexplained: 1 writer of 3 not found
+  verdict  fork-exec-race: demo[4310] inherited the write fd and had not got through its exec
+  advice   retry on ETXTBSY: 180 µs would have been enough  (2 more with -v)
+",
+        );
+    }
+
+    #[test]
+    fn write_direction() {
+        shows(
+            samples::write_direction(),
+            "
+#12  2026-11-20 14:03:07.123456Z  openat /var/tmp/fork-exec-3: Text file busy
+  victim   ld[4312] · uid 1000 · parent 4300 · cwd /work
+           exe /usr/bin/ld · argv demo fork-exec-race
+  busy     /var/tmp/fork-exec-3 · the target itself · dev 254:0 ino 1234
+  holder   demo[4300] · running it
+           exe /usr/bin/demo · argv demo fork-exec-race
+           child of bash[22] ← systemd[1]
+           ├─ 0   openat failed: Text file busy
+           └─     still held when this was written
+  verdict  running-executable: demo[4300] runs it
+  advice   write a new file and rename it over the old one
+",
+        );
+    }
+
+    #[test]
+    fn hostile_names() {
+        let mut incident = samples::race();
+        let path = "/tmp/a\n#13 all is well\x1b[2J/\u{202e}gpj.exe";
+        incident.path = Some(path.to_owned());
+        incident.victim.comm = Some("sh\x1b]0;owned\x07".to_owned());
+        incident.victim.argv = Some(vec!["a b".to_owned(), "\u{9b}31m".to_owned()]);
+        incident.victim.cwd = Some("\u{200b}".to_owned());
+        let text = written(&[incident.into()], false, false);
+        let head: Vec<&str> = text.lines().take(3).collect();
+        let expected = [
+            r"#12  2026-11-20 14:03:07.123456Z  execve /tmp/a\n#13 all is well\x1b[2J/\u{202e}gpj.exe: Text file busy",
+            r"  victim   sh\x1b]0;owned\x07[4312] · uid 1000 · parent 4300 · cwd \u{200b}",
+            r"           exe /usr/bin/demo · argv 'a b' $'\u{9b}31m'",
+        ];
+        assert_eq!(head, expected);
+    }
+
+    #[test]
+    fn verbose_shortens_nothing() {
+        let mut incident = samples::race();
+        let path = format!("/{}/tool", "x".repeat(3000));
+        incident.path = Some(path.clone());
+        incident.holders = vec![incident.holders[0].clone(); 6];
+        let line = Line::from(incident);
+        let brief = written(std::slice::from_ref(&line), false, false);
+        assert!(brief.contains("xx…xx") && brief.contains("and 2 more holders (-v shows them)"));
+        assert_eq!(brief.matches("\n  holder ").count(), 4);
+        let verbose = written(&[line], false, true);
+        assert!(verbose.contains(&path) && verbose.contains("\n           nor can rename\n"));
+        assert_eq!(verbose.matches("\n  holder ").count(), 6);
+    }
+
+    /// So many of one story, each of another file.
+    fn storm(incidents: u64) -> Vec<Line> {
+        let ids = 1..=incidents;
+        let each = ids.map(|id| {
+            let mut incident = samples::race();
+            incident.id = id;
+            incident.path = Some(format!("/var/tmp/fork-exec-{id}"));
+            incident.file.path.clone_from(&incident.path);
+            incident.into()
+        });
+        each.collect()
+    }
+
+    #[test]
+    fn after_the_third_of_a_story_one_line_each() {
+        let mut lines = storm(5);
+        let mut open = samples::leaked();
+        open.id = 6;
+        lines.push(open.into());
+        let text = written(&lines, false, false);
+        let full = text.matches("\n  verdict ").count();
+        assert_eq!(full, 4);
+        let (_, end) = text.split_once("#4  ").unwrap();
+        let (compact, _) = end.split_once("#6  ").unwrap();
+        pretty(
+            compact,
+            "14:03:07.123456Z  /var/tmp/fork-exec-4  demo[4310] → fork-exec-race, released after 180 µs  (like #1)
+#5  14:03:07.123456Z  /var/tmp/fork-exec-5  demo[4310] → fork-exec-race, released after 180 µs  (like #1)
+
+",
+        );
+        let verbose = written(&lines, false, true);
+        assert_eq!(verbose.matches("\n  verdict ").count(), 6);
+    }
+
+    #[test]
+    fn one_line_says_who_still_holds_and_who_was_not_found() {
+        let mut lines: Vec<Line> = (0..4).map(|_| samples::unexplained().into()).collect();
+        for _ in 0..4 {
+            let mut incident = samples::several();
+            incident.holders[1].released = None;
+            lines.push(incident.into());
+        }
+        let text = written(&lines, false, false);
+        let compact: Vec<&str> = text
+            .lines()
+            .filter(|line| line.contains("(like "))
+            .collect();
+        let expected = [
+            "#12  14:03:07.123456Z  (path unknown)  unexplained, holder not found  (like #12)",
+            "#12  14:03:07.123456Z  /var/tmp/fork-exec-3  demo[4310] and 1 more → fork-exec-race, still held  (like #12)",
+        ];
+        assert_eq!(compact, expected);
+    }
+
+    #[test]
+    fn the_table_at_the_end() {
+        let mut lines = storm(120);
+        for (id, incident) in (121..).zip([samples::leaked(), samples::unexplained()]) {
+            let mut incident = incident;
+            incident.id = id;
+            lines.push(incident.into());
+        }
+        let verdicts = [
+            (VerdictKind::ForkExecRace, 120),
+            (VerdictKind::LeakedFd, 1),
+            (VerdictKind::Unexplained, 1),
+        ];
+        lines.push(Line::Summary(samples::summary(122, &verdicts)));
+        let text = written(&lines, false, false);
+        let (_, table) = text.split_once("\n\nCOUNT").unwrap();
+        pretty(
+            table,
+            "  EXPLAINED  VERDICT         MEDIAN WAIT  MAX WAIT  STILL HELD  INCIDENTS
+  120        120  fork-exec-race       180 µs    180 µs           0  #1 to #120
+                  demo could not exec /var/tmp/fork-exec-N: opened by worker-N, held by demo, released by exec of /bin/true
+    1          1  leaked-fd                 -         -           1  #121
+                  demo could not exec /bin/sh: opened by worker-N, held by daemon
+    1          0  unexplained               -         -           0  #122
+                  (unknown) could not exec (unknown): holder not found
+wait: from the failure until the last holder found had let go
+122 incidents: 121 explained, 1 unexplained; lost 0; traced for 12.3 s
+by verdict: fork-exec-race 120, leaked-fd 1, unexplained 1
+",
+        );
+    }
+
+    #[test]
+    fn a_long_table_is_cut_without_losing_the_count() {
+        let letters = ('a'..='z').map(|letter| {
+            let mut incident = samples::race();
+            incident.file.path = Some(letter.to_string());
+            Line::from(incident)
+        });
+        let mut lines: Vec<Line> = letters.collect();
+        lines.push(Line::Summary(samples::summary(26, &[])));
+        let text = written(&lines, false, false);
+        assert!(text.contains("\n6 more stories, 6 incidents (-v shows them)\n"));
+        assert!(!written(&lines, false, true).contains("more stories"));
+    }
+
+    #[test]
+    fn a_quiet_run() {
+        let lines = [
+            samples::meta().into(),
+            Line::Summary(samples::summary(0, &[])),
+        ];
+        pretty(
+            &written(&lines, false, false),
+            "
+etxtbsy-trace 0.1.0 on 6.18.0 x86_64, since 2026-11-20 14:03:00.000000Z: watching make test and its descendants
+
+no exec failed with ETXTBSY in 12.3 s
+",
+        );
+    }
+
+    #[test]
+    fn losses_are_told_at_once_and_at_the_end() {
+        let mut end = samples::summary(0, &[]);
+        end.lost = 6;
+        let lost = Line::Lost(samples::lost());
+        let lines = [lost.clone(), lost, Line::Summary(end)];
+        pretty(
+            &written(&lines, true, false),
+            "
+\x1b[1m\x1b[31mlost 3: ring buffer full\x1b[0m
+\x1b[1m\x1b[31mlost 3: ring buffer full\x1b[0m
+
+no exec failed with ETXTBSY in 12.3 s
+\x1b[1m\x1b[31mlost 6 (6 ring buffer full): there may be more incidents and holders than these\x1b[0m
+",
+        );
+    }
+
+    #[test]
+    fn reasons_for_losses_are_bounded() {
+        let mut out = Vec::new();
+        let mut text = Text::new(&mut out, false, false);
+        for n in 0..100 {
+            let what = format!("reason {n}");
+            text.line(&Line::Lost(Lost { what, count: 2 })).unwrap();
+        }
+        assert_eq!(text.lost.len(), REASONS + 1);
+        assert_eq!(text.lost.values().sum::<u64>(), 200);
+    }
+
+    #[test]
+    fn what_is_watched() {
+        let mut meta = samples::meta();
+        meta.filter.command = None;
+        let watching = |meta: &Meta| {
+            let text = written(&[meta.clone().into()], false, false);
+            text.split_once("watching ").unwrap().1.to_owned()
+        };
+        assert_eq!(watching(&meta), "process 4300 and its descendants\n");
+        meta.filter.pids.push(4301);
+        assert_eq!(
+            watching(&meta),
+            "processes 4300, 4301 and their descendants\n"
+        );
+        meta.filter.pids.clear();
+        assert_eq!(watching(&meta), "the whole machine\n");
+    }
+
+    /// `text` without the colours that are ours.
+    fn uncolored(text: &str) -> String {
+        let ours = [
+            "\x1b[0m", "\x1b[1m", "\x1b[2m", "\x1b[31m", "\x1b[32m", "\x1b[33m",
+        ];
+        ours.iter()
+            .fold(text.to_owned(), |text, code| text.replace(code, ""))
+    }
+
+    /// Five incidents, and one line of each other type, every string one of `strings`.
+    fn lines_with(incident: &Incident, strings: &[String]) -> Vec<Line> {
+        let mut meta = samples::meta();
+        meta.time.clone_from(&strings[1]);
+        meta.filter.command = Some(strings.to_vec());
+        let what = strings[0].clone();
+        let mut end = samples::summary(5, &[]);
+        end.lost = 1;
+        let mut lines = vec![meta.into(), Line::Lost(Lost { what, count: 1 })];
+        lines.resize(7, samples::with_strings(incident, strings).into());
+        lines.push(Line::Summary(end));
+        lines
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn no_string_reaches_the_terminal_raw(
+            strings in samples::strings(),
+            verbose: bool,
+            incident in prop::sample::select(vec![
+                samples::several(),
+                samples::leaked(),
+                samples::still_open(),
+                samples::write_direction(),
+            ]),
+        ) {
+            let lines = lines_with(&incident, &strings);
+            let plain = written(&lines, false, verbose);
+            prop_assert!(samples::harmless(&plain));
+            let colored = written(&lines, true, verbose);
+            prop_assert_eq!(&uncolored(&colored), &plain);
+            // No string makes a line of its own.
+            let tame: Vec<String> = strings.iter().map(|s| s.replace('\n', "☃")).collect();
+            let expected = written(&lines_with(&incident, &tame), false, verbose);
+            prop_assert_eq!(plain.lines().count(), expected.lines().count());
+        }
+    }
+}

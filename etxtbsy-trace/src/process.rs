@@ -1,0 +1,122 @@
+//! What /proc says of a process while it lives.
+
+use std::{
+    collections::HashMap,
+    os::unix::ffi::OsStrExt as _,
+    path::PathBuf,
+};
+
+use nix::time::{ClockId, clock_gettime};
+use procfs::process::{Process, Stat};
+
+/// What /proc said of a process.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// Its parent.
+    pub ppid: u32,
+    /// Its name.
+    pub comm: Vec<u8>,
+    /// The program it runs.
+    pub exe: Option<Vec<u8>>,
+    /// Its arguments.
+    pub argv: Option<Vec<Vec<u8>>>,
+    /// Its cgroup in the v2 hierarchy, as a path below the hierarchy's root.
+    pub cgroup: Option<String>,
+}
+
+/// Looks at processes, making sure that a pid is still the one that was meant.
+#[derive(Debug)]
+pub struct Observer {
+    /// Nanoseconds that CLOCK_BOOTTIME is ahead of CLOCK_MONOTONIC.
+    suspended_ns: u64,
+    ticks_per_second: u64,
+}
+
+impl Observer {
+    /// Reads the clocks.
+    #[must_use]
+    pub fn new() -> Self {
+        let suspended_ns = now_ns(ClockId::CLOCK_BOOTTIME).saturating_sub(now_ns(ClockId::CLOCK_MONOTONIC));
+        Self { suspended_ns, ticks_per_second: procfs::ticks_per_second() }
+    }
+
+    /// Looks at a process that started at `start_ns` (CLOCK_MONOTONIC; 0 if that is not known).
+    /// `None` if it has ended.
+    #[must_use]
+    pub fn look(&self, pid: u32, start_ns: u64) -> Option<Facts> {
+        let process = Process::new(pid.cast_signed()).ok()?;
+        let stat = process.stat().ok()?;
+        if start_ns != 0 && !self.is_start(&stat, start_ns) {
+            return None;
+        }
+        // A zombie has no arguments and no program, which is not the same as an empty list.
+        let argv = process.cmdline().ok().filter(|argv| !argv.is_empty());
+        Some(Facts {
+            ppid: stat.ppid.cast_unsigned(),
+            comm: std::fs::read(format!("/proc/{pid}/comm"))
+                .map(|comm| comm.strip_suffix(b"\n").unwrap_or(&comm).to_vec())
+                .unwrap_or_default(),
+            exe: std::fs::read_link(format!("/proc/{pid}/exe")).ok().map(PathBuf::into_os_string).map(|exe| exe.as_bytes().to_vec()),
+            argv: argv.and_then(|_| raw_argv(pid)),
+            cgroup: process.cgroups().ok().and_then(|groups| {
+                groups.0.into_iter().find(|group| group.hierarchy == 0).map(|group| group.pathname)
+            }),
+        })
+    }
+
+    fn is_start(&self, stat: &Stat, start_ns: u64) -> bool {
+        let tick = 1_000_000_000 / self.ticks_per_second.max(1);
+        let started = stat.starttime.saturating_mul(tick);
+        // Both are cut off to a tick.
+        (start_ns + self.suspended_ns).abs_diff(started) <= 2 * tick
+    }
+}
+
+impl Default for Observer {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The arguments as bytes: procfs gives them as UTF-8 only.
+fn raw_argv(pid: u32) -> Option<Vec<Vec<u8>>> {
+    let bytes = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    Some(split_argv(&bytes))
+}
+
+/// Arguments that are each ended by NUL.
+#[must_use]
+pub fn split_argv(bytes: &[u8]) -> Vec<Vec<u8>> {
+    let bytes = bytes.strip_suffix(b"\0").unwrap_or(bytes);
+    bytes.split(|byte| *byte == 0).map(<[u8]>::to_vec).collect()
+}
+
+/// A clock, in nanoseconds.
+#[must_use]
+pub fn now_ns(clock: ClockId) -> u64 {
+    clock_gettime(clock).map_or(0, |time| {
+        time.tv_sec().cast_unsigned() * 1_000_000_000 + time.tv_nsec().cast_unsigned()
+    })
+}
+
+/// What was seen of the processes of a failure, by pid, while they lived.
+pub type Seen = HashMap<u32, Facts>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_process_is_seen_only_by_its_own_start() {
+        let observer = Observer::new();
+        let me = std::process::id();
+        let facts = observer.look(me, 0).expect("this process lives");
+        assert_eq!(facts.ppid, std::os::unix::process::parent_id());
+        assert!(observer.look(me, 1).is_none(), "a process that started at boot is another");
+    }
+
+    #[test]
+    fn arguments_keep_their_bytes() {
+        assert_eq!(split_argv(b"a\0\0b\xff\n\0"), [b"a".to_vec(), b"".to_vec(), b"b\xff\n".to_vec()]);
+    }
+}

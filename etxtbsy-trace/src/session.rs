@@ -1,0 +1,404 @@
+//! A tracing session, from the first line to the last.
+
+use std::{
+    collections::HashMap,
+    fs::OpenOptions,
+    io::Read as _,
+    os::unix::{ffi::OsStrExt as _, fs::OpenOptionsExt as _},
+    path::Path,
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use aya::maps::{MapData, RingBuf};
+use etxtbsy_trace_common::{Lost, TextOf};
+use nix::{sys::utsname::uname, time::ClockId};
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    signal::unix::{SignalKind, signal},
+    time::{Instant, sleep_until},
+};
+
+use crate::{
+    command::Started,
+    incident::{World, build, rfc3339},
+    kernel::{
+        records::{Record, path_of},
+        tracer::Tracer,
+    },
+    ledger::{Case, GRACE_NS, Ledger, Sign},
+    lines::{self, Filter, Line, Meta, SCHEMA, Summary},
+    output::Output,
+    process::{Facts, Observer, Seen, now_ns},
+};
+
+/// How long the end of tracing waits for holders of the last failures to let go.
+const LINGER: Duration = Duration::from_millis(100);
+/// How long what /proc said of a process is taken for true.
+const FRESH_NS: u64 = 50_000_000;
+/// How many parents up a process is looked at.
+const DEPTH: usize = 32;
+
+/// When to end, besides a signal and the end of what is traced.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Limits {
+    /// After this time.
+    pub duration: Option<Duration>,
+    /// After so many incidents.
+    pub incidents: Option<u64>,
+}
+
+/// A place for lines, and its name for errors.
+pub struct Sink {
+    /// Such as `stdout`, or the file's name.
+    pub name: String,
+    /// Where they go.
+    pub output: Box<dyn Output>,
+}
+
+/// A running session.
+pub struct Session {
+    tracer: Tracer,
+    records: AsyncFd<RingBuf<MapData>>,
+    ledger: Ledger,
+    observer: Observer,
+    /// What was seen of the processes of each failure that is not settled.
+    seen: HashMap<u64, Seen>,
+    /// What /proc said lately, by pid: when, and for which start.
+    fresh: HashMap<u32, (u64, u64, Option<Facts>)>,
+    /// First bytes of the files that were to be executed, where an interpreter was busy.
+    begins: HashMap<u64, Vec<u8>>,
+    /// The inodes watched, by when they last made an exec fail.
+    watched: HashMap<u64, u64>,
+    lost: Vec<u64>,
+    garbled: u64,
+    sinks: Vec<Sink>,
+    /// The first output that could not be written.
+    failed: Option<anyhow::Error>,
+    summary: Summary,
+    began_ns: u64,
+    realtime_offset_ns: i128,
+    tree_ended: bool,
+}
+
+impl Session {
+    /// Takes over a tracer that is live, and writes the first line.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime.
+    pub fn begin(mut tracer: Tracer, filter: Filter, sinks: Vec<Sink>) -> anyhow::Result<Self> {
+        let records = tracer.take_records()?;
+        let began_ns = now_ns(ClockId::CLOCK_MONOTONIC);
+        let realtime_offset_ns =
+            i128::from(now_ns(ClockId::CLOCK_REALTIME)) - i128::from(began_ns);
+        let mut session = Self {
+            tracer,
+            // SAFETY: the ring buffer owns its fd, and closes it when it is dropped.
+            records: unsafe { AsyncFd::register_with_interest(records, Interest::READABLE) }
+                .map_err(std::io::Error::from)
+                .context("cannot wait for the ring buffer")?,
+            ledger: Ledger::default(),
+            observer: Observer::new(),
+            seen: HashMap::new(),
+            fresh: HashMap::new(),
+            begins: HashMap::new(),
+            watched: HashMap::new(),
+            lost: vec![0; Lost::ALL.len()],
+            garbled: 0,
+            sinks,
+            failed: None,
+            summary: Summary::default(),
+            began_ns,
+            realtime_offset_ns,
+            tree_ended: false,
+        };
+        let system = uname().context("uname")?;
+        session.write(&Line::Meta(Meta {
+            schema: SCHEMA,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            time: rfc3339(realtime_offset_ns, began_ns),
+            time_ns: began_ns,
+            kernel: system.release().to_string_lossy().into_owned(),
+            arch: system.machine().to_string_lossy().into_owned(),
+            argv: std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect(),
+            filter,
+        }));
+        Ok(session)
+    }
+
+    /// Traces until `command` has ended, or, without one, until the traced tree has, a signal
+    /// comes or an output fails; `limits` end it earlier. Gives the command's exit status.
+    pub async fn trace(&mut self, command: Option<&Started>, limits: Limits) -> anyhow::Result<Option<u8>> {
+        let until = limits.duration.map(|duration| Instant::now() + duration);
+        // With a command, signals are for the command: `Started::wait` passes them on.
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut hangup = signal(SignalKind::hangup())?;
+        if command.is_none() && self.tracer.tree_size()? == 0 {
+            // The tree may have ended while it was being found. (The whole machine has none.)
+            self.tree_ended = self.tracer.is_filtered();
+        }
+        loop {
+            if command.is_none() && (self.failed.is_some() || self.tree_ended) {
+                return Ok(None);
+            }
+            if limits.incidents.is_some_and(|most| self.summary.incidents >= most) {
+                break;
+            }
+            let tick = self.next_tick();
+            let interrupted = async {
+                tokio::select! {
+                    _ = interrupt.recv() => {}
+                    _ = terminate.recv() => {}
+                    _ = hangup.recv() => {}
+                }
+            };
+            tokio::select! {
+                biased;
+                readable = self.records.readable_mut() => {
+                    readable.context("cannot wait for the ring buffer")?.clear_ready();
+                }
+                () = at(tick) => {}
+                code = ended(command) => {
+                    let code = code.context("cannot wait for the command")?;
+                    return Ok(Some(code));
+                }
+                () = interrupted, if command.is_none() => return Ok(None),
+                () = at(until) => break,
+            }
+            self.read();
+            self.settle(limits.incidents);
+        }
+        // Tracing is over before the command is: it goes on, and keeps its exit status.
+        match command {
+            Some(command) => {
+                self.end_records().await;
+                Ok(Some(command.wait().await.context("cannot wait for the command")?))
+            }
+            None => Ok(None),
+        }
+    }
+
+    /// Writes what is pending and the last line; fails if an output did.
+    pub async fn end(mut self, limits: Limits) -> anyhow::Result<Summary> {
+        self.end_records().await;
+        for case in self.ledger.drain() {
+            if limits.incidents.is_none_or(|most| self.summary.incidents < most) {
+                self.incident(&case);
+            }
+        }
+        self.tell_lost();
+        self.summary.duration_ns = now_ns(ClockId::CLOCK_MONOTONIC) - self.began_ns;
+        self.write(&Line::Summary(self.summary.clone()));
+        match self.failed {
+            Some(error) => Err(error),
+            None => Ok(self.summary),
+        }
+    }
+
+    /// Gives the holders of the last failures a moment to let go.
+    async fn end_records(&mut self) {
+        let until = Instant::now() + LINGER;
+        loop {
+            self.read();
+            self.settle(None);
+            if self.ledger.deadline_ns().is_none() || Instant::now() >= until {
+                return;
+            }
+            tokio::select! {
+                readable = self.records.readable_mut() => {
+                    let Ok(mut readable) = readable else { return };
+                    readable.clear_ready();
+                }
+                () = sleep_until(until) => {}
+            }
+        }
+    }
+
+    /// When something is to be done although no record comes.
+    fn next_tick(&self) -> Option<Instant> {
+        let unwatch = self.watched.values().map(|failed_ns| failed_ns + 2 * GRACE_NS).min();
+        let due = [self.ledger.deadline_ns(), unwatch].into_iter().flatten().min()?;
+        let left = due.saturating_sub(now_ns(ClockId::CLOCK_MONOTONIC));
+        // Never a busy loop, should the clocks disagree.
+        Some(Instant::now() + Duration::from_nanos(left).max(Duration::from_millis(1)))
+    }
+
+    /// Takes in all records there are.
+    fn read(&mut self) {
+        loop {
+            let record = match self.records.get_mut().next() {
+                Some(bytes) => Record::decode(&bytes),
+                None => return,
+            };
+            let Some(record) = record else {
+                self.garbled += 1;
+                continue;
+            };
+            if let Record::Failure(failure) = &record {
+                self.watched.insert(failure.inode, failure.exit_ns);
+            }
+            match self.ledger.record(record) {
+                Sign::None => {}
+                Sign::Told(seq) => self.observe(seq),
+                Sign::TreeEnded => self.tree_ended = true,
+            }
+        }
+    }
+
+    /// Looks at the processes of a failure while they live.
+    fn observe(&mut self, seq: u64) {
+        let Some(case) = self.ledger.case(seq) else { return };
+        let failure = case.failure;
+        let mut wanted = vec![(failure.tgid, failure.start_ns), (failure.ppid, 0)];
+        for candidate in &case.candidates {
+            let hold = &candidate.hold;
+            wanted.push((hold.tgid, hold.start_ns));
+            wanted.extend([(hold.ppid, 0), (hold.forked.tgid, 0), (hold.opened.tgid, 0)]);
+        }
+        let target = case.text(TextOf::Target).map(path_of);
+        let mut seen = Seen::new();
+        for (pid, start_ns) in wanted {
+            let mut next = (pid, start_ns);
+            for _ in 0..DEPTH {
+                if next.0 == 0 || seen.contains_key(&next.0) {
+                    break;
+                }
+                let Some(facts) = self.look(next.0, next.1) else { break };
+                let ppid = facts.ppid;
+                seen.insert(next.0, facts);
+                next = (ppid, 0);
+            }
+        }
+        self.seen.insert(seq, seen);
+        if let Some(target) = target
+            && let Some(begin) = first_bytes(&target, &[failure.tgid, failure.ppid])
+        {
+            self.begins.insert(seq, begin);
+        }
+    }
+
+    fn look(&mut self, pid: u32, start_ns: u64) -> Option<Facts> {
+        let now = now_ns(ClockId::CLOCK_MONOTONIC);
+        if let Some((at, start, facts)) = self.fresh.get(&pid)
+            && *at + FRESH_NS > now
+            && *start == start_ns
+        {
+            return facts.clone();
+        }
+        let facts = self.observer.look(pid, start_ns);
+        if self.fresh.len() > 4096 {
+            self.fresh.retain(|_, (at, _, _)| *at + FRESH_NS > now);
+        }
+        self.fresh.insert(pid, (now, start_ns, facts.clone()));
+        facts
+    }
+
+    /// Writes the incidents whose story is over, and what was lost meanwhile.
+    fn settle(&mut self, most: Option<u64>) {
+        let now = now_ns(ClockId::CLOCK_MONOTONIC);
+        for case in self.ledger.settled(now) {
+            if most.is_none_or(|most| self.summary.incidents < most) {
+                self.incident(&case);
+            }
+        }
+        let over: Vec<u64> = self
+            .watched
+            .iter()
+            .filter(|(_, failed_ns)| now >= **failed_ns + 2 * GRACE_NS)
+            .map(|(inode, _)| *inode)
+            .collect();
+        for inode in over {
+            self.watched.remove(&inode);
+            if let Err(error) = self.tracer.unwatch(inode) {
+                log::warn!("{error:#}");
+            }
+        }
+        self.tell_lost();
+    }
+
+    fn incident(&mut self, case: &Case) {
+        let seq = case.failure.seq;
+        let seen = self.seen.remove(&seq).unwrap_or_default();
+        let tracer = &self.tracer;
+        let world = World {
+            seen: &seen,
+            lineage: &|pid| tracer.lineage(pid),
+            realtime_offset_ns: self.realtime_offset_ns,
+            target_begins: self.begins.remove(&seq),
+        };
+        let incident = build(self.summary.incidents + 1, case, &world);
+        self.summary.incidents += 1;
+        if incident.complete {
+            self.summary.explained += 1;
+        } else {
+            self.summary.unexplained += 1;
+        }
+        *self.summary.by_verdict.entry(incident.verdict.kind).or_default() += 1;
+        self.write(&Line::Incident(Box::new(incident)));
+    }
+
+    fn tell_lost(&mut self) {
+        let lost = match self.tracer.lost() {
+            Ok(lost) => lost,
+            Err(error) => {
+                log::warn!("{error:#}");
+                return;
+            }
+        };
+        let mut new: Vec<(String, u64)> = Lost::ALL
+            .iter()
+            .zip(lost.iter().zip(&self.lost))
+            .map(|(what, (now, before))| (what.what().to_owned(), now - before))
+            .collect();
+        new.push(("records: not understood".to_owned(), std::mem::take(&mut self.garbled)));
+        self.lost = lost;
+        for (what, count) in new.into_iter().filter(|(_, count)| *count > 0) {
+            self.summary.lost += count;
+            self.write(&Line::Lost(lines::Lost { what, count }));
+        }
+    }
+
+    /// Writes a line to every output that still takes it.
+    fn write(&mut self, line: &Line) {
+        let failed = &mut self.failed;
+        self.sinks.retain_mut(|sink| match sink.output.line(line) {
+            Ok(()) => true,
+            Err(error) => {
+                let name = &sink.name;
+                failed.get_or_insert_with(|| anyhow::anyhow!("cannot write to {name}: {error}"));
+                false
+            }
+        });
+    }
+}
+
+/// Waits for the command to end; for ever, if there is none.
+async fn ended(command: Option<&Started>) -> std::io::Result<u8> {
+    match command {
+        Some(command) => command.wait().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits until a moment; for ever, if there is none.
+async fn at(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => sleep_until(moment).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The first bytes of a file, as one of `pids` sees it.
+fn first_bytes(path: &[u8], pids: &[u32]) -> Option<Vec<u8>> {
+    let relative = Path::new(std::ffi::OsStr::from_bytes(path.strip_prefix(b"/")?));
+    pids.iter().find_map(|pid| {
+        let path = Path::new("/proc").join(pid.to_string()).join("root").join(relative);
+        // Not to be held up, should a FIFO have taken the file's place.
+        let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).ok()?;
+        let mut begin = Vec::new();
+        file.take(4).read_to_end(&mut begin).ok()?;
+        Some(begin)
+    })
+}

@@ -1,0 +1,49 @@
+//! A write fd that went along into a process that has no use for it.
+
+use super::{Rule, is_opener, release, who};
+use crate::lines::{Holder, Incident, VerdictKind, Via};
+
+/// A process that exec'd or lives on holds the file, because the fd was not close-on-exec or
+/// because it never exec'd.
+///
+/// > sleep[99] inherited fd 5 from sh[98] when it was forked and kept it through its exec: the fd
+/// > is not close-on-exec; and holds it still
+pub(super) struct LeakedFd;
+
+impl Rule for LeakedFd {
+    const KIND: VerdictKind = VerdictKind::LeakedFd;
+
+    fn culprit<'a>(&self, incident: &'a Incident) -> Option<&'a Holder> {
+        incident.holders.iter().find(|holder| {
+            matches!(holder.via, Via::Fork | Via::Dup | Via::Open) && !is_opener(holder)
+        })
+    }
+
+    fn summary(&self, _incident: &Incident, culprit: &Holder) -> String {
+        let process = who(culprit.comm.as_deref(), culprit.pid);
+        let fd = culprit.fds.first();
+        let from = match &culprit.forked {
+            Some(forked) => format!("from {} when it was forked", who(forked.comm.as_deref(), forked.pid)),
+            None => "from a process before it".to_owned(),
+        };
+        let number = fd.map_or_else(|| "an fd".to_owned(), |fd| format!("fd {}", fd.fd));
+        let why = match fd.and_then(|fd| fd.cloexec) {
+            Some(false) => "the fd is not close-on-exec",
+            Some(true) => "the fd is close-on-exec, but it has not exec'd",
+            None => "and kept it",
+        };
+        format!("{process} inherited {number} {from}: {why}; it holds the file for writing without need, {}", release(culprit))
+    }
+
+    fn advice(&self, _incident: &Incident, culprit: &Holder) -> Vec<String> {
+        let opener = match &culprit.opened {
+            Some(opened) => who(opened.comm.as_deref(), opened.pid),
+            None => "the process that opens the file".to_owned(),
+        };
+        vec![
+            format!("open the file with O_CLOEXEC in {opener}; a process that forks and does not exec must close it itself (close_range)"),
+            format!("to free the file now: end {}", who(culprit.comm.as_deref(), culprit.pid)),
+            "no help: retrying, fsync, rename after writing: it holds the file as long as it lives".to_owned(),
+        ]
+    }
+}

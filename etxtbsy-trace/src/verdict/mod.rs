@@ -1,0 +1,104 @@
+//! Verdicts: what an incident comes to, and what to do about it.
+//!
+//! One type a rule, each in a file of its own; the first that fits speaks. A rule sees the
+//! incident as it is written, so that a recorded one can be judged again.
+
+mod fork_exec_race;
+mod leaked_fd;
+mod still_open;
+
+use crate::lines::{Holder, How, Incident, State, Verdict, VerdictKind, Via};
+
+/// A rule.
+trait Rule {
+    /// What it finds.
+    const KIND: VerdictKind;
+    /// The holder that makes it fit, if one does.
+    fn culprit<'a>(&self, incident: &'a Incident) -> Option<&'a Holder>;
+    /// One sentence on it.
+    fn summary(&self, incident: &Incident, culprit: &Holder) -> String;
+    /// What helps, the best first, and what does not.
+    fn advice(&self, incident: &Incident, culprit: &Holder) -> Vec<String>;
+}
+
+/// The verdict on an incident.
+#[must_use]
+pub fn of(incident: &Incident) -> Verdict {
+    apply(&still_open::StillOpen, incident)
+        .or_else(|| apply(&fork_exec_race::ForkExecRace, incident))
+        .or_else(|| apply(&leaked_fd::LeakedFd, incident))
+        .unwrap_or_else(unexplained)
+}
+
+fn apply<R: Rule>(rule: &R, incident: &Incident) -> Option<Verdict> {
+    let culprit = rule.culprit(incident)?;
+    Some(Verdict {
+        kind: R::KIND,
+        summary: rule.summary(incident, culprit),
+        advice: rule.advice(incident, culprit),
+    })
+}
+
+/// The verdict where no holder was found.
+#[must_use]
+pub fn unexplained() -> Verdict {
+    Verdict {
+        kind: VerdictKind::Unexplained,
+        summary: "no process was seen to hold the file; something else may: an fd in flight in a socket, a memory mapping, an io_uring, or a process that had it before tracing began and let go just then".to_owned(),
+        advice: vec!["look at the `lost` lines, if there are any; start tracing before the processes that write the file".to_owned()],
+    }
+}
+
+/// Sorts holders: those to blame first.
+#[must_use]
+pub fn blame(holder: &Holder) -> (u32, u64) {
+    let rank = match (holder.via, is_opener(holder)) {
+        (_, true) => 0,
+        (Via::Fork, _) => 1,
+        (Via::Dup | Via::Passed | Via::Mapping | Via::Running, _) => 2,
+        (Via::Open | Via::Unknown, _) => 3,
+    };
+    (rank, holder.start_ns.unwrap_or(0))
+}
+
+/// Whether a holder opened the file itself.
+fn is_opener(holder: &Holder) -> bool {
+    holder.opened.as_ref().is_some_and(|opened| opened.pid == holder.pid)
+}
+
+/// Whether a holder is a child that has not exec'd since its fork, and let go in the end.
+fn is_racing(holder: &Holder) -> bool {
+    holder.via == Via::Fork
+        && !is_opener(holder)
+        && match holder.state {
+            State::InFork | State::ExecClosing => true,
+            State::Forked | State::Exiting => holder.released.is_some(),
+            State::Running => false,
+        }
+}
+
+/// `comm[pid]`.
+fn who(comm: Option<&str>, pid: u32) -> String {
+    format!("{}[{pid}]", comm.unwrap_or("?"))
+}
+
+/// A time that people can read: `180 µs`.
+fn span(ns: u64) -> String {
+    crate::output::time::span(ns)
+}
+
+/// How a holder let go, in words.
+fn release(holder: &Holder) -> String {
+    let Some(released) = &holder.released else { return "and holds it still".to_owned() };
+    let how = match released.how {
+        How::Close => "closed it",
+        How::CloseOnExec => "exec'd",
+        How::Dup => "put another file in its place",
+        How::Exit => "ended",
+        How::Unmap => "unmapped it",
+    };
+    match u64::try_from(released.after_ns) {
+        Ok(after) => format!("and {how} {} after the failure", span(after)),
+        Err(_) => format!("and {how} while the call was failing"),
+    }
+}

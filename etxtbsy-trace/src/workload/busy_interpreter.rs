@@ -1,0 +1,88 @@
+//! What is busy is not the file that is exec'd but the interpreter it names.
+
+use super::child::{Program, close, fork, wait_busy};
+use super::report::Scene;
+use super::stage;
+use super::still_open;
+use crate::lines::Role;
+use anyhow::Result;
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+pub(super) fn script() -> Result<Scene> {
+    scene(
+        "busy-script-interpreter",
+        Role::ScriptInterpreter,
+        |interpreter| Ok([b"#!", interpreter.as_os_str().as_bytes(), b"\n"].concat()),
+    )
+}
+
+pub(super) fn elf() -> Result<Scene> {
+    scene(
+        "busy-elf-interpreter",
+        Role::ElfInterpreter,
+        |interpreter| elf_with_interpreter(interpreter.as_os_str().as_bytes()),
+    )
+}
+
+/// `contents` gives what is exec'd, for an interpreter at that path.
+fn scene(name: &str, role: Role, contents: impl FnOnce(&Path) -> Result<Vec<u8>>) -> Result<Scene> {
+    let dir = stage::directory(Path::new(stage::PLACE))?;
+    let interpreter = dir.path().join("interpreter");
+    stage::copy_program("/bin/true", &interpreter)?;
+    let path = dir.path().join("program");
+    let mut program = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o777)
+        .open(&path)?;
+    program.write_all(&contents(&interpreter)?)?;
+    drop(program);
+
+    let busy = OpenOptions::new().write(true).open(&interpreter)?;
+    let program = Program::new(&path)?;
+    let fd = busy.as_raw_fd();
+    let victim = fork(|| {
+        close(fd);
+        program.exec()
+    })?;
+    wait_busy(victim)?;
+    let scene = still_open::scene(name, &path, &interpreter, busy, victim)?;
+    Ok(Scene {
+        role: Some(role),
+        ..scene
+    })
+}
+
+/// An ELF file that consists of its headers and the name of its interpreter, elf(5): as far as
+/// the kernel reads it before it opens the interpreter.
+fn elf_with_interpreter(interpreter: &[u8]) -> Result<Vec<u8>> {
+    const EHDR: usize = size_of::<libc::Elf64_Ehdr>();
+    const PHDR: usize = size_of::<libc::Elf64_Phdr>();
+
+    // This program's own header names the machine, the class and the ABI.
+    let mut header = [0; EHDR];
+    File::open("/proc/self/exe")?.read_exact(&mut header)?;
+    header[32..40].copy_from_slice(&(EHDR as u64).to_ne_bytes()); // e_phoff
+    header[40..48].fill(0); // e_shoff
+    header[54..56].copy_from_slice(&(PHDR as u16).to_ne_bytes()); // e_phentsize
+    header[56..58].copy_from_slice(&1_u16.to_ne_bytes()); // e_phnum
+    header[58..64].fill(0); // e_shentsize, e_shnum, e_shstrndx
+
+    let length = (interpreter.len() + 1) as u64;
+    let mut file = header.to_vec();
+    file.extend(libc::PT_INTERP.to_ne_bytes()); // p_type
+    file.extend(libc::PF_R.to_ne_bytes()); // p_flags
+    file.extend(((EHDR + PHDR) as u64).to_ne_bytes()); // p_offset
+    file.extend([0; 16]); // p_vaddr, p_paddr
+    file.extend(length.to_ne_bytes()); // p_filesz
+    file.extend(length.to_ne_bytes()); // p_memsz
+    file.extend(1_u64.to_ne_bytes()); // p_align
+    file.extend(interpreter);
+    file.push(0);
+    Ok(file)
+}

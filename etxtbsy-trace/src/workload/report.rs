@@ -1,0 +1,102 @@
+//! What a workload knows to be true of the failures it made.
+
+use crate::lines::{How, Role, State, VerdictKind, Via};
+use nix::unistd::{getpid, gettid};
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// A thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Task {
+    /// Its process.
+    pub pid: u32,
+    /// Its own number.
+    pub tid: u32,
+}
+
+impl Task {
+    pub(super) fn current() -> Self {
+        Self {
+            pid: getpid().as_raw().cast_unsigned(),
+            tid: gettid().as_raw().cast_unsigned(),
+        }
+    }
+
+    /// The only thread of a forked child.
+    pub(super) fn main_of(pid: i32) -> Self {
+        Self {
+            pid: pid.cast_unsigned(),
+            tid: pid.cast_unsigned(),
+        }
+    }
+}
+
+/// What a race counted.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Race {
+    /// Its name on the command line.
+    pub scenario: String,
+    /// Its process.
+    pub pid: u32,
+    /// The directory in which it wrote its scripts; gone by now.
+    pub dir: PathBuf,
+    /// Calls of exec on those scripts.
+    pub attempts: u64,
+    /// How many of them failed with ETXTBSY.
+    pub failures: u64,
+    /// How long it took.
+    pub seconds: f64,
+    /// Its threads. The script `<dir>/fork-exec-N` is written, forked for and exec'd only by
+    /// thread N of this list.
+    pub threads: Vec<u32>,
+}
+
+/// What is true of the one call that a scene made fail.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Scene {
+    /// Its name on the command line.
+    pub scenario: String,
+    /// The call that failed.
+    pub syscall: String,
+    /// The path as the caller gave it.
+    pub path: PathBuf,
+    /// The path of the file that was really busy; gone by now.
+    pub busy: PathBuf,
+    /// The inode number of that file.
+    pub ino: u64,
+    /// What that file was to the exec; `null` if the call was none.
+    pub role: Option<Role>,
+    /// How many open file descriptions had write access to it.
+    pub writers: u32,
+    /// Who made the call.
+    pub victim: Task,
+    /// Who held the file, in no order.
+    pub holders: Vec<Holder>,
+    /// What it comes to.
+    pub verdict: VerdictKind,
+}
+
+/// A process that held the file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holder {
+    /// Process.
+    pub pid: u32,
+    /// The fds through which it held the file, ascending.
+    pub fds: Vec<u32>,
+    /// Whether those are close-on-exec.
+    pub cloexec: bool,
+    /// How it came to hold it.
+    pub via: Via,
+    /// What it was doing at the failure.
+    pub state: State,
+    /// Who opened the file for writing; `null` if it was opened for nothing of the kind.
+    pub opened: Option<Task>,
+    /// Who forked this holder; `null` unless `via` is `fork`.
+    pub forked: Option<Task>,
+    /// Its ancestors up to the workload's own process, nearest first; empty if it is that process.
+    pub ancestors: Vec<u32>,
+    /// How it let go, after the failure.
+    pub released: How,
+    /// The program it exec'd, for `close-on-exec`.
+    pub exec: Option<PathBuf>,
+}

@@ -1,0 +1,165 @@
+//! The races: every failure that the workload counted is told, and explained.
+
+use crate::support::{BINARY, Process, Trace, Turn, race_seconds, tracer};
+use etxtbsy_trace::lines::{Direction, Incident, Role, VerdictKind, Via};
+use etxtbsy_trace::workload::Race;
+use std::process::Command;
+
+/// How long a race goes: some failures, or as many as there are in the time that was asked for.
+fn length() -> [String; 4] {
+    let (seconds, failures) = race_seconds().map_or((60, 10), |seconds| (seconds, u64::MAX));
+    [
+        "--seconds".into(),
+        seconds.to_string(),
+        "--failures".into(),
+        failures.to_string(),
+    ]
+}
+
+#[test]
+fn go22315() {
+    let Some(turn) = Turn::take_as_root() else {
+        return;
+    };
+    let length = length();
+    let arguments: Vec<&str> = ["go22315"]
+        .into_iter()
+        .chain(length.iter().map(String::as_str))
+        .collect();
+    let (race, trace) = turn.workload(&arguments);
+    assert_explained(&race, &trace);
+}
+
+#[test]
+fn rust114554() {
+    let Some(turn) = Turn::take_as_root() else {
+        return;
+    };
+    let length = length();
+    let arguments: Vec<&str> = ["rust114554"]
+        .into_iter()
+        .chain(length.iter().map(String::as_str))
+        .collect();
+    let (race, trace) = turn.workload(&arguments);
+    assert_explained(&race, &trace);
+}
+
+#[test]
+fn go22315_that_was_running_before_the_tracer() {
+    let Some(turn) = Turn::take_as_root() else {
+        return;
+    };
+    let mut workload = Process::start(
+        Command::new(BINARY)
+            .args(["workload", "go22315", "--wait-for-go"])
+            .args(length()),
+    );
+    assert_eq!(workload.line(), "ready");
+    let output = turn.output();
+    let pid = workload.pid().to_string();
+    let tracer = Process::start(
+        tracer()
+            .arg("-o")
+            .arg(&output)
+            .args(["--json", "--pid"])
+            .arg(pid),
+    );
+    let meta = tracer.line();
+    workload.say_go();
+    let race: Race = serde_json::from_str(&workload.line()).unwrap();
+    assert_eq!(workload.wait().code, Some(0));
+
+    // It ends because the tree has ended.
+    let ended = tracer.wait();
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    let shown = format!("{meta}\n{}", ended.stdout);
+    let trace = Trace::parse(&shown);
+    assert_eq!(trace.meta.filter.pids, [race.pid]);
+    assert_explained(&race, &trace);
+    assert_eq!(
+        std::fs::read_to_string(&output).unwrap(),
+        shown,
+        "-o and stdout are the same"
+    );
+}
+
+fn assert_explained(race: &Race, trace: &Trace) {
+    assert!(
+        race.failures > 0,
+        "nothing to see in {} attempts",
+        race.attempts
+    );
+    assert_eq!(trace.lost, []);
+    assert_eq!(trace.incidents.len() as u64, race.failures);
+    let complete = trace
+        .incidents
+        .iter()
+        .filter(|incident| is_explained(race, incident))
+        .count();
+    assert!(
+        complete * 1000 >= trace.incidents.len() * 999,
+        "{complete} of {} explained; the first that is not: {:#?}",
+        trace.incidents.len(),
+        trace.incidents.iter().find(|incident| !incident.complete)
+    );
+}
+
+/// Whether the incident is complete; if so, it must be right in all that the race knows.
+fn is_explained(race: &Race, incident: &Incident) -> bool {
+    let script = incident.file.path.as_deref().unwrap();
+    let index: usize = script
+        .strip_prefix(&format!("{}/fork-exec-", race.dir.display()))
+        .unwrap()
+        .parse()
+        .unwrap();
+    let writer = race.threads[index];
+    assert_eq!(incident.direction, Direction::Exec);
+    assert_eq!(incident.syscall, "execve");
+    assert_eq!(incident.path.as_deref(), Some(script));
+    assert_eq!(incident.file.role, Some(Role::Target));
+    assert_eq!(incident.victim.ppid, Some(race.pid));
+    let writers = incident.file.writers.unwrap();
+    assert!(incident.explained <= writers, "{incident:#?}");
+    assert_eq!(
+        incident.complete,
+        incident.explained == writers,
+        "{incident:#?}"
+    );
+    if !incident.complete {
+        return false;
+    }
+    assert_eq!(
+        incident.verdict.kind,
+        VerdictKind::ForkExecRace,
+        "{incident:#?}"
+    );
+    assert!(!incident.holders.is_empty());
+    for holder in &incident.holders {
+        assert_ne!(holder.pid, incident.victim.pid, "{incident:#?}");
+        assert_ne!(
+            holder.pid, race.pid,
+            "the writer had closed it: {incident:#?}"
+        );
+        assert!(!holder.fds.is_empty(), "{incident:#?}");
+        assert_eq!(holder.via, Via::Fork, "{incident:#?}");
+        let opened = holder
+            .opened
+            .as_ref()
+            .unwrap_or_else(|| panic!("{incident:#?}"));
+        assert_eq!(
+            (opened.pid, opened.tid),
+            (race.pid, writer),
+            "{incident:#?}"
+        );
+        let forked = holder
+            .forked
+            .as_ref()
+            .unwrap_or_else(|| panic!("{incident:#?}"));
+        assert_eq!(forked.pid, race.pid, "{incident:#?}");
+        assert!(race.threads.contains(&forked.tid), "{incident:#?}");
+        // The writer's own child is forked after its close.
+        assert_ne!(forked.tid, writer, "{incident:#?}");
+        assert!(holder.released.is_some(), "{incident:#?}");
+    }
+    true
+}

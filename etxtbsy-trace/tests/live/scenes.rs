@@ -1,0 +1,208 @@
+//! The scenes: one failure each, of which every pid, thread and fd is known.
+
+use crate::support::{BINARY, Process, Trace, Turn, tracer};
+use etxtbsy_trace::lines::{self, Direction, Fd, Incident, Via};
+use etxtbsy_trace::workload::{Holder, Scene, Task};
+use std::path::Path;
+use std::process::Command;
+
+macro_rules! scenes {
+    ($($test:ident: $name:literal,)*) => {$(
+        #[test]
+        fn $test() {
+            let Some(turn) = Turn::take_as_root() else { return };
+            let (scene, trace) = turn.workload(&[$name]);
+            assert_told(&scene, &trace);
+        }
+    )*};
+}
+
+scenes! {
+    still_open: "still-open",
+    between_fork_and_exec: "between-fork-and-exec",
+    fork_in_progress: "fork-in-progress",
+    leaked_daemon: "leaked-daemon",
+    several_holders: "several-holders",
+    passed_fd: "passed-fd",
+    shared_mapping: "shared-mapping",
+    busy_script_interpreter: "busy-script-interpreter",
+    busy_elf_interpreter: "busy-elf-interpreter",
+    by_symlink: "by-symlink",
+    by_relative_path: "by-relative-path",
+    execveat_empty_path: "execveat-empty-path",
+    proc_self_fd: "proc-self-fd",
+    open_running: "open-running",
+    truncate_running: "truncate-running",
+}
+
+/// The tracer was not there when the file was opened: the holder is found, its history is not
+/// made up.
+#[test]
+fn still_open_since_before_the_tracer() {
+    let Some(_turn) = Turn::take_as_root() else {
+        return;
+    };
+    let mut workload =
+        Process::start(Command::new(BINARY).args(["workload", "still-open", "--wait-for-go"]));
+    assert_eq!(workload.line(), "ready");
+    let tracer = Process::start(
+        tracer()
+            .args(["--json", "--pid"])
+            .arg(workload.pid().to_string()),
+    );
+    let meta = tracer.line();
+    workload.say_go();
+    let scene: Scene = serde_json::from_str(&workload.line()).unwrap();
+    assert_eq!(workload.wait().code, Some(0));
+    let ended = tracer.wait();
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    let trace = Trace::parse(&format!("{meta}\n{}", ended.stdout));
+
+    let incident = the_incident(&scene, &trace);
+    let [known] = &scene.holders[..] else {
+        panic!("{scene:?}")
+    };
+    let [holder] = &incident.holders[..] else {
+        panic!("{incident:#?}")
+    };
+    assert_eq!(
+        (holder.pid, numbers(&holder.fds)),
+        (known.pid, known.fds.clone())
+    );
+    assert_eq!(holder.via, Via::Unknown);
+    assert_eq!(holder.opened, None);
+    assert_eq!(holder.forked, None);
+    assert_eq!(
+        holder.released.as_ref().map(|released| released.how),
+        Some(known.released)
+    );
+}
+
+/// All that the scene knows, in the trace.
+fn assert_told(scene: &Scene, trace: &Trace) {
+    let incident = the_incident(scene, trace);
+    assert_eq!(incident.verdict.kind, scene.verdict, "{incident:#?}");
+    let mut pids: Vec<u32> = incident.holders.iter().map(|holder| holder.pid).collect();
+    let mut known: Vec<u32> = scene.holders.iter().map(|holder| holder.pid).collect();
+    pids.sort_unstable();
+    known.sort_unstable();
+    assert_eq!(pids, known, "{incident:#?}");
+    for known in &scene.holders {
+        let holder = incident
+            .holders
+            .iter()
+            .find(|holder| holder.pid == known.pid)
+            .unwrap();
+        assert_holder(scene, known, holder);
+    }
+}
+
+/// The one incident: which call of whose failed because of which file, and that it is complete.
+fn the_incident<'a>(scene: &Scene, trace: &'a Trace) -> &'a Incident {
+    assert_eq!(trace.lost, []);
+    let [incident] = &trace.incidents[..] else {
+        panic!("not one: {:#?}", trace.incidents)
+    };
+    assert_eq!(incident.syscall, scene.syscall);
+    assert_eq!(
+        incident.path.as_deref().map(Path::new),
+        Some(scene.path.as_path())
+    );
+    assert_eq!(
+        incident.file.path.as_deref().map(Path::new),
+        Some(scene.busy.as_path())
+    );
+    assert_eq!(incident.file.ino, Some(scene.ino));
+    assert_eq!(incident.file.role, scene.role);
+    assert_eq!(
+        (incident.victim.pid, incident.victim.tid),
+        (scene.victim.pid, scene.victim.tid)
+    );
+    assert_eq!(incident.victim.comm.as_deref(), Some("etxtbsy-trace"));
+    let binary = Path::new(BINARY).canonicalize().unwrap();
+    assert_eq!(
+        incident.victim.exe.as_deref().map(Path::new),
+        Some(binary.as_path())
+    );
+    if scene.role.is_some() {
+        assert_eq!(incident.direction, Direction::Exec);
+        assert_eq!(incident.file.writers, Some(scene.writers), "{incident:#?}");
+        assert_eq!(incident.explained, scene.writers, "{incident:#?}");
+    } else {
+        assert_eq!(incident.direction, Direction::Write);
+    }
+    assert!(incident.complete, "{incident:#?}");
+    incident
+}
+
+fn assert_holder(scene: &Scene, known: &Holder, holder: &lines::Holder) {
+    assert_eq!(numbers(&holder.fds), known.fds, "{holder:#?}");
+    for fd in &holder.fds {
+        assert!(
+            fd.flags
+                .iter()
+                .any(|flag| flag == "O_WRONLY" || flag == "O_RDWR"),
+            "{holder:#?}"
+        );
+        // `null` says that it was gone before anyone looked: no fd of a child being made is seen.
+        assert!(
+            fd.cloexec.is_none_or(|cloexec| cloexec == known.cloexec),
+            "{holder:#?}"
+        );
+    }
+    assert_eq!(holder.via, known.via, "{holder:#?}");
+    // One that opened the file itself may or may not count as being before its exec.
+    if known.via == Via::Fork {
+        assert_eq!(holder.state, known.state, "{holder:#?}");
+    }
+    let opened = holder.opened.as_ref().map(|by| Task {
+        pid: by.pid,
+        tid: by.tid,
+    });
+    assert_eq!(opened, known.opened, "{holder:#?}");
+    if let Some(opened) = &holder.opened {
+        assert_eq!(
+            opened.path.as_deref().map(Path::new),
+            Some(scene.busy.as_path())
+        );
+    }
+    let forked = holder.forked.as_ref().map(|by| Task {
+        pid: by.pid,
+        tid: by.tid,
+    });
+    assert_eq!(forked, known.forked, "{holder:#?}");
+    let ancestors: Vec<u32> = holder
+        .ancestors
+        .iter()
+        .map(|ancestor| ancestor.pid)
+        .collect();
+    assert!(
+        ancestors.starts_with(&known.ancestors),
+        "{:?}: {holder:#?}",
+        known.ancestors
+    );
+    let released = holder
+        .released
+        .as_ref()
+        .unwrap_or_else(|| panic!("{holder:#?}"));
+    assert_eq!(released.how, known.released, "{holder:#?}");
+    // Or the exec could not have failed.
+    assert!(released.after_ns > 0 || scene.role.is_none(), "{holder:#?}");
+    // By name: where /bin is a link to /usr/bin, either is right.
+    let exec = released
+        .exec
+        .as_deref()
+        .map(Path::new)
+        .and_then(Path::file_name);
+    assert_eq!(
+        exec,
+        known.exec.as_deref().and_then(Path::file_name),
+        "{holder:#?}"
+    );
+}
+
+fn numbers(fds: &[Fd]) -> Vec<u32> {
+    let mut numbers: Vec<u32> = fds.iter().map(|fd| fd.fd).collect();
+    numbers.sort_unstable();
+    numbers
+}

@@ -1,0 +1,365 @@
+//! Running the tracer, with a limit to it, and reading what it wrote.
+
+use etxtbsy_trace::lines::{Incident, Line, Lost, Meta, Summary};
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
+use nix::unistd::{Pid, geteuid};
+use serde::de::DeserializeOwned;
+use std::fs::File;
+use std::io::{BufRead, BufReader, PipeReader, Read, Write};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+use tempfile::TempDir;
+
+/// The binary under test.
+pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_etxtbsy-trace");
+
+/// How long the races are asked to go, in seconds, if not until some failures.
+pub(crate) fn race_seconds() -> Option<u64> {
+    let seconds = std::env::var("ETXTBSY_TRACE_RACE_SECONDS").ok()?;
+    Some(
+        seconds
+            .parse()
+            .expect("ETXTBSY_TRACE_RACE_SECONDS is a number of seconds"),
+    )
+}
+
+/// After which a process that has not ended is killed, and its test has failed.
+fn limit() -> Duration {
+    Duration::from_secs(120 + race_seconds().unwrap_or(0))
+}
+
+/// The right to run: one test at a time, so that none disturbs another's race, or sees its
+/// failures.
+pub(crate) struct Turn {
+    /// A directory of its own, removed in the end.
+    pub(crate) dir: TempDir,
+    _lock: File,
+}
+
+impl Turn {
+    pub(crate) fn take() -> Self {
+        let lock = File::create(Path::new(env!("CARGO_TARGET_TMPDIR")).join("live.lock")).unwrap();
+        lock.lock().unwrap();
+        let dir = tempfile::Builder::new()
+            .prefix("etxtbsy-trace-")
+            .tempdir_in("/var/tmp")
+            .unwrap();
+        Self { dir, _lock: lock }
+    }
+
+    /// The same for a test that traces; `None`, and a word about it, without root.
+    pub(crate) fn take_as_root() -> Option<Self> {
+        if geteuid().is_root() {
+            return Some(Self::take());
+        }
+        eprintln!("skipped: tracing needs root (run: cargo xtask test)");
+        None
+    }
+
+    /// `run -o FILE OPTIONS -- COMMAND`, to its end.
+    pub(crate) fn run(&self, options: &[&str], command: &[&str]) -> (Ended, Trace) {
+        let output = self.output();
+        let ended = Process::start(
+            tracer()
+                .arg("run")
+                .arg("-o")
+                .arg(&output)
+                .args(options)
+                .arg("--")
+                .args(command),
+        )
+        .wait();
+        let trace = Trace::read(&output, &ended);
+        (ended, trace)
+    }
+
+    /// A workload under `run`: its report and the trace.
+    pub(crate) fn workload<T: DeserializeOwned>(&self, arguments: &[&str]) -> (T, Trace) {
+        let (ended, trace) = self.run(&[], &[&[BINARY, "workload"], arguments].concat());
+        assert_eq!(ended.code, Some(0), "{arguments:?}: {}", ended.stderr);
+        (
+            serde_json::from_str(&ended.stdout).expect(&ended.stdout),
+            trace,
+        )
+    }
+
+    pub(crate) fn output(&self) -> PathBuf {
+        self.dir.path().join("trace.jsonl")
+    }
+}
+
+/// The tracer, with nothing of how the tests were started.
+pub(crate) fn tracer() -> Command {
+    let mut command = Command::new(BINARY);
+    for key in ["SUDO_UID", "SUDO_GID", "SUDO_USER", "SUDO_COMMAND"] {
+        command.env_remove(key);
+    }
+    // As on most build machines; an error is one line all the same.
+    command.env("RUST_BACKTRACE", "1");
+    command
+}
+
+/// A process in a group of its own, which is killed if it does not end.
+pub(crate) struct Process {
+    child: Child,
+    stdout: Option<Receiver<String>>,
+    stderr: Option<JoinHandle<String>>,
+    /// Tells the guard that it has ended; the guard says whether it killed it.
+    guard: Option<(Sender<()>, JoinHandle<bool>)>,
+}
+
+/// How a process ended, and what it wrote that no [`Process::line`] had taken.
+pub(crate) struct Ended {
+    /// The exit status; `None` if a signal ended it.
+    pub(crate) code: Option<i32>,
+    pub(crate) signal: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Process {
+    pub(crate) fn start(command: &mut Command) -> Self {
+        let mut process = Self::start_with_stdout(command, Stdio::piped());
+        let stdout = BufReader::new(process.child.stdout.take().unwrap());
+        let (sender, receiver) = channel();
+        // Ends with the pipe.
+        thread::spawn(move || {
+            for line in stdout.lines() {
+                if sender.send(line.unwrap()).is_err() {
+                    break;
+                }
+            }
+        });
+        process.stdout = Some(receiver);
+        process
+    }
+
+    /// With its stdout elsewhere.
+    pub(crate) fn start_with_stdout(command: &mut Command, stdout: impl Into<Stdio>) -> Self {
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(stdout)
+            .stderr(Stdio::piped())
+            .process_group(0)
+            .spawn()
+            .unwrap();
+        let mut stderr = child.stderr.take().unwrap();
+        let stderr = thread::spawn(move || {
+            let mut bytes = Vec::new();
+            stderr.read_to_end(&mut bytes).unwrap();
+            String::from_utf8(bytes).unwrap()
+        });
+        let group = Pid::from_raw(child.id().cast_signed());
+        let (ended, signal) = channel();
+        let guard = thread::spawn(move || {
+            let late = signal.recv_timeout(limit()) == Err(RecvTimeoutError::Timeout);
+            if late {
+                killpg(group, Signal::SIGKILL).unwrap();
+            }
+            late
+        });
+        Self {
+            child,
+            stdout: None,
+            stderr: Some(stderr),
+            guard: Some((ended, guard)),
+        }
+    }
+
+    pub(crate) fn pid(&self) -> Pid {
+        Pid::from_raw(self.child.id().cast_signed())
+    }
+
+    /// The next line of its stdout, waited for.
+    pub(crate) fn line(&self) -> String {
+        self.stdout
+            .as_ref()
+            .unwrap()
+            .recv()
+            .expect("it ended before the line")
+    }
+
+    /// Writes a line to its stdin.
+    pub(crate) fn say_go(&mut self) {
+        self.child
+            .stdin
+            .as_mut()
+            .unwrap()
+            .write_all(b"go\n")
+            .unwrap();
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill(self.pid(), signal).unwrap();
+    }
+
+    /// Stops it as Ctrl-Z does, and returns once it has stopped.
+    pub(crate) fn stop(&self) {
+        self.signal(Signal::SIGSTOP);
+        let status = waitpid(self.pid(), Some(WaitPidFlag::WUNTRACED)).unwrap();
+        assert_eq!(status, WaitStatus::Stopped(self.pid(), Signal::SIGSTOP));
+    }
+
+    /// Ends its stdin and waits for its end.
+    pub(crate) fn wait(mut self) -> Ended {
+        drop(self.child.stdin.take());
+        let killed = self.wait_guarded();
+        let status = self.child.wait().unwrap();
+        assert!(
+            !killed,
+            "it had not ended after {:?} and was killed",
+            limit()
+        );
+        let stdout = self
+            .stdout
+            .take()
+            .into_iter()
+            .flatten()
+            .map(|line| line + "\n")
+            .collect();
+        let stderr = self.stderr.take().unwrap().join().unwrap();
+        Ended {
+            code: status.code(),
+            signal: status.signal(),
+            stdout,
+            stderr,
+        }
+    }
+
+    /// Waits for its end without reaping it, so that its pid stays its own for the guard.
+    fn wait_guarded(&mut self) -> bool {
+        waitid(
+            Id::Pid(self.pid()),
+            WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT,
+        )
+        .unwrap();
+        let (ended, guard) = self.guard.take().unwrap();
+        // The guard is gone if it killed.
+        let _ = ended.send(());
+        guard.join().unwrap()
+    }
+}
+
+impl Drop for Process {
+    /// The test failed before it waited.
+    fn drop(&mut self) {
+        if self.guard.is_some() {
+            let _ = killpg(self.pid(), Signal::SIGKILL);
+            self.wait_guarded();
+            let _ = self.child.wait();
+        }
+    }
+}
+
+impl Ended {
+    /// That it failed as tools should: with that status, and one line that has these words.
+    pub(crate) fn assert_refused(&self, code: i32, words: &[&str]) {
+        assert_eq!(
+            self.code,
+            Some(code),
+            "signal {:?}: {}",
+            self.signal,
+            self.stderr
+        );
+        assert_eq!(self.stderr.lines().count(), 1, "{}", self.stderr);
+        for word in words {
+            assert!(
+                self.stderr.contains(word),
+                "no {word:?} in: {}",
+                self.stderr
+            );
+        }
+    }
+}
+
+/// The first line of a pipe.
+pub(crate) fn first_line(reader: PipeReader) -> String {
+    let mut line = String::new();
+    BufReader::new(reader).read_line(&mut line).unwrap();
+    line
+}
+
+/// What the tracer wrote: well-formed, in order, and consistent with itself.
+pub(crate) struct Trace {
+    pub(crate) meta: Meta,
+    pub(crate) incidents: Vec<Incident>,
+    pub(crate) lost: Vec<Lost>,
+    pub(crate) summary: Summary,
+}
+
+impl Trace {
+    pub(crate) fn read(output: &Path, ended: &Ended) -> Self {
+        let text = std::fs::read_to_string(output)
+            .unwrap_or_else(|error| panic!("{}: {error}: {}", output.display(), ended.stderr));
+        Self::parse(&text)
+    }
+
+    pub(crate) fn parse(text: &str) -> Self {
+        assert!(text.ends_with('\n'), "the last line is not whole: {text}");
+        let mut lines: Vec<Line> = text
+            .lines()
+            .map(|line| serde_json::from_str(line).expect(line))
+            .collect();
+        let Some(Line::Summary(summary)) = lines.pop() else {
+            panic!("the last line is no summary: {text}")
+        };
+        let mut lines = lines.into_iter();
+        let Some(Line::Meta(meta)) = lines.next() else {
+            panic!("the first line is no meta: {text}")
+        };
+        let (mut incidents, mut lost) = (Vec::new(), Vec::new());
+        for line in lines {
+            match line {
+                Line::Incident(incident) => incidents.push(*incident),
+                Line::Lost(one) => lost.push(one),
+                Line::Meta(_) | Line::Summary(_) => panic!("a second meta or summary: {text}"),
+            }
+        }
+        let trace = Self {
+            meta,
+            incidents,
+            lost,
+            summary,
+        };
+        trace.assert_consistent();
+        trace
+    }
+
+    fn assert_consistent(&self) {
+        let count = self.incidents.len() as u64;
+        let complete = self
+            .incidents
+            .iter()
+            .filter(|incident| incident.complete)
+            .count() as u64;
+        let mut ids: Vec<u64> = self.incidents.iter().map(|incident| incident.id).collect();
+        ids.sort_unstable();
+        assert_eq!(ids, (1..=count).collect::<Vec<_>>(), "ids count from 1");
+        assert_eq!(self.summary.incidents, count);
+        assert_eq!(self.summary.explained, complete);
+        assert_eq!(self.summary.unexplained, count - complete);
+        assert_eq!(self.summary.by_verdict.values().sum::<u64>(), count);
+        assert_eq!(
+            self.summary.lost,
+            self.lost.iter().map(|lost| lost.count).sum::<u64>()
+        );
+        for incident in &self.incidents {
+            assert_eq!(incident.errno, "ETXTBSY");
+            assert!(incident.time_ns > self.meta.time_ns, "{incident:#?}");
+            for holder in &incident.holders {
+                if let Some(opened) = &holder.opened {
+                    assert!(opened.time_ns < incident.time_ns, "{incident:#?}");
+                }
+                if let Some(released) = &holder.released {
+                    let after = released.time_ns.cast_signed() - incident.time_ns.cast_signed();
+                    assert_eq!(released.after_ns, after, "{incident:#?}");
+                }
+            }
+        }
+    }
+}

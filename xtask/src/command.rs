@@ -1,0 +1,95 @@
+//! Starting other programs: shown beforehand, as root where need be, checked afterwards.
+
+use std::{
+    env,
+    ffi::OsStr,
+    io,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::toolchain;
+
+/// Announces a step and why it is done.
+pub(crate) fn step(text: &str) {
+    eprintln!("==> {text}");
+}
+
+/// A command that finds what `cargo install` installed, and works in the workspace's root.
+pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new(program);
+    command
+        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+        .env("PATH", toolchain::path_with_cargo_bin());
+    command
+}
+
+/// The cargo that runs this, with arguments.
+pub(crate) fn cargo<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Command {
+    let mut cargo = command(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.args(args);
+    cargo
+}
+
+/// True if whoever runs this is root already.
+pub(crate) fn is_root() -> bool {
+    nix::unistd::geteuid().is_root()
+}
+
+/// A command that runs as root: by sudo, unless [`is_root`].
+pub(crate) fn root(program: impl AsRef<OsStr>) -> Command {
+    if is_root() {
+        return command(program);
+    }
+    let mut sudo = command("sudo");
+    sudo.arg(program);
+    sudo
+}
+
+/// Runs the command on this terminal; the error names it.
+pub(crate) fn run(command: &mut Command) -> Result<()> {
+    let line = shown(command);
+    eprintln!("    {line}");
+    match command.status() {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => bail!("`{line}` failed: {status}"),
+        Err(e) if e.kind() == io::ErrorKind::NotFound && command.get_program() == "sudo" => {
+            bail!("`{line}` failed: sudo is not installed: become root with `su`, then repeat this")
+        }
+        Err(e) => Err(e).with_context(|| format!("cannot start `{line}`")),
+    }
+}
+
+/// What the command writes to stdout; none if it is not installed or fails.
+pub(crate) fn output(command: &mut Command) -> Option<String> {
+    let Output { status, stdout, .. } = command.output().ok()?;
+    let stdout = String::from_utf8_lossy(&stdout).trim_end().to_owned();
+    status.success().then_some(stdout)
+}
+
+/// The directory cargo builds in, in which this program itself is `debug/xtask`.
+pub(crate) fn target_dir() -> Result<PathBuf> {
+    let own = env::current_exe().context("cannot tell where cargo builds")?;
+    let dir = own
+        .ancestors()
+        .nth(2)
+        .context("not started by `cargo xtask`")?;
+    Ok(dir.to_owned())
+}
+
+/// The program of that name as `cargo build --release` leaves it.
+pub(crate) fn built(name: &str) -> Result<PathBuf> {
+    Ok(target_dir()?.join("release").join(name))
+}
+
+/// The command as one would type it.
+fn shown(command: &Command) -> String {
+    let name = Path::new(command.get_program()).file_name();
+    let words = name.into_iter().chain(command.get_args());
+    words
+        .map(OsStr::to_string_lossy)
+        .collect::<Vec<_>>()
+        .join(" ")
+}

@@ -1,0 +1,117 @@
+//! Parts of Rust that may be missing: core's sources, clippy, rustfmt.
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::{
+    apt,
+    command::{command, output, run, step},
+    toolchain::is_recent_enough,
+};
+
+/// What rustup calls a component.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Component {
+    RustSrc,
+    Clippy,
+    Rustfmt,
+}
+
+impl Component {
+    fn name(self) -> &'static str {
+        match self {
+            Self::RustSrc => "rust-src",
+            Self::Clippy => "clippy",
+            Self::Rustfmt => "rustfmt",
+        }
+    }
+
+    /// Debian's and Ubuntu's package of it, for the Rust they package as `rustc<suffix>`.
+    fn package(self, suffix: &str) -> String {
+        match self {
+            Self::RustSrc => format!("rust{suffix}-src"),
+            Self::Clippy => format!("rust{suffix}-clippy"),
+            Self::Rustfmt => format!("rustfmt{suffix}"),
+        }
+    }
+
+    /// Adds it to the active toolchain. Core's sources may come with a toolchain of their own:
+    /// where rustup cannot fetch anything, the distribution's is linked beside rustup's as `bpf`.
+    pub(crate) fn install(self) -> Result<()> {
+        let name = self.name();
+        if output(command("rustup").arg("--version")).is_none() {
+            return self.install_packaged();
+        }
+        // A retry for luck; without a network the next best is to come soon.
+        let added = run(command("rustup")
+            .args(["component", "add", name])
+            .env("RUSTUP_MAX_RETRIES", "1")
+            .env("RUST_BACKTRACE", "0"));
+        match added {
+            Err(e) if self == Self::RustSrc && apt::exists() => {
+                step(&format!(
+                    "{e:#}; taking the Rust that the distribution packages"
+                ));
+                link_packaged()
+            }
+            added => added,
+        }
+    }
+
+    /// Adds it to the Rust in use, which is the distribution's.
+    fn install_packaged(self) -> Result<()> {
+        let name = self.name();
+        let sysroot = output(command("rustc").args(["--print", "sysroot"]))
+            .context("there is no rustc: install Rust from https://rustup.rs")?;
+        let rustc = format!("{sysroot}/bin/rustc");
+        // "rustc-web: /usr/bin/rustc"
+        let suffix = output(command("dpkg").args(["-S", &rustc]))
+            .and_then(|line| Some(line.strip_prefix("rustc")?.split_once(':')?.0.to_owned()));
+        let Some(suffix) = suffix else {
+            bail!(
+                "{rustc} lacks {name}: install your distribution's package of it \
+                 (Fedora: `sudo dnf install {name}`), or Rust from https://rustup.rs"
+            );
+        };
+        apt::install(&[self.package(&suffix)])
+    }
+}
+
+/// Installs the distribution's Rust with core's sources, and tells rustup of it.
+fn link_packaged() -> Result<()> {
+    let suffix = packaged().or_else(|| {
+        apt::update();
+        packaged()
+    });
+    let suffix = suffix.with_context(|| {
+        format!(
+            "no package has core's sources of Rust {} or later: \
+             give this machine a network and run `rustup component add rust-src`",
+            env!("CARGO_PKG_RUST_VERSION")
+        )
+    })?;
+    apt::install(&[
+        format!("rustc{suffix}"),
+        format!("cargo{suffix}"),
+        Component::RustSrc.package(&suffix),
+    ])?;
+    let versioned = suffix.strip_prefix("-1.").map_or("", |_| &suffix);
+    let rustc = format!("/usr/bin/rustc{versioned}");
+    let sysroot = output(command(&rustc).args(["--print", "sysroot"]))
+        .with_context(|| format!("{rustc} does not run: see `apt-cache policy rustc{suffix}`"))?;
+    run(command("rustup").args(["toolchain", "link", "bpf", &sysroot]))
+}
+
+/// The suffix of a packaged Rust that is recent enough: `-web` (Debian's for browsers, recent in
+/// its stable releases too), none, or Ubuntu's `-1.91`.
+fn packaged() -> Option<String> {
+    let names = output(command("apt-cache").args(["pkgnames", "rustc-1."])).unwrap_or_default();
+    let versioned = names.lines().filter_map(|name| name.strip_prefix("rustc"));
+    ["-web", ""]
+        .into_iter()
+        .chain(versioned)
+        .find(|suffix| {
+            apt::candidate(&Component::RustSrc.package(suffix))
+                .is_some_and(|version| is_recent_enough(&version))
+        })
+        .map(str::to_owned)
+}

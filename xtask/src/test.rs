@@ -1,0 +1,115 @@
+//! Everything that says whether the workspace is sound.
+
+use std::{env, ffi::OsString};
+
+use anyhow::{Context as _, Result};
+
+use crate::{
+    command::{self, cargo, command, output, step, target_dir},
+    component::Component,
+    toolchain::{Toolchain, path_with_cargo_bin},
+};
+
+/// Runs all checks; or, given arguments for `cargo test`, the tests they choose and nothing else.
+pub(crate) fn run(toolchain: &Toolchain, args: &[OsString]) -> Result<()> {
+    if !args.is_empty() {
+        return on_live_kernel(args);
+    }
+    style()?;
+    lints(toolchain)?;
+    if is_installed("typos") {
+        step("spelling");
+        command::run(&mut command("typos"))?;
+    }
+    if is_installed("cargo-deny") {
+        step("licences and known faults of the dependencies");
+        command::run(&mut cargo(["deny", "--locked", "check"]))?;
+    }
+    step("unit tests");
+    command::run(&mut cargo([
+        "test",
+        "--release",
+        "--locked",
+        "--lib",
+        "--bins",
+    ]))?;
+    on_live_kernel(&["--package=etxtbsy-trace", "--test=*"].map(Into::into))
+}
+
+fn style() -> Result<()> {
+    step("format");
+    ensure("fmt", Component::Rustfmt)?;
+    command::run(&mut cargo(["fmt", "--all", "--check"]))
+}
+
+fn lints(toolchain: &Toolchain) -> Result<()> {
+    step("lints");
+    ensure("clippy", Component::Clippy)?;
+    // In release, as the tests: the eBPF programs need building only once.
+    command::run(&mut cargo([
+        "clippy",
+        "--release",
+        "--locked",
+        "--all-targets",
+        "--",
+        "-Dwarnings",
+    ]))?;
+
+    step("lints of the eBPF programs, by the toolchain that builds them");
+    command::run(
+        command(toolchain.sysroot.join("bin/cargo"))
+            .args([
+                "check",
+                "--locked",
+                "--package=etxtbsy-trace-ebpf",
+                "--release",
+            ])
+            .args([
+                "-Zbuild-std=core",
+                "--target=bpfel-unknown-none",
+                "--target-dir",
+            ])
+            .arg(target_dir()?.join("ebpf"))
+            .env("RUSTC", toolchain.sysroot.join("bin/rustc"))
+            .env("RUSTC_BOOTSTRAP", "1")
+            .env(
+                "RUSTFLAGS",
+                format!("-Dwarnings --cfg=bpf_target_arch=\"{}\"", env::consts::ARCH),
+            ),
+    )
+}
+
+/// Runs `cargo test` such that cargo itself has no more rights than we, but the tests are root's:
+/// nothing in the target directory becomes root's.
+fn on_live_kernel(args: &[OsString]) -> Result<()> {
+    step("tests on the live kernel, as root: loading eBPF programs takes root");
+    let mut test = cargo(["test", "--release", "--locked"]);
+    if !command::is_root() {
+        // The tests are not told who called sudo, as the tool would act upon it; and they start
+        // programs from our PATH, which sudo hides.
+        let path = path_with_cargo_bin();
+        let path = path.to_str().context("PATH is not UTF-8")?;
+        test.arg("--config").arg(format!(
+            "target.'cfg(all())'.runner = ['sudo', '-E', 'env', '-uSUDO_USER', '-uSUDO_UID', \
+             '-uSUDO_GID', '-uSUDO_COMMAND', 'PATH={path}']"
+        ));
+    }
+    command::run(test.args(args))
+}
+
+/// Installs a cargo subcommand that is missing.
+fn ensure(subcommand: &str, component: Component) -> Result<()> {
+    if output(&mut cargo([subcommand, "--version"])).is_none() {
+        component.install()?;
+    }
+    Ok(())
+}
+
+/// True if the program is there; else says that what it checks is left out.
+fn is_installed(program: &str) -> bool {
+    let there = output(command(program).arg("--version")).is_some();
+    if !there {
+        step(&format!("{program} is not installed: skipped"));
+    }
+    there
+}
