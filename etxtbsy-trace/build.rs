@@ -21,10 +21,7 @@ fn build() -> anyhow::Result<()> {
         .context("no Rust toolchain here has core's sources, which the eBPF programs need")?;
     // <target>/<profile>/build/<package>/out
     let out_dir = PathBuf::from(env::var_os("OUT_DIR").context("OUT_DIR is not set")?);
-    let target_dir = out_dir
-        .ancestors()
-        .nth(4)
-        .context("OUT_DIR is no place of cargo's")?;
+    let target_dir = out_dir.ancestors().nth(4).context("OUT_DIR is no place of cargo's")?;
     // SAFETY: nothing has started a thread in this process yet.
     unsafe {
         // Lets a stable compiler build `core`.

@@ -130,8 +130,9 @@ pub struct Hold {
     pub last: u32,
     /// 1 if the holder has exec'd since it got the fd, and kept it.
     pub execed: u32,
-    /// Zero.
-    pub pad: u32,
+    /// 1 if the inode's `i_writecount` was 1 when the open returned: no other description had
+    /// write access then, so that none that was opened earlier can have it later.
+    pub alone: u32,
 }
 
 /// The holds of [`FDS_PER_WORD`] neighbouring fds of one table.
@@ -184,6 +185,19 @@ pub struct ExecCall {
     /// User pointer to the path.
     pub path: u64,
 }
+
+/// What a process that closed write fds in a successful exec was asked to execute.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct ExecName {
+    /// The process.
+    pub tgid: u32,
+    /// `bprm->filename`, ended by NUL, cut off if it is longer.
+    pub name: [u8; EXEC_NAME_LEN],
+}
+
+/// Bytes of [`ExecName::name`].
+pub const EXEC_NAME_LEN: usize = 252;
 
 /// A process whose last thread is ending, until its files are known to be gone.
 #[repr(C)]
@@ -275,10 +289,8 @@ pub enum TextOf {
     VictimArgv = 6,
     /// A candidate's executable at the failure; names as above.
     HolderExe = 7,
-    /// What a holder exec'd, as it was asked to.
-    ReleaseExec = 8,
     /// The path of the open file description a candidate refers to; names as above.
-    HolderFile = 9,
+    HolderFile = 8,
 }
 
 /// The head of a text; its bytes follow.
@@ -289,7 +301,7 @@ pub struct TextHeader {
     pub kind: u32,
     /// A [`TextOf`].
     pub of: u32,
-    /// The failure it belongs to; 0 for [`TextOf::ReleaseExec`].
+    /// The failure it belongs to.
     pub seq: u64,
     /// The holder it speaks of; 0 for texts of the victim.
     pub tgid: u32,
@@ -329,6 +341,8 @@ pub struct Candidate {
     pub cloexec: u32,
     /// The failure.
     pub seq: u64,
+    /// `struct inode *`.
+    pub inode: u64,
     /// The hold.
     pub hold: Hold,
     /// What was seen of the holder.
@@ -522,7 +536,8 @@ pub enum Config {
 #[cfg(feature = "user")]
 mod pod {
     use super::{
-        Candidate, Change, Failure, FailureEnd, Hold, Lineage, Offsets, TextHeader, TreeEnded,
+        Candidate, Change, ExecName, Failure, FailureEnd, Hold, Lineage, Offsets, TextHeader,
+        TreeEnded,
     };
     /// Says that a type is plain old data.
     macro_rules! pod {
@@ -532,5 +547,8 @@ mod pod {
             unsafe impl aya::Pod for $ty {}
         )*};
     }
-    pod!(Candidate, Change, Failure, FailureEnd, Hold, Lineage, Offsets, TextHeader, TreeEnded);
+    pod!(
+        Candidate, Change, ExecName, Failure, FailureEnd, Hold, Lineage, Offsets, TextHeader,
+        TreeEnded
+    );
 }

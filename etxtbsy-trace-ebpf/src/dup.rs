@@ -64,7 +64,7 @@ pub fn duplicated(ctx: TracePointContext) -> u32 {
             how: How::None as u32,
             last: 0,
             execed: 0,
-            pad: 0,
+            alone: 0,
         },
     };
     repeat(SLOTS, origin, &mut copy);

@@ -7,7 +7,7 @@ use aya_ebpf::{
     macros::{raw_tracepoint, tracepoint},
     programs::{RawTracePointContext, TracePointContext},
 };
-use etxtbsy_trace_common::{ExecCall, Lost};
+use etxtbsy_trace_common::{EXEC_NAME_LEN, ExecCall, ExecName, Lost};
 
 use crate::{
     hold::{self, Task},
@@ -50,16 +50,21 @@ fn begin(ctx: &TracePointContext, path: usize) -> u32 {
 pub fn execed(ctx: RawTracePointContext) -> i32 {
     let task: u64 = ctx.arg(0);
     let table = kernel::table_of(task);
-    if hold::walk(table, task, kernel::tgid_of(task), Task::Closing) == 0 {
+    let tgid = kernel::tgid_of(task);
+    if hold::walk(table, task, tgid, Task::Closing) == 0 {
         return 0;
     }
     let Some(zero) = ZERO.get_ptr(0) else { return 0 };
     // SAFETY: a map value of zeros, larger than a name.
-    let _ = EXEC_NAMES.insert(task, unsafe { &*zero.cast::<[u8; 256]>() }, ANY);
-    if let Some(name) = EXEC_NAMES.get_ptr_mut(task) {
+    let _ = EXEC_NAMES.insert(task, unsafe { &*zero.cast::<ExecName>() }, ANY);
+    if let Some(kept) = EXEC_NAMES.get_ptr_mut(task) {
         let from = kernel::word(ctx.arg(2), offset!(binprm_filename)) as *const c_void;
         // SAFETY: the helper checks `from`; the map value has as many bytes as it is told.
-        unsafe { bpf_probe_read_kernel_str(name.cast(), 256, from) };
+        unsafe {
+            (*kept).tgid = tgid;
+            let to = (&raw mut (*kept).name).cast();
+            bpf_probe_read_kernel_str(to, EXEC_NAME_LEN as u32, from);
+        }
     }
     0
 }

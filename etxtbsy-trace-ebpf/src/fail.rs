@@ -2,7 +2,11 @@
 
 use core::ffi::c_void;
 
-use aya_ebpf::{helpers::{bpf_get_smp_processor_id, bpf_ktime_get_ns}, macros::tracepoint, programs::TracePointContext};
+use aya_ebpf::{
+    helpers::{bpf_get_smp_processor_id, bpf_ktime_get_ns},
+    macros::tracepoint,
+    programs::TracePointContext,
+};
 use etxtbsy_trace_common::{
     Candidate, Config, Count, ExecCall, Failure, FailureEnd, HoldKey, Kind, Lost, SLOTS, Stage,
     TextOf,
@@ -36,13 +40,7 @@ pub fn exec_returns(ctx: TracePointContext) -> u32 {
     if ret == 0 {
         if EXEC_NAMES.get_ptr(task).is_some() {
             let tgid = kernel::tgid_of(task);
-            if hold::walk(kernel::table_of(task), task, tgid, Task::Closed) != 0
-                && let Some(name) = EXEC_NAMES.get_ptr(task)
-            {
-                let subject = Subject { seq: 0, tgid };
-                text::kernel_string(task, TextOf::ReleaseExec, subject, name as u64);
-            }
-            let _ = EXEC_NAMES.remove(task);
+            hold::walk(kernel::table_of(task), task, tgid, Task::Closed);
         }
     } else if ret == ETXTBSY {
         // SAFETY: the number of the system call, at this offset in every version.
@@ -225,14 +223,14 @@ extern "C" fn tell_candidate(inode: u64, slot: u32, ended: u32, seq: u64) -> i32
         let same = kernel::inode_of(hold.file) == inode && kernel::is_writer(hold.file);
         // A table that is being torn down belongs to nobody; while it is held, an fd is in it,
         // even if the thread that made the fd has ended.
-        let owned =
-            hold.stage == Stage::Held as u32 || kernel::table_of(hold.task) == hold.table;
+        let owned = hold.stage == Stage::Held as u32 || kernel::table_of(hold.task) == hold.table;
         let in_table = same & owned & (kernel::file_at(hold.table, hold.fd) == hold.file);
         (*told).kind = Kind::Candidate as u32;
         (*told).in_table = in_table as u32;
         (*told).in_works = (same & kernel::in_works(hold.task, hold.file)) as u32;
         (*told).cloexec = kernel::cloexec_at(hold.table, hold.fd);
         (*told).seq = seq;
+        (*told).inode = inode;
         (*told).hold = *hold;
         (tell::look(kept, &raw mut (*told).holder), in_table)
     };

@@ -125,7 +125,7 @@ fn inherit(copying: &mut Copying, fd: u32, file: u64) {
         how: How::None as u32,
         last: 0,
         execed: 0,
-        pad: 0,
+        alone: 0,
     };
     hold::find_opener(&mut hold.opened, copying.parent_table, fd, file, inode);
     hold::acquire(inode, &hold);

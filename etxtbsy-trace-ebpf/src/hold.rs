@@ -10,12 +10,13 @@ use core::ffi::c_void;
 
 use aya_ebpf::helpers::{bpf_ktime_get_ns, generated::bpf_loop};
 use etxtbsy_trace_common::{
-    Actor, FDS_PER_WORD, FdWord, FdWordKey, Hold, HoldKey, How, Kind, Lost, PROBES, SLOTS, Stage, Table,
+    Actor, FDS_PER_WORD, FdWord, FdWordKey, Hold, HoldKey, How, Kind, Lost, PROBES, SLOTS, Stage,
+    Table,
 };
 
 use crate::{
     kernel,
-    maps::{ANY, EEXIST, ENDED, FD_WORDS, HOLDS, NOEXIST, TABLES, WATCHED, ZERO, lost},
+    maps::{ANY, EEXIST, ENDED, FD_WORDS, HOLDS, NOEXIST, TABLES, ZERO, lost},
     tell,
 };
 
@@ -32,14 +33,7 @@ pub(crate) fn repeat<C>(
     context: &mut C,
 ) -> i64 {
     // SAFETY: `step` gets the context it is written for, which outlives the call.
-    unsafe {
-        bpf_loop(
-            steps,
-            step as *mut c_void,
-            core::ptr::from_mut(context).cast(),
-            0,
-        )
-    }
+    unsafe { bpf_loop(steps, step as *mut c_void, core::ptr::from_mut(context).cast(), 0) }
 }
 
 /// Where the search for a place begins: holders of one inode spread over its places.
@@ -257,8 +251,7 @@ struct Walk {
 }
 
 /// Does `what` with every hold of a table that belongs to process `tgid`, on behalf of `task`;
-/// returns 1 if any were marked, or, at the
-/// end of an exec, told. (Not their number: the
+/// returns 1 if any were gone or marked. (Not their number: the
 /// verifier would follow its every value.)
 #[inline(always)]
 pub(crate) fn walk(table: u64, task: u64, tgid: u32, what: Task) -> u32 {
@@ -305,9 +298,9 @@ unsafe extern "C" fn walk_step(_index: u64, context: *mut c_void) -> i64 {
             } else if walk.what == Task::Closing as u32 {
                 if gone {
                     kept.task = walk.task;
+                    walk.marked = 1;
                     if kernel::in_works(walk.task, kept.file) {
                         kept.stage = Stage::ExecClosing as u32;
-                        walk.marked = 1;
                     } else {
                         release(walk.table, fd, How::CloseOnExec, 0);
                     }
@@ -316,9 +309,6 @@ unsafe extern "C" fn walk_step(_index: u64, context: *mut c_void) -> i64 {
                 }
             } else if walk.what == Task::Closed as u32 {
                 if kept.stage == Stage::ExecClosing as u32 {
-                    if WATCHED.get_ptr(key.inode).is_some() {
-                        walk.marked = 1;
-                    }
                     release(walk.table, fd, How::CloseOnExec, 1);
                 }
             } else if walk.what == Task::Range as u32 {

@@ -19,6 +19,7 @@ mod hold;
 mod kernel;
 mod maps;
 mod open;
+mod probe;
 mod seed;
 mod tell;
 mod text;

@@ -7,7 +7,8 @@ use aya_ebpf::{
     maps::{Array, HashMap, LruHashMap, RingBuf},
 };
 use etxtbsy_trace_common::{
-    Count, ExecCall, Exiting, FdWord, FdWordKey, Hold, HoldKey, Lineage, Lost, TEXT_MAX, Table,
+    Count, ExecCall, ExecName, Exiting, FdWord, FdWordKey, Hold, HoldKey, Lineage, Lost, TEXT_MAX,
+    Table,
 };
 
 /// Update flags of `bpf_map_update_elem`, include/uapi/linux/bpf.h.
@@ -46,9 +47,10 @@ pub(crate) static LINEAGE: LruHashMap<u32, Lineage> = LruHashMap::with_max_entri
 #[map]
 pub(crate) static EXECS: LruHashMap<u64, ExecCall> = LruHashMap::with_max_entries(4_096, 0);
 
-/// What tasks that are closing write fds in a successful exec were asked to execute.
+/// What tasks that closed write fds in a successful exec were asked to execute, by
+/// `struct task_struct *`.
 #[map]
-pub(crate) static EXEC_NAMES: LruHashMap<u64, [u8; 256]> = LruHashMap::with_max_entries(1_024, 0);
+pub(crate) static EXEC_NAMES: LruHashMap<u64, ExecName> = LruHashMap::with_max_entries(1_024, 0);
 
 /// Processes in `do_exit` that had holds.
 #[map]

@@ -30,6 +30,7 @@ pub fn opened(ctx: TracePointContext) -> u32 {
     // SAFETY: no arguments.
     let now = unsafe { bpf_ktime_get_ns() };
     let opener = kernel::actor(task, now);
+    let inode = kernel::inode_of(file);
     let hold = Hold {
         file,
         table,
@@ -48,8 +49,8 @@ pub fn opened(ctx: TracePointContext) -> u32 {
         how: How::None as u32,
         last: 0,
         execed: 0,
-        pad: 0,
+        alone: (kernel::int(inode, offset!(inode_i_writecount)) == 1) as u32,
     };
-    hold::acquire(kernel::inode_of(file), &hold);
+    hold::acquire(inode, &hold);
     0
 }

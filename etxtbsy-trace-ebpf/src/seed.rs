@@ -54,7 +54,7 @@ pub fn seed(ctx: *mut c_void) -> i32 {
         how: How::None as u32,
         last: 0,
         execed: 0,
-        pad: 0,
+        alone: 0,
     };
     hold::acquire(kernel::inode_of(file), &hold);
     if kernel::file_at(table, fd) != file {

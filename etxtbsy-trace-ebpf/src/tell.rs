@@ -26,7 +26,12 @@ pub(crate) fn record<T>(record: &T, flags: u64) -> bool {
 pub(crate) fn bytes(start: *const u8, len: u64, flags: u64) -> bool {
     // SAFETY: the verifier has checked that `len` bytes at `start` can be read.
     let told = unsafe {
-        bpf_ringbuf_output((&raw const EVENTS).cast_mut().cast(), start.cast_mut().cast(), len, flags)
+        bpf_ringbuf_output(
+            (&raw const EVENTS).cast_mut().cast(),
+            start.cast_mut().cast(),
+            len,
+            flags,
+        )
     } == 0;
     if !told {
         lost(Lost::RingFull);

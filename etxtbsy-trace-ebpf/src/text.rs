@@ -92,20 +92,6 @@ pub(crate) fn user_bytes(task: u64, of: TextOf, subject: Subject, start: u64, en
     give_back(task);
 }
 
-/// A string of at most 255 bytes in map or stack memory.
-#[inline(always)]
-pub(crate) fn kernel_string(task: u64, of: TextOf, subject: Subject, address: u64) {
-    let Some(scratch) = take(task) else { return };
-    // SAFETY: as above.
-    let len = unsafe {
-        bpf_probe_read_kernel_str(text(scratch, 0), NAME, address as *const c_void)
-    };
-    if len > 0 {
-        tell(scratch, of as u32, subject, len as u32 - 1, len as u32 == NAME);
-    }
-    give_back(task);
-}
-
 /// A walk up a path.
 #[repr(C)]
 struct Climb {
@@ -168,7 +154,8 @@ unsafe extern "C" fn climb_step(_index: u64, context: *mut c_void) -> i64 {
     }
     let name = word(dentry, offset!(dentry_d_name_name));
     // SAFETY: `len` + NAME stays within the scratch.
-    let read = unsafe { bpf_probe_read_kernel_str(text(scratch, len), NAME, name as *const c_void) };
+    let read =
+        unsafe { bpf_probe_read_kernel_str(text(scratch, len), NAME, name as *const c_void) };
     if read <= 0 {
         return 1;
     }

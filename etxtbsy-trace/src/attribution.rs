@@ -12,10 +12,10 @@ use etxtbsy_trace_common::{Actor, Candidate, Change, Hold, Holder, How, Stage, V
 
 use crate::ledger::Case;
 
-/// How long before the call a description may have lost its last fd and still have been open: the
-/// last reference is dropped when the task returns to user mode, which takes microseconds unless
-/// it is preempted just then.
-const DRAIN_NS: u64 = 2_000_000;
+/// Where several descriptions could be the one that the kernel counts, those that lost their last
+/// fd longer ago than this are left out: the last reference is dropped when the task returns to
+/// user mode, which takes microseconds, and tens of milliseconds if it is preempted just then.
+const DRAIN_NS: u64 = 1_000_000;
 
 /// What came of one failure.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -159,7 +159,8 @@ impl Fact {
         let gone = !self.in_table;
         if self.late && self.hold.acquired_ns > exit_ns {
             State::InFork
-        } else if self.hold.stage == Stage::Exiting as u32 || self.how() == Some(How::Exit) && gone {
+        } else if self.hold.stage == Stage::Exiting as u32 || self.how() == Some(How::Exit) && gone
+        {
             State::Exiting
         } else if self.hold.stage == Stage::ExecClosing as u32
             || self.how() == Some(How::CloseOnExec) && gone
@@ -185,12 +186,16 @@ pub fn attribute(case: &Case) -> Attribution {
     judge_late(&mut facts, enter, exit);
 
     let mut descriptions = group(facts);
+    bury(&mut descriptions, enter);
     // The kernel's count at the exit of the call; below zero is a count of those who run it.
     let count = u32::try_from(case.failure.writers).unwrap_or(0);
-    let certain = descriptions.iter().filter(|facts| sure(facts) == Sure::Certain).count() as u32;
-    let possible = descriptions.iter().filter(|facts| sure(facts) == Sure::Possible).count() as u32;
+    let certain = number(&descriptions, Sure::Certain);
     // Where the count has gone to zero since the exec was refused, there was one at least.
     let open = if count == 0 { u32::from(certain == 0) } else { count.saturating_sub(certain) };
+    if number(&descriptions, Sure::Possible) > open {
+        forget_old(&mut descriptions, enter);
+    }
+    let possible = number(&descriptions, Sure::Possible);
     let believe_possible = possible > 0 && possible <= open;
     let writers = if case.failure.inode == 0 {
         None
@@ -210,7 +215,7 @@ pub fn attribute(case: &Case) -> Attribution {
         Sure::No => false,
     });
     let explained = descriptions.len() as u32;
-    let holders = descriptions.into_iter().flat_map(|facts| holders(facts, exit)).collect();
+    let holders = descriptions.into_iter().flat_map(|facts| holders(facts, case)).collect();
     Attribution { writers, explained, holders }
 }
 
@@ -290,8 +295,40 @@ fn judge(fact: &Fact, enter: u64, exit: u64) -> Sure {
     }
     // Only the last reference is dropped later than its fd goes, and an exit is noted when it is
     // over.
-    let drains = hold.last != 0 && hold.how != How::Exit as u32;
-    if drains && hold.released_ns + DRAIN_NS >= enter { Sure::Possible } else { Sure::No }
+    if hold.last != 0 && hold.how != How::Exit as u32 { Sure::Possible } else { Sure::No }
+}
+
+/// A description that was alone when it was opened proves that all opened before it are closed.
+fn bury(descriptions: &mut [Vec<Fact>], enter: u64) {
+    let opened = |facts: &[Fact]| facts[0].hold.opened.time_ns;
+    let alone = descriptions
+        .iter()
+        .filter(|facts| facts.iter().any(|fact| fact.hold.alone != 0))
+        .map(|facts| opened(facts))
+        .filter(|opened_ns| *opened_ns <= enter)
+        .max()
+        .unwrap_or(0);
+    for facts in descriptions.iter_mut().filter(|facts| opened(facts) < alone) {
+        facts
+            .iter_mut()
+            .filter(|fact| fact.sure == Sure::Possible)
+            .for_each(|fact| fact.sure = Sure::No);
+    }
+}
+
+/// Leaves out descriptions that were let go of long before the call.
+fn forget_old(descriptions: &mut [Vec<Fact>], enter: u64) {
+    for fact in descriptions.iter_mut().flatten() {
+        let released_ns = fact.hold.released_ns;
+        if fact.sure == Sure::Possible && released_ns != 0 && released_ns + DRAIN_NS < enter {
+            fact.sure = Sure::No;
+        }
+    }
+}
+
+/// How many descriptions are as sure as that.
+fn number(descriptions: &[Vec<Fact>], how: Sure) -> u32 {
+    descriptions.iter().filter(|facts| sure(facts) == how).count() as u32
 }
 
 /// A child that appears after the failure with the very same description was being made when the
@@ -339,21 +376,22 @@ fn sure(facts: &[Fact]) -> Sure {
 }
 
 /// The holders of one description, as sure as it gets.
-fn holders(facts: Vec<Fact>, exit: u64) -> Vec<Held> {
+fn holders(facts: Vec<Fact>, case: &Case) -> Vec<Held> {
     let sure = sure(&facts);
     let mut believed: Vec<Fact> = facts.into_iter().filter(|fact| fact.sure == sure).collect();
     if sure == Sure::Possible {
         // The description was open and none of these was seen to refer to it: the last to let go
         // did, for it is the last reference that keeps it open.
         let in_fork = believed.iter().any(|fact| fact.late);
-        let end = |fact: &Fact| if fact.hold.released_ns == 0 { u64::MAX } else { fact.hold.released_ns };
+        let end =
+            |fact: &Fact| if fact.hold.released_ns == 0 { u64::MAX } else { fact.hold.released_ns };
         let last = believed.iter().map(end).max();
         believed.retain(|fact| if in_fork { fact.late } else { Some(end(fact)) == last });
     }
     let mut holders: Vec<Held> = Vec::new();
     for fact in believed {
         let fd = HeldFd { fd: fact.hold.fd, flags: fact.hold.flags, cloexec: fact.cloexec };
-        let released = fact.how().map(|how| (how, fact.hold.released_ns));
+        let released = released(&fact, case);
         if let Some(held) = holders.iter_mut().find(|held| held.tgid == fact.hold.tgid) {
             held.fds.push(fd);
             held.fds.sort_by_key(|fd| fd.fd);
@@ -373,7 +411,7 @@ fn holders(facts: Vec<Fact>, exit: u64) -> Vec<Held> {
             start_ns: fact.hold.start_ns,
             fds: vec![fd],
             via: via(&fact.hold),
-            state: fact.state(exit),
+            state: fact.state(case.failure.exit_ns),
             execed: fact.hold.execed != 0,
             opened: known(fact.hold.opened),
             forked: known(fact.hold.forked),
@@ -382,6 +420,23 @@ fn holders(facts: Vec<Fact>, exit: u64) -> Vec<Held> {
         });
     }
     holders
+}
+
+/// How and when a hold ended. Where the fd had gone before the failure, that is when the kernel
+/// was found to have dropped the file, or the failure itself if it did so about then.
+fn released(fact: &Fact, case: &Case) -> Option<(How, u64)> {
+    let how = fact.how()?;
+    let gone_ns = fact.hold.released_ns;
+    if gone_ns > case.failure.exit_ns {
+        return Some((how, gone_ns));
+    }
+    if fact.in_works {
+        return case
+            .drained
+            .get(&(fact.hold.task, fact.hold.file))
+            .map(|dropped_ns| (how, *dropped_ns));
+    }
+    Some((how, case.failure.exit_ns))
 }
 
 fn via(hold: &Hold) -> Via {

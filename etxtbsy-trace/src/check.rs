@@ -5,7 +5,10 @@ use anyhow::{Context as _, bail};
 use caps_of::Capability;
 
 use crate::{
-    kernel::{offsets, tracer::{Options, Tracer}},
+    kernel::{
+        offsets,
+        tracer::{Options, Tracer},
+    },
     teach,
 };
 
@@ -47,7 +50,11 @@ pub fn report(out: &mut dyn std::io::Write) -> std::io::Result<bool> {
     Ok(works)
 }
 
-fn tell(out: &mut dyn std::io::Write, name: &str, found: anyhow::Result<String>) -> std::io::Result<bool> {
+fn tell(
+    out: &mut dyn std::io::Write,
+    name: &str,
+    found: anyhow::Result<String>,
+) -> std::io::Result<bool> {
     match &found {
         Ok(found) => writeln!(out, "ok       {name:<14} {found}")?,
         Err(error) => writeln!(out, "missing  {name:<14} {error:#}")?,

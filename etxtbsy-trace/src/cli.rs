@@ -8,7 +8,7 @@ use clap::{
 use std::{
     ffi::{OsStr, OsString},
     num::{NonZeroU8, NonZeroU64},
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -28,8 +28,8 @@ Exit status:
 const RUN_EXAMPLES: &str = "\
 Examples:
   sudo etxtbsy-trace run make -j8 test
-  sudo etxtbsy-trace run --json -- sh -c './build && ./app' | jq .verdict.kind
-  sudo etxtbsy-trace run --user ci -o trace.jsonl --error-exitcode 9 -- ./ci.sh
+  sudo etxtbsy-trace run -o trace.jsonl -- sh -c './build && ./app'
+  sudo etxtbsy-trace run --user ci --error-exitcode 9 -- ./ci.sh
 
 Options for etxtbsy-trace come before CMD; all that follows CMD belongs to it.";
 
@@ -88,7 +88,7 @@ pub struct Run {
     #[arg(long, value_name = "USER")]
     pub user: Option<String>,
 
-    /// The command and its arguments, found in PATH; it is never empty
+    /// The command, found in PATH unless it has a slash, and its arguments
     #[arg(value_name = "CMD", required = true, trailing_var_arg = true)]
     pub argv: Vec<OsString>,
 }
@@ -127,11 +127,11 @@ pub struct Options {
     #[arg(long, global = true, value_name = "N")]
     pub stop_after: Option<NonZeroU64>,
 
-    /// Exit with N, 1 to 255, if CMD succeeded but at least one incident was seen
+    /// Exit with N (1 to 255) if CMD succeeded but at least one incident was seen
     #[arg(long, global = true, value_name = "N")]
     pub error_exitcode: Option<NonZeroU8>,
 
-    /// When to colour; auto: on a terminal, unless `NO_COLOR` is set, or if `CLICOLOR_FORCE` is
+    /// When to colour; auto heeds the terminal, `NO_COLOR` and `CLICOLOR_FORCE`
     #[arg(long, global = true, value_name = "WHEN", value_enum, default_value_t = Color::Auto)]
     pub color: Color,
 
@@ -182,7 +182,9 @@ impl Cli {
         } else if *json && format.is_some() {
             Some("the argument '--json' cannot be used with '--format <FORMAT>'")
         } else if self.format() == Format::Json && output.as_deref().is_some_and(is_stdout) {
-            Some("'--output -' would write the JSON lines to stdout a second time; leave it out")
+            Some(
+                "'--output' to stdout would write the JSON lines there a second time; leave it out",
+            )
         } else {
             None
         }
@@ -193,9 +195,10 @@ impl Cli {
     }
 }
 
-/// Whether an output file stands for stdout: `-`.
-pub(crate) fn is_stdout(path: &std::path::Path) -> bool {
-    path == "-"
+/// Whether an output file stands for stdout. By either name it is the fd that we have: to open it
+/// anew could be refused, and would truncate what stdout is redirected to.
+pub(crate) fn is_stdout(path: &Path) -> bool {
+    path == "-" || path == "/dev/stdout"
 }
 
 /// Tells those who leave out `run` about it.
@@ -404,6 +407,7 @@ mod tests {
         refused(&["--pid", "1", "run", "ls"]);
         refused(&["--pid", "1", "check"]);
         refused(&["--json", "-o", "-"]);
+        refused(&["--json", "-o", "/dev/stdout"]);
         refused(&["demo", "race", "--list"]);
     }
 
@@ -436,6 +440,7 @@ mod tests {
             (&["-p", "1"], Text, Stdout),
             (&["-o", "x"], Text, Stdout),
             (&["-o", "-"], Text, Stderr),
+            (&["-o", "/dev/stdout"], Text, Stderr),
             (&["--json"], Json, Stdout),
             (&["--format", "json"], Json, Stdout),
             (&["run", "ls"], Text, Stderr),

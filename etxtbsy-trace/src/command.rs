@@ -178,12 +178,24 @@ impl Prepared {
             return Ok(Started { child, signals, code: Cell::new(None) });
         };
         child.get_ref().reap(0).map_err(ExecError::Tracer)?;
-        let errno = Errno::from_raw(failure.errno);
+        let errno = match Errno::from_raw(failure.errno) {
+            // So says execvp(3) of a directory in PATH that the user may not search, too.
+            Errno::EACCES if !is_anywhere(&program) => Errno::ENOENT,
+            errno => errno,
+        };
         Err(match failure.step.call() {
             None => ExecError::Exec { program, errno },
             Some(call) => ExecError::Identity { call, errno },
         })
     }
+}
+
+/// Whether there is such a file: in PATH, unless the name has a slash.
+fn is_anywhere(program: &OsStr) -> bool {
+    program.as_bytes().contains(&b'/')
+        || env::var_os("PATH").is_none_or(|path| {
+            env::split_paths(&path).any(|directory| directory.join(program).exists())
+        })
 }
 
 impl Started {
@@ -786,18 +798,17 @@ mod tests {
 
         let fifo = directory.path().join("fifo");
         nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
-        let argv = ["sh", "-c", "exec 9<\"$1\"; read -r _ <&9", "sh"];
-        let argv: Vec<_> = argv.iter().map(OsString::from).chain([fifo.clone().into()]).collect();
+        let argv = ["cat".into(), fifo.clone().into()];
         let started = Prepared::new(&argv, None).unwrap().start().unwrap();
-        // Opens once the shell has opened it too, and holds the shell there.
-        let mut hold = OpenOptions::new().write(true).open(&fifo).unwrap();
+        // Opens once cat has opened it too, and holds cat there.
+        let hold = OpenOptions::new().write(true).open(&fifo).unwrap();
         let found: BTreeSet<_> = fs::read_dir(format!("/proc/{}/fd", started.pid()))
             .unwrap()
             .filter_map(|entry| fs::read_link(entry.unwrap().path()).ok())
             .filter(|link| *link != fifo)
             .collect();
         assert_eq!(found, expected);
-        hold.write_all(b"\n").unwrap();
+        drop(hold);
         assert_eq!(started.wait().await.unwrap(), 0);
         drop(ours);
     }

@@ -111,7 +111,8 @@ fn victim(case: &Case, world: &World<'_>) -> Victim {
     let (argv, argv_b64) = arguments(case.text(TextOf::VictimArgv).map(split_argv).as_deref());
     // A child that fails to exec is gone before anyone looks; it is where its parent is, as a rule
     // that the cgroup's number confirms.
-    let cgroup = seen.or_else(|| world.seen.get(&failure.ppid)).and_then(|facts| facts.cgroup.clone());
+    let cgroup =
+        seen.or_else(|| world.seen.get(&failure.ppid)).and_then(|facts| facts.cgroup.clone());
     Victim {
         pid: failure.tgid,
         tid: failure.tid,
@@ -146,7 +147,9 @@ fn holder(held: &Held, case: &Case, world: &World<'_>) -> Holder {
         .and_then(|forked| world.seen.get(&forked.tgid));
     let kernel_comm = held.seen.as_ref().and_then(|seen| comm(&seen.comm));
     let (name, comm_b64) = maybe_text(
-        kernel_comm.or_else(|| seen.map(|facts| facts.comm.as_slice())).or_else(|| held.forked.as_ref().and_then(|forked| comm(&forked.comm))),
+        kernel_comm
+            .or_else(|| seen.map(|facts| facts.comm.as_slice()))
+            .or_else(|| held.forked.as_ref().and_then(|forked| comm(&forked.comm))),
     );
     let exe = case
         .exes
@@ -156,7 +159,11 @@ fn holder(held: &Held, case: &Case, world: &World<'_>) -> Holder {
     let (exe, exe_b64) = maybe_text(exe.as_deref());
     let (argv, argv_b64) = arguments(origin.or(seen).and_then(|facts| facts.argv.as_deref()));
     let (path, path_b64) = maybe_text(
-        case.files.get(&held.tgid).map(|names| path_of(names)).as_deref().or(case.text(TextOf::BusyFile).map(path_of).as_deref()),
+        case.files
+            .get(&held.tgid)
+            .map(|names| path_of(names))
+            .as_deref()
+            .or(case.text(TextOf::BusyFile).map(path_of).as_deref()),
     );
     Holder {
         pid: held.tgid,
@@ -176,8 +183,11 @@ fn holder(held: &Held, case: &Case, world: &World<'_>) -> Holder {
             .iter()
             .map(|fd| Fd {
                 fd: fd.fd,
-                flags: flags(fd.flags, fd.cloexec.unwrap_or(false)),
-                cloexec: fd.cloexec,
+                flags: flags(fd.flags, fd.cloexec),
+                // An exec takes no other fds away.
+                cloexec: fd
+                    .cloexec
+                    .or(held.released.filter(|(how, _)| *how == How::CloseOnExec).map(|_| true)),
             })
             .collect(),
         via: match held.via {
@@ -195,7 +205,15 @@ fn holder(held: &Held, case: &Case, world: &World<'_>) -> Holder {
         },
         opened: held.opened.map(|actor| {
             let (comm, comm_b64) = maybe_text(comm(&actor.comm));
-            Opened { pid: actor.tgid, tid: actor.tid, comm, comm_b64, time_ns: actor.time_ns, path, path_b64 }
+            Opened {
+                pid: actor.tgid,
+                tid: actor.tid,
+                comm,
+                comm_b64,
+                time_ns: actor.time_ns,
+                path,
+                path_b64,
+            }
         }),
         forked: held.forked.filter(|_| held.via == Via::Fork).map(|actor| {
             let (comm, comm_b64) = maybe_text(comm(&actor.comm));
@@ -249,8 +267,10 @@ fn ancestors(held: &Held, world: &World<'_>) -> Vec<Ancestor> {
 }
 
 /// The names of open flags, access mode first.
-fn flags(flags: u32, cloexec: bool) -> Vec<String> {
+fn flags(flags: u32, cloexec: Option<bool>) -> Vec<String> {
     let flags = flags.cast_signed();
+    // f_flags keeps the O_CLOEXEC of the open, which F_SETFD may have changed since.
+    let cloexec = cloexec.unwrap_or(flags & libc::O_CLOEXEC != 0);
     let access = match flags & libc::O_ACCMODE {
         libc::O_WRONLY => "O_WRONLY",
         libc::O_RDWR => "O_RDWR",
@@ -267,7 +287,9 @@ fn flags(flags: u32, cloexec: bool) -> Vec<String> {
         (libc::O_TMPFILE, "O_TMPFILE"),
     ];
     let mut names = vec![access.to_owned()];
-    names.extend(rest.iter().filter(|(bits, _)| flags & bits == *bits).map(|(_, name)| (*name).to_owned()));
+    names.extend(
+        rest.iter().filter(|(bits, _)| flags & bits == *bits).map(|(_, name)| (*name).to_owned()),
+    );
     if cloexec {
         names.push("O_CLOEXEC".to_owned());
     }

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use etxtbsy_trace_common::{Candidate, Change, Failure, TextOf};
+use etxtbsy_trace_common::{Candidate, Change, Failure, Stage, TextOf};
 
 use crate::{
     attribution::{self, Attribution},
@@ -34,6 +34,9 @@ pub struct Case {
     pub exes: HashMap<u32, Vec<u8>>,
     /// Paths of the descriptions that holders refer to, by process; component names.
     pub files: HashMap<u32, Vec<u8>>,
+    /// When descriptions that waited in a task's work at the failure were found to wait no more,
+    /// by task and `struct file`.
+    pub drained: HashMap<(u64, u64), u64>,
     /// Whether its own records are complete.
     pub told: bool,
     /// Whether some of them found no room.
@@ -111,22 +114,19 @@ impl Ledger {
     }
 
     fn text(&mut self, text: Text) {
-        if text.of == TextOf::ReleaseExec {
-            // The records before it say that this process has let go of the file of these.
-            let released = |case: &&mut Case| {
-                case.released.iter().any(|change| change.hold.tgid == text.tgid)
-            };
-            for case in self.cases.values_mut().filter(released) {
-                case.execs.insert(text.tgid, text.bytes.clone());
-            }
-            return;
-        }
         let Some(case) = self.cases.get_mut(&text.seq) else { return };
         match text.of {
             TextOf::HolderExe => case.exes.insert(text.tgid, text.bytes),
             TextOf::HolderFile => case.files.insert(text.tgid, text.bytes),
             of => case.texts.insert(of as u32, text.bytes),
         };
+    }
+
+    /// Notes what a holder of an inode exec'd.
+    pub fn exec(&mut self, inode: u64, tgid: u32, name: &[u8]) {
+        for case in self.cases_of(inode) {
+            case.execs.insert(tgid, name.to_vec());
+        }
     }
 
     /// The case of a failure.
@@ -160,9 +160,29 @@ impl Ledger {
         self.cases.values().map(|case| case.failure.exit_ns + GRACE_NS).min()
     }
 
-    /// The inodes whose changes still matter.
+    /// The descriptions that had left their table before a failure and still waited in a task's
+    /// work then, and have not been found to be gone: task and `struct file`.
     #[must_use]
-    pub fn inodes(&self) -> HashSet<u64> {
-        self.cases.values().map(|case| case.failure.inode).collect()
+    pub fn draining(&self) -> HashSet<(u64, u64)> {
+        let waiting = |case: &Case| {
+            let waited = |candidate: &&Candidate| {
+                candidate.in_works != 0 && candidate.hold.stage == Stage::Released as u32
+            };
+            let files = case.candidates.iter().filter(waited);
+            files.map(|candidate| (candidate.hold.task, candidate.hold.file)).collect::<Vec<_>>()
+        };
+        self.cases
+            .values()
+            .flat_map(|case| {
+                waiting(case).into_iter().filter(|file| !case.drained.contains_key(file))
+            })
+            .collect()
+    }
+
+    /// Notes that a description waits no more.
+    pub fn drained(&mut self, file: (u64, u64), now_ns: u64) {
+        for case in self.cases.values_mut() {
+            case.drained.entry(file).or_insert(now_ns);
+        }
     }
 }

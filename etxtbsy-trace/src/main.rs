@@ -6,11 +6,11 @@ use std::{
     process::ExitCode,
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use clap::Parser as _;
 use etxtbsy_trace::{
     check,
-    cli::{Cli, Command, Format, Presentation, Stream, presentation},
+    cli::{Cli, Command, Demo, Format, Presentation, Stream, presentation},
     command::{ExecError, Prepared},
     kernel::tracer::{Options, Tracer},
     lines::{Filter, Summary},
@@ -38,7 +38,9 @@ fn main() -> ExitCode {
     let mut args = std::env::args_os();
     let own = args.next().unwrap_or_default();
     if args.next().is_some_and(|word| word == "workload") {
-        return finish(WorkloadCli::parse_from([own].into_iter().chain(args)).workload.run().map(|()| 0));
+        return finish(
+            WorkloadCli::parse_from([own].into_iter().chain(args)).workload.run().map(|()| 0),
+        );
     }
     let cli = match Cli::from_args(std::env::args_os()) {
         Ok(cli) => cli,
@@ -63,7 +65,8 @@ fn finish(result: anyhow::Result<u8>) -> ExitCode {
                 None => 1,
             };
             // Nothing is left to say it to, if stderr is closed.
-            let _ = writeln!(io::stderr(), "etxtbsy-trace: {}", escape::prose(&format!("{error:#}")));
+            let _ =
+                writeln!(io::stderr(), "etxtbsy-trace: {}", escape::prose(&format!("{error:#}")));
             ExitCode::from(code)
         }
     }
@@ -76,7 +79,16 @@ fn dispatch(cli: &Cli) -> anyhow::Result<u8> {
             let user = user::for_command(run.user.as_deref())?;
             trace(cli, Some((&run.argv, user.as_ref())))
         }
-        Some(Command::Demo(_)) => trace(cli, Some((&demo()?, user::for_command(None)?.as_ref()))),
+        Some(Command::Demo(Demo { list: true, .. })) => {
+            for (name, about) in DEMOS {
+                writeln!(io::stdout(), "{name}  {about}").context("cannot write to stdout")?;
+            }
+            Ok(0)
+        }
+        Some(Command::Demo(Demo { name, .. })) => {
+            let name = name.as_deref().unwrap_or(DEMOS[0].0);
+            trace(cli, Some((&demo(name)?, user::for_command(None)?.as_ref())))
+        }
         Some(Command::Check) => {
             let works = check::report(&mut io::stdout()).context("cannot write to stdout")?;
             Ok(u8::from(!works))
@@ -90,21 +102,29 @@ fn dispatch(cli: &Cli) -> anyhow::Result<u8> {
     }
 }
 
-/// The command of the demo: this program's own workload, its report left out.
-fn demo() -> anyhow::Result<Vec<OsString>> {
+/// The demos: names of workloads, and what they show.
+const DEMOS: [(&str, &str); 1] =
+    [("go22315", "20 threads that each write a script of their own and run it (golang/go#22315)")];
+
+/// The command of a demo: this program's own workload, its report left out.
+fn demo(name: &str) -> anyhow::Result<Vec<OsString>> {
+    if !DEMOS.iter().any(|(demo, _)| *demo == name) {
+        bail!("no demo {}: etxtbsy-trace demo --list names them", escape::prose(name));
+    }
     let this = std::env::current_exe().context("cannot find this program's own file")?;
-    let script = r#"exec "$0" workload go22315 --failures 3 --seconds 60 > /dev/null"#;
-    Ok(vec!["sh".into(), "-c".into(), script.into(), this.into()])
+    let script = r#"exec "$0" workload "$1" --failures 3 --seconds 60 > /dev/null"#;
+    Ok(vec!["sh".into(), "-c".into(), script.into(), this.into(), name.into()])
 }
 
 /// Traces the machine, some trees, or a command.
 fn trace(cli: &Cli, command: Option<(&[OsString], Option<&Invoker>)>) -> anyhow::Result<u8> {
     check::start()?;
     let sudo_user = Invoker::of_sudo()?;
-    let roots = cli.pids.iter().map(|pid| tree::existing(*pid)).collect::<anyhow::Result<Vec<_>>>()?;
-    let sinks = sinks(cli, sudo_user.as_ref())?;
-    // Before anything that it would inherit is changed.
+    let roots =
+        cli.pids.iter().map(|pid| tree::existing(*pid)).collect::<anyhow::Result<Vec<_>>>()?;
+    // Before anything is opened or changed that it would inherit.
     let prepared = command.map(|(argv, user)| Prepared::new(argv, user)).transpose()?;
+    let sinks = sinks(cli, sudo_user.as_ref())?;
     // Maps count against it up to 5.10; where raising is forbidden, loading says whether it matters.
     if let Err(errno) = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY) {
         log::info!("cannot raise RLIMIT_MEMLOCK: {errno}");
@@ -122,10 +142,8 @@ fn trace(cli: &Cli, command: Option<(&[OsString], Option<&Invoker>)>) -> anyhow:
         command: command
             .map(|(argv, _)| argv.iter().map(|word| word.to_string_lossy().into_owned()).collect()),
     };
-    let limits = Limits {
-        duration: cli.options.duration,
-        incidents: cli.options.stop_after.map(u64::from),
-    };
+    let limits =
+        Limits { duration: cli.options.duration, incidents: cli.options.stop_after.map(u64::from) };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -146,7 +164,14 @@ async fn session(
 ) -> anyhow::Result<(Option<u8>, Summary)> {
     let _log = show_log(&mut tracer)?;
     let mut session = Session::begin(tracer, filter, sinks)?;
-    let started = prepared.map(Prepared::start).transpose()?;
+    let started = match prepared.map(Prepared::start).transpose() {
+        Ok(started) => started,
+        Err(error) => {
+            // The command itself may have been the busy file: that is told first.
+            session.end(limits).await?;
+            return Err(error.into());
+        }
+    };
     let code = session.trace(started.as_ref(), limits).await?;
     let summary = session.end(limits).await?;
     Ok((code, summary))
@@ -156,9 +181,11 @@ async fn session(
 fn show_log(tracer: &mut Tracer) -> anyhow::Result<Option<tokio::task::JoinHandle<()>>> {
     let Some(logger) = tracer.take_log() else { return Ok(None) };
     // SAFETY: the logger owns its fd, and closes it when it is dropped.
-    let mut logger = unsafe { tokio::io::unix::AsyncFd::register_with_interest(logger, tokio::io::Interest::READABLE) }
-        .map_err(io::Error::from)
-        .context("cannot wait for diagnostics")?;
+    let mut logger = unsafe {
+        tokio::io::unix::AsyncFd::register_with_interest(logger, tokio::io::Interest::READABLE)
+    }
+    .map_err(io::Error::from)
+    .context("cannot wait for diagnostics")?;
     Ok(Some(tokio::spawn(async move {
         while let Ok(mut readable) = logger.readable_mut().await {
             readable.get_inner_mut().flush();
@@ -172,15 +199,17 @@ fn sinks(cli: &Cli, owner: Option<&Invoker>) -> anyhow::Result<Vec<Sink>> {
     let mut sinks = Vec::new();
     if let Some(path) = &cli.options.output {
         let file = output_file::create(path, owner)?;
-        let name = if path.as_os_str() == "-" { "stdout".to_owned() } else { path.to_string_lossy().into_owned() };
+        let name = if path.as_os_str() == "-" {
+            "stdout".to_owned()
+        } else {
+            path.to_string_lossy().into_owned()
+        };
         sinks.push(Sink { name, output: Box::new(Json::new(file)) });
     }
-    let Presentation { format, stream, color } = presentation(
-        cli,
-        io::stdout().is_terminal(),
-        io::stderr().is_terminal(),
-        |name| std::env::var_os(name),
-    );
+    let Presentation { format, stream, color } =
+        presentation(cli, io::stdout().is_terminal(), io::stderr().is_terminal(), |name| {
+            std::env::var_os(name)
+        });
     let (name, writer): (_, Box<dyn io::Write>) = match stream {
         Stream::Stdout => ("stdout", Box::new(io::stdout())),
         Stream::Stderr => ("stderr", Box::new(io::stderr())),

@@ -16,7 +16,7 @@ use std::{
     path::Path,
 };
 
-/// Creates or truncates the file at `path`, `-` being stdout, as `owner` would: it is theirs, and
+/// Creates or truncates the file at `path` (`-`: stdout) as `owner` would: it is theirs, and
 /// where they may not write, it fails. `None` is ourselves.
 ///
 /// A FIFO blocks until it has a reader.

@@ -1,10 +1,6 @@
 //! What /proc says of a process while it lives.
 
-use std::{
-    collections::HashMap,
-    os::unix::ffi::OsStrExt as _,
-    path::PathBuf,
-};
+use std::{collections::HashMap, os::unix::ffi::OsStrExt as _, path::PathBuf};
 
 use nix::time::{ClockId, clock_gettime};
 use procfs::process::{Process, Stat};
@@ -36,7 +32,8 @@ impl Observer {
     /// Reads the clocks.
     #[must_use]
     pub fn new() -> Self {
-        let suspended_ns = now_ns(ClockId::CLOCK_BOOTTIME).saturating_sub(now_ns(ClockId::CLOCK_MONOTONIC));
+        let suspended_ns =
+            now_ns(ClockId::CLOCK_BOOTTIME).saturating_sub(now_ns(ClockId::CLOCK_MONOTONIC));
         Self { suspended_ns, ticks_per_second: procfs::ticks_per_second() }
     }
 
@@ -56,7 +53,10 @@ impl Observer {
             comm: std::fs::read(format!("/proc/{pid}/comm"))
                 .map(|comm| comm.strip_suffix(b"\n").unwrap_or(&comm).to_vec())
                 .unwrap_or_default(),
-            exe: std::fs::read_link(format!("/proc/{pid}/exe")).ok().map(PathBuf::into_os_string).map(|exe| exe.as_bytes().to_vec()),
+            exe: std::fs::read_link(format!("/proc/{pid}/exe"))
+                .ok()
+                .map(PathBuf::into_os_string)
+                .map(|exe| exe.as_bytes().to_vec()),
             argv: argv.and_then(|_| raw_argv(pid)),
             cgroup: process.cgroups().ok().and_then(|groups| {
                 groups.0.into_iter().find(|group| group.hierarchy == 0).map(|group| group.pathname)
@@ -117,6 +117,9 @@ mod tests {
 
     #[test]
     fn arguments_keep_their_bytes() {
-        assert_eq!(split_argv(b"a\0\0b\xff\n\0"), [b"a".to_vec(), b"".to_vec(), b"b\xff\n".to_vec()]);
+        assert_eq!(
+            split_argv(b"a\0\0b\xff\n\0"),
+            [b"a".to_vec(), b"".to_vec(), b"b\xff\n".to_vec()]
+        );
     }
 }

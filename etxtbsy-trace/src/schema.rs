@@ -25,10 +25,7 @@ mod tests {
     /// The samples as JSON.
     fn lines() -> Vec<Value> {
         let lines = samples::every_line();
-        lines
-            .iter()
-            .map(|line| serde_json::to_value(line).unwrap())
-            .collect()
+        lines.iter().map(|line| serde_json::to_value(line).unwrap()).collect()
     }
 
     #[test]
@@ -73,10 +70,7 @@ mod tests {
     #[test]
     fn it_says_what_it_is() {
         let schema = schema();
-        assert_eq!(
-            schema["$schema"],
-            "https://json-schema.org/draft/2020-12/schema"
-        );
+        assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
         assert_eq!(schema["title"], "A line of etxtbsy-trace, schema 1");
     }
 
@@ -101,10 +95,7 @@ mod tests {
         names(&schema(), &mut found);
         assert!(found.contains(&"after_ns".to_owned()) && found.contains(&"leaked-fd".to_owned()));
         for name in found {
-            assert!(
-                page.contains(&format!("`{name}`")),
-                "{name} is not explained"
-            );
+            assert!(page.contains(&format!("`{name}`")), "{name} is not explained");
         }
         let (_, example) = page.split_once("```json\n").unwrap();
         let (example, _) = example.split_once("```").unwrap();

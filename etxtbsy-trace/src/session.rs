@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::Context as _;
 use aya::maps::{MapData, RingBuf};
-use etxtbsy_trace_common::{Lost, TextOf};
+use etxtbsy_trace_common::{Hold, How, Lost, Stage, TextOf};
 use nix::{sys::utsname::uname, time::ClockId};
 use tokio::{
     io::{Interest, unix::AsyncFd},
@@ -36,6 +36,8 @@ use crate::{
 const LINGER: Duration = Duration::from_millis(100);
 /// How long what /proc said of a process is taken for true.
 const FRESH_NS: u64 = 50_000_000;
+/// How often a description that is about to be closed is looked at; the timer's resolution.
+const POLL_NS: u64 = 1_000_000;
 /// How many parents up a process is looked at.
 const DEPTH: usize = 32;
 
@@ -90,8 +92,7 @@ impl Session {
     pub fn begin(mut tracer: Tracer, filter: Filter, sinks: Vec<Sink>) -> anyhow::Result<Self> {
         let records = tracer.take_records()?;
         let began_ns = now_ns(ClockId::CLOCK_MONOTONIC);
-        let realtime_offset_ns =
-            i128::from(now_ns(ClockId::CLOCK_REALTIME)) - i128::from(began_ns);
+        let realtime_offset_ns = i128::from(now_ns(ClockId::CLOCK_REALTIME)) - i128::from(began_ns);
         let mut session = Self {
             tracer,
             // SAFETY: the ring buffer owns its fd, and closes it when it is dropped.
@@ -129,7 +130,11 @@ impl Session {
 
     /// Traces until `command` has ended, or, without one, until the traced tree has, a signal
     /// comes or an output fails; `limits` end it earlier. Gives the command's exit status.
-    pub async fn trace(&mut self, command: Option<&Started>, limits: Limits) -> anyhow::Result<Option<u8>> {
+    pub async fn trace(
+        &mut self,
+        command: Option<&Started>,
+        limits: Limits,
+    ) -> anyhow::Result<Option<u8>> {
         let until = limits.duration.map(|duration| Instant::now() + duration);
         // With a command, signals are for the command: `Started::wait` passes them on.
         let mut interrupt = signal(SignalKind::interrupt())?;
@@ -168,6 +173,7 @@ impl Session {
                 () = at(until) => break,
             }
             self.read();
+            self.poll();
             self.settle(limits.incidents);
         }
         // Tracing is over before the command is: it goes on, and keeps its exit status.
@@ -202,16 +208,18 @@ impl Session {
         let until = Instant::now() + LINGER;
         loop {
             self.read();
+            self.poll();
             self.settle(None);
             if self.ledger.deadline_ns().is_none() || Instant::now() >= until {
                 return;
             }
+            let tick = self.next_tick().map_or(until, |tick| tick.min(until));
             tokio::select! {
                 readable = self.records.readable_mut() => {
                     let Ok(mut readable) = readable else { return };
                     readable.clear_ready();
                 }
-                () = sleep_until(until) => {}
+                () = sleep_until(tick) => {}
             }
         }
     }
@@ -219,7 +227,9 @@ impl Session {
     /// When something is to be done although no record comes.
     fn next_tick(&self) -> Option<Instant> {
         let unwatch = self.watched.values().map(|failed_ns| failed_ns + 2 * GRACE_NS).min();
-        let due = [self.ledger.deadline_ns(), unwatch].into_iter().flatten().min()?;
+        let poll = (!self.ledger.draining().is_empty())
+            .then(|| now_ns(ClockId::CLOCK_MONOTONIC) + POLL_NS);
+        let due = [self.ledger.deadline_ns(), unwatch, poll].into_iter().flatten().min()?;
         let left = due.saturating_sub(now_ns(ClockId::CLOCK_MONOTONIC));
         // Never a busy loop, should the clocks disagree.
         Some(Instant::now() + Duration::from_nanos(left).max(Duration::from_millis(1)))
@@ -239,7 +249,14 @@ impl Session {
             if let Record::Failure(failure) = &record {
                 self.watched.insert(failure.inode, failure.exit_ns);
             }
-            match self.ledger.record(record) {
+            let exec = exec_of(&record);
+            let sign = self.ledger.record(record);
+            if let Some((inode, hold)) = exec
+                && let Some(name) = self.tracer.exec_name(hold.task, hold.tgid)
+            {
+                self.ledger.exec(inode, hold.tgid, &name);
+            }
+            match sign {
                 Sign::None => {}
                 Sign::Told(seq) => self.observe(seq),
                 Sign::TreeEnded => self.tree_ended = true,
@@ -295,6 +312,17 @@ impl Session {
         facts
     }
 
+    /// Asks which descriptions that were let go of before their failure are closed by now.
+    fn poll(&mut self) {
+        for file in self.ledger.draining() {
+            match self.tracer.still_waits(file.0, file.1) {
+                Ok(true) => {}
+                Ok(false) => self.ledger.drained(file, now_ns(ClockId::CLOCK_MONOTONIC)),
+                Err(error) => log::warn!("{error:#}"),
+            }
+        }
+    }
+
     /// Writes the incidents whose story is over, and what was lost meanwhile.
     fn settle(&mut self, most: Option<u64>) {
         let now = now_ns(ClockId::CLOCK_MONOTONIC);
@@ -333,6 +361,7 @@ impl Session {
         if incident.complete {
             self.summary.explained += 1;
         } else {
+            log::debug!("not explained: {case:#?}");
             self.summary.unexplained += 1;
         }
         *self.summary.by_verdict.entry(incident.verdict.kind).or_default() += 1;
@@ -372,6 +401,17 @@ impl Session {
             }
         });
     }
+}
+
+/// The hold that a record says ended in an exec, and its inode.
+fn exec_of(record: &Record) -> Option<(u64, Hold)> {
+    let (inode, hold) = match record {
+        Record::Released(change) => (change.inode, change.hold),
+        Record::Candidate(candidate) => (candidate.inode, candidate.hold),
+        _ => return None,
+    };
+    let by_exec = hold.how == How::CloseOnExec as u32 || hold.stage == Stage::ExecClosing as u32;
+    by_exec.then_some((inode, hold))
 }
 
 /// Waits for the command to end; for ever, if there is none.

@@ -22,7 +22,10 @@ pub fn busy_exec(mut before: impl FnMut(u32) -> anyhow::Result<()>) -> anyhow::R
     // Executed if the kernel does not refuse: then it ends at once.
     io::Write::write_all(&mut &memory, b"#!/bin/true\n").context("cannot write to a memfd")?;
     let path = format!("/proc/{}/fd/{}", process::id(), memory.as_raw_fd());
-    let writer = OpenOptions::new().write(true).open(&path).with_context(|| format!("cannot open {path}"))?;
+    let writer = OpenOptions::new()
+        .write(true)
+        .open(&path)
+        .with_context(|| format!("cannot open {path}"))?;
     let pid = process::id();
     before(pid)?;
     let result = Command::new(&path).spawn();

@@ -11,19 +11,10 @@ pub(crate) fn exists() -> bool {
 
 /// The version that would be installed, without its epoch; none if the package is not known.
 pub(crate) fn candidate(package: &str) -> Option<String> {
-    let policy = output(
-        command("apt-cache")
-            .env("LC_ALL", "C")
-            .args(["policy", package]),
-    )?;
+    let policy = output(command("apt-cache").env("LC_ALL", "C").args(["policy", package]))?;
     let (_, after) = policy.split_once("Candidate: ")?;
     let version = after.lines().next().filter(|it| *it != "(none)")?;
-    Some(
-        version
-            .split_once(':')
-            .map_or(version, |(_epoch, rest)| rest)
-            .to_owned(),
-    )
+    Some(version.split_once(':').map_or(version, |(_epoch, rest)| rest).to_owned())
 }
 
 /// Fetches the lists of packages. Not an error if a list cannot be had: others may do.
@@ -37,12 +28,7 @@ pub(crate) fn update() {
 pub(crate) fn install(packages: &[String]) -> Result<()> {
     let install = || {
         run(root("env")
-            .args([
-                "DEBIAN_FRONTEND=noninteractive",
-                "apt-get",
-                "install",
-                "--yes",
-            ])
+            .args(["DEBIAN_FRONTEND=noninteractive", "apt-get", "install", "--yes"])
             .args(["--no-install-recommends", "--no-remove"])
             .args(packages))
     };

@@ -72,10 +72,7 @@ pub(crate) fn output(command: &mut Command) -> Option<String> {
 /// The directory cargo builds in, in which this program itself is `debug/xtask`.
 pub(crate) fn target_dir() -> Result<PathBuf> {
     let own = env::current_exe().context("cannot tell where cargo builds")?;
-    let dir = own
-        .ancestors()
-        .nth(2)
-        .context("not started by `cargo xtask`")?;
+    let dir = own.ancestors().nth(2).context("not started by `cargo xtask`")?;
     Ok(dir.to_owned())
 }
 
@@ -88,8 +85,5 @@ pub(crate) fn built(name: &str) -> Result<PathBuf> {
 fn shown(command: &Command) -> String {
     let name = Path::new(command.get_program()).file_name();
     let words = name.into_iter().chain(command.get_args());
-    words
-        .map(OsStr::to_string_lossy)
-        .collect::<Vec<_>>()
-        .join(" ")
+    words.map(OsStr::to_string_lossy).collect::<Vec<_>>().join(" ")
 }

@@ -48,9 +48,7 @@ impl Component {
             .env("RUST_BACKTRACE", "0"));
         match added {
             Err(e) if self == Self::RustSrc && apt::exists() => {
-                step(&format!(
-                    "{e:#}; taking the Rust that the distribution packages"
-                ));
+                step(&format!("{e:#}; taking the Rust that the distribution packages"));
                 link_packaged()
             }
             added => added,

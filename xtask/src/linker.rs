@@ -43,26 +43,12 @@ pub(crate) fn ensure_for(toolchain: &Toolchain) -> Result<()> {
     let prefix = linking_prefix(&library)
         .with_context(|| format!("cannot make a link to {}", library.display()))?;
     let directory = library.parent().unwrap_or(&prefix).display();
-    run(cargo([
-        "install",
-        "bpf-linker",
-        "--version",
-        VERSION,
-        "--locked",
-        "--force",
-    ])
-    .args([
-        "--no-default-features",
-        "--features",
-        &format!("llvm-{llvm}"),
-    ])
-    .env("LLVM_PREFIX", &prefix)
-    .env("RUSTFLAGS", format!("-Clink-arg=-Wl,-rpath,{directory}"))
-    .env("CARGO_PROFILE_RELEASE_DEBUG", "false"))?;
-    ensure!(
-        is_there(llvm),
-        "bpf-linker does not run: see `ldd $(command -v bpf-linker)`"
-    );
+    run(cargo(["install", "bpf-linker", "--version", VERSION, "--locked", "--force"])
+        .args(["--no-default-features", "--features", &format!("llvm-{llvm}")])
+        .env("LLVM_PREFIX", &prefix)
+        .env("RUSTFLAGS", format!("-Clink-arg=-Wl,-rpath,{directory}"))
+        .env("CARGO_PROFILE_RELEASE_DEBUG", "false"))?;
+    ensure!(is_there(llvm), "bpf-linker does not run: see `ldd $(command -v bpf-linker)`");
     Ok(())
 }
 
@@ -82,26 +68,19 @@ fn is_there(llvm: u32) -> bool {
 /// The shared library of LLVM that this program is linked with, if any.
 fn linked_llvm(program: &Path) -> Option<PathBuf> {
     // "	libLLVM.so.22.1 => /lib/x86_64-linux-gnu/libLLVM.so.22.1 (0x00007f00dc800000)"
-    output(command("ldd").arg(program))?
-        .lines()
-        .find_map(|line| {
-            let (name, place) = line.trim_start().split_once(" => ")?;
-            name.starts_with("libLLVM")
-                .then(|| place.rsplit_once(" (").map(|it| it.0.into()))?
-        })
+    output(command("ldd").arg(program))?.lines().find_map(|line| {
+        let (name, place) = line.trim_start().split_once(" => ")?;
+        name.starts_with("libLLVM").then(|| place.rsplit_once(" (").map(|it| it.0.into()))?
+    })
 }
 
 /// The distribution's LLVM, for a rustc that has its own built in: the library, its major version.
 fn packaged_llvm(least: u32) -> Result<(PathBuf, u32)> {
     let package = |llvm: &u32| format!("llvm-{llvm}-dev");
-    let llvm = (least..=*LLVM.end())
-        .find(|llvm| apt::candidate(&package(llvm)).is_some())
-        .with_context(|| {
-            format!(
-                "no package {}: run `cargo binstall bpf-linker`",
-                package(&least)
-            )
-        })?;
+    let llvm =
+        (least..=*LLVM.end()).find(|llvm| apt::candidate(&package(llvm)).is_some()).with_context(
+            || format!("no package {}: run `cargo binstall bpf-linker`", package(&least)),
+        )?;
     apt::install(&[package(&llvm)])?;
     Ok((format!("/usr/lib/llvm-{llvm}/lib/libLLVM.so").into(), llvm))
 }
@@ -121,8 +100,6 @@ fn linking_prefix(library: &Path) -> Result<PathBuf> {
 
 /// The number that this begins with.
 fn number(text: &str) -> Option<u32> {
-    let end = text
-        .find(|c: char| !c.is_ascii_digit())
-        .unwrap_or(text.len());
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     text[..end].parse().ok()
 }

@@ -65,9 +65,7 @@ fn start(task: Task) -> Result<()> {
     match task {
         Task::Setup => {
             let (name, place) = (toolchain.name, toolchain.sysroot.display());
-            step(&format!(
-                "ready: {name} in {place} and bpf-linker build the eBPF programs"
-            ));
+            step(&format!("ready: {name} in {place} and bpf-linker build the eBPF programs"));
             Ok(())
         }
         Task::Build => build(),
@@ -76,20 +74,12 @@ fn start(task: Task) -> Result<()> {
         Task::Demo { args } => {
             build()?;
             step("demo, as root: loading eBPF programs takes root");
-            run(root(command::built("etxtbsy-trace")?)
-                .arg("demo")
-                .args(args))
+            run(root(command::built("etxtbsy-trace")?).arg("demo").args(args))
         }
     }
 }
 
 fn build() -> Result<()> {
     step("building etxtbsy-trace and its eBPF programs");
-    run(&mut cargo([
-        "build",
-        "--release",
-        "--locked",
-        "--package",
-        "etxtbsy-trace",
-    ]))
+    run(&mut cargo(["build", "--release", "--locked", "--package", "etxtbsy-trace"]))
 }

@@ -26,13 +26,7 @@ pub(crate) fn run(toolchain: &Toolchain, args: &[OsString]) -> Result<()> {
         command::run(&mut cargo(["deny", "--locked", "check"]))?;
     }
     step("unit tests");
-    command::run(&mut cargo([
-        "test",
-        "--release",
-        "--locked",
-        "--lib",
-        "--bins",
-    ]))?;
+    command::run(&mut cargo(["test", "--release", "--locked", "--lib", "--bins"]))?;
     on_live_kernel(&["--package=etxtbsy-trace", "--test=*"].map(Into::into))
 }
 
@@ -58,17 +52,8 @@ fn lints(toolchain: &Toolchain) -> Result<()> {
     step("lints of the eBPF programs, by the toolchain that builds them");
     command::run(
         command(toolchain.sysroot.join("bin/cargo"))
-            .args([
-                "check",
-                "--locked",
-                "--package=etxtbsy-trace-ebpf",
-                "--release",
-            ])
-            .args([
-                "-Zbuild-std=core",
-                "--target=bpfel-unknown-none",
-                "--target-dir",
-            ])
+            .args(["check", "--locked", "--package=etxtbsy-trace-ebpf", "--release"])
+            .args(["-Zbuild-std=core", "--target=bpfel-unknown-none", "--target-dir"])
             .arg(target_dir()?.join("ebpf"))
             .env("RUSTC", toolchain.sysroot.join("bin/rustc"))
             .env("RUSTC_BOOTSTRAP", "1")

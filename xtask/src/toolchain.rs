@@ -14,7 +14,7 @@ use std::{
 /// A toolchain that can compile `core` for the eBPF target.
 #[derive(Debug)]
 pub(crate) struct Toolchain {
-    /// As rustup knows it; empty where there is no rustup and the `cargo` of `PATH` is the one.
+    /// As rustup knows it; `system` where there is no rustup, and `PATH` has the only toolchain.
     pub(crate) name: String,
     /// What `rustc --print sysroot` says: `bin/rustc` and `bin/cargo` are below it.
     pub(crate) sysroot: PathBuf,
@@ -26,10 +26,7 @@ pub(crate) fn find() -> io::Result<Option<Toolchain>> {
         Ok(listed) => listed,
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
             let sysroot = output(Command::new("rustc").args(["--print", "sysroot"]))?;
-            let only = Toolchain {
-                name: String::new(),
-                sysroot: sysroot.trim_end().into(),
-            };
+            let only = Toolchain { name: "system".to_owned(), sysroot: sysroot.trim_end().into() };
             return Ok(Some(only).filter(|it| is_usable(&it.sysroot)));
         }
         Err(e) => return Err(e),

@@ -28,7 +28,7 @@ pub enum Record {
 pub struct Text {
     /// What it is the text of.
     pub of: TextOf,
-    /// The failure it belongs to, or 0.
+    /// The failure it belongs to.
     pub seq: u64,
     /// The holder it speaks of, or 0.
     pub tgid: u32,
@@ -73,7 +73,6 @@ fn text_of(number: u32) -> Option<TextOf> {
         TextOf::VictimCwd,
         TextOf::VictimArgv,
         TextOf::HolderExe,
-        TextOf::ReleaseExec,
         TextOf::HolderFile,
     ]
     .into_iter()

@@ -6,9 +6,9 @@ use anyhow::{Context as _, bail};
 use aya::{
     Btf, Ebpf, EbpfLoader, VerifierLogLevel,
     maps::{Array, HashMap, Map, MapData, MapError, RingBuf},
-    programs::{Iter, RawTracePoint, TracePoint},
+    programs::{Iter, RawTracePoint, RawTracePointRunOptions, TestRun as _, TracePoint},
 };
-use etxtbsy_trace_common::{Config, Count, Lineage, Lost};
+use etxtbsy_trace_common::{Config, Count, ExecName, Lineage, Lost};
 
 use aya_log::EbpfLogger;
 
@@ -29,17 +29,34 @@ const SYSCALLS: [Syscall; 8] = [
     Syscall { program: "closing", tracepoints: &["sys_enter_close"], optional: false },
     // 5.9 on.
     Syscall { program: "closed_range", tracepoints: &["sys_exit_close_range"], optional: true },
-    Syscall { program: "exec_returns", tracepoints: &["sys_exit_execve", "sys_exit_execveat"], optional: false },
+    Syscall {
+        program: "exec_returns",
+        tracepoints: &["sys_exit_execve", "sys_exit_execveat"],
+        optional: false,
+    },
     Syscall { program: "enter_execve", tracepoints: &["sys_enter_execve"], optional: false },
     Syscall { program: "enter_execveat", tracepoints: &["sys_enter_execveat"], optional: false },
-    Syscall { program: "duplicated", tracepoints: &["sys_exit_dup", "sys_exit_dup3", "sys_exit_fcntl"], optional: false },
-    Syscall { program: "opened", tracepoints: &["sys_exit_openat", "sys_exit_openat2", "sys_exit_open_by_handle_at"], optional: false },
+    Syscall {
+        program: "duplicated",
+        tracepoints: &["sys_exit_dup", "sys_exit_dup3", "sys_exit_fcntl"],
+        optional: false,
+    },
+    Syscall {
+        program: "opened",
+        tracepoints: &["sys_exit_openat", "sys_exit_openat2", "sys_exit_open_by_handle_at"],
+        optional: false,
+    },
     // arm64 has none of these calls.
-    Syscall { program: "opened", tracepoints: &["sys_exit_open", "sys_exit_creat"], optional: true },
+    Syscall {
+        program: "opened",
+        tracepoints: &["sys_exit_open", "sys_exit_creat"],
+        optional: true,
+    },
 ];
 
 /// `dup2`, which arm64 does not have.
-const DUP2: Syscall = Syscall { program: "duplicated", tracepoints: &["sys_exit_dup2"], optional: true };
+const DUP2: Syscall =
+    Syscall { program: "duplicated", tracepoints: &["sys_exit_dup2"], optional: true };
 
 /// The programs on raw tracepoints, releases first.
 const RAW: [(&str, &str); 5] = [
@@ -100,11 +117,25 @@ impl Tracer {
         for (program, _) in RAW {
             let name = program;
             let program: &mut RawTracePoint = program_of(&mut ebpf, program)?;
-            program.load().with_context(|| format!("the kernel refuses the eBPF program {name}"))?;
+            program
+                .load()
+                .with_context(|| format!("the kernel refuses the eBPF program {name}"))?;
         }
-        for name in ["closing", "closed_range", "exec_returns", "enter_execve", "enter_execveat", "duplicated", "opened"] {
+        let probe: &mut RawTracePoint = program_of(&mut ebpf, "still_waits")?;
+        probe.load().context("the kernel refuses the eBPF program still_waits")?;
+        for name in [
+            "closing",
+            "closed_range",
+            "exec_returns",
+            "enter_execve",
+            "enter_execveat",
+            "duplicated",
+            "opened",
+        ] {
             let program: &mut TracePoint = program_of(&mut ebpf, name)?;
-            program.load().with_context(|| format!("the kernel refuses the eBPF program {name}"))?;
+            program
+                .load()
+                .with_context(|| format!("the kernel refuses the eBPF program {name}"))?;
         }
         let seed: &mut Iter = program_of(&mut ebpf, "seed")?;
         seed.load("task_file", &btf)?;
@@ -161,7 +192,8 @@ impl Tracer {
     /// Makes an exec fail, and lets the programs learn from it.
     fn learn(&mut self) -> anyhow::Result<()> {
         let mut config: Array<_, u64> = Array::try_from(self.map_mut("CONFIG")?)?;
-        let teacher = teach::busy_exec(|pid| Ok(config.set(Config::Teacher as u32, u64::from(pid), 0)?))?;
+        let teacher =
+            teach::busy_exec(|pid| Ok(config.set(Config::Teacher as u32, u64::from(pid), 0)?))?;
         let fput = config.get(&(Config::Fput as u32), 0)?;
         if fput == 0 {
             bail!("the eBPF programs did not see the failing exec of process {teacher}");
@@ -204,8 +236,10 @@ impl Tracer {
 
     /// How many processes of the tree live.
     pub fn tree_size(&mut self) -> anyhow::Result<u64> {
-        let found = Array::<_, u64>::try_from(self.map_mut("CONFIG")?)?.get(&(Config::TreeFound as u32), 0)?;
-        let forked = Array::<_, u64>::try_from(self.map_mut("COUNTS")?)?.get(&(Count::Tree as u32), 0)?;
+        let found = Array::<_, u64>::try_from(self.map_mut("CONFIG")?)?
+            .get(&(Config::TreeFound as u32), 0)?;
+        let forked =
+            Array::<_, u64>::try_from(self.map_mut("COUNTS")?)?.get(&(Count::Tree as u32), 0)?;
         Ok(found.wrapping_add(forked))
     }
 
@@ -220,6 +254,26 @@ impl Tracer {
     pub fn lineage(&self, pid: u32) -> Option<Lineage> {
         let map: HashMap<_, u32, Lineage> = HashMap::try_from(self.ebpf.map("LINEAGE")?).ok()?;
         map.get(&pid, 0).ok()
+    }
+
+    /// What a process that closed write fds in an exec was asked to execute; `task` is
+    /// [`etxtbsy_trace_common::Hold::task`].
+    #[must_use]
+    pub fn exec_name(&self, task: u64, tgid: u32) -> Option<Vec<u8>> {
+        let map: HashMap<_, u64, ExecName> =
+            HashMap::try_from(self.ebpf.map("EXEC_NAMES")?).ok()?;
+        let kept = map.get(&task, 0).ok().filter(|kept| kept.tgid == tgid)?;
+        let name = kept.name.split(|byte| *byte == 0).next()?;
+        (!name.is_empty()).then(|| name.to_vec())
+    }
+
+    /// Whether the last reference to a description still waits in a task's work; both are kernel
+    /// pointers of a [`etxtbsy_trace_common::Hold`].
+    pub fn still_waits(&mut self, task: u64, file: u64) -> anyhow::Result<bool> {
+        let probe: &mut RawTracePoint = program_of(&mut self.ebpf, "still_waits")?;
+        let mut options = RawTracePointRunOptions::default();
+        options.args[..2].copy_from_slice(&[task, file]);
+        Ok(probe.test_run(options)?.return_value != 0)
     }
 
     /// Ends the watch over an inode.
@@ -253,6 +307,7 @@ fn program_of<'a, P>(ebpf: &'a mut Ebpf, name: &str) -> anyhow::Result<&'a mut P
 where
     &'a mut P: TryFrom<&'a mut aya::programs::Program, Error = aya::programs::ProgramError>,
 {
-    let program = ebpf.program_mut(name).with_context(|| format!("the eBPF object has no program {name}"))?;
+    let program =
+        ebpf.program_mut(name).with_context(|| format!("the eBPF object has no program {name}"))?;
     Ok(program.try_into()?)
 }

@@ -127,14 +127,8 @@ mod tests {
             ("a\nb\r\t", r"a\nb\r\t"),
             ("\x1b[31m\x07\x7f\0", r"\x1b[31m\x07\x7f\x00"),
             ("\u{9b}31m", r"\u{9b}31m"),
-            (
-                "gpj.\u{202e}exe\u{2066}\u{200f}",
-                r"gpj.\u{202e}exe\u{2066}\u{200f}",
-            ),
-            (
-                "a\u{200b}b\u{feff}\u{ad}\u{2028}",
-                r"a\u{200b}b\u{feff}\u{ad}\u{2028}",
-            ),
+            ("gpj.\u{202e}exe\u{2066}\u{200f}", r"gpj.\u{202e}exe\u{2066}\u{200f}"),
+            ("a\u{200b}b\u{feff}\u{ad}\u{2028}", r"a\u{200b}b\u{feff}\u{ad}\u{2028}"),
             ("e\u{301}\u{fe0f}\u{3164}", r"e\u{301}\u{fe0f}\u{3164}"),
             ("a\u{a0}b\u{e000}\u{e0041}", r"a\u{a0}b\u{e000}\u{e0041}"),
             (r"not a newline: \n", r"not a newline: \\n"),
@@ -160,10 +154,7 @@ mod tests {
         let argv = |list: &[&str]| list.iter().map(ToString::to_string).collect::<Vec<_>>();
         let show = |list: &[&str]| command(&argv(list), 60);
         assert_eq!(show(&["make", "-j8", "A=b/c"]), "make -j8 A=b/c");
-        assert_eq!(
-            show(&["sh", "-c", "echo $HOME", ""]),
-            "sh -c 'echo $HOME' ''"
-        );
+        assert_eq!(show(&["sh", "-c", "echo $HOME", ""]), "sh -c 'echo $HOME' ''");
         assert_eq!(show(&["a'b", "c\nd"]), r"$'a\'b' $'c\nd'");
         assert_eq!(show(&[]), "");
         let many = vec!["argument"; 20];

@@ -22,9 +22,8 @@ pub(super) fn full(incident: &Incident, look: Look) -> String {
     out += &busy(incident, look);
     let shown = look.many(4);
     let holders = incident.holders.iter().take(shown);
-    let mut events: Vec<Vec<Event>> = holders
-        .map(|holder| events(incident, holder, look))
-        .collect();
+    let mut events: Vec<Vec<Event>> =
+        holders.map(|holder| events(incident, holder, look)).collect();
     // One column for all of them, so that holders compare.
     let offsets: Vec<i64> = events.iter().flatten().map(|event| event.offset).collect();
     let mut cells = time::column(&offsets).into_iter();
@@ -37,10 +36,7 @@ pub(super) fn full(incident: &Incident, look: Look) -> String {
     if rest > 0 {
         out += &labelled(
             "",
-            &format!(
-                "and {} (-v shows them)",
-                count(rest as u64, "more holder", "more holders")
-            ),
+            &format!("and {} (-v shows them)", count(rest as u64, "more holder", "more holders")),
         );
     }
     out + &missing(incident, look) + &verdict(incident, look)
@@ -91,19 +87,13 @@ fn head(incident: &Incident, look: Look) -> String {
 /// The path as the caller gave it.
 fn asked(incident: &Incident, look: Look) -> String {
     let path = incident.path.as_ref().or(incident.file.path.as_ref());
-    path.map_or_else(
-        || "(path unknown)".to_owned(),
-        |path| look.short(path, PATH),
-    )
+    path.map_or_else(|| "(path unknown)".to_owned(), |path| look.short(path, PATH))
 }
 
 /// Whose call it was.
 fn victim(incident: &Incident, look: Look) -> String {
     let victim = &incident.victim;
-    let mut facts = vec![look.paint(
-        Tone::Bad,
-        &process(victim.pid, victim.comm.as_deref(), look),
-    )];
+    let mut facts = vec![look.paint(Tone::Bad, &process(victim.pid, victim.comm.as_deref(), look))];
     if victim.tid != victim.pid {
         facts.push(format!("thread {}", victim.tid));
     }
@@ -113,12 +103,7 @@ fn victim(incident: &Incident, look: Look) -> String {
     let cwd = victim.cwd.as_ref();
     facts.extend(cwd.map(|cwd| format!("cwd {}", look.short(cwd, PATH))));
     let (exe, argv) = (victim.exe.as_deref(), victim.argv.as_deref());
-    let second = program(
-        exe,
-        argv,
-        cgroup(incident, victim.cgroup.as_ref(), look),
-        look,
-    );
+    let second = program(exe, argv, cgroup(incident, victim.cgroup.as_ref(), look), look);
     labelled("victim", &facts.join(" · ")) + &second
 }
 
@@ -126,10 +111,7 @@ fn victim(incident: &Incident, look: Look) -> String {
 fn busy(incident: &Incident, look: Look) -> String {
     let file = &incident.file;
     let path = file.path.as_ref();
-    let path = path.map_or_else(
-        || "(path unknown)".to_owned(),
-        |path| look.short(path, PATH),
-    );
+    let path = path.map_or_else(|| "(path unknown)".to_owned(), |path| look.short(path, PATH));
     let mut facts = vec![look.paint(Tone::Strong, &path)];
     let role = file.role.map(|role| match role {
         Role::Target => "the target itself",
@@ -137,10 +119,7 @@ fn busy(incident: &Incident, look: Look) -> String {
         Role::ElfInterpreter => "the interpreter in the ELF header",
     });
     facts.extend(role.map(str::to_owned));
-    let dev = file
-        .dev
-        .as_ref()
-        .map(|dev| format!("dev {}", look.short(dev, NAME)));
+    let dev = file.dev.as_ref().map(|dev| format!("dev {}", look.short(dev, NAME)));
     let ino = file.ino.map(|ino| format!("ino {ino}"));
     let place: Vec<String> = dev.into_iter().chain(ino).collect();
     if !place.is_empty() {
@@ -168,12 +147,7 @@ fn holder_lines(incident: &Incident, holder: &Holder, look: Look) -> String {
     }
     facts.extend(namespace(holder.pid, holder.ns_pid));
     let (exe, argv) = (holder.exe.as_deref(), holder.argv.as_deref());
-    let second = program(
-        exe,
-        argv,
-        cgroup(incident, holder.cgroup.as_ref(), look),
-        look,
-    );
+    let second = program(exe, argv, cgroup(incident, holder.cgroup.as_ref(), look), look);
     labelled("holder", &facts.join(" · ")) + &second + &ancestors(holder, look)
 }
 
@@ -220,9 +194,7 @@ fn program(
 /// The cgroup, where it tells victim and holders apart.
 fn cgroup(incident: &Incident, cgroup: Option<&String>, look: Look) -> Option<String> {
     let all = incident.holders.iter().map(|holder| &holder.cgroup);
-    let differ = all
-        .into_iter()
-        .any(|other| *other != incident.victim.cgroup);
+    let differ = all.into_iter().any(|other| *other != incident.victim.cgroup);
     let cgroup = cgroup.filter(|_| differ || look.verbose)?;
     Some(format!("cgroup {}", look.short(cgroup, PATH)))
 }
@@ -239,9 +211,8 @@ fn ancestors(holder: &Holder, look: Look) -> String {
         return String::new();
     }
     let shown = holder.ancestors.iter().take(look.many(6));
-    let mut chain: Vec<String> = shown
-        .map(|ancestor| process(ancestor.pid, ancestor.comm.as_deref(), look))
-        .collect();
+    let mut chain: Vec<String> =
+        shown.map(|ancestor| process(ancestor.pid, ancestor.comm.as_deref(), look)).collect();
     if chain.len() < holder.ancestors.len() {
         chain.push("…".to_owned());
     }
@@ -264,10 +235,7 @@ fn events(incident: &Incident, holder: &Holder, look: Look) -> Vec<Event> {
     };
     let mut events = Vec::new();
     if let Some(start_ns) = holder.start_ns.filter(|_| look.verbose) {
-        events.push(Event {
-            offset: since(start_ns),
-            text: "started".to_owned(),
-        });
+        events.push(Event { offset: since(start_ns), text: "started".to_owned() });
     }
     if let Some(opened) = &holder.opened {
         events.push(Event {
@@ -277,16 +245,11 @@ fn events(incident: &Incident, holder: &Holder, look: Look) -> Vec<Event> {
     }
     if let Some(forked) = &holder.forked {
         let by = thread(holder, forked.pid, forked.tid, forked.comm.as_deref(), look);
-        events.push(Event {
-            offset: since(forked.time_ns),
-            text: format!("forked by {by}"),
-        });
+        events.push(Event { offset: since(forked.time_ns), text: format!("forked by {by}") });
     }
     let call = look.short(&incident.syscall, NAME);
-    events.push(Event {
-        offset: 0,
-        text: look.paint(Tone::Bad, &format!("{call} failed: {BUSY}")),
-    });
+    events
+        .push(Event { offset: 0, text: look.paint(Tone::Bad, &format!("{call} failed: {BUSY}")) });
     if let Some(released) = &holder.released {
         let exec = released.exec.as_ref().map(|exec| look.short(exec, PATH));
         let how = match (released.how, exec) {
@@ -297,10 +260,7 @@ fn events(incident: &Incident, holder: &Holder, look: Look) -> Vec<Event> {
             (How::Exit, _) => "released by exit".to_owned(),
             (How::Unmap, _) => "released by unmapping it".to_owned(),
         };
-        events.push(Event {
-            offset: released.after_ns,
-            text: look.paint(Tone::Good, &how),
-        });
+        events.push(Event { offset: released.after_ns, text: look.paint(Tone::Good, &how) });
     }
     // Stable: what comes at the same time stays in the order of cause and effect.
     events.sort_by_key(|event| event.offset);
@@ -312,10 +272,7 @@ fn opened_text(incident: &Incident, holder: &Holder, opened: &Opened, look: Look
     let by = thread(holder, opened.pid, opened.tid, opened.comm.as_deref(), look);
     // Another link to the file, or the name it had before a rename.
     let busy = incident.file.path.as_ref();
-    let other = opened
-        .path
-        .as_ref()
-        .filter(|path| busy.is_some_and(|busy| busy != *path));
+    let other = opened.path.as_ref().filter(|path| busy.is_some_and(|busy| busy != *path));
     match other {
         Some(path) => format!("opened for writing by {by}, as {}", look.short(path, PATH)),
         None => format!("opened for writing by {by}"),
@@ -324,11 +281,8 @@ fn opened_text(incident: &Incident, holder: &Holder, opened: &Opened, look: Look
 
 /// The events under each other, each after its time in `cells`.
 fn tree(events: &[Event], cells: &[String], holder: &Holder, look: Look) -> String {
-    let mut lines: Vec<String> = cells
-        .iter()
-        .zip(events)
-        .map(|(cell, event)| format!("{cell}  {}", event.text))
-        .collect();
+    let mut lines: Vec<String> =
+        cells.iter().zip(events).map(|(cell, event)| format!("{cell}  {}", event.text)).collect();
     if holder.released.is_none() {
         let blank = cells.first().map_or(0, |cell| escape::width(cell));
         let held = look.paint(Tone::Holder, "still held when this was written");
@@ -350,11 +304,7 @@ fn missing(incident: &Incident, look: Look) -> String {
     let what = match (incident.direction, incident.file.writers) {
         (Direction::Exec, Some(writers)) => format!(
             "{} of {writers} not found",
-            count(
-                writers.saturating_sub(incident.explained).into(),
-                "writer",
-                "writers"
-            ),
+            count(writers.saturating_sub(incident.explained).into(), "writer", "writers"),
         ),
         (Direction::Exec, None) => "not all writers found, their number being unknown".to_owned(),
         (Direction::Write, _) => "not all processes that run it were found".to_owned(),
@@ -373,10 +323,7 @@ fn verdict(incident: &Incident, look: Look) -> String {
         escape::short(raw, SENTENCE)
     };
     let kind = look.paint(Tone::Strong, &name(verdict.kind));
-    let mut out = labelled(
-        "verdict",
-        &format!("{kind}: {}", sentence(&verdict.summary)),
-    );
+    let mut out = labelled("verdict", &format!("{kind}: {}", sentence(&verdict.summary)));
     let advice = verdict.advice.iter().take(look.many(1));
     let rest = verdict.advice.len().saturating_sub(look.many(1));
     for (at, advice) in advice.enumerate() {
@@ -401,10 +348,7 @@ pub(super) fn count(number: u64, one: &str, many: &str) -> String {
 
 /// `comm[pid]`.
 fn process(pid: u32, comm: Option<&str>, look: Look) -> String {
-    comm.map_or_else(
-        || format!("pid {pid}"),
-        |comm| format!("{}[{pid}]", look.short(comm, NAME)),
-    )
+    comm.map_or_else(|| format!("pid {pid}"), |comm| format!("{}[{pid}]", look.short(comm, NAME)))
 }
 
 /// A thread and its process, whose name is that of its first thread, or is found among those that
@@ -415,11 +359,7 @@ fn thread(holder: &Holder, pid: u32, tid: u32, comm: Option<&str>, look: Look) -
     }
     let above = holder.ancestors.iter().map(|a| (a.pid, a.comm.as_deref()));
     let mut known = std::iter::once((holder.pid, holder.comm.as_deref())).chain(above);
-    let process = process(
-        pid,
-        known.find(|(at, _)| *at == pid).and_then(|(_, c)| c),
-        look,
-    );
+    let process = process(pid, known.find(|(at, _)| *at == pid).and_then(|(_, c)| c), look);
     let comm = comm.map(|comm| format!(" ({})", look.short(comm, NAME)));
     format!("{process} thread {tid}{}", comm.unwrap_or_default())
 }

@@ -15,10 +15,7 @@ pub struct Json<W> {
 impl<W: Write> Json<W> {
     /// Lines go to `out`.
     pub fn new(out: W) -> Self {
-        Self {
-            out,
-            buffer: Vec::new(),
-        }
+        Self { out, buffer: Vec::new() }
     }
 }
 
@@ -77,10 +74,8 @@ mod tests {
         let lines = samples::every_line();
         let text = written(&lines);
         assert!(text.ends_with('\n'));
-        let back: Vec<Line> = text
-            .lines()
-            .map(|line| serde_json::from_str(line).unwrap())
-            .collect();
+        let back: Vec<Line> =
+            text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         assert_eq!(back, lines);
     }
 

@@ -47,11 +47,7 @@ impl Look {
 
     /// A foreign string, made harmless, and shortened unless everything is wanted.
     pub(super) fn short(self, raw: &str, columns: usize) -> String {
-        if self.verbose {
-            escape::text(raw)
-        } else {
-            escape::short(raw, columns)
-        }
+        if self.verbose { escape::text(raw) } else { escape::short(raw, columns) }
     }
 
     /// How many of a list are shown where `few` do for a first look.

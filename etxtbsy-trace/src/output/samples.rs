@@ -42,21 +42,12 @@ pub(crate) fn meta() -> Meta {
         kernel: "6.18.0".to_owned(),
         arch: "x86_64".to_owned(),
         argv: list(&["etxtbsy-trace", "run", "--", "make", "test"]),
-        filter: Filter {
-            pids: vec![4300],
-            command: Some(list(&["make", "test"])),
-        },
+        filter: Filter { pids: vec![4300], command: Some(list(&["make", "test"])) },
     }
 }
 
 fn ancestor(pid: u32, comm: &str) -> Ancestor {
-    Ancestor {
-        pid,
-        comm: some(comm),
-        comm_b64: None,
-        exe: None,
-        exe_b64: None,
-    }
+    Ancestor { pid, comm: some(comm), comm_b64: None, exe: None, exe_b64: None }
 }
 
 fn holder(pid: u32, comm: &str) -> Holder {
@@ -96,11 +87,7 @@ fn holder(pid: u32, comm: &str) -> Holder {
             comm_b64: None,
             time_ns: NOW - 120_000,
         }),
-        ancestors: vec![
-            ancestor(4300, "demo"),
-            ancestor(22, "bash"),
-            ancestor(1, "systemd"),
-        ],
+        ancestors: vec![ancestor(4300, "demo"), ancestor(22, "bash"), ancestor(1, "systemd")],
         released: Some(Released {
             how: How::CloseOnExec,
             time_ns: NOW + 180_000,
@@ -213,19 +200,9 @@ pub(crate) fn still_open() -> Incident {
 pub(crate) fn unexplained() -> Incident {
     let mut incident = race();
     incident.path = None;
-    incident.file = BusyFile {
-        path: None,
-        path_b64: None,
-        dev: None,
-        ino: None,
-        role: None,
-        writers: Some(1),
-    };
-    incident.victim = Victim {
-        pid: 4312,
-        tid: 4313,
-        ..Victim::default()
-    };
+    incident.file =
+        BusyFile { path: None, path_b64: None, dev: None, ino: None, role: None, writers: Some(1) };
+    incident.victim = Victim { pid: 4312, tid: 4313, ..Victim::default() };
     incident.holders.clear();
     incident.explained = 0;
     incident.complete = false;
@@ -277,10 +254,7 @@ pub(crate) fn write_direction() -> Incident {
 
 /// Something dropped.
 pub(crate) fn lost() -> Lost {
-    Lost {
-        what: "ring buffer full".to_owned(),
-        count: 3,
-    }
+    Lost { what: "ring buffer full".to_owned(), count: 3 }
 }
 
 /// The last line of a run with `incidents`, all complete but one.
@@ -298,14 +272,7 @@ pub(crate) fn summary(incidents: u64, by_verdict: &[(VerdictKind, u64)]) -> Summ
 /// A line of each type, incidents of every sort.
 pub(crate) fn every_line() -> Vec<Line> {
     let mut lines = vec![meta().into()];
-    let incidents = [
-        race(),
-        leaked(),
-        still_open(),
-        unexplained(),
-        several(),
-        write_direction(),
-    ];
+    let incidents = [race(), leaked(), still_open(), unexplained(), several(), write_direction()];
     lines.extend((1..).zip(incidents).map(|(id, mut incident)| {
         incident.id = id;
         incident.into()
@@ -361,17 +328,8 @@ pub(crate) fn with_strings(incident: &Incident, strings: &[String]) -> Incident 
     let mut incident = incident.clone();
     {
         let mut put = |place: &mut String| *place = next.next().unwrap();
-        let Incident {
-            time,
-            syscall,
-            errno,
-            path,
-            file,
-            victim,
-            holders,
-            verdict,
-            ..
-        } = &mut incident;
+        let Incident { time, syscall, errno, path, file, victim, holders, verdict, .. } =
+            &mut incident;
         [time, syscall, errno, &mut verdict.summary]
             .into_iter()
             .chain(&mut verdict.advice)

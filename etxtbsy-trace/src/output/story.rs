@@ -147,13 +147,7 @@ pub struct Tally {
 impl Tally {
     /// Nothing yet, from incident `id` on.
     fn new(id: u64) -> Self {
-        Self {
-            count: 0,
-            explained: 0,
-            endless: 0,
-            ids: (id, id),
-            waits: Waits::new(),
-        }
+        Self { count: 0, explained: 0, endless: 0, ids: (id, id), waits: Waits::new() }
     }
 
     /// Counts an incident.
@@ -187,11 +181,7 @@ struct Waits {
 impl Waits {
     /// None yet.
     fn new() -> Self {
-        Self {
-            sizes: Histogram::new(2).ok(),
-            least: u64::MAX,
-            most: 0,
-        }
+        Self { sizes: Histogram::new(2).ok(), least: u64::MAX, most: 0 }
     }
 
     /// Adds one.
@@ -264,15 +254,9 @@ mod tests {
             ("/tmp/tmp.XyZabcDEFg", "/tmp/tmp.N"),
             ("/tmp/tmpab_cdefg/x", "/tmp/tmpN/x"),
             ("/tmp/tmpfs/x", "/tmp/tmpfs/x"),
-            (
-                "target/debug/deps/foo-1a2b3c4d5e6f7a8b",
-                "target/debug/deps/foo-N",
-            ),
+            ("target/debug/deps/foo-1a2b3c4d5e6f7a8b", "target/debug/deps/foo-N"),
             ("550e8400-e29b-41d4-a716-446655440000", "N-N-N-N-N"),
-            (
-                "/tmp/go-build2718281828/b001/exe/a.out",
-                "/tmp/go-buildN/N/exe/a.out",
-            ),
+            ("/tmp/go-build2718281828/b001/exe/a.out", "/tmp/go-buildN/N/exe/a.out"),
             ("/nix/store/0c9q4h2vxkfzj8d7-hello", "/nix/store/N-hello"),
             ("/bin/bash", "/bin/bash"),
             ("ファイル2", "ファイルN"),

@@ -10,15 +10,8 @@ use std::collections::BTreeMap;
 /// How many stories are shown unless all are wanted.
 const SHOWN: usize = 20;
 /// What stands above the columns.
-const HEADS: [&str; 7] = [
-    "COUNT",
-    "EXPLAINED",
-    "VERDICT",
-    "MEDIAN WAIT",
-    "MAX WAIT",
-    "STILL HELD",
-    "INCIDENTS",
-];
+const HEADS: [&str; 7] =
+    ["COUNT", "EXPLAINED", "VERDICT", "MEDIAN WAIT", "MAX WAIT", "STILL HELD", "INCIDENTS"];
 /// Which of them are text, and begin at the left.
 const LEFT: [usize; 2] = [2, 6];
 
@@ -44,9 +37,7 @@ pub(super) fn summary(
             summary.lost,
         ));
         let each = summary.by_verdict.iter();
-        let each: Vec<String> = each
-            .map(|(kind, n)| format!("{} {n}", name(kind)))
-            .collect();
+        let each: Vec<String> = each.map(|(kind, n)| format!("{} {n}", name(kind))).collect();
         if !each.is_empty() {
             lines.push(format!("by verdict: {}", each.join(", ")));
         }
@@ -106,18 +97,10 @@ fn table(stories: &Stories, look: Look) -> Vec<String> {
 
 /// One line of the table.
 fn row(cells: &[String; 7], widths: &[usize; 7]) -> String {
-    let cells = cells
-        .iter()
-        .zip(widths)
-        .enumerate()
-        .map(|(at, (cell, width))| {
-            let pad = " ".repeat(width - escape::width(cell));
-            if LEFT.contains(&at) {
-                cell.clone() + &pad
-            } else {
-                pad + cell
-            }
-        });
+    let cells = cells.iter().zip(widths).enumerate().map(|(at, (cell, width))| {
+        let pad = " ".repeat(width - escape::width(cell));
+        if LEFT.contains(&at) { cell.clone() + &pad } else { pad + cell }
+    });
     let cells: Vec<String> = cells.collect();
     cells.join("  ").trim_end().to_owned()
 }
@@ -136,11 +119,7 @@ fn cells(verdict: &str, tally: &Tally) -> [String; 7] {
         median,
         max,
         tally.endless.to_string(),
-        if first == last {
-            format!("#{first}")
-        } else {
-            format!("#{first} to #{last}")
-        },
+        if first == last { format!("#{first}") } else { format!("#{first} to #{last}") },
     ]
 }
 

@@ -72,9 +72,7 @@ impl<W: Write> Text<W> {
     /// Something lost, told at once: what follows is to be read with that in mind.
     fn lost(&mut self, lost: &Lost) -> io::Result<()> {
         let mut what = self.look.short(&lost.what, 100);
-        let text = self
-            .look
-            .paint(Tone::Bad, &format!("lost {}: {what}", lost.count));
+        let text = self.look.paint(Tone::Bad, &format!("lost {}: {what}", lost.count));
         if self.lost.len() >= REASONS && !self.lost.contains_key(&what) {
             "other".clone_into(&mut what);
         }
@@ -105,10 +103,9 @@ fn begin(meta: &Meta, look: Look) -> String {
     let since = time::moment(&meta.time).unwrap_or_else(|| look.short(&meta.time, 32));
     let pids: Vec<String> = meta.filter.pids.iter().map(ToString::to_string).collect();
     let watched = match (&meta.filter.command, pids.as_slice()) {
-        (Some(command), _) => format!(
-            "{} and its descendants",
-            escape::command(command, look.many(80))
-        ),
+        (Some(command), _) => {
+            format!("{} and its descendants", escape::command(command, look.many(80)))
+        }
         (None, []) => "the whole machine".to_owned(),
         (None, [pid]) => format!("process {pid} and its descendants"),
         (None, pids) => format!("processes {} and their descendants", pids.join(", ")),
@@ -359,10 +356,7 @@ mod tests {
             lines.push(incident.into());
         }
         let text = written(&lines, false, false);
-        let compact: Vec<&str> = text
-            .lines()
-            .filter(|line| line.contains("(like "))
-            .collect();
+        let compact: Vec<&str> = text.lines().filter(|line| line.contains("(like ")).collect();
         let expected = [
             "#12  14:03:07.123456Z  (path unknown)  unexplained, holder not found  (like #12)",
             "#12  14:03:07.123456Z  /var/tmp/fork-exec-3  demo[4310] and 1 more → fork-exec-race, still held  (like #12)",
@@ -418,10 +412,7 @@ by verdict: fork-exec-race 120, leaked-fd 1, unexplained 1
 
     #[test]
     fn a_quiet_run() {
-        let lines = [
-            samples::meta().into(),
-            Line::Summary(samples::summary(0, &[])),
-        ];
+        let lines = [samples::meta().into(), Line::Summary(samples::summary(0, &[]))];
         pretty(
             &written(&lines, false, false),
             "
@@ -472,21 +463,15 @@ no exec failed with ETXTBSY in 12.3 s
         };
         assert_eq!(watching(&meta), "process 4300 and its descendants\n");
         meta.filter.pids.push(4301);
-        assert_eq!(
-            watching(&meta),
-            "processes 4300, 4301 and their descendants\n"
-        );
+        assert_eq!(watching(&meta), "processes 4300, 4301 and their descendants\n");
         meta.filter.pids.clear();
         assert_eq!(watching(&meta), "the whole machine\n");
     }
 
     /// `text` without the colours that are ours.
     fn uncolored(text: &str) -> String {
-        let ours = [
-            "\x1b[0m", "\x1b[1m", "\x1b[2m", "\x1b[31m", "\x1b[32m", "\x1b[33m",
-        ];
-        ours.iter()
-            .fold(text.to_owned(), |text, code| text.replace(code, ""))
+        let ours = ["\x1b[0m", "\x1b[1m", "\x1b[2m", "\x1b[31m", "\x1b[32m", "\x1b[33m"];
+        ours.iter().fold(text.to_owned(), |text, code| text.replace(code, ""))
     }
 
     /// Five incidents, and one line of each other type, every string one of `strings`.

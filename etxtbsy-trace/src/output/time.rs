@@ -29,10 +29,7 @@ pub fn parts(ns: u64) -> (String, &'static str) {
                 let width = decimals as usize;
                 return match decimals {
                     0 => (scaled.to_string(), name),
-                    _ => (
-                        format!("{}.{:0width$}", scaled / scale, scaled % scale),
-                        name,
-                    ),
+                    _ => (format!("{}.{:0width$}", scaled / scale, scaled % scale), name),
                 };
             }
         }
@@ -66,10 +63,7 @@ pub fn column(offsets: &[i64]) -> Vec<String> {
     // Every unit is as wide as it has characters.
     let units = cells.iter().map(|(_, u)| u.chars().count()).max();
     let units = units.unwrap_or(0);
-    cells
-        .iter()
-        .map(|(number, unit)| format!("{number:>numbers$} {unit:<units$}"))
-        .collect()
+    cells.iter().map(|(number, unit)| format!("{number:>numbers$} {unit:<units$}")).collect()
 }
 
 /// The date and time of day, UTC, of an RFC 3339 moment; `None` if it is none.
@@ -117,13 +111,7 @@ mod tests {
     #[test]
     fn offsets_stand_under_each_other() {
         let cells = column(&[-90_000_000_000, -455_000, 0, 180_000, i64::MIN]);
-        let expected = [
-            "  -1.50 min",
-            "   -455 µs ",
-            "      0    ",
-            "   +180 µs ",
-            "-106751 d  ",
-        ];
+        let expected = ["  -1.50 min", "   -455 µs ", "      0    ", "   +180 µs ", "-106751 d  "];
         assert_eq!(cells, expected);
         assert!(column(&[]).is_empty());
     }

@@ -1,6 +1,6 @@
 //! golang/go#22315.
 
-use super::{Rule, is_racing, release, span, who};
+use super::{Rule, ancestor, is_racing, release, span, who};
 use crate::lines::{Holder, Incident, State, VerdictKind};
 
 /// An inherited write fd in a child that had not got through its exec.
@@ -19,7 +19,9 @@ impl Rule for ForkExecRace {
     fn summary(&self, _incident: &Incident, culprit: &Holder) -> String {
         let child = who(culprit.comm.as_deref(), culprit.pid);
         let forked = match &culprit.forked {
-            Some(forked) => format!("which thread {} of {} forked", forked.tid, who(forked.comm.as_deref(), forked.pid)),
+            Some(forked) => {
+                format!("which thread {} of {} forked", forked.tid, ancestor(culprit, forked.pid))
+            }
             None => "forked".to_owned(),
         };
         let opened = match &culprit.opened {
@@ -28,21 +30,30 @@ impl Rule for ForkExecRace {
         };
         let state = match culprit.state {
             State::InFork => " (it was still being made)",
-            State::ExecClosing => " (its exec had taken the fd away, the kernel had not dropped the file yet)",
+            State::ExecClosing => {
+                " (its exec had taken the fd away, the kernel had not dropped the file yet)"
+            }
             _ => "",
         };
-        format!("the write fd lived on in {child}, {forked} {opened}{state}; it held a copy {}", release(culprit))
+        format!(
+            "the write fd lived on in {child}, {forked} {opened}{state}; it held a copy {}",
+            release(culprit)
+        )
     }
 
     fn advice(&self, _incident: &Incident, culprit: &Holder) -> Vec<String> {
-        let wait = culprit.released.as_ref().and_then(|released| u64::try_from(released.after_ns).ok());
+        let wait =
+            culprit.released.as_ref().and_then(|released| u64::try_from(released.after_ns).ok());
         let mut advice = vec![
             "write the file in a child process, so that the process that forks never has it open (measured: 0 failures in 24176)".to_owned(),
             "or hold one lock from the open for writing until each spawned child has exec'd for good or ended (0 in 12584; a lock round the spawn call alone is no better than none with posix_spawn or vfork: 72 in 10136)".to_owned(),
             "or open an O_CLOEXEC pipe before the file, close its write end before the spawn, and wait for end-of-file (0 in 24425 with the pipe's fd below the file's, 29 in 10721 above)".to_owned(),
         ];
         advice.push(match wait {
-            Some(wait) => format!("or retry while ETXTBSY, with a bound: this one would have had to wait {}", span(wait)),
+            Some(wait) => format!(
+                "or retry while ETXTBSY, with a bound: this one would have had to wait {}",
+                span(wait)
+            ),
             None => "or retry while ETXTBSY, with a bound".to_owned(),
         });
         advice.push("no help: fsync, rename after writing, closing earlier, a lock round the write alone, the order of chmod, a fixed sleep".to_owned());

@@ -1,6 +1,6 @@
 //! A write fd that went along into a process that has no use for it.
 
-use super::{Rule, is_opener, release, who};
+use super::{Rule, ancestor, is_opener, release, who};
 use crate::lines::{Holder, Incident, VerdictKind, Via};
 
 /// A process that exec'd or lives on holds the file, because the fd was not close-on-exec or
@@ -23,7 +23,7 @@ impl Rule for LeakedFd {
         let process = who(culprit.comm.as_deref(), culprit.pid);
         let fd = culprit.fds.first();
         let from = match &culprit.forked {
-            Some(forked) => format!("from {} when it was forked", who(forked.comm.as_deref(), forked.pid)),
+            Some(forked) => format!("from {} when it was forked", ancestor(culprit, forked.pid)),
             None => "from a process before it".to_owned(),
         };
         let number = fd.map_or_else(|| "an fd".to_owned(), |fd| format!("fd {}", fd.fd));
@@ -32,18 +32,24 @@ impl Rule for LeakedFd {
             Some(true) => "the fd is close-on-exec, but it has not exec'd",
             None => "and kept it",
         };
-        format!("{process} inherited {number} {from}: {why}; it holds the file for writing without need, {}", release(culprit))
+        format!(
+            "{process} inherited {number} {from}: {why}; it holds the file for writing without need, {}",
+            release(culprit)
+        )
     }
 
     fn advice(&self, _incident: &Incident, culprit: &Holder) -> Vec<String> {
         let opener = match &culprit.opened {
-            Some(opened) => who(opened.comm.as_deref(), opened.pid),
+            Some(opened) => ancestor(culprit, opened.pid),
             None => "the process that opens the file".to_owned(),
         };
         vec![
-            format!("open the file with O_CLOEXEC in {opener}; a process that forks and does not exec must close it itself (close_range)"),
+            format!(
+                "open the file with O_CLOEXEC in {opener}; a process that forks and does not exec must close it itself (close_range)"
+            ),
             format!("to free the file now: end {}", who(culprit.comm.as_deref(), culprit.pid)),
-            "no help: retrying, fsync, rename after writing: it holds the file as long as it lives".to_owned(),
+            "no help: retrying, fsync, rename after writing: it holds the file as long as it lives"
+                .to_owned(),
         ]
     }
 }

@@ -82,6 +82,12 @@ fn who(comm: Option<&str>, pid: u32) -> String {
     format!("{}[{pid}]", comm.unwrap_or("?"))
 }
 
+/// `comm[pid]` of a process above a holder. (The threads that acted have names of their own.)
+fn ancestor(holder: &Holder, pid: u32) -> String {
+    let found = holder.ancestors.iter().find(|ancestor| ancestor.pid == pid);
+    who(found.and_then(|ancestor| ancestor.comm.as_deref()), pid)
+}
+
 /// A time that people can read: `180 µs`.
 fn span(ns: u64) -> String {
     crate::output::time::span(ns)

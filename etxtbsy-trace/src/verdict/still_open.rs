@@ -20,7 +20,11 @@ impl Rule for StillOpen {
     fn summary(&self, incident: &Incident, culprit: &Holder) -> String {
         let process = who(culprit.comm.as_deref(), culprit.pid);
         let fds = culprit.fds.iter().map(|fd| fd.fd.to_string()).collect::<Vec<_>>().join(", ");
-        let same = if culprit.pid == incident.victim.pid { ", the very process that failed to exec it," } else { "" };
+        let same = if culprit.pid == incident.victim.pid {
+            ", the very process that failed to exec it,"
+        } else {
+            ""
+        };
         let opened = if is_opener(culprit) {
             "which opened the file for writing, still had it open"
         } else {

@@ -14,19 +14,15 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 pub(super) fn script() -> Result<Scene> {
-    scene(
-        "busy-script-interpreter",
-        Role::ScriptInterpreter,
-        |interpreter| Ok([b"#!", interpreter.as_os_str().as_bytes(), b"\n"].concat()),
-    )
+    scene("busy-script-interpreter", Role::ScriptInterpreter, |interpreter| {
+        Ok([b"#!", interpreter.as_os_str().as_bytes(), b"\n"].concat())
+    })
 }
 
 pub(super) fn elf() -> Result<Scene> {
-    scene(
-        "busy-elf-interpreter",
-        Role::ElfInterpreter,
-        |interpreter| elf_with_interpreter(interpreter.as_os_str().as_bytes()),
-    )
+    scene("busy-elf-interpreter", Role::ElfInterpreter, |interpreter| {
+        elf_with_interpreter(interpreter.as_os_str().as_bytes())
+    })
 }
 
 /// `contents` gives what is exec'd, for an interpreter at that path.
@@ -35,11 +31,7 @@ fn scene(name: &str, role: Role, contents: impl FnOnce(&Path) -> Result<Vec<u8>>
     let interpreter = dir.path().join("interpreter");
     stage::copy_program("/bin/true", &interpreter)?;
     let path = dir.path().join("program");
-    let mut program = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o777)
-        .open(&path)?;
+    let mut program = OpenOptions::new().write(true).create_new(true).mode(0o777).open(&path)?;
     program.write_all(&contents(&interpreter)?)?;
     drop(program);
 
@@ -52,10 +44,7 @@ fn scene(name: &str, role: Role, contents: impl FnOnce(&Path) -> Result<Vec<u8>>
     })?;
     wait_busy(victim)?;
     let scene = still_open::scene(name, &path, &interpreter, busy, victim)?;
-    Ok(Scene {
-        role: Some(role),
-        ..scene
-    })
+    Ok(Scene { role: Some(role), ..scene })
 }
 
 /// An ELF file that consists of its headers and the name of its interpreter, elf(5): as far as

@@ -37,11 +37,7 @@ pub(super) fn wait(pid: Pid) -> Result<c_int> {
 /// Waits for a child that should do its work.
 pub(super) fn wait_success(pid: Pid) -> Result<()> {
     let status = wait(pid)?;
-    ensure!(
-        status == 0,
-        "a child of the workload failed: {}",
-        Errno::from_raw(status)
-    );
+    ensure!(status == 0, "a child of the workload failed: {}", Errno::from_raw(status));
     Ok(())
 }
 
@@ -53,10 +49,7 @@ pub(super) fn wait_busy(pid: Pid) -> Result<()> {
             "the exec of a file open for writing passed: \
              this kernel does not deny it (see: etxtbsy-trace check)"
         ),
-        errno => bail!(
-            "the exec failed with {} instead of ETXTBSY",
-            Errno::from_raw(errno)
-        ),
+        errno => bail!("the exec failed with {} instead of ETXTBSY", Errno::from_raw(errno)),
     }
 }
 
@@ -67,9 +60,7 @@ pub(super) struct Program {
 
 impl Program {
     pub(super) fn new(path: &Path) -> Result<Self> {
-        Ok(Self {
-            path: CString::new(path.as_os_str().as_bytes())?,
-        })
+        Ok(Self { path: CString::new(path.as_os_str().as_bytes())? })
     }
 
     /// Replaces this process, with the path as its only argument and no environment; returns
@@ -102,11 +93,7 @@ pub(super) fn await_go(reader: &PipeReader, writer: &PipeWriter) {
 pub(super) fn tell<const N: usize>(writer: &PipeWriter, numbers: [i32; N]) {
     // SAFETY: a pipe takes up to PIPE_BUF bytes at once; the buffer is as long as it says.
     unsafe {
-        libc::write(
-            writer.as_raw_fd(),
-            numbers.as_ptr().cast(),
-            size_of_val(&numbers),
-        );
+        libc::write(writer.as_raw_fd(), numbers.as_ptr().cast(), size_of_val(&numbers));
     }
 }
 
@@ -116,9 +103,7 @@ pub(super) fn hear<const N: usize>(mut reader: &PipeReader) -> Result<[i32; N]> 
     let mut numbers = [0_i32; N];
     for number in &mut numbers {
         let mut bytes = [0; 4];
-        reader
-            .read_exact(&mut bytes)
-            .context("a child of the workload ended too early")?;
+        reader.read_exact(&mut bytes).context("a child of the workload ended too early")?;
         *number = i32::from_ne_bytes(bytes);
     }
     Ok(numbers)

@@ -59,10 +59,7 @@ pub(super) fn run(args: &Args) -> Result<Scene> {
                     via: Via::Fork,
                     state: State::InFork,
                     opened: Some(opener),
-                    forked: Some(Task {
-                        tid: seen.forker,
-                        ..opener
-                    }),
+                    forked: Some(Task { tid: seen.forker, ..opener }),
                     ancestors: vec![opener.pid],
                     released: How::CloseOnExec,
                     exec: Some(bystander.into()),
@@ -71,10 +68,7 @@ pub(super) fn run(args: &Args) -> Result<Scene> {
             });
         }
     }
-    bail!(
-        "in {TRIES} tries no exec fell into a fork: try more than --megabytes {}",
-        args.megabytes
-    )
+    bail!("in {TRIES} tries no exec fell into a fork: try more than --megabytes {}", args.megabytes)
 }
 
 /// A failure that fell into a fork.
@@ -96,17 +90,13 @@ fn attempt(path: &Path, program: &Program, victims: &Victims, size: u64) -> Resu
     let over = AtomicBool::new(false);
 
     thread::scope(|scope| {
-        let forker = thread::Builder::new()
-            .name("forker".into())
-            .spawn_scoped(scope, || {
-                let child = fork(|| program.exec());
-                over.store(true, Ordering::SeqCst);
-                child.map(|child| (child, gettid().as_raw().cast_unsigned()))
-            })?;
+        let forker = thread::Builder::new().name("forker".into()).spawn_scoped(scope, || {
+            let child = fork(|| program.exec());
+            over.store(true, Ordering::SeqCst);
+            child.map(|child| (child, gettid().as_raw().cast_unsigned()))
+        })?;
         let join = |forker: thread::ScopedJoinHandle<'_, Result<(Pid, u32)>>| {
-            let (child, tid) = forker
-                .join()
-                .map_err(|_| anyhow!("the forker panicked"))??;
+            let (child, tid) = forker.join().map_err(|_| anyhow!("the forker panicked"))??;
             wait_success(child)?;
             Ok::<_, anyhow::Error>((child, tid))
         };
@@ -127,18 +117,10 @@ fn attempt(path: &Path, program: &Program, victims: &Victims, size: u64) -> Resu
         let in_time = !over.load(Ordering::SeqCst);
         let (child, forker) = join(forker)?;
         match status {
-            libc::ETXTBSY if in_time => Ok(Some(Seen {
-                victim,
-                child,
-                forker,
-                fd,
-            })),
+            libc::ETXTBSY if in_time => Ok(Some(Seen { victim, child, forker, fd })),
             libc::ETXTBSY => bail!("the fork was over too soon: it takes more --megabytes"),
             0 => Ok(None),
-            errno => bail!(
-                "the exec failed with {} instead of ETXTBSY",
-                Errno::from_raw(errno)
-            ),
+            errno => bail!("the exec failed with {} instead of ETXTBSY", Errno::from_raw(errno)),
         }
     })
 }
@@ -174,10 +156,7 @@ fn committed(meminfo: &File) -> io::Result<u64> {
     let text = &buffer[..length];
     let start = text.windows(KEY.len()).position(|window| window == KEY);
     let digits = start.map_or(&[][..], |start| &text[start + KEY.len()..]);
-    let digits = digits
-        .trim_ascii_start()
-        .iter()
-        .take_while(|byte| byte.is_ascii_digit());
+    let digits = digits.trim_ascii_start().iter().take_while(|byte| byte.is_ascii_digit());
     Ok(digits.fold(0, |number, digit| number * 10 + u64::from(digit - b'0')))
 }
 
@@ -213,12 +192,7 @@ impl Victims {
             }
             0
         })?;
-        Ok(Self {
-            orders,
-            go,
-            ready,
-            ended,
-        })
+        Ok(Self { orders, go, ready, ended })
     }
 
     /// Forks one, which will wait, and gives its pid.

@@ -66,24 +66,16 @@ pub(super) fn run(args: &Args) -> Result<Race> {
                 counts.stop.store(true, Ordering::Relaxed);
                 outcome.map(|()| Task::current().tid)
             };
-            thread::Builder::new()
-                .name(format!("fork-exec-{index}"))
-                .spawn_scoped(scope, body)
+            thread::Builder::new().name(format!("fork-exec-{index}")).spawn_scoped(scope, body)
         };
-        let started = (0..args.threads)
-            .map(start_thread)
-            .collect::<io::Result<Vec<_>>>();
+        let started = (0..args.threads).map(start_thread).collect::<io::Result<Vec<_>>>();
         let ready = match &started {
             Ok(_) if args.wait_for_go => stage::wait_for_go(),
             _ => Ok(()),
         };
-        counts
-            .stop
-            .store(started.is_err() || ready.is_err(), Ordering::Relaxed);
+        counts.stop.store(started.is_err() || ready.is_err(), Ordering::Relaxed);
         let start = Instant::now();
-        counts
-            .end
-            .get_or_init(|| start + Duration::from_secs(args.seconds));
+        counts.end.get_or_init(|| start + Duration::from_secs(args.seconds));
         ready?;
         let threads = started?
             .into_iter()
@@ -124,11 +116,7 @@ fn write_and_run(path: &Path, counts: &Counts, limit: Option<u64>) -> Result<()>
                     break;
                 }
             }
-            errno => bail!(
-                "the exec of {} failed: {}",
-                path.display(),
-                Errno::from_raw(errno)
-            ),
+            errno => bail!("the exec of {} failed: {}", path.display(), Errno::from_raw(errno)),
         }
     }
     Ok(())

@@ -57,9 +57,7 @@ pub(super) fn run() -> Result<Scene> {
             state: State::Running,
             opened: Some(Task::main_of(opener.as_raw())),
             forked: Some(Task::main_of(parent)),
-            ancestors: [parent, opener.as_raw(), getpid().as_raw()]
-                .map(i32::cast_unsigned)
-                .into(),
+            ancestors: [parent, opener.as_raw(), getpid().as_raw()].map(i32::cast_unsigned).into(),
             released: How::Exit,
             exec: None,
         }],

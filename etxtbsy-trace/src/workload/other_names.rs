@@ -31,10 +31,7 @@ impl Busy {
 
     /// The file itself without access to it, for an exec by fd.
     fn reference(&self) -> Result<File> {
-        Ok(OpenOptions::new()
-            .read(true)
-            .custom_flags(OFlag::O_PATH.bits())
-            .open(&self.path)?)
+        Ok(OpenOptions::new().read(true).custom_flags(OFlag::O_PATH.bits()).open(&self.path)?)
     }
 
     /// Lets a child run `exec`, which should fail and return the errno.
@@ -62,11 +59,9 @@ pub(super) fn relative_path() -> Result<Scene> {
     let dir = busy.dir.path().to_owned();
     let path = Path::new("./busy");
     let program = Program::new(path)?;
-    busy.scene("by-relative-path", path, || {
-        match nix::unistd::chdir(&dir) {
-            Ok(()) => program.exec(),
-            Err(errno) => errno as i32,
-        }
+    busy.scene("by-relative-path", path, || match nix::unistd::chdir(&dir) {
+        Ok(()) => program.exec(),
+        Err(errno) => errno as i32,
     })
 }
 
@@ -89,10 +84,7 @@ pub(super) fn execveat_empty_path() -> Result<Scene> {
         };
         Errno::last_raw()
     })?;
-    Ok(Scene {
-        syscall: "execveat".into(),
-        ..scene
-    })
+    Ok(Scene { syscall: "execveat".into(), ..scene })
 }
 
 pub(super) fn proc_self_fd() -> Result<Scene> {

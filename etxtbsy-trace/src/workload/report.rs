@@ -16,18 +16,12 @@ pub struct Task {
 
 impl Task {
     pub(super) fn current() -> Self {
-        Self {
-            pid: getpid().as_raw().cast_unsigned(),
-            tid: gettid().as_raw().cast_unsigned(),
-        }
+        Self { pid: getpid().as_raw().cast_unsigned(), tid: gettid().as_raw().cast_unsigned() }
     }
 
     /// The only thread of a forked child.
     pub(super) fn main_of(pid: i32) -> Self {
-        Self {
-            pid: pid.cast_unsigned(),
-            tid: pid.cast_unsigned(),
-        }
+        Self { pid: pid.cast_unsigned(), tid: pid.cast_unsigned() }
     }
 }
 

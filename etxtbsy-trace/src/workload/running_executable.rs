@@ -19,9 +19,7 @@ pub(super) fn open() -> Result<Scene> {
 }
 
 pub(super) fn truncate() -> Result<Scene> {
-    scene("truncate-running", "truncate", |path| {
-        nix::unistd::truncate(path, 0)
-    })
+    scene("truncate-running", "truncate", |path| nix::unistd::truncate(path, 0))
 }
 
 fn scene(name: &str, syscall: &str, call: impl FnOnce(&Path) -> nix::Result<()>) -> Result<Scene> {

@@ -36,15 +36,13 @@ pub(super) fn run(args: &Args) -> Result<Race> {
     let (mut attempts, mut failures) = (0, 0);
     let start = Instant::now();
     let looper = thread::scope(|scope| {
-        let looper = thread::Builder::new()
-            .name("bin-true".into())
-            .spawn_scoped(scope, || {
-                while !stop.load(Ordering::Relaxed) {
-                    let status = Command::new("/bin/true").status().context("/bin/true")?;
-                    ensure!(status.success(), "/bin/true: {status}");
-                }
-                Ok(Task::current().tid)
-            })?;
+        let looper = thread::Builder::new().name("bin-true".into()).spawn_scoped(scope, || {
+            while !stop.load(Ordering::Relaxed) {
+                let status = Command::new("/bin/true").status().context("/bin/true")?;
+                ensure!(status.success(), "/bin/true: {status}");
+            }
+            Ok(Task::current().tid)
+        })?;
         let outcome = (|| {
             let end = start + Duration::from_secs(args.seconds);
             let goes_on = || !looper.is_finished() && !stage::interrupted();

@@ -70,10 +70,7 @@ impl Opener {
             0
         })?;
         drop(writer);
-        let fds = hear::<2>(&reader)?
-            .into_iter()
-            .filter_map(|fd| u32::try_from(fd).ok())
-            .collect();
+        let fds = hear::<2>(&reader)?.into_iter().filter_map(|fd| u32::try_from(fd).ok()).collect();
         Ok(Self { pid, fds, go })
     }
 

@@ -18,9 +18,7 @@ pub(super) const SCRIPT: &[u8] = b"#!/bin/sh\nexit 0\n";
 
 /// A new directory below `place`, removed when dropped.
 pub(super) fn directory(place: &Path) -> Result<TempDir> {
-    let place = place
-        .canonicalize()
-        .with_context(|| place.display().to_string())?;
+    let place = place.canonicalize().with_context(|| place.display().to_string())?;
     tempfile::Builder::new()
         .prefix("etxtbsy-trace-")
         .tempdir_in(&place)
@@ -50,10 +48,7 @@ pub(super) fn copy_program(from: &str, to: &Path) -> Result<()> {
 pub(super) fn wait_for_go() -> Result<()> {
     writeln!(io::stdout(), "ready")?;
     let mut line = String::new();
-    ensure!(
-        io::stdin().read_line(&mut line)? > 0,
-        "stdin ended before the line that says go"
-    );
+    ensure!(io::stdin().read_line(&mut line)? > 0, "stdin ended before the line that says go");
     Ok(())
 }
 
@@ -64,11 +59,7 @@ pub(super) fn catch_interrupts() -> Result<()> {
     extern "C" fn note(_: c_int) {
         INTERRUPTED.store(true, Ordering::Relaxed);
     }
-    let action = SigAction::new(
-        SigHandler::Handler(note),
-        SaFlags::SA_RESTART,
-        SigSet::empty(),
-    );
+    let action = SigAction::new(SigHandler::Handler(note), SaFlags::SA_RESTART, SigSet::empty());
     for signal in [Signal::SIGINT, Signal::SIGTERM] {
         // SAFETY: the handler stores to an atomic.
         unsafe { sigaction(signal, &action) }?;

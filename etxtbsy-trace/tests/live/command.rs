@@ -35,21 +35,11 @@ fn run_leaves_stdin_and_stdout_to_the_command() {
     let Some(turn) = Turn::take_as_root() else {
         return;
     };
-    let mut process = Process::start(
-        tracer()
-            .arg("run")
-            .arg("-o")
-            .arg(turn.output())
-            .args(["--", "cat"]),
-    );
+    let mut process =
+        Process::start(tracer().arg("run").arg("-o").arg(turn.output()).args(["--", "cat"]));
     process.say_go();
     let ended = process.wait();
-    assert_eq!(
-        (ended.code, ended.stdout.as_str()),
-        (Some(0), "go\n"),
-        "{}",
-        ended.stderr
-    );
+    assert_eq!((ended.code, ended.stdout.as_str()), (Some(0), "go\n"), "{}", ended.stderr);
 }
 
 #[test]
@@ -70,11 +60,9 @@ fn error_exitcode_is_for_success_with_incidents() {
     };
     let options = ["--error-exitcode", "9"];
     let failing = format!("{BINARY} workload still-open; exit 7");
-    for (command, code) in [
-        (&[BINARY, "workload", "still-open"][..], 9),
-        (&["true"], 0),
-        (&["sh", "-c", &failing], 7),
-    ] {
+    for (command, code) in
+        [(&[BINARY, "workload", "still-open"][..], 9), (&["true"], 0), (&["sh", "-c", &failing], 7)]
+    {
         let (ended, _) = turn.run(&options, command);
         assert_eq!(ended.code, Some(code), "{command:?}: {}", ended.stderr);
     }
@@ -118,10 +106,7 @@ fn duration_ends_it() {
 /// A shell that waits for a line, makes that many failures, says so, and waits for another line.
 fn shell_with_failures(failures: u32) -> Process {
     let workload = format!("{BINARY} workload still-open >/dev/null; ");
-    let script = format!(
-        "read go; {}echo done; read end",
-        workload.repeat(failures as usize)
-    );
+    let script = format!("read go; {}echo done; read end", workload.repeat(failures as usize));
     Process::start(Command::new("sh").args(["-c", &script]))
 }
 
@@ -198,11 +183,7 @@ fn an_output_that_cannot_be_written_is_refused_before_the_command_starts() {
     let marker = turn.dir.path().join("started");
     let output = turn.dir.path().join("missing/trace.jsonl");
     let ended = Process::start(
-        tracer()
-            .args(["run", "-o"])
-            .arg(&output)
-            .args(["--", "touch"])
-            .arg(&marker),
+        tracer().args(["run", "-o"]).arg(&output).args(["--", "touch"]).arg(&marker),
     )
     .wait();
     ended.assert_refused(1, &["missing/trace.jsonl"]);
@@ -229,11 +210,7 @@ fn a_command_that_cannot_run_gives_the_status_of_a_shell() {
     let plain = turn.dir.path().join("plain");
     fs::write(&plain, "not a program").unwrap();
     let plain = plain.to_str().unwrap();
-    for (command, code) in [
-        ("no-such-command", 127),
-        ("/no/such/command", 127),
-        (plain, 126),
-    ] {
+    for (command, code) in [("no-such-command", 127), ("/no/such/command", 127), (plain, 126)] {
         let ended = Process::start(tracer().args(["run", "--", command])).wait();
         ended.assert_refused(code, &[command]);
     }

@@ -2,11 +2,7 @@
 //! say so and pass.
 //!
 //! `ETXTBSY_TRACE_RACE_SECONDS=60` runs the races for that long instead of a few failures.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "a test that panics has failed"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that panics has failed")]
 
 mod command;
 mod losses;

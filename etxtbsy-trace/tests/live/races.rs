@@ -8,12 +8,7 @@ use std::process::Command;
 /// How long a race goes: some failures, or as many as there are in the time that was asked for.
 fn length() -> [String; 4] {
     let (seconds, failures) = race_seconds().map_or((60, 10), |seconds| (seconds, u64::MAX));
-    [
-        "--seconds".into(),
-        seconds.to_string(),
-        "--failures".into(),
-        failures.to_string(),
-    ]
+    ["--seconds".into(), seconds.to_string(), "--failures".into(), failures.to_string()]
 }
 
 #[test]
@@ -22,10 +17,8 @@ fn go22315() {
         return;
     };
     let length = length();
-    let arguments: Vec<&str> = ["go22315"]
-        .into_iter()
-        .chain(length.iter().map(String::as_str))
-        .collect();
+    let arguments: Vec<&str> =
+        ["go22315"].into_iter().chain(length.iter().map(String::as_str)).collect();
     let (race, trace) = turn.workload(&arguments);
     assert_explained(&race, &trace);
 }
@@ -36,10 +29,8 @@ fn rust114554() {
         return;
     };
     let length = length();
-    let arguments: Vec<&str> = ["rust114554"]
-        .into_iter()
-        .chain(length.iter().map(String::as_str))
-        .collect();
+    let arguments: Vec<&str> =
+        ["rust114554"].into_iter().chain(length.iter().map(String::as_str)).collect();
     let (race, trace) = turn.workload(&arguments);
     assert_explained(&race, &trace);
 }
@@ -50,20 +41,12 @@ fn go22315_that_was_running_before_the_tracer() {
         return;
     };
     let mut workload = Process::start(
-        Command::new(BINARY)
-            .args(["workload", "go22315", "--wait-for-go"])
-            .args(length()),
+        Command::new(BINARY).args(["workload", "go22315", "--wait-for-go"]).args(length()),
     );
     assert_eq!(workload.line(), "ready");
     let output = turn.output();
     let pid = workload.pid().to_string();
-    let tracer = Process::start(
-        tracer()
-            .arg("-o")
-            .arg(&output)
-            .args(["--json", "--pid"])
-            .arg(pid),
-    );
+    let tracer = Process::start(tracer().arg("-o").arg(&output).args(["--json", "--pid"]).arg(pid));
     let meta = tracer.line();
     workload.say_go();
     let race: Race = serde_json::from_str(&workload.line()).unwrap();
@@ -76,26 +59,14 @@ fn go22315_that_was_running_before_the_tracer() {
     let trace = Trace::parse(&shown);
     assert_eq!(trace.meta.filter.pids, [race.pid]);
     assert_explained(&race, &trace);
-    assert_eq!(
-        std::fs::read_to_string(&output).unwrap(),
-        shown,
-        "-o and stdout are the same"
-    );
+    assert_eq!(std::fs::read_to_string(&output).unwrap(), shown, "-o and stdout are the same");
 }
 
 fn assert_explained(race: &Race, trace: &Trace) {
-    assert!(
-        race.failures > 0,
-        "nothing to see in {} attempts",
-        race.attempts
-    );
+    assert!(race.failures > 0, "nothing to see in {} attempts", race.attempts);
     assert_eq!(trace.lost, []);
     assert_eq!(trace.incidents.len() as u64, race.failures);
-    let complete = trace
-        .incidents
-        .iter()
-        .filter(|incident| is_explained(race, incident))
-        .count();
+    let complete = trace.incidents.iter().filter(|incident| is_explained(race, incident)).count();
     assert!(
         complete * 1000 >= trace.incidents.len() * 999,
         "{complete} of {} explained; the first that is not: {:#?}",
@@ -120,41 +91,20 @@ fn is_explained(race: &Race, incident: &Incident) -> bool {
     assert_eq!(incident.victim.ppid, Some(race.pid));
     let writers = incident.file.writers.unwrap();
     assert!(incident.explained <= writers, "{incident:#?}");
-    assert_eq!(
-        incident.complete,
-        incident.explained == writers,
-        "{incident:#?}"
-    );
+    assert_eq!(incident.complete, incident.explained == writers, "{incident:#?}");
     if !incident.complete {
         return false;
     }
-    assert_eq!(
-        incident.verdict.kind,
-        VerdictKind::ForkExecRace,
-        "{incident:#?}"
-    );
+    assert_eq!(incident.verdict.kind, VerdictKind::ForkExecRace, "{incident:#?}");
     assert!(!incident.holders.is_empty());
     for holder in &incident.holders {
         assert_ne!(holder.pid, incident.victim.pid, "{incident:#?}");
-        assert_ne!(
-            holder.pid, race.pid,
-            "the writer had closed it: {incident:#?}"
-        );
+        assert_ne!(holder.pid, race.pid, "the writer had closed it: {incident:#?}");
         assert!(!holder.fds.is_empty(), "{incident:#?}");
         assert_eq!(holder.via, Via::Fork, "{incident:#?}");
-        let opened = holder
-            .opened
-            .as_ref()
-            .unwrap_or_else(|| panic!("{incident:#?}"));
-        assert_eq!(
-            (opened.pid, opened.tid),
-            (race.pid, writer),
-            "{incident:#?}"
-        );
-        let forked = holder
-            .forked
-            .as_ref()
-            .unwrap_or_else(|| panic!("{incident:#?}"));
+        let opened = holder.opened.as_ref().unwrap_or_else(|| panic!("{incident:#?}"));
+        assert_eq!((opened.pid, opened.tid), (race.pid, writer), "{incident:#?}");
+        let forked = holder.forked.as_ref().unwrap_or_else(|| panic!("{incident:#?}"));
         assert_eq!(forked.pid, race.pid, "{incident:#?}");
         assert!(race.threads.contains(&forked.tid), "{incident:#?}");
         // The writer's own child is forked after its close.

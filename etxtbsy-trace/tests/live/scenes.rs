@@ -45,11 +45,7 @@ fn still_open_since_before_the_tracer() {
     let mut workload =
         Process::start(Command::new(BINARY).args(["workload", "still-open", "--wait-for-go"]));
     assert_eq!(workload.line(), "ready");
-    let tracer = Process::start(
-        tracer()
-            .args(["--json", "--pid"])
-            .arg(workload.pid().to_string()),
-    );
+    let tracer = Process::start(tracer().args(["--json", "--pid"]).arg(workload.pid().to_string()));
     let meta = tracer.line();
     workload.say_go();
     let scene: Scene = serde_json::from_str(&workload.line()).unwrap();
@@ -59,23 +55,13 @@ fn still_open_since_before_the_tracer() {
     let trace = Trace::parse(&format!("{meta}\n{}", ended.stdout));
 
     let incident = the_incident(&scene, &trace);
-    let [known] = &scene.holders[..] else {
-        panic!("{scene:?}")
-    };
-    let [holder] = &incident.holders[..] else {
-        panic!("{incident:#?}")
-    };
-    assert_eq!(
-        (holder.pid, numbers(&holder.fds)),
-        (known.pid, known.fds.clone())
-    );
+    let [known] = &scene.holders[..] else { panic!("{scene:?}") };
+    let [holder] = &incident.holders[..] else { panic!("{incident:#?}") };
+    assert_eq!((holder.pid, numbers(&holder.fds)), (known.pid, known.fds.clone()));
     assert_eq!(holder.via, Via::Unknown);
     assert_eq!(holder.opened, None);
     assert_eq!(holder.forked, None);
-    assert_eq!(
-        holder.released.as_ref().map(|released| released.how),
-        Some(known.released)
-    );
+    assert_eq!(holder.released.as_ref().map(|released| released.how), Some(known.released));
 }
 
 /// All that the scene knows, in the trace.
@@ -88,11 +74,7 @@ fn assert_told(scene: &Scene, trace: &Trace) {
     known.sort_unstable();
     assert_eq!(pids, known, "{incident:#?}");
     for known in &scene.holders {
-        let holder = incident
-            .holders
-            .iter()
-            .find(|holder| holder.pid == known.pid)
-            .unwrap();
+        let holder = incident.holders.iter().find(|holder| holder.pid == known.pid).unwrap();
         assert_holder(scene, known, holder);
     }
 }
@@ -100,30 +82,16 @@ fn assert_told(scene: &Scene, trace: &Trace) {
 /// The one incident: which call of whose failed because of which file, and that it is complete.
 fn the_incident<'a>(scene: &Scene, trace: &'a Trace) -> &'a Incident {
     assert_eq!(trace.lost, []);
-    let [incident] = &trace.incidents[..] else {
-        panic!("not one: {:#?}", trace.incidents)
-    };
+    let [incident] = &trace.incidents[..] else { panic!("not one: {:#?}", trace.incidents) };
     assert_eq!(incident.syscall, scene.syscall);
-    assert_eq!(
-        incident.path.as_deref().map(Path::new),
-        Some(scene.path.as_path())
-    );
-    assert_eq!(
-        incident.file.path.as_deref().map(Path::new),
-        Some(scene.busy.as_path())
-    );
+    assert_eq!(incident.path.as_deref().map(Path::new), Some(scene.path.as_path()));
+    assert_eq!(incident.file.path.as_deref().map(Path::new), Some(scene.busy.as_path()));
     assert_eq!(incident.file.ino, Some(scene.ino));
     assert_eq!(incident.file.role, scene.role);
-    assert_eq!(
-        (incident.victim.pid, incident.victim.tid),
-        (scene.victim.pid, scene.victim.tid)
-    );
+    assert_eq!((incident.victim.pid, incident.victim.tid), (scene.victim.pid, scene.victim.tid));
     assert_eq!(incident.victim.comm.as_deref(), Some("etxtbsy-trace"));
     let binary = Path::new(BINARY).canonicalize().unwrap();
-    assert_eq!(
-        incident.victim.exe.as_deref().map(Path::new),
-        Some(binary.as_path())
-    );
+    assert_eq!(incident.victim.exe.as_deref().map(Path::new), Some(binary.as_path()));
     if scene.role.is_some() {
         assert_eq!(incident.direction, Direction::Exec);
         assert_eq!(incident.file.writers, Some(scene.writers), "{incident:#?}");
@@ -138,67 +106,31 @@ fn the_incident<'a>(scene: &Scene, trace: &'a Trace) -> &'a Incident {
 fn assert_holder(scene: &Scene, known: &Holder, holder: &lines::Holder) {
     assert_eq!(numbers(&holder.fds), known.fds, "{holder:#?}");
     for fd in &holder.fds {
-        assert!(
-            fd.flags
-                .iter()
-                .any(|flag| flag == "O_WRONLY" || flag == "O_RDWR"),
-            "{holder:#?}"
-        );
+        assert!(fd.flags.iter().any(|flag| flag == "O_WRONLY" || flag == "O_RDWR"), "{holder:#?}");
         // `null` says that it was gone before anyone looked: no fd of a child being made is seen.
-        assert!(
-            fd.cloexec.is_none_or(|cloexec| cloexec == known.cloexec),
-            "{holder:#?}"
-        );
+        assert!(fd.cloexec.is_none_or(|cloexec| cloexec == known.cloexec), "{holder:#?}");
     }
     assert_eq!(holder.via, known.via, "{holder:#?}");
     // One that opened the file itself may or may not count as being before its exec.
     if known.via == Via::Fork {
         assert_eq!(holder.state, known.state, "{holder:#?}");
     }
-    let opened = holder.opened.as_ref().map(|by| Task {
-        pid: by.pid,
-        tid: by.tid,
-    });
+    let opened = holder.opened.as_ref().map(|by| Task { pid: by.pid, tid: by.tid });
     assert_eq!(opened, known.opened, "{holder:#?}");
     if let Some(opened) = &holder.opened {
-        assert_eq!(
-            opened.path.as_deref().map(Path::new),
-            Some(scene.busy.as_path())
-        );
+        assert_eq!(opened.path.as_deref().map(Path::new), Some(scene.busy.as_path()));
     }
-    let forked = holder.forked.as_ref().map(|by| Task {
-        pid: by.pid,
-        tid: by.tid,
-    });
+    let forked = holder.forked.as_ref().map(|by| Task { pid: by.pid, tid: by.tid });
     assert_eq!(forked, known.forked, "{holder:#?}");
-    let ancestors: Vec<u32> = holder
-        .ancestors
-        .iter()
-        .map(|ancestor| ancestor.pid)
-        .collect();
-    assert!(
-        ancestors.starts_with(&known.ancestors),
-        "{:?}: {holder:#?}",
-        known.ancestors
-    );
-    let released = holder
-        .released
-        .as_ref()
-        .unwrap_or_else(|| panic!("{holder:#?}"));
+    let ancestors: Vec<u32> = holder.ancestors.iter().map(|ancestor| ancestor.pid).collect();
+    assert!(ancestors.starts_with(&known.ancestors), "{:?}: {holder:#?}", known.ancestors);
+    let released = holder.released.as_ref().unwrap_or_else(|| panic!("{holder:#?}"));
     assert_eq!(released.how, known.released, "{holder:#?}");
     // Or the exec could not have failed.
     assert!(released.after_ns > 0 || scene.role.is_none(), "{holder:#?}");
     // By name: where /bin is a link to /usr/bin, either is right.
-    let exec = released
-        .exec
-        .as_deref()
-        .map(Path::new)
-        .and_then(Path::file_name);
-    assert_eq!(
-        exec,
-        known.exec.as_deref().and_then(Path::file_name),
-        "{holder:#?}"
-    );
+    let exec = released.exec.as_deref().map(Path::new).and_then(Path::file_name);
+    assert_eq!(exec, known.exec.as_deref().and_then(Path::file_name), "{holder:#?}");
 }
 
 fn numbers(fds: &[Fd]) -> Vec<u32> {

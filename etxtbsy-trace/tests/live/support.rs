@@ -21,11 +21,7 @@ pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_etxtbsy-trace");
 /// How long the races are asked to go, in seconds, if not until some failures.
 pub(crate) fn race_seconds() -> Option<u64> {
     let seconds = std::env::var("ETXTBSY_TRACE_RACE_SECONDS").ok()?;
-    Some(
-        seconds
-            .parse()
-            .expect("ETXTBSY_TRACE_RACE_SECONDS is a number of seconds"),
-    )
+    Some(seconds.parse().expect("ETXTBSY_TRACE_RACE_SECONDS is a number of seconds"))
 }
 
 /// After which a process that has not ended is killed, and its test has failed.
@@ -45,10 +41,7 @@ impl Turn {
     pub(crate) fn take() -> Self {
         let lock = File::create(Path::new(env!("CARGO_TARGET_TMPDIR")).join("live.lock")).unwrap();
         lock.lock().unwrap();
-        let dir = tempfile::Builder::new()
-            .prefix("etxtbsy-trace-")
-            .tempdir_in("/var/tmp")
-            .unwrap();
+        let dir = tempfile::Builder::new().prefix("etxtbsy-trace-").tempdir_in("/var/tmp").unwrap();
         Self { dir, _lock: lock }
     }
 
@@ -65,13 +58,7 @@ impl Turn {
     pub(crate) fn run(&self, options: &[&str], command: &[&str]) -> (Ended, Trace) {
         let output = self.output();
         let ended = Process::start(
-            tracer()
-                .arg("run")
-                .arg("-o")
-                .arg(&output)
-                .args(options)
-                .arg("--")
-                .args(command),
+            tracer().arg("run").arg("-o").arg(&output).args(options).arg("--").args(command),
         )
         .wait();
         let trace = Trace::read(&output, &ended);
@@ -82,10 +69,7 @@ impl Turn {
     pub(crate) fn workload<T: DeserializeOwned>(&self, arguments: &[&str]) -> (T, Trace) {
         let (ended, trace) = self.run(&[], &[&[BINARY, "workload"], arguments].concat());
         assert_eq!(ended.code, Some(0), "{arguments:?}: {}", ended.stderr);
-        (
-            serde_json::from_str(&ended.stdout).expect(&ended.stdout),
-            trace,
-        )
+        (serde_json::from_str(&ended.stdout).expect(&ended.stdout), trace)
     }
 
     pub(crate) fn output(&self) -> PathBuf {
@@ -163,12 +147,7 @@ impl Process {
             }
             late
         });
-        Self {
-            child,
-            stdout: None,
-            stderr: Some(stderr),
-            guard: Some((ended, guard)),
-        }
+        Self { child, stdout: None, stderr: Some(stderr), guard: Some((ended, guard)) }
     }
 
     pub(crate) fn pid(&self) -> Pid {
@@ -177,21 +156,12 @@ impl Process {
 
     /// The next line of its stdout, waited for.
     pub(crate) fn line(&self) -> String {
-        self.stdout
-            .as_ref()
-            .unwrap()
-            .recv()
-            .expect("it ended before the line")
+        self.stdout.as_ref().unwrap().recv().expect("it ended before the line")
     }
 
     /// Writes a line to its stdin.
     pub(crate) fn say_go(&mut self) {
-        self.child
-            .stdin
-            .as_mut()
-            .unwrap()
-            .write_all(b"go\n")
-            .unwrap();
+        self.child.stdin.as_mut().unwrap().write_all(b"go\n").unwrap();
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
@@ -210,34 +180,15 @@ impl Process {
         drop(self.child.stdin.take());
         let killed = self.wait_guarded();
         let status = self.child.wait().unwrap();
-        assert!(
-            !killed,
-            "it had not ended after {:?} and was killed",
-            limit()
-        );
-        let stdout = self
-            .stdout
-            .take()
-            .into_iter()
-            .flatten()
-            .map(|line| line + "\n")
-            .collect();
+        assert!(!killed, "it had not ended after {:?} and was killed", limit());
+        let stdout = self.stdout.take().into_iter().flatten().map(|line| line + "\n").collect();
         let stderr = self.stderr.take().unwrap().join().unwrap();
-        Ended {
-            code: status.code(),
-            signal: status.signal(),
-            stdout,
-            stderr,
-        }
+        Ended { code: status.code(), signal: status.signal(), stdout, stderr }
     }
 
     /// Waits for its end without reaping it, so that its pid stays its own for the guard.
     fn wait_guarded(&mut self) -> bool {
-        waitid(
-            Id::Pid(self.pid()),
-            WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT,
-        )
-        .unwrap();
+        waitid(Id::Pid(self.pid()), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT).unwrap();
         let (ended, guard) = self.guard.take().unwrap();
         // The guard is gone if it killed.
         let _ = ended.send(());
@@ -259,20 +210,10 @@ impl Drop for Process {
 impl Ended {
     /// That it failed as tools should: with that status, and one line that has these words.
     pub(crate) fn assert_refused(&self, code: i32, words: &[&str]) {
-        assert_eq!(
-            self.code,
-            Some(code),
-            "signal {:?}: {}",
-            self.signal,
-            self.stderr
-        );
+        assert_eq!(self.code, Some(code), "signal {:?}: {}", self.signal, self.stderr);
         assert_eq!(self.stderr.lines().count(), 1, "{}", self.stderr);
         for word in words {
-            assert!(
-                self.stderr.contains(word),
-                "no {word:?} in: {}",
-                self.stderr
-            );
+            assert!(self.stderr.contains(word), "no {word:?} in: {}", self.stderr);
         }
     }
 }
@@ -301,10 +242,8 @@ impl Trace {
 
     pub(crate) fn parse(text: &str) -> Self {
         assert!(text.ends_with('\n'), "the last line is not whole: {text}");
-        let mut lines: Vec<Line> = text
-            .lines()
-            .map(|line| serde_json::from_str(line).expect(line))
-            .collect();
+        let mut lines: Vec<Line> =
+            text.lines().map(|line| serde_json::from_str(line).expect(line)).collect();
         let Some(Line::Summary(summary)) = lines.pop() else {
             panic!("the last line is no summary: {text}")
         };
@@ -320,23 +259,14 @@ impl Trace {
                 Line::Meta(_) | Line::Summary(_) => panic!("a second meta or summary: {text}"),
             }
         }
-        let trace = Self {
-            meta,
-            incidents,
-            lost,
-            summary,
-        };
+        let trace = Self { meta, incidents, lost, summary };
         trace.assert_consistent();
         trace
     }
 
     fn assert_consistent(&self) {
         let count = self.incidents.len() as u64;
-        let complete = self
-            .incidents
-            .iter()
-            .filter(|incident| incident.complete)
-            .count() as u64;
+        let complete = self.incidents.iter().filter(|incident| incident.complete).count() as u64;
         let mut ids: Vec<u64> = self.incidents.iter().map(|incident| incident.id).collect();
         ids.sort_unstable();
         assert_eq!(ids, (1..=count).collect::<Vec<_>>(), "ids count from 1");
@@ -344,10 +274,7 @@ impl Trace {
         assert_eq!(self.summary.explained, complete);
         assert_eq!(self.summary.unexplained, count - complete);
         assert_eq!(self.summary.by_verdict.values().sum::<u64>(), count);
-        assert_eq!(
-            self.summary.lost,
-            self.lost.iter().map(|lost| lost.count).sum::<u64>()
-        );
+        assert_eq!(self.summary.lost, self.lost.iter().map(|lost| lost.count).sum::<u64>());
         for incident in &self.incidents {
             assert_eq!(incident.errno, "ETXTBSY");
             assert!(incident.time_ns > self.meta.time_ns, "{incident:#?}");
