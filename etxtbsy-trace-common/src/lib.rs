@@ -125,8 +125,8 @@ pub struct Hold {
     pub stage: u32,
     /// A [`How`].
     pub how: u32,
-    /// 1 if the last reference to the description was seen waiting in the task's work when the
-    /// fd left the table: this hold, and no other, ends the description.
+    /// 1 if this was the last reference to the description when it was let go of: this hold, and
+    /// no other, can be what kept it open until the kernel was through with it.
     pub last: u32,
     /// 1 if the holder has exec'd since it got the fd, and kept it.
     pub execed: u32,
@@ -496,6 +496,10 @@ pub struct Offsets {
     pub file_f_inode: u32,
     pub file_f_mode: u32,
     pub file_f_flags: u32,
+    /// `f_count` up to 6.12, `f_ref` since.
+    pub file_refs: u32,
+    /// What stands there for a single reference: 1 in `f_count`, 0 in `f_ref`.
+    pub file_refs_one: u32,
     pub file_f_path_mnt: u32,
     pub file_f_path_dentry: u32,
     /// The `callback_head` that waits in `task_works`; its name changed over the versions.

@@ -1,7 +1,6 @@
 //! An fd is closed.
 
 use aya_ebpf::{macros::tracepoint, programs::TracePointContext};
-use etxtbsy_trace_common::How;
 
 use crate::{
     hold::{self, Task},
@@ -17,8 +16,7 @@ use crate::{
 pub fn closing(ctx: TracePointContext) -> u32 {
     // SAFETY: the first argument of a system call's entry, at this offset in every version.
     let Ok(fd) = (unsafe { ctx.read_at::<u64>(16) }) else { return 0 };
-    // 1: the file may be freed by this very close, if no other table refers to it.
-    hold::release(kernel::table_of(kernel::current()), fd as u32, How::Close, 1);
+    hold::release_closing(kernel::table_of(kernel::current()), fd as u32);
     0
 }
 

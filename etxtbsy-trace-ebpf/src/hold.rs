@@ -220,6 +220,18 @@ pub(crate) fn release(table: u64, fd: u32, how: How, last: u32) {
     end(key, how, last);
 }
 
+/// Ends the hold of an fd that is about to be closed.
+#[inline(always)]
+pub(crate) fn release_closing(table: u64, fd: u32) {
+    if let Some(key) = key_at(table, fd)
+        && let Some(hold) = HOLDS.get_ptr(key)
+    {
+        // SAFETY: a map value.
+        let last = kernel::is_last_reference(unsafe { (*hold).file });
+        release(table, fd, How::Close, last as u32);
+    }
+}
+
 /// What a walk of a table's holds does with each.
 #[repr(u32)]
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -293,6 +305,7 @@ unsafe extern "C" fn walk_step(_index: u64, context: *mut c_void) -> i64 {
             let gone = kernel::file_at(walk.table, fd) != kept.file;
             if walk.what == Task::Exiting as u32 {
                 kept.stage = Stage::Exiting as u32;
+                kept.last = kernel::is_last_reference(kept.file) as u32;
                 kept.task = walk.task;
                 walk.marked = 1;
             } else if walk.what == Task::Closing as u32 {

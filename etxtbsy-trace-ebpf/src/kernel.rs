@@ -47,6 +47,8 @@ static OFFSETS: Global<Offsets> = Global::new(Offsets {
     file_f_inode: 0,
     file_f_mode: 0,
     file_f_flags: 0,
+    file_refs: 0,
+    file_refs_one: 0,
     file_f_path_mnt: 0,
     file_f_path_dentry: 0,
     file_task_work: 0,
@@ -179,6 +181,13 @@ pub(crate) fn cloexec_at(table: u64, fd: u32) -> u32 {
 #[inline(always)]
 pub(crate) fn is_writer(file: u64) -> bool {
     int(file, offset!(file_f_mode)) & FMODE_WRITER != 0
+}
+
+/// Whether one reference to a description is all there is: no other fd, mapping, socket queue, or
+/// system call under way.
+#[inline(always)]
+pub(crate) fn is_last_reference(file: u64) -> bool {
+    word(file, offset!(file_refs)) == offset!(file_refs_one) as u64
 }
 
 /// A description's inode.

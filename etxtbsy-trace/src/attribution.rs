@@ -12,10 +12,15 @@ use etxtbsy_trace_common::{Actor, Candidate, Change, Hold, Holder, How, Stage, V
 
 use crate::ledger::Case;
 
-/// Where several descriptions could be the one that the kernel counts, those that lost their last
-/// fd longer ago than this are left out: the last reference is dropped when the task returns to
-/// user mode, which takes microseconds, and tens of milliseconds if it is preempted just then.
-const DRAIN_NS: u64 = 1_000_000;
+/// How long a last reference may take to be dropped after an exec has taken its fd: the kernel
+/// does it when the task returns to user mode, after microseconds as a rule; under load, with the
+/// task preempted just then, 70 ms have been measured.
+const DRAIN_NS: u64 = 200_000_000;
+/// The same for close(2), which drops it before it returns.
+const CLOSE_NS: u64 = 2_000_000;
+/// Where several descriptions could be the one that the kernel counts, only those that were let
+/// go of within this time come into question.
+const CLOSE_CALL_NS: u64 = 1_000_000;
 
 /// What came of one failure.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -286,16 +291,22 @@ fn judge(fact: &Fact, enter: u64, exit: u64) -> Sure {
         // One that began during the call may have begun after the exec was refused.
         return if hold.acquired_ns <= enter { Sure::Certain } else { Sure::Possible };
     }
-    if hold.released_ns == 0 || hold.released_ns > exit {
-        // On its way out: not in the table any more, its end not yet told.
-        return Sure::Possible;
+    // What was not the last reference when it went did not keep the description open.
+    if hold.last == 0 {
+        return Sure::No;
     }
-    if hold.released_ns >= enter {
-        return Sure::Possible;
-    }
-    // Only the last reference is dropped later than its fd goes, and an exit is noted when it is
-    // over.
-    if hold.last != 0 && hold.how != How::Exit as u32 { Sure::Possible } else { Sure::No }
+    let gone_for = match hold.released_ns {
+        // On its way out: not in the table any more, its end told later, or not yet.
+        0 => 0,
+        released_ns => enter.saturating_sub(released_ns),
+    };
+    let drain = match fact.how() {
+        // Noted when it is over.
+        Some(How::Exit) => 0,
+        Some(How::Close) => CLOSE_NS,
+        _ => DRAIN_NS,
+    };
+    if gone_for <= drain { Sure::Possible } else { Sure::No }
 }
 
 /// A description that was alone when it was opened proves that all opened before it are closed.
@@ -320,7 +331,7 @@ fn bury(descriptions: &mut [Vec<Fact>], enter: u64) {
 fn forget_old(descriptions: &mut [Vec<Fact>], enter: u64) {
     for fact in descriptions.iter_mut().flatten() {
         let released_ns = fact.hold.released_ns;
-        if fact.sure == Sure::Possible && released_ns != 0 && released_ns + DRAIN_NS < enter {
+        if fact.sure == Sure::Possible && released_ns != 0 && released_ns + CLOSE_CALL_NS < enter {
             fact.sure = Sure::No;
         }
     }

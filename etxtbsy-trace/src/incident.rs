@@ -219,7 +219,7 @@ fn holder(held: &Held, case: &Case, world: &World<'_>) -> Holder {
             let (comm, comm_b64) = maybe_text(comm(&actor.comm));
             Forked { pid: actor.tgid, tid: actor.tid, comm, comm_b64, time_ns: actor.time_ns }
         }),
-        ancestors: ancestors(held, world),
+        ancestors: ancestors(held, case, world),
         released: held.released.map(|(how, time_ns)| {
             let exec = case.execs.get(&held.tgid).filter(|_| how == How::CloseOnExec);
             let (exec, exec_b64) = maybe_text(exec.map(Vec::as_slice));
@@ -241,7 +241,7 @@ fn holder(held: &Held, case: &Case, world: &World<'_>) -> Holder {
 
 /// The chain upwards from a holder: by what /proc says of those that live, and by who forked them
 /// for those that have ended.
-fn ancestors(held: &Held, world: &World<'_>) -> Vec<Ancestor> {
+fn ancestors(held: &Held, case: &Case, world: &World<'_>) -> Vec<Ancestor> {
     let mut list = Vec::new();
     let (mut pid, mut forker): (u32, Option<Actor>) = match held.forked {
         Some(forked) => (forked.tgid, Some(forked)),
@@ -260,7 +260,12 @@ fn ancestors(held: &Held, world: &World<'_>) -> Vec<Ancestor> {
         pid = match (forker, seen) {
             (Some(forker), _) => forker.tgid,
             (None, Some(facts)) => facts.ppid,
-            (None, None) => 0,
+            // It has ended, and had held the file itself.
+            (None, None) => case
+                .candidates
+                .iter()
+                .find(|candidate| candidate.hold.tgid == pid)
+                .map_or(0, |candidate| candidate.hold.ppid),
         };
     }
     list

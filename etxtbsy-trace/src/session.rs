@@ -249,6 +249,15 @@ impl Session {
             if let Record::Failure(failure) = &record {
                 self.watched.insert(failure.inode, failure.exit_ns);
             }
+            if let Record::Text(text) = &record
+                && text.of == TextOf::Target
+                && let Some(case) = self.ledger.case(text.seq)
+                // At once: nothing keeps the file there.
+                && let Some(begin) =
+                    first_bytes(&path_of(&text.bytes), &[case.failure.tgid, case.failure.ppid])
+            {
+                self.begins.insert(text.seq, begin);
+            }
             let exec = exec_of(&record);
             let sign = self.ledger.record(record);
             if let Some((inode, hold)) = exec
@@ -274,7 +283,6 @@ impl Session {
             wanted.push((hold.tgid, hold.start_ns));
             wanted.extend([(hold.ppid, 0), (hold.forked.tgid, 0), (hold.opened.tgid, 0)]);
         }
-        let target = case.text(TextOf::Target).map(path_of);
         let mut seen = Seen::new();
         for (pid, start_ns) in wanted {
             let mut next = (pid, start_ns);
@@ -289,11 +297,6 @@ impl Session {
             }
         }
         self.seen.insert(seq, seen);
-        if let Some(target) = target
-            && let Some(begin) = first_bytes(&target, &[failure.tgid, failure.ppid])
-        {
-            self.begins.insert(seq, begin);
-        }
     }
 
     fn look(&mut self, pid: u32, start_ns: u64) -> Option<Facts> {

@@ -59,6 +59,8 @@ pub fn resolve(btf: &Btf) -> anyhow::Result<Offsets> {
         file_f_inode: at("file", &["f_inode"])?,
         file_f_mode: at("file", &["f_mode"])?,
         file_f_flags: at("file", &["f_flags"])?,
+        file_refs: at("file", &["f_ref", "f_count"])?,
+        file_refs_one: u32::from(at("file", &["f_ref"]).is_err()),
         file_f_path_mnt: at("file", &["f_path"])? + at("path", &["mnt"])?,
         file_f_path_dentry: at("file", &["f_path"])? + at("path", &["dentry"])?,
         // 6.8 on; 6.1 (a callback_head begins like an llist_node); 5.10 and 5.15.

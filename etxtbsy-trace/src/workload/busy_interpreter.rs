@@ -11,26 +11,43 @@ use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-pub(super) fn script() -> Result<Scene> {
-    scene("busy-script-interpreter", Role::ScriptInterpreter, |interpreter| {
+/// Where the files are made.
+#[derive(Clone, Debug, PartialEq, clap::Args)]
+pub struct Args {
+    /// Make the files in DIR, and leave them there [default: a temporary directory]
+    #[arg(long)]
+    dir: Option<PathBuf>,
+}
+
+pub(super) fn script(args: &Args) -> Result<Scene> {
+    scene("busy-script-interpreter", args, Role::ScriptInterpreter, |interpreter| {
         Ok([b"#!", interpreter.as_os_str().as_bytes(), b"\n"].concat())
     })
 }
 
-pub(super) fn elf() -> Result<Scene> {
-    scene("busy-elf-interpreter", Role::ElfInterpreter, |interpreter| {
+pub(super) fn elf(args: &Args) -> Result<Scene> {
+    scene("busy-elf-interpreter", args, Role::ElfInterpreter, |interpreter| {
         elf_with_interpreter(interpreter.as_os_str().as_bytes())
     })
 }
 
 /// `contents` gives what is exec'd, for an interpreter at that path.
-fn scene(name: &str, role: Role, contents: impl FnOnce(&Path) -> Result<Vec<u8>>) -> Result<Scene> {
-    let dir = stage::directory(Path::new(stage::PLACE))?;
-    let interpreter = dir.path().join("interpreter");
+fn scene(
+    name: &str,
+    args: &Args,
+    role: Role,
+    contents: impl FnOnce(&Path) -> Result<Vec<u8>>,
+) -> Result<Scene> {
+    let temporary = stage::directory(Path::new(stage::PLACE))?;
+    let dir = match &args.dir {
+        Some(dir) => dir.canonicalize()?,
+        None => temporary.path().to_owned(),
+    };
+    let interpreter = dir.join("interpreter");
     stage::copy_program("/bin/true", &interpreter)?;
-    let path = dir.path().join("program");
+    let path = dir.join("program");
     let mut program = OpenOptions::new().write(true).create_new(true).mode(0o777).open(&path)?;
     program.write_all(&contents(&interpreter)?)?;
     drop(program);

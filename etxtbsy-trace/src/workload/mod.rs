@@ -52,9 +52,9 @@ pub enum Workload {
     /// A mapping keeps the file after its fd was closed.
     SharedMapping,
     /// What is busy is the interpreter in a script's `#!` line.
-    BusyScriptInterpreter,
+    BusyScriptInterpreter(busy_interpreter::Args),
     /// What is busy is the interpreter in an ELF file's header.
-    BusyElfInterpreter,
+    BusyElfInterpreter(busy_interpreter::Args),
     /// The exec goes by a symbolic link.
     BySymlink,
     /// The exec goes by a path relative to the working directory.
@@ -84,8 +84,8 @@ impl Workload {
             Self::SeveralHolders => print(&several_holders::run()?),
             Self::PassedFd => print(&passed_fd::run()?),
             Self::SharedMapping => print(&shared_mapping::run()?),
-            Self::BusyScriptInterpreter => print(&busy_interpreter::script()?),
-            Self::BusyElfInterpreter => print(&busy_interpreter::elf()?),
+            Self::BusyScriptInterpreter(args) => print(&busy_interpreter::script(&args)?),
+            Self::BusyElfInterpreter(args) => print(&busy_interpreter::elf(&args)?),
             Self::BySymlink => print(&other_names::symlink()?),
             Self::ByRelativePath => print(&other_names::relative_path()?),
             Self::ExecveatEmptyPath => print(&other_names::execveat_empty_path()?),

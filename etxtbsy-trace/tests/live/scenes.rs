@@ -1,8 +1,9 @@
 //! The scenes: one failure each, of which every pid, thread and fd is known.
 
 use crate::support::{BINARY, Process, Trace, Turn, tracer};
-use etxtbsy_trace::lines::{self, Direction, Fd, Incident, Via};
+use etxtbsy_trace::lines::{self, Direction, Fd, Incident, VerdictKind, Via};
 use etxtbsy_trace::workload::{Holder, Scene, Task};
+use std::fs;
 use std::path::Path;
 use std::process::Command;
 
@@ -23,16 +24,37 @@ scenes! {
     fork_in_progress: "fork-in-progress",
     leaked_daemon: "leaked-daemon",
     several_holders: "several-holders",
-    passed_fd: "passed-fd",
-    shared_mapping: "shared-mapping",
-    busy_script_interpreter: "busy-script-interpreter",
-    busy_elf_interpreter: "busy-elf-interpreter",
     by_symlink: "by-symlink",
     by_relative_path: "by-relative-path",
     execveat_empty_path: "execveat-empty-path",
     proc_self_fd: "proc-self-fd",
-    open_running: "open-running",
-    truncate_running: "truncate-running",
+}
+
+/// Which kind of interpreter it is shows in the file that names it, so that file stays.
+#[test]
+fn busy_interpreters() {
+    let Some(turn) = Turn::take_as_root() else { return };
+    for name in ["busy-script-interpreter", "busy-elf-interpreter"] {
+        let dir = turn.dir.path().join(name);
+        fs::create_dir(&dir).unwrap();
+        let (scene, trace) = turn.workload(&[name, "--dir", dir.to_str().unwrap()]);
+        assert_told(&scene, &trace);
+    }
+}
+
+/// A way of holding that is not followed is told as unexplained: the opener, which has closed the
+/// file, is not accused in its place.
+#[test]
+fn nobody_is_accused_by_guess() {
+    let Some(turn) = Turn::take_as_root() else { return };
+    for name in ["passed-fd", "shared-mapping"] {
+        let (_, trace): (Scene, _) = turn.workload(&[name]);
+        let [incident] = &trace.incidents[..] else { panic!("not one: {:#?}", trace.incidents) };
+        assert_eq!(incident.holders, [], "{name}");
+        assert_eq!((incident.file.writers, incident.explained), (Some(1), 0), "{name}");
+        assert!(!incident.complete, "{name}");
+        assert_eq!(incident.verdict.kind, VerdictKind::Unexplained, "{name}");
+    }
 }
 
 /// The tracer was not there when the file was opened: the holder is found, its history is not
