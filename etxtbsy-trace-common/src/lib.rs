@@ -251,7 +251,7 @@ pub struct Failure {
     pub writers: i32,
     /// `super_block.s_dev`: major << 20 | minor.
     pub dev: u32,
-    /// How many files the call opened to execute: 1 if the target was busy itself.
+    /// 1 if the target was busy itself, 2 if an interpreter was, 0 if the busy file was not found.
     pub opened: u32,
     /// The victim: process, thread, parent process.
     pub tgid: u32,

@@ -51,17 +51,12 @@ pub fn exec_returns(ctx: TracePointContext) -> u32 {
     0
 }
 
-/// What the exec opened.
-struct Opened {
-    count: u32,
-    first: u64,
-    second: u64,
-}
-
-/// The files in the task's work that were opened to be executed, youngest first.
-#[inline(always)]
-fn opened(task: u64, fput: u64) -> Opened {
-    let mut opened = Opened { count: 0, first: 0, second: 0 };
+/// The `nth` file in the task's work that was opened to be executed, youngest first; 0 if there
+/// are fewer. A global function, so that the verifier checks it once.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn opened_file(task: u64, fput: u64, nth: u32) -> u64 {
+    let mut left = nth;
     let mut link = word(task, offset!(task_task_works));
     for _ in 0..FILES {
         if link == 0 {
@@ -71,16 +66,14 @@ fn opened(task: u64, fput: u64) -> Opened {
         if word(link, offset!(callback_func)) == fput
             && kernel::int(file, offset!(file_f_flags)) & FMODE_EXEC != 0
         {
-            if opened.count == 0 {
-                opened.first = file;
-            } else if opened.count == 1 {
-                opened.second = file;
+            if left == 0 {
+                return file;
             }
-            opened.count += 1;
+            left -= 1;
         }
         link = word(link, offset!(callback_next));
     }
-    opened
+    0
 }
 
 /// Learns the address of `____fput` from a failure that a child of user space has made: the first
@@ -125,9 +118,9 @@ fn failed(task: u64, syscall: i32) {
         Some(call) => unsafe { *call },
         None => ExecCall { enter_ns: 0, path: 0 },
     };
-    let opened = opened(task, fput);
     // [bprm->file, busy file, earlier scripts…] if an interpreter was busy, else the file alone.
-    let busy = if opened.count > 1 { opened.second } else { opened.first };
+    let (first, second) = (opened_file(task, fput, 0), opened_file(task, fput, 1));
+    let busy = if second != 0 { second } else { first };
     let inode = if busy == 0 { 0 } else { kernel::inode_of(busy) };
     if inode == 0 {
         lost(Lost::NoBusyFile);
@@ -145,7 +138,7 @@ fn failed(task: u64, syscall: i32) {
         ino: word(inode, offset!(inode_i_ino)),
         writers: kernel::int(inode, offset!(inode_i_writecount)) as i32,
         dev: kernel::int(word(inode, offset!(inode_i_sb)), offset!(super_block_s_dev)),
-        opened: opened.count,
+        opened: (first != 0) as u32 + (second != 0) as u32,
         tgid,
         tid: kernel::int(task, offset!(task_pid)),
         ppid: kernel::ppid_of(task),
@@ -167,8 +160,8 @@ fn failed(task: u64, syscall: i32) {
     }
     text::user_string(task, TextOf::Path, subject, call.path);
     file_path(task, TextOf::BusyFile, subject, busy);
-    if opened.count > 1 {
-        file_path(task, TextOf::Target, subject, opened.first);
+    if second != 0 {
+        file_path(task, TextOf::Target, subject, first);
     }
     let mm = word(task, offset!(task_mm));
     file_path(task, TextOf::VictimExe, subject, word(mm, offset!(mm_exe_file)));

@@ -42,10 +42,10 @@ pub fn start() -> anyhow::Result<()> {
 pub fn report(out: &mut dyn std::io::Write) -> std::io::Result<bool> {
     let mut works = true;
     for need in &NEEDS {
-        works &= tell(out, need.name, (need.check)())?;
+        works &= tell(out, need.name, &(need.check)())?;
     }
     if works {
-        works = tell(out, "eBPF programs", loads())?;
+        works = tell(out, "eBPF programs", &loads())?;
     }
     Ok(works)
 }
@@ -53,9 +53,9 @@ pub fn report(out: &mut dyn std::io::Write) -> std::io::Result<bool> {
 fn tell(
     out: &mut dyn std::io::Write,
     name: &str,
-    found: anyhow::Result<String>,
+    found: &anyhow::Result<String>,
 ) -> std::io::Result<bool> {
-    match &found {
+    match found {
         Ok(found) => writeln!(out, "ok       {name:<14} {found}")?,
         Err(error) => writeln!(out, "missing  {name:<14} {error:#}")?,
     }

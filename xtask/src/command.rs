@@ -56,7 +56,8 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
         Ok(status) if status.success() => Ok(()),
         Ok(status) => bail!("`{line}` failed: {status}"),
         Err(e) if e.kind() == io::ErrorKind::NotFound && command.get_program() == "sudo" => {
-            bail!("`{line}` failed: sudo is not installed: become root with `su`, then repeat this")
+            let wanted = line.strip_prefix("sudo ").unwrap_or(&line);
+            bail!("this takes root, and sudo is not installed: run `su -c '{wanted}'`")
         }
         Err(e) => Err(e).with_context(|| format!("cannot start `{line}`")),
     }

@@ -86,3 +86,18 @@ fn output(command: &mut Command) -> io::Result<String> {
     }
     String::from_utf8(stdout).map_err(io::Error::other)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::is_recent_enough;
+
+    #[test]
+    fn versions_are_numbers_not_text() {
+        for version in ["1.96.0+dfsg1-1~deb12u2", "1.97.0-nightly", "1.100.0"] {
+            assert!(is_recent_enough(version), "{version}");
+        }
+        for version in ["1.63.0+dfsg1-2", "1.9.0", "", "unknown"] {
+            assert!(!is_recent_enough(version), "{version}");
+        }
+    }
+}
