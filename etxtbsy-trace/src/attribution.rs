@@ -18,9 +18,10 @@ use crate::ledger::Case;
 const DRAIN_NS: u64 = 200_000_000;
 /// The same for close(2), which drops it before it returns.
 const CLOSE_NS: u64 = 2_000_000;
-/// Where several descriptions could be the one that the kernel counts, only those that were let
-/// go of within this time come into question.
-const CLOSE_CALL_NS: u64 = 1_000_000;
+/// Where more descriptions could be open than the kernel counts, those are left out first that
+/// were closed longer before the call than this, for close(2) is quick; then those that an exec
+/// let go of longer ago than that.
+const CLOSE_CALLS_NS: [(How, u64); 2] = [(How::Close, 50_000), (How::CloseOnExec, 1_000_000)];
 
 /// What came of one failure.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -197,8 +198,10 @@ pub fn attribute(case: &Case) -> Attribution {
     let certain = number(&descriptions, Sure::Certain);
     // Where the count has gone to zero since the exec was refused, there was one at least.
     let open = if count == 0 { u32::from(certain == 0) } else { count.saturating_sub(certain) };
-    if number(&descriptions, Sure::Possible) > open {
-        forget_old(&mut descriptions, enter);
+    for (how, limit) in CLOSE_CALLS_NS {
+        if number(&descriptions, Sure::Possible) > open {
+            forget_old(&mut descriptions, enter, how, limit);
+        }
     }
     let possible = number(&descriptions, Sure::Possible);
     let believe_possible = possible > 0 && possible <= open;
@@ -328,10 +331,10 @@ fn bury(descriptions: &mut [Vec<Fact>], enter: u64) {
 }
 
 /// Leaves out descriptions that were let go of long before the call.
-fn forget_old(descriptions: &mut [Vec<Fact>], enter: u64) {
+fn forget_old(descriptions: &mut [Vec<Fact>], enter: u64, how: How, limit: u64) {
     for fact in descriptions.iter_mut().flatten() {
         let released_ns = fact.hold.released_ns;
-        if fact.sure == Sure::Possible && released_ns != 0 && released_ns + CLOSE_CALL_NS < enter {
+        if fact.sure == Sure::Possible && fact.how() == Some(how) && released_ns + limit < enter {
             fact.sure = Sure::No;
         }
     }
