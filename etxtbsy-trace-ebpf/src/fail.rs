@@ -7,6 +7,7 @@ use aya_ebpf::{
     macros::tracepoint,
     programs::TracePointContext,
 };
+use aya_log_ebpf::info;
 use etxtbsy_trace_common::{
     Candidate, Config, Count, ExecCall, Failure, FailureEnd, HoldKey, Kind, Lost, SLOTS, Stage,
     TextOf,
@@ -45,7 +46,7 @@ pub fn exec_returns(ctx: TracePointContext) -> u32 {
     } else if ret == ETXTBSY {
         // SAFETY: the number of the system call, at this offset in every version.
         let syscall = unsafe { ctx.read_at::<i32>(8) }.unwrap_or(0);
-        failed(task, syscall);
+        failed(&ctx, task, syscall);
     }
     let _ = EXECS.remove(task);
     0
@@ -95,7 +96,7 @@ fn learn(task: u64) {
 }
 
 #[inline(always)]
-fn failed(task: u64, syscall: i32) {
+fn failed(ctx: &TracePointContext, task: u64, syscall: i32) {
     let tgid = kernel::tgid_of(task);
     let Some(fput) = CONFIG.get_ptr(Config::Fput as u32) else { return };
     // SAFETY: a map value.
@@ -148,6 +149,7 @@ fn failed(task: u64, syscall: i32) {
         start_ns: word(task, offset!(task_start_time)),
         comm: kernel::comm(task),
     };
+    info!(ctx, "exec of process {} failed: inode {:x}, {} writers", tgid, inode, failure.writers);
     if !tell::record(&failure, WAKE) {
         lost(Lost::FailureUntold);
         return;

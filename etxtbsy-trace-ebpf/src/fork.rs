@@ -3,6 +3,7 @@
 use core::ffi::c_void;
 
 use aya_ebpf::{helpers::bpf_ktime_get_ns, macros::raw_tracepoint, programs::RawTracePointContext};
+use aya_log_ebpf::warn;
 use etxtbsy_trace_common::{Actor, Hold, How, Lineage, Lost, Stage, Via};
 
 use crate::{
@@ -74,6 +75,7 @@ pub fn forked(ctx: RawTracePointContext) -> i32 {
     };
     if repeat(STEPS, copy_step, &mut copying) >= STEPS as i64 {
         lost(Lost::WalkTruncated);
+        warn!(&ctx, "the fd table of process {} is too large to read whole", tgid);
     }
     if copying.found != 0 {
         let lineage = Lineage { forker: copying.forker, start_ns: copying.start_ns };

@@ -459,3 +459,6 @@ fn via(hold: &Hold) -> Via {
         .find(|via| *via as u32 == hold.via)
         .unwrap_or(Via::Unknown)
 }
+
+#[cfg(test)]
+mod tests;

@@ -108,3 +108,18 @@ fn release(holder: &Holder) -> String {
         Err(_) => format!("and {how} while the call was failing"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::output::samples;
+
+    #[test]
+    fn each_sample_is_judged_as_it_says() {
+        for incident in samples::incidents() {
+            if incident.direction == crate::lines::Direction::Exec {
+                assert_eq!(of(&incident).kind, incident.verdict.kind, "{incident:#?}");
+            }
+        }
+    }
+}

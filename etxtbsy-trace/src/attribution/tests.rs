@@ -1,0 +1,234 @@
+//! Cases as the kernel side tells them, and what has to come of them.
+
+use super::*;
+use etxtbsy_trace_common::Failure;
+
+const ENTER: u64 = 1_000_000_000;
+const EXIT: u64 = ENTER + 10_000;
+const OPENER: u32 = 100;
+const CHILD: u32 = 200;
+
+fn actor(tgid: u32, time_ns: u64) -> Actor {
+    Actor { time_ns, tgid, tid: tgid + 1, comm: [0; 16] }
+}
+
+/// The opener's own fd, opened some time before the call.
+fn opened(file: u64, before_ns: u64) -> Hold {
+    let opened = actor(OPENER, ENTER - before_ns);
+    Hold {
+        file,
+        table: 0x1000,
+        task: 0x2000,
+        acquired_ns: opened.time_ns,
+        opened,
+        tgid: OPENER,
+        fd: 5,
+        via: Via::Open as u32,
+        stage: Stage::Held as u32,
+        ..Hold::default()
+    }
+}
+
+/// A copy of `origin` in a child that was forked at `forked_ns`.
+fn inherited(origin: &Hold, forked_ns: u64) -> Hold {
+    Hold {
+        table: 0x1100,
+        task: 0x2100,
+        acquired_ns: forked_ns,
+        forked: actor(OPENER, forked_ns),
+        tgid: CHILD,
+        ppid: OPENER,
+        via: Via::Fork as u32,
+        ..*origin
+    }
+}
+
+fn ended(hold: &Hold, how: How, released_ns: u64, last: u32) -> Hold {
+    Hold { stage: Stage::Released as u32, how: how as u32, released_ns, last, ..*hold }
+}
+
+fn in_table(hold: Hold) -> Candidate {
+    Candidate { in_table: 1, cloexec: 1, hold, ..Candidate::default() }
+}
+
+fn in_works(hold: Hold) -> Candidate {
+    Candidate { in_works: 1, hold, ..Candidate::default() }
+}
+
+fn gone(hold: Hold) -> Candidate {
+    Candidate { hold, ..Candidate::default() }
+}
+
+fn change(hold: Hold) -> Change {
+    Change { inode: 1, cloexec: 1, hold, ..Change::default() }
+}
+
+fn case(writers: i32, candidates: Vec<Candidate>) -> Case {
+    Case {
+        failure: Failure {
+            enter_ns: ENTER,
+            exit_ns: EXIT,
+            inode: 1,
+            writers,
+            ..Failure::default()
+        },
+        candidates,
+        told: true,
+        ..Case::default()
+    }
+}
+
+fn pids(attribution: &Attribution) -> Vec<u32> {
+    attribution.holders.iter().map(|held| held.tgid).collect()
+}
+
+#[test]
+fn a_child_that_has_not_execed_holds_what_its_parent_has_closed() {
+    let parent = opened(0xa, 500_000);
+    let child = inherited(&parent, ENTER - 200_000);
+    let closed = ended(&parent, How::Close, ENTER - 100_000, 0);
+    let mut case = case(1, vec![in_table(child), gone(closed)]);
+    let found = attribute(&case);
+    assert_eq!((found.writers, found.explained, pids(&found)), (Some(1), 1, vec![CHILD]));
+    assert_eq!(found.holders[0].state, State::Forked);
+    assert_eq!(found.holders[0].opened, Some(parent.opened));
+    assert!(!found.is_settled(), "it holds the file still");
+
+    case.released.push(change(ended(&child, How::CloseOnExec, EXIT + 180_000, 1)));
+    let found = attribute(&case);
+    assert_eq!(found.holders[0].released, Some((How::CloseOnExec, EXIT + 180_000)));
+    assert_eq!(found.holders[0].state, State::Forked, "that is what it was at the failure");
+    assert!(found.is_settled());
+}
+
+#[test]
+fn an_exec_that_waits_to_drop_the_file_holds_it() {
+    let child = inherited(&opened(0xa, 500_000), ENTER - 200_000);
+    let mut case = case(1, vec![in_works(ended(&child, How::CloseOnExec, ENTER - 50_000, 1))]);
+    let found = attribute(&case);
+    assert_eq!((pids(&found), found.holders[0].state), (vec![CHILD], State::ExecClosing));
+    assert_eq!(found.holders[0].released, None, "not before the kernel has dropped it");
+
+    case.drained.insert((child.task, child.file), EXIT + 70_000);
+    let found = attribute(&case);
+    assert_eq!(found.holders[0].released, Some((How::CloseOnExec, EXIT + 70_000)));
+}
+
+#[test]
+fn a_last_reference_just_let_go_of_is_believed_because_the_kernel_counts_it() {
+    let child = inherited(&opened(0xa, 500_000), ENTER - 200_000);
+    let just = ended(&child, How::CloseOnExec, ENTER - 20_000, 1);
+    assert_eq!(pids(&attribute(&case(1, vec![gone(just)]))), [CHILD]);
+    // Not the last reference: something else keeps the description open.
+    let shared = ended(&child, How::CloseOnExec, ENTER - 20_000, 0);
+    assert_eq!(pids(&attribute(&case(1, vec![gone(shared)]))), [0; 0]);
+    // Too long ago.
+    let old = ended(&child, How::CloseOnExec, ENTER - DRAIN_NS - 1, 1);
+    assert_eq!(pids(&attribute(&case(1, vec![gone(old)]))), [0; 0]);
+}
+
+#[test]
+fn an_opener_that_has_closed_a_passed_fd_is_not_accused() {
+    // Somebody else refers to the description: it was not the last reference.
+    let closed = ended(&opened(0xa, 500_000), How::Close, ENTER - 10_000, 0);
+    let found = attribute(&case(1, vec![gone(closed)]));
+    assert_eq!((found.writers, found.explained, found.holders.len()), (Some(1), 0, 0));
+    assert!(!found.is_complete());
+}
+
+#[test]
+fn a_child_that_appears_later_was_being_made_if_its_parent_had_closed_the_file() {
+    let parent = opened(0xa, 500_000);
+    let closed = ended(&parent, How::Close, ENTER - 30_000, 0);
+    let late = inherited(&parent, EXIT + 9_000_000);
+    let mut case = case(1, vec![gone(closed)]);
+    case.acquired.push(change(late));
+    let found = attribute(&case);
+    assert_eq!((pids(&found), found.holders[0].state), (vec![CHILD], State::InFork));
+
+    // A parent that still had it open may have been copied after the failure.
+    case.candidates = vec![in_table(parent)];
+    let found = attribute(&case);
+    assert_eq!(pids(&found), [OPENER]);
+
+    // The same address, opened anew: another description.
+    case.candidates = vec![gone(closed)];
+    case.acquired[0].hold.opened.time_ns = EXIT + 1;
+    assert_eq!(pids(&attribute(&case)), [0; 0]);
+}
+
+#[test]
+fn every_writer_is_accounted_for_or_the_rest_is_not_explained() {
+    let one = opened(0xa, 500_000);
+    let other = Hold { file: 0xb, tgid: 300, table: 0x1200, opened: actor(300, ENTER - 9), ..one };
+    let dup = Hold { fd: 7, via: Via::Dup as u32, ..one };
+    let found = attribute(&case(2, vec![in_table(one), in_table(other), in_table(dup)]));
+    assert_eq!((found.explained, pids(&found)), (2, vec![OPENER, 300]));
+    assert_eq!(found.holders[0].fds.iter().map(|fd| fd.fd).collect::<Vec<_>>(), [5, 7]);
+    assert!(found.is_complete());
+
+    let found = attribute(&case(2, vec![in_table(one)]));
+    assert_eq!((found.writers, found.explained, found.is_complete()), (Some(2), 1, false));
+}
+
+#[test]
+fn a_holder_that_let_go_while_the_call_was_failing_is_the_one_if_there_is_no_other() {
+    let during = ended(&opened(0xa, 500_000), How::Close, ENTER + 5_000, 1);
+    // The count has gone to zero since.
+    let found = attribute(&case(0, vec![gone(during)]));
+    assert_eq!((found.writers, pids(&found)), (Some(1), vec![OPENER]));
+
+    // Two of them: one did, or both, and nobody can tell.
+    let second =
+        Hold { file: 0xb, table: 0x1300, tgid: 300, opened: actor(300, ENTER - 400_000), ..during };
+    let found = attribute(&case(0, vec![gone(during), gone(second)]));
+    assert_eq!((found.writers, found.holders.len()), (None, 0));
+}
+
+#[test]
+fn a_description_that_was_alone_when_opened_buries_those_before_it() {
+    let old = ended(
+        &inherited(&opened(0xa, 5_000_000), ENTER - 4_000_000),
+        How::CloseOnExec,
+        ENTER - 3_000_000,
+        1,
+    );
+    let alone = Hold { alone: 1, ..opened(0xb, 2_000_000) };
+    let just = ended(&alone, How::Close, ENTER - 1_000, 1);
+    assert_eq!(pids(&attribute(&case(1, vec![gone(old), gone(just)]))), [OPENER]);
+    // Had it not been alone, the exec that may be preempted would be the one, as a close is quick.
+    let not_alone = Hold { alone: 0, ..ended(&alone, How::Close, ENTER - 100_000, 1) };
+    assert_eq!(pids(&attribute(&case(1, vec![gone(old), gone(not_alone)]))), [CHILD]);
+}
+
+#[test]
+fn a_copy_without_opener_takes_it_from_its_own_description_only() {
+    let parent = opened(0xa, 500_000);
+    let orphan = Hold { opened: Actor::default(), ..inherited(&parent, ENTER - 200_000) };
+    let closed = ended(&parent, How::Close, ENTER - 100_000, 0);
+    let found = attribute(&case(1, vec![in_table(orphan), gone(closed)]));
+    assert_eq!(found.holders[0].opened, Some(parent.opened));
+
+    // One that had been closed before the child was forked is another use of the address.
+    let before = ended(&parent, How::Close, ENTER - 300_000, 1);
+    let found = attribute(&case(1, vec![in_table(orphan), gone(before)]));
+    assert_eq!((pids(&found), found.holders[0].opened), (vec![CHILD], None));
+}
+
+#[test]
+fn a_hold_that_ends_while_it_is_told_is_one_hold() {
+    let hold = opened(0xa, 500_000);
+    let ended = ended(&hold, How::Close, EXIT + 100, 1);
+    let found = attribute(&case(1, vec![in_table(hold), gone(ended)]));
+    assert_eq!(found.holders.len(), 1);
+    assert_eq!(found.holders[0].fds.len(), 1);
+    assert_eq!(found.holders[0].released, Some((How::Close, EXIT + 100)));
+}
+
+#[test]
+fn without_a_busy_file_nothing_is_claimed() {
+    let mut case = case(0, vec![]);
+    case.failure.inode = 0;
+    let found = attribute(&case);
+    assert_eq!((found.writers, found.explained, found.is_complete()), (None, 0, false));
+}
