@@ -1,12 +1,290 @@
-//! What tracing costs.
+//! What tracing costs: everything is measured without and with it, in turn, and told as a ratio.
+#![expect(clippy::cast_precision_loss, reason = "nothing here counts to 2⁵³")]
 
-use std::ffi::OsString;
+mod operation;
+mod programs;
+mod race;
+mod sample;
+mod table;
+mod tracer;
 
-use anyhow::Result;
+use std::{
+    env, fs, mem,
+    path::{Path, PathBuf},
+    process::{self, Stdio},
+    thread,
+    time::Duration,
+};
 
-use crate::command::{self, built, root};
+use anyhow::{Context as _, Result, bail, ensure};
 
-/// Runs the benchmark as root.
-pub(crate) fn run(args: &[OsString]) -> Result<()> {
-    command::run(root(built("etxtbsy-trace")?).arg("--version").args(args))
+use crate::command::{self, command, root, step};
+use operation::Measured;
+pub(crate) use operation::Operation;
+use race::Race;
+use sample::{Spread, bytes, count, time};
+use table::Table;
+use tracer::{Output, Tracer};
+
+/// How long the tracer is watched while nothing happens.
+const IDLE: Duration = Duration::from_secs(3);
+
+/// How often a block is measured again that another tracer has disturbed.
+const TRIES: u32 = 10;
+
+/// Arguments of `cargo xtask bench`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// How many times each is measured both without and with tracing
+    #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u32).range(1..))]
+    pairs: u32,
+    /// How long each system call is measured at a time
+    #[arg(long, value_name = "MILLISECONDS", default_value_t = 200)]
+    slice: u64,
+    /// How long the race golang/go#22315 runs at a time; 0: not at all
+    #[arg(long, value_name = "SECONDS", default_value_t = 2)]
+    race: u64,
+    /// Where the files are that are opened for writing
+    #[arg(long, value_name = "DIR", default_value = "/var/tmp")]
+    dir: PathBuf,
+    /// Prints tables in Markdown
+    #[arg(long)]
+    markdown: bool,
+    /// Measures this program, not one that is built beforehand
+    #[arg(long, value_name = "FILE")]
+    pub(crate) tracer: Option<PathBuf>,
+    /// Only repeats this operation, in the process that the benchmark starts for it
+    #[arg(long, hide = true)]
+    pub(crate) operation: Option<Operation>,
+}
+
+/// Measures `tracer`, as root: starts this program again if need be.
+pub(crate) fn run(args: &Args, tracer: &Path) -> Result<()> {
+    if command::is_root() {
+        return Bench { args, tracer }.run();
+    }
+    step("measuring, as root: loading eBPF programs takes root");
+    let mut again = root(env::current_exe().context("cannot tell what to start as root")?);
+    again.args(["bench", "--pairs", &args.pairs.to_string()]);
+    again.args(["--slice", &args.slice.to_string(), "--race", &args.race.to_string()]);
+    again.arg("--dir").arg(&args.dir).arg("--tracer").arg(tracer);
+    if args.markdown {
+        again.arg("--markdown");
+    }
+    command::run(&mut again)
+}
+
+/// Repeats one operation, and prints what [`Measured::of`] reads.
+pub(crate) fn repeat(args: &Args, operation: Operation) -> Result<()> {
+    println!("{}", operation.measure(Duration::from_millis(args.slice), &args.dir)?);
+    Ok(())
+}
+
+struct Bench<'a> {
+    args: &'a Args,
+    tracer: &'a Path,
+}
+
+/// What one block measures: the same things whether the tracer runs or not.
+struct Block {
+    /// Nanoseconds a call, in the order of the operations.
+    operations: Vec<f64>,
+    race: Option<Race>,
+}
+
+impl Bench<'_> {
+    fn run(&self) -> Result<()> {
+        let output = Output::new()?;
+        println!("{}\n", machine()?);
+
+        let mut lost = 0;
+        let (mut without, mut with, mut ready) = (Vec::new(), Vec::new(), Vec::new());
+        for pair in 0..self.args.pairs {
+            eprintln!("pair {} of {}", pair + 1, self.args.pairs);
+            // In turn, so that a machine that gets faster or slower favours neither.
+            for second in [false, true] {
+                let with_it = second == (pair % 2 == 0);
+                if with_it {
+                    let tracer = Tracer::start(self.tracer, &output)?;
+                    with.push(self.undisturbed(1, second)?);
+                    ready.push(tracer.ready_after.as_secs_f64() * 1e9);
+                    lost += tracer.stop(&output)?;
+                } else {
+                    without.push(self.undisturbed(0, second)?);
+                }
+            }
+        }
+        self.tell_ratios(&without, &with);
+        self.tell_race(&without, &with);
+
+        let tracer = Tracer::start(self.tracer, &output)?;
+        programs::wait_for_tracers(1)?;
+        let idle = Self::idle(&tracer)?;
+        self.tell_programs(&tracer)?;
+        let mut own = Table::new(["the tracer itself", ""]);
+        own.row([
+            "from its start until it sees failures (quartiles)".into(),
+            Spread::of(&ready).with(time),
+        ]);
+        for row in idle {
+            own.row(row);
+        }
+        self.print(&own);
+        lost += tracer.stop(&output)?;
+        ensure!(lost == 0, "what was measured is not all: the tracers lost {lost} records");
+        Ok(())
+    }
+
+    /// Measures all while `tracers` run on this machine, and no other.
+    fn undisturbed(&self, tracers: usize, mirrored: bool) -> Result<Block> {
+        for _ in 0..TRIES {
+            programs::wait_for_tracers(tracers)?;
+            let block = self.block(mirrored)?;
+            if programs::tracers()? == tracers {
+                return Ok(block);
+            }
+        }
+        bail!("another etxtbsy-trace is started time and again: end what starts it")
+    }
+
+    /// Measures all, in the opposite order if `mirrored`: what is compared most closely, because
+    /// the machine changes meanwhile, then stands side by side in a pair.
+    fn block(&self, mirrored: bool) -> Result<Block> {
+        let mut block = Block { operations: Vec::new(), race: None };
+        let race = || -> Result<Option<Race>> {
+            (self.args.race > 0)
+                .then(|| Race::run(self.tracer, self.args.race, &self.args.dir))
+                .transpose()
+        };
+        if !mirrored {
+            block.race = race()?;
+        }
+        for at in 0..Operation::PAIRED.len() {
+            let at = if mirrored { Operation::PAIRED.len() - 1 - at } else { at };
+            block.operations.push(self.measure(Operation::PAIRED[at])?.nanoseconds);
+        }
+        if mirrored {
+            block.operations.reverse();
+            block.race = race()?;
+        }
+        Ok(block)
+    }
+
+    /// Measures one operation in a process of its own, so that nothing here is part of it: not
+    /// the threads, and not the stdout that may be a file open for writing.
+    fn measure(&self, operation: Operation) -> Result<Measured> {
+        let mut worker = command(env::current_exe()?);
+        worker.args(["bench", "--slice", &self.args.slice.to_string(), "--dir"]);
+        worker.arg(&self.args.dir).args(["--operation", &operation.word()]);
+        worker.stdin(Stdio::null()).stderr(Stdio::piped());
+        let process::Output { status, stdout, stderr } = worker.output()?;
+        ensure!(status.success(), "{operation}: {}", String::from_utf8_lossy(&stderr).trim_end());
+        Measured::of(&String::from_utf8_lossy(&stdout))
+            .with_context(|| format!("{worker:?} did not say what it measured"))
+    }
+
+    fn print(&self, table: &Table) {
+        println!("{}", table.shown(self.args.markdown));
+    }
+
+    fn tell_ratios(&self, without: &[Block], with: &[Block]) {
+        let mut table =
+            Table::new(["CPU time of", "without", "with", "added", "ratio (quartiles)"]);
+        for (index, operation) in Operation::PAIRED.iter().enumerate() {
+            let of = |blocks: &[Block]| blocks.iter().map(|it| it.operations[index]).collect();
+            let (before, after): (Vec<f64>, Vec<f64>) = (of(without), of(with));
+            table.row([
+                operation.to_string(),
+                time(Spread::of(&before).median),
+                time(Spread::of(&after).median),
+                time(Spread::of_pairs(&before, &after, |a, b| b - a).median),
+                Spread::of_pairs(&before, &after, |a, b| b / a).with(sample::ratio),
+            ]);
+        }
+        self.print(&table);
+    }
+
+    fn tell_race(&self, without: &[Block], with: &[Block]) {
+        let races = |blocks: &[Block]| blocks.iter().filter_map(|it| it.race).collect::<Vec<_>>();
+        let (before, after) = (races(without), races(with));
+        if before.is_empty() {
+            return;
+        }
+        let speed = |races: &[Race]| races.iter().map(Race::per_second).collect::<Vec<_>>();
+        let (slow, fast) = (speed(&before), speed(&after));
+        let (all_before, all_after) = (Race::sum(&before), Race::sum(&after));
+        let mut table = Table::new(["golang/go#22315", "without", "with", "ratio (quartiles)"]);
+        table.row([
+            "attempts a second".into(),
+            count(Spread::of(&slow).median),
+            count(Spread::of(&fast).median),
+            Spread::of_pairs(&slow, &fast, |a, b| b / a).with(sample::ratio),
+        ]);
+        table.row([
+            "failures of attempts".into(),
+            all_before.to_string(),
+            all_after.to_string(),
+            race::risk_ratio(&before, &after),
+        ]);
+        self.print(&table);
+    }
+
+    /// What a tracer takes while there is nothing to see.
+    fn idle(tracer: &Tracer) -> Result<Vec<[String; 2]>> {
+        let before = tracer.cpu_time()?;
+        thread::sleep(IDLE);
+        let used = tracer.cpu_time()?.saturating_sub(before);
+        let maps = programs::map_bytes(tracer.pid())?;
+        Ok(vec![
+            [format!("CPU time in {} s without a failure", IDLE.as_secs()), format!("{used:?}")],
+            ["resident memory".into(), bytes(tracer.resident()?)],
+            ["memory of its eBPF maps, in the kernel".into(), bytes(maps)],
+        ])
+    }
+
+    /// What the kernel says each program took, for each operation.
+    fn tell_programs(&self, tracer: &Tracer) -> Result<()> {
+        let mut table =
+            Table::new(["time of programs in", "program", "runs a call", "a run", "a call"]);
+        let names = programs::names()?;
+        let _counting = programs::enable_statistics()?;
+        for operation in Operation::PAIRED.into_iter().chain([Operation::FailingExec]) {
+            let before = programs::statistics(tracer.pid())?;
+            let calls = self.measure(operation)?.calls as f64;
+            let mut name = operation.to_string();
+            for (tag, after) in programs::statistics(tracer.pid())? {
+                let spent = after.since(before.get(&tag).copied().unwrap_or_default());
+                let runs = spent.runs as f64;
+                // Fewer are other processes' on this machine.
+                if runs >= calls / 2.0 {
+                    let nanoseconds = spent.nanoseconds as f64;
+                    table.row([
+                        mem::take(&mut name),
+                        format!("`{}`", names.get(&tag).unwrap_or(&tag)),
+                        format!("{:.1}", runs / calls),
+                        time(nanoseconds / runs),
+                        time(nanoseconds / calls),
+                    ]);
+                }
+            }
+        }
+        self.print(&table);
+        Ok(())
+    }
+}
+
+/// What this was measured on.
+fn machine() -> Result<String> {
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease")?;
+    let load = fs::read_to_string("/proc/loadavg")?;
+    let cpus = thread::available_parallelism()?;
+    let info = fs::read_to_string("/proc/cpuinfo")?;
+    let model = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+    let model = model.map_or_else(String::new, |(_, model)| format!(" ({model})"));
+    Ok(format!(
+        "Linux {} on {}, {cpus} CPUs{model}; load average before: {}",
+        kernel.trim_end(),
+        env::consts::ARCH,
+        load.split(' ').next().unwrap_or_default()
+    ))
 }

@@ -43,11 +43,7 @@ enum Task {
     /// Installs what is missing, and nothing else
     Setup,
     /// Measures what tracing costs (as root, by sudo if need be)
-    Bench {
-        /// For the benchmark
-        #[arg(last = true)]
-        args: Vec<OsString>,
-    },
+    Bench(bench::Args),
 }
 
 fn main() -> ExitCode {
@@ -61,6 +57,15 @@ fn main() -> ExitCode {
 }
 
 fn start(task: Task) -> Result<()> {
+    // These build nothing.
+    if let Task::Bench(args) = &task {
+        if let Some(operation) = args.operation {
+            return bench::repeat(args, operation);
+        }
+        if let Some(tracer) = &args.tracer {
+            return bench::run(args, tracer);
+        }
+    }
     let toolchain = setup::run()?;
     match task {
         Task::Setup => {
@@ -70,7 +75,9 @@ fn start(task: Task) -> Result<()> {
         }
         Task::Build => build(),
         Task::Test { args } => test::run(&toolchain, &args),
-        Task::Bench { args } => build().and_then(|()| bench::run(&args)),
+        Task::Bench(args) => {
+            build().and_then(|()| bench::run(&args, &command::built("etxtbsy-trace")?))
+        }
         Task::Demo { args } => {
             build()?;
             step("demo, as root: loading eBPF programs takes root");

@@ -115,11 +115,45 @@ mod tests {
     use crate::output::samples;
 
     #[test]
-    fn each_sample_is_judged_as_it_says() {
-        for incident in samples::incidents() {
-            if incident.direction == crate::lines::Direction::Exec {
-                assert_eq!(of(&incident).kind, incident.verdict.kind, "{incident:#?}");
-            }
+    fn incidents_are_judged_by_what_their_holders_were_doing() {
+        for incident in [
+            samples::race(),
+            samples::leaked(),
+            samples::still_open(),
+            samples::unexplained(),
+            samples::several(),
+        ] {
+            assert_eq!(of(&incident).kind, incident.verdict.kind, "{incident:#?}");
         }
+    }
+
+    /// A child that never gets to its exec is no race, however young.
+    #[test]
+    fn a_child_that_does_not_let_go_has_a_leaked_fd() {
+        let mut incident = samples::race();
+        incident.holders[0].state = State::Forked;
+        assert_eq!(of(&incident).kind, VerdictKind::ForkExecRace);
+        incident.holders[0].released = None;
+        assert_eq!(of(&incident).kind, VerdictKind::LeakedFd);
+    }
+
+    /// As long as the opener has the file open, the child beside it is not the cause.
+    #[test]
+    fn an_opener_that_still_holds_comes_before_the_child() {
+        let mut incident = samples::race();
+        incident.holders.extend(samples::still_open().holders);
+        incident.holders.sort_by_key(blame);
+        assert_eq!(incident.holders[0].pid, 4300);
+        assert_eq!(of(&incident).kind, VerdictKind::StillOpen);
+    }
+
+    #[test]
+    fn the_sentence_names_the_child_its_forker_and_the_wait() {
+        let verdict = of(&samples::race());
+        for part in ["demo[4310]", "demo[4300]", "thread 4305", "thread 4307", "180 µs"] {
+            assert!(verdict.summary.contains(part), "no {part} in: {}", verdict.summary);
+        }
+        assert!(verdict.advice.iter().any(|advice| advice.contains("180 µs")));
+        assert!(verdict.advice.iter().any(|advice| advice.contains("no help: fsync")));
     }
 }

@@ -252,3 +252,16 @@ fn without_root_it_names_the_remedy() {
     assert_eq!(check.code, Some(1), "{}", check.stdout);
     assert!(check.stdout.contains("sudo"), "{}", check.stdout);
 }
+
+/// In a mount namespace of its own, where a file system lies over the kernel's BTF.
+#[test]
+fn without_btf_it_names_the_remedy() {
+    let Some(_turn) = Turn::take_as_root() else {
+        return;
+    };
+    let script = r#"mount -t tmpfs none /sys/kernel/btf && exec "$0" --json"#;
+    let ended =
+        Process::start(Command::new("unshare").args(["--mount", "sh", "-c", script, BINARY]))
+            .wait();
+    ended.assert_refused(1, &["BTF", "CONFIG_DEBUG_INFO_BTF"]);
+}

@@ -1,0 +1,252 @@
+//! What is measured: system calls, repeated.
+
+use std::{
+    ffi::{CStr, CString},
+    fmt,
+    fs::{self, File, OpenOptions},
+    os::{
+        fd::AsRawFd as _,
+        unix::{ffi::OsStrExt as _, fs::OpenOptionsExt as _},
+    },
+    path::{Path, PathBuf},
+    process, ptr,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use clap::ValueEnum;
+use nix::{
+    errno::Errno,
+    sys::{
+        resource::{Resource, UsageWho, getrlimit, getrusage, setrlimit},
+        time::TimeValLike as _,
+    },
+};
+
+/// Repeated this often between two looks at the clock, which counts microseconds.
+const BATCH: u32 = 2000;
+/// So many execs fail: few, as each is an incident.
+const FAILING: u32 = 200;
+
+/// A call that is repeated.
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum Operation {
+    NullCall,
+    OpenForReading,
+    OpenForWriting,
+    SpawnFromSmall,
+    SpawnFromWriter,
+    SpawnFromServer,
+    FailingExec,
+}
+
+/// What an operation took.
+pub(super) struct Measured {
+    /// The CPU time of a call, its child's included; three quarters of the batches took more.
+    pub(super) nanoseconds: f64,
+    pub(super) calls: u64,
+}
+
+impl Operation {
+    /// What is measured without and with tracing.
+    pub(super) const PAIRED: [Self; 6] = [
+        Self::NullCall,
+        Self::OpenForReading,
+        Self::OpenForWriting,
+        Self::SpawnFromSmall,
+        Self::SpawnFromWriter,
+        Self::SpawnFromServer,
+    ];
+
+    /// Its word on the command line.
+    pub(super) fn word(self) -> String {
+        self.to_possible_value().map_or_else(String::new, |it| it.get_name().to_owned())
+    }
+
+    /// Open fds of the process that makes the call, and how many of them are for writing.
+    fn fds(self) -> (i32, usize) {
+        match self {
+            Self::SpawnFromSmall => (10, 0),
+            Self::SpawnFromWriter => (10, 2),
+            Self::SpawnFromServer => (1000, 0),
+            _ => (0, 0),
+        }
+    }
+
+    /// Repeats it for that long, in this process, with a file of its own in `dir`.
+    pub(super) fn measure(self, slice: Duration, dir: &Path) -> Result<Measured> {
+        let file = Scratch::new(dir)?;
+        let (fds, writers) = self.fds();
+        let open = open_fds(fds, writers, &file)?;
+        let (batch, slice) = match self {
+            Self::NullCall | Self::OpenForReading | Self::OpenForWriting => (BATCH, slice),
+            Self::FailingExec => (FAILING, Duration::ZERO),
+            _ => (1, slice),
+        };
+        let mut calls = 0;
+        let mut batches = Vec::new();
+        let mut timed = || {
+            let before = cpu_time()?;
+            self.repeat(batch, &file)?;
+            calls += u64::from(batch);
+            anyhow::Ok((cpu_time()? - before) * 1e3 / f64::from(batch))
+        };
+        if slice > Duration::ZERO {
+            // This finds nothing in the caches, and is not counted.
+            timed()?;
+        }
+        let began = Instant::now();
+        while batches.is_empty() || began.elapsed() < slice {
+            batches.push(timed()?);
+        }
+        drop(open);
+        // What else runs on the machine makes some batches slow, never fast.
+        let quarter = batches.len() / 4;
+        let nanoseconds = *batches.select_nth_unstable_by(quarter, f64::total_cmp).1;
+        Ok(Measured { nanoseconds, calls })
+    }
+
+    fn repeat(self, times: u32, file: &Scratch) -> Result<()> {
+        let busy = if let Self::FailingExec = self { Some(file.open()?) } else { None };
+        // Not a range: this is not optimized in a debug build.
+        let mut left = times;
+        while left > 0 {
+            left -= 1;
+            match self {
+                Self::NullCall => {
+                    // SAFETY: no arguments.
+                    unsafe { libc::syscall(libc::SYS_getppid) };
+                }
+                Self::OpenForReading => open_and_close(&file.path, libc::O_RDONLY)?,
+                Self::OpenForWriting => open_and_close(&file.path, libc::O_WRONLY)?,
+                Self::SpawnFromSmall | Self::SpawnFromWriter | Self::SpawnFromServer => spawn()?,
+                Self::FailingExec => {
+                    let errno = exec(&file.path);
+                    ensure!(errno == Errno::ETXTBSY, "no ETXTBSY from this kernel: {errno}");
+                }
+            }
+        }
+        drop(busy);
+        Ok(())
+    }
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NullCall => "a call that is not traced (getppid)",
+            Self::OpenForReading => "open and close, for reading",
+            Self::OpenForWriting => "open and close, for writing",
+            Self::SpawnFromSmall => "fork, exec, wait; 10 fds",
+            Self::SpawnFromWriter => "fork, exec, wait; 10 fds, 2 for writing",
+            Self::SpawnFromServer => "fork, exec, wait; 1000 fds",
+            Self::FailingExec => "an exec that fails with ETXTBSY",
+        })
+    }
+}
+
+impl Measured {
+    /// Reads its own [`fmt::Display`].
+    pub(super) fn of(text: &str) -> Option<Self> {
+        let (nanoseconds, calls) = text.trim_end().split_once(' ')?;
+        Some(Self { nanoseconds: nanoseconds.parse().ok()?, calls: calls.parse().ok()? })
+    }
+}
+
+impl fmt::Display for Measured {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.nanoseconds, self.calls)
+    }
+}
+
+/// The CPU time of this process and of its children that have ended, in microseconds: unlike the
+/// time of day, it does not count the waiting for a CPU that other processes have.
+fn cpu_time() -> Result<f64> {
+    let of = |who| -> Result<i64> {
+        let usage = getrusage(who)?;
+        Ok((usage.user_time() + usage.system_time()).num_microseconds())
+    };
+    Ok((of(UsageWho::RUSAGE_SELF)? + of(UsageWho::RUSAGE_CHILDREN)?) as f64)
+}
+
+/// A file that nobody else uses; removed when this is dropped.
+struct Scratch {
+    path: CString,
+}
+
+impl Scratch {
+    fn new(dir: &Path) -> Result<Self> {
+        let path: PathBuf = dir.join(format!("etxtbsy-trace-bench-{}", process::id()));
+        // Not a program: an exec that does not fail with ETXTBSY fails with ENOEXEC.
+        OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o700)
+            .open(&path)
+            .with_context(|| format!("cannot make {}: choose another --dir", path.display()))?;
+        Ok(Self { path: CString::new(path.into_os_string().into_encoded_bytes())? })
+    }
+
+    fn as_path(&self) -> &Path {
+        Path::new(std::ffi::OsStr::from_bytes(self.path.to_bytes()))
+    }
+
+    /// Opens it for writing.
+    fn open(&self) -> Result<File> {
+        Ok(OpenOptions::new().write(true).open(self.as_path())?)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // It may be gone: whoever cleans the directory was faster.
+        let _ = fs::remove_file(self.as_path());
+    }
+}
+
+/// Opens files, each a description of its own, until this process has `fds` open; `writers` of
+/// them for writing.
+fn open_fds(fds: i32, writers: usize, file: &Scratch) -> Result<Vec<File>> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    // Fewer than some shells allow.
+    setrlimit(Resource::RLIMIT_NOFILE, soft.max(2048).min(hard), hard)?;
+    let mut open = (0..writers).map(|_| file.open()).collect::<Result<Vec<_>>>()?;
+    loop {
+        let next = File::open("/dev/null")?;
+        if next.as_raw_fd() >= fds {
+            return Ok(open);
+        }
+        open.push(next);
+    }
+}
+
+fn open_and_close(path: &CStr, flags: i32) -> Result<()> {
+    // SAFETY: a C string; the fd is this call's own.
+    let closed = unsafe { libc::close(libc::open(path.as_ptr(), flags)) };
+    Errno::result(closed).context("cannot open or close")?;
+    Ok(())
+}
+
+/// Returns only if it fails.
+fn exec(path: &CStr) -> Errno {
+    let words = [path.as_ptr(), ptr::null()];
+    // SAFETY: C strings, and arrays of them that end with null: the second is empty.
+    unsafe { libc::execve(path.as_ptr(), words.as_ptr(), &raw const words[1]) };
+    Errno::last()
+}
+
+/// A child that runs a program that does nothing, to its end.
+fn spawn() -> Result<()> {
+    // SAFETY: the child makes two system calls.
+    let child = Errno::result(unsafe { libc::fork() }).context("cannot fork")?;
+    if child == 0 {
+        exec(c"/bin/true");
+        // SAFETY: ends the child at once.
+        unsafe { libc::_exit(127) };
+    }
+    let mut status = 0;
+    // SAFETY: `status` can be written.
+    Errno::result(unsafe { libc::waitpid(child, &raw mut status, 0) })?;
+    ensure!(status == 0, "/bin/true failed: wait status {status}");
+    Ok(())
+}

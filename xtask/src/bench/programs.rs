@@ -1,0 +1,130 @@
+//! What the kernel counts of eBPF programs and maps: Documentation/bpf, proc(5) on `fdinfo`.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs,
+    os::fd::{FromRawFd as _, OwnedFd},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use nix::errno::Errno;
+
+/// Between two looks at what is loaded.
+const LOOK: Duration = Duration::from_millis(50);
+/// From when on it is said what is waited for.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// What the runs of one program took since the statistics were enabled.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Runs {
+    pub(super) runs: u64,
+    pub(super) nanoseconds: u64,
+}
+
+impl Runs {
+    pub(super) fn since(self, before: Self) -> Self {
+        Self { runs: self.runs - before.runs, nanoseconds: self.nanoseconds - before.nanoseconds }
+    }
+}
+
+/// Has the kernel count and time the runs of all programs until this is dropped; that makes each
+/// run some ten nanoseconds longer.
+pub(super) fn enable_statistics() -> Result<OwnedFd> {
+    // `BPF_ENABLE_STATS` with `BPF_STATS_RUN_TIME`, include/uapi/linux/bpf.h: ends with its fd,
+    // even if this process is killed, unlike the sysctl.
+    const BPF_ENABLE_STATS: i32 = 32;
+    let run_time = 0_u32;
+    // SAFETY: the attribute of this command is one u32.
+    let fd = unsafe {
+        libc::syscall(libc::SYS_bpf, BPF_ENABLE_STATS, &raw const run_time, size_of_val(&run_time))
+    };
+    let fd = Errno::result(fd).context("cannot enable the statistics of eBPF programs (5.8 on)")?;
+    // SAFETY: a new fd, nobody else's.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// The runs of the programs of a process, by their tags.
+pub(super) fn statistics(pid: u32) -> Result<BTreeMap<String, Runs>> {
+    let mut all = BTreeMap::new();
+    for info in fdinfo(pid)? {
+        // A link tells its program's tag too, but not its runs.
+        if let Some(tag) = info.get("prog_tag").filter(|_| info.contains_key("run_cnt")) {
+            let runs = Runs {
+                runs: number(&info, "run_cnt")?,
+                nanoseconds: number(&info, "run_time_ns")?,
+            };
+            all.insert(tag.clone(), runs);
+        }
+    }
+    Ok(all)
+}
+
+/// The bytes that the maps of a process take in the kernel.
+pub(super) fn map_bytes(pid: u32) -> Result<u64> {
+    let mut maps = BTreeMap::new();
+    for info in fdinfo(pid)? {
+        if let Some(id) = info.get("map_id") {
+            maps.insert(id.clone(), number(&info, "memlock")?);
+        }
+    }
+    Ok(maps.values().sum())
+}
+
+/// How many tracers run on this machine, by one of their programs.
+pub(super) fn tracers() -> Result<usize> {
+    let symbols = fs::read_to_string("/proc/kallsyms")?;
+    Ok(symbols.lines().filter(|line| line.ends_with("_exec_returns\t[bpf]")).count())
+}
+
+/// Waits until as many tracers run: the kernel frees programs a while after their process has
+/// ended, and there may be tracers that are not ours.
+pub(super) fn wait_for_tracers(wanted: usize) -> Result<()> {
+    let began = Instant::now();
+    let mut told = false;
+    loop {
+        let found = tracers()?;
+        if found == wanted {
+            return Ok(());
+        }
+        ensure!(
+            found > wanted,
+            "/proc/kallsyms does not show eBPF programs: run `sysctl net.core.bpf_jit_kallsyms=1`"
+        );
+        if began.elapsed() > PATIENCE && !told {
+            told = true;
+            eprintln!("waiting for {} other etxtbsy-trace to end", found - wanted);
+        }
+        thread::sleep(LOOK);
+    }
+}
+
+/// The names of the loaded programs, by their tags.
+pub(super) fn names() -> Result<HashMap<String, String>> {
+    // "ffffffffc002a4f0 t bpf_prog_f5f463b2d8186bc8_closing	[bpf]"
+    let symbols = fs::read_to_string("/proc/kallsyms")?;
+    let words = symbols.lines().filter_map(|line| line.split_ascii_whitespace().nth(2));
+    Ok(words
+        .filter_map(|symbol| symbol.strip_prefix("bpf_prog_")?.split_once('_'))
+        .map(|(tag, name)| (tag.to_owned(), name.to_owned()))
+        .collect())
+}
+
+/// What `fdinfo` says of each fd of a process.
+fn fdinfo(pid: u32) -> Result<Vec<HashMap<String, String>>> {
+    let dir = format!("/proc/{pid}/fdinfo");
+    let mut all = Vec::new();
+    for entry in fs::read_dir(&dir).with_context(|| dir.clone())? {
+        // An fd may be closed meanwhile.
+        let Ok(text) = fs::read_to_string(entry?.path()) else { continue };
+        let pairs = text.lines().filter_map(|line| line.split_once(":\t"));
+        all.push(pairs.map(|(key, value)| (key.to_owned(), value.trim().to_owned())).collect());
+    }
+    Ok(all)
+}
+
+fn number(info: &HashMap<String, String>, key: &str) -> Result<u64> {
+    let value = info.get(key).with_context(|| format!("this kernel's fdinfo lacks {key}"))?;
+    value.parse().with_context(|| format!("fdinfo: {key}: {value}"))
+}

@@ -1,0 +1,103 @@
+//! The race itself: whether tracing makes it slower, rarer or commoner.
+
+use std::{fmt, path::Path};
+
+use anyhow::{Context as _, Result};
+use serde_json::Value;
+
+use crate::command::{command, output};
+
+/// What `etxtbsy-trace workload go22315` counted.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Race {
+    attempts: u64,
+    failures: u64,
+    seconds: f64,
+}
+
+impl Race {
+    /// Runs it that long.
+    pub(super) fn run(program: &Path, seconds: u64, dir: &Path) -> Result<Self> {
+        let mut race = command(program);
+        race.args(["workload", "go22315", "--seconds", &seconds.to_string(), "--dir"]).arg(dir);
+        let line = output(&mut race).with_context(|| format!("{race:?} failed"))?;
+        let report: Value = serde_json::from_str(&line)?;
+        let parse = || {
+            Some(Self {
+                attempts: report.get("attempts")?.as_u64()?,
+                failures: report.get("failures")?.as_u64()?,
+                seconds: report.get("seconds")?.as_f64()?,
+            })
+        };
+        parse().with_context(|| format!("{race:?} reported {line}"))
+    }
+
+    pub(super) fn sum(races: &[Self]) -> Self {
+        races.iter().fold(Self::default(), |sum, it| Self {
+            attempts: sum.attempts + it.attempts,
+            failures: sum.failures + it.failures,
+            seconds: sum.seconds + it.seconds,
+        })
+    }
+
+    pub(super) fn per_second(&self) -> f64 {
+        self.attempts as f64 / self.seconds
+    }
+
+    fn risk(self) -> f64 {
+        self.failures as f64 / self.attempts as f64
+    }
+}
+
+/// How much likelier a failure is in `after` than in `before`, with the 95% interval of the ratio.
+pub(super) fn risk_ratio(before: &[Race], after: &[Race]) -> String {
+    let (a, b) = (Race::sum(before), Race::sum(after));
+    if a.failures == 0 || b.failures == 0 {
+        return "too few".into();
+    }
+    let ratio = b.risk() / a.risk();
+    let variance = variance(before) / a.failures as f64 + variance(after) / b.failures as f64;
+    let factor = (1.96 * variance.sqrt()).exp();
+    format!("{ratio:.2} (95%: {:.2}–{:.2})", ratio / factor, ratio * factor)
+}
+
+/// How much more the failures vary from run to run than independent events would: they come in
+/// bursts. At least 1. (A quasi-Poisson model's dispersion.)
+fn variance(races: &[Race]) -> f64 {
+    let risk = Race::sum(races).risk();
+    let deviations = races.iter().map(|race| {
+        let expected = risk * race.attempts as f64;
+        (race.failures as f64 - expected).powi(2) / expected
+    });
+    (deviations.sum::<f64>() / (races.len() as f64 - 1.0)).max(1.0)
+}
+
+impl fmt::Display for Race {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of {} ({:.2}%)", self.failures, self.attempts, self.risk() * 100.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn races(failures: [u64; 2]) -> [Race; 2] {
+        failures.map(|failures| Race { attempts: 1000, failures, seconds: 1.0 })
+    }
+
+    #[test]
+    fn steady_failures_are_as_sure_as_counts_are() {
+        assert_eq!(risk_ratio(&races([50, 50]), &races([100, 100])), "2.00 (95%: 1.57–2.54)");
+    }
+
+    #[test]
+    fn bursts_make_the_interval_wide() {
+        assert_eq!(risk_ratio(&races([0, 100]), &races([100, 100])), "2.00 (95%: 0.28–14.27)");
+    }
+
+    #[test]
+    fn no_failures_have_no_ratio() {
+        assert_eq!(risk_ratio(&races([0, 0]), &races([1, 0])), "too few");
+    }
+}
