@@ -15,7 +15,7 @@ use etxtbsy_trace_common::{
 };
 
 use crate::{
-    kernel,
+    kernel::{self, offset},
     maps::{ANY, EEXIST, ENDED, FD_WORDS, HOLDS, NOEXIST, TABLES, ZERO, lost},
     tell,
 };
@@ -254,6 +254,7 @@ pub(crate) enum Task {
 struct Walk {
     table: u64,
     task: u64,
+    start_ns: u64,
     what: u32,
     tgid: u32,
     fd: u32,
@@ -274,7 +275,17 @@ pub(crate) fn walk(table: u64, task: u64, tgid: u32, what: Task) -> u32 {
     // SAFETY: a map value. Read from there so that the verifier takes it for any number, and
     // does not follow the walk through its every value.
     let fd = unsafe { zero.cast::<u32>().read_volatile() };
-    let mut state = Walk { table, task, what: what as u32, tgid, fd, max_word, marked: 0, pad: 0 };
+    let mut state = Walk {
+        table,
+        task,
+        start_ns: kernel::word(task, offset!(task_start_time)),
+        what: what as u32,
+        tgid,
+        fd,
+        max_word,
+        marked: 0,
+        pad: 0,
+    };
     if repeat(STEPS, walk_step, &mut state) >= STEPS as i64 {
         lost(Lost::WalkTruncated);
     }
@@ -305,12 +316,14 @@ unsafe extern "C" fn walk_step(_index: u64, context: *mut c_void) -> i64 {
             let gone = kernel::file_at(walk.table, fd) != kept.file;
             if walk.what == Task::Exiting as u32 {
                 kept.stage = Stage::Exiting as u32;
+                kept.start_ns = walk.start_ns;
                 kept.last = kernel::is_last_reference(kept.file) as u32;
                 kept.task = walk.task;
                 walk.marked = 1;
             } else if walk.what == Task::Closing as u32 {
                 if gone {
                     kept.task = walk.task;
+                    kept.start_ns = walk.start_ns;
                     walk.marked = 1;
                     if kernel::in_works(walk.task, kept.file) {
                         kept.stage = Stage::ExecClosing as u32;
@@ -328,6 +341,7 @@ unsafe extern "C" fn walk_step(_index: u64, context: *mut c_void) -> i64 {
                 if gone {
                     let last = kernel::in_works(walk.task, kept.file) as u32;
                     kept.task = walk.task;
+                    kept.start_ns = walk.start_ns;
                     release(walk.table, fd, How::Close, last);
                 }
             } else if exited {

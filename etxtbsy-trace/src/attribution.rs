@@ -298,6 +298,10 @@ fn judge(fact: &Fact, enter: u64, exit: u64) -> Sure {
     if hold.last == 0 {
         return Sure::No;
     }
+    // A task that has ended has done its work.
+    if fact.how() == Some(How::CloseOnExec) && fact.seen.is_none() && !fact.late {
+        return Sure::No;
+    }
     let gone_for = match hold.released_ns {
         // On its way out: not in the table any more, its end told later, or not yet.
         0 => 0,

@@ -56,7 +56,8 @@ fn in_works(hold: Hold) -> Candidate {
 }
 
 fn gone(hold: Hold) -> Candidate {
-    Candidate { hold, ..Candidate::default() }
+    let holder = Holder { ns_pid: hold.tgid, ..Holder::default() };
+    Candidate { hold, holder, ..Candidate::default() }
 }
 
 fn change(hold: Hold) -> Change {
@@ -122,6 +123,9 @@ fn a_last_reference_just_let_go_of_is_believed_because_the_kernel_counts_it() {
     // Not the last reference: something else keeps the description open.
     let shared = ended(&child, How::CloseOnExec, ENTER - 20_000, 0);
     assert_eq!(pids(&attribute(&case(1, vec![gone(shared)]))), [0; 0]);
+    // Its task has ended, and has done its work before.
+    let dead = Candidate { holder: Holder::default(), ..gone(just) };
+    assert_eq!(pids(&attribute(&case(1, vec![dead]))), [0; 0]);
     // Too long ago.
     let old = ended(&child, How::CloseOnExec, ENTER - DRAIN_NS - 1, 1);
     assert_eq!(pids(&attribute(&case(1, vec![gone(old)]))), [0; 0]);
