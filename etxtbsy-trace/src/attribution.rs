@@ -260,26 +260,41 @@ fn gather(case: &Case) -> Vec<Fact> {
     facts
 }
 
-/// A hold whose opener is not known shares its description with those of the same `struct file`
-/// that were there at the same time: what they know holds for it.
+/// When a hold ended.
+fn end_ns(hold: &Hold) -> u64 {
+    if hold.released_ns == 0 { u64::MAX } else { hold.released_ns }
+}
+
+/// Finds the opener of copies that were noted before it was: a fork may copy an fd before the
+/// exit of its open is seen. Such a copy has no opener, or that of an earlier description at the
+/// same address.
 fn adopt_openers(facts: &mut [Fact]) {
-    for index in 0..facts.len() {
-        let orphan = facts[index].hold;
-        if orphan.opened.time_ns != 0 {
-            continue;
-        }
-        let end = |hold: &Hold| if hold.released_ns == 0 { u64::MAX } else { hold.released_ns };
-        let mut openers: Vec<Actor> = facts
-            .iter()
-            .map(|fact| &fact.hold)
-            .filter(|hold| hold.file == orphan.file && hold.opened.time_ns != 0)
-            .filter(|hold| hold.acquired_ns <= end(&orphan) && orphan.acquired_ns <= end(hold))
-            .map(|hold| hold.opened)
-            .collect();
-        openers.sort_by_key(|opener| opener.time_ns);
-        openers.dedup();
-        if let [opener] = openers[..] {
-            facts[index].hold.opened = opener;
+    let openers: Vec<Hold> = facts
+        .iter()
+        .map(|fact| fact.hold)
+        .filter(|hold| hold.opened.time_ns != 0 && hold.acquired_ns == hold.opened.time_ns)
+        .collect();
+    for fact in facts {
+        let hold = &mut fact.hold;
+        let same = openers.iter().filter(|opener| opener.file == hold.file);
+        let opened = if hold.opened.time_ns == 0 {
+            // It was in some table at the same time as the opener's own.
+            let mut together = same
+                .filter(|opener| opener.acquired_ns <= end_ns(hold))
+                .filter(|opener| hold.acquired_ns <= end_ns(opener));
+            match (together.next(), together.next()) {
+                (Some(opener), None) => Some(opener.opened),
+                _ => None,
+            }
+        } else {
+            // An address that is opened anew while it is held is held of the new description:
+            // the old one is gone.
+            same.map(|opener| opener.opened)
+                .filter(|opened| (hold.opened.time_ns..=end_ns(hold)).contains(&opened.time_ns))
+                .max_by_key(|opened| opened.time_ns)
+        };
+        if let Some(opened) = opened {
+            hold.opened = opened;
         }
     }
 }

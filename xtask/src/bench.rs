@@ -9,6 +9,7 @@ mod table;
 mod tracer;
 
 use std::{
+    cmp::Reverse,
     env, fs, mem,
     path::{Path, PathBuf},
     process::{self, Stdio},
@@ -236,7 +237,10 @@ impl Bench<'_> {
         let used = tracer.cpu_time()?.saturating_sub(before);
         let maps = programs::map_bytes(tracer.pid())?;
         Ok(vec![
-            [format!("CPU time in {} s without a failure", IDLE.as_secs()), format!("{used:?}")],
+            [
+                format!("CPU time in {} s without a failure", IDLE.as_secs()),
+                time(used.as_secs_f64() * 1e9),
+            ],
             ["resident memory".into(), bytes(tracer.resident()?)],
             ["memory of its eBPF maps, in the kernel".into(), bytes(maps)],
         ])
@@ -252,8 +256,15 @@ impl Bench<'_> {
             let before = programs::statistics(tracer.pid())?;
             let calls = self.measure(operation)?.calls as f64;
             let mut name = operation.to_string();
-            for (tag, after) in programs::statistics(tracer.pid())? {
-                let spent = after.since(before.get(&tag).copied().unwrap_or_default());
+            let mut all: Vec<_> = programs::statistics(tracer.pid())?
+                .into_iter()
+                .map(|(tag, after)| {
+                    let spent = after.since(before.get(&tag).copied().unwrap_or_default());
+                    (tag, spent)
+                })
+                .collect();
+            all.sort_by_key(|(_, spent)| Reverse(spent.nanoseconds));
+            for (tag, spent) in all {
                 let runs = spent.runs as f64;
                 // Fewer are other processes' on this machine.
                 if runs >= calls / 2.0 {

@@ -236,3 +236,22 @@ fn without_a_busy_file_nothing_is_claimed() {
     let found = attribute(&case);
     assert_eq!((found.writers, found.explained, found.is_complete()), (None, 0, false));
 }
+
+/// The fork copied the fd before the exit of its open was seen, and took an earlier description
+/// at the same address for it.
+#[test]
+fn a_copy_with_the_opener_of_an_earlier_description_gets_its_own() {
+    let earlier = opened(0xa, 5_000_000);
+    let parent = Hold { alone: 1, ..opened(0xa, 500_000) };
+    let copy = Hold { opened: earlier.opened, ..inherited(&parent, ENTER - 510_000) };
+    let case = case(
+        0,
+        vec![
+            gone(ended(&copy, How::CloseOnExec, ENTER - 150_000, 1)),
+            gone(ended(&earlier, How::Close, ENTER - 4_000_000, 1)),
+            gone(ended(&parent, How::Close, ENTER - 400_000, 0)),
+        ],
+    );
+    let found = attribute(&case);
+    assert_eq!((pids(&found), found.holders[0].opened), (vec![CHILD], Some(parent.opened)));
+}
