@@ -1,19 +1,22 @@
 //! An open for writing has succeeded.
 
+use core::ffi::c_void;
+
 use aya_ebpf::{helpers::bpf_ktime_get_ns, macros::tracepoint, programs::TracePointContext};
-use etxtbsy_trace_common::{Hold, How, Stage, Via};
+use etxtbsy_trace_common::{Actor, Hold, HoldKey, How, SLOTS, Stage, Via};
 
 use crate::{
-    hold,
+    hold::{self, repeat},
     kernel::{self, offset},
+    maps::HOLDS,
 };
 
 /// `syscalls:sys_exit_open`, `openat`, `openat2`, `creat`, `open_by_handle_at`.
 ///
 /// At the exit, for only then the fd and its `struct file` exist; the file is taken from
 /// current's table, so the entry need not be remembered. A fork of another thread between
-/// `fd_install` and this point copies an fd that is not noted yet; the child's fd is then noted
-/// without its opener, which user space takes from this record.
+/// `fd_install` and this point copies an fd that is not noted yet; the child's hold is then given
+/// its opener here.
 #[tracepoint]
 pub fn opened(ctx: TracePointContext) -> u32 {
     // SAFETY: `ret` of a system call's exit, at this offset in every version.
@@ -52,5 +55,31 @@ pub fn opened(ctx: TracePointContext) -> u32 {
         alone: (kernel::int(inode, offset!(inode_i_writecount)) == 1) as u32,
     };
     hold::acquire(inode, &hold);
+    if !kernel::is_last_reference(file) {
+        let mut copies = Copies { inode, file, opener };
+        repeat(SLOTS, name_opener, &mut copies);
+    }
+    0
+}
+
+/// The copies of an fd that were made before its open was seen.
+#[repr(C)]
+struct Copies {
+    inode: u64,
+    file: u64,
+    opener: Actor,
+}
+
+unsafe extern "C" fn name_opener(slot: u64, context: *mut c_void) -> i64 {
+    // SAFETY: `opened` gives this its own state.
+    let copies = unsafe { &mut *context.cast::<Copies>() };
+    let key = HoldKey { inode: copies.inode, slot: slot as u32, pad: 0 };
+    if let Some(hold) = HOLDS.get_ptr_mut(key) {
+        // SAFETY: a map value.
+        let hold = unsafe { &mut *hold };
+        if hold.file == copies.file && hold.opened.time_ns != copies.opener.time_ns {
+            hold.opened = copies.opener;
+        }
+    }
     0
 }

@@ -181,7 +181,7 @@ impl Bench<'_> {
         let process::Output { status, stdout, stderr } = worker.output()?;
         ensure!(status.success(), "{operation}: {}", String::from_utf8_lossy(&stderr).trim_end());
         Measured::of(&String::from_utf8_lossy(&stdout))
-            .with_context(|| format!("{worker:?} did not say what it measured"))
+            .with_context(|| format!("{operation}: cannot read what was measured"))
     }
 
     fn print(&self, table: &Table) {

@@ -20,7 +20,13 @@ impl Race {
     pub(super) fn run(program: &Path, seconds: u64, dir: &Path) -> Result<Self> {
         let mut race = command(program);
         race.args(["workload", "go22315", "--seconds", &seconds.to_string(), "--dir"]).arg(dir);
-        let line = output(&mut race).with_context(|| format!("{race:?} failed"))?;
+        let shown = format!(
+            "`{} workload go22315 --seconds {seconds} --dir {}`",
+            program.display(),
+            dir.display()
+        );
+        let line =
+            output(&mut race).with_context(|| format!("{shown} fails: run it to see why"))?;
         let report: Value = serde_json::from_str(&line)?;
         let parse = || {
             Some(Self {
@@ -29,7 +35,7 @@ impl Race {
                 seconds: report.get("seconds")?.as_f64()?,
             })
         };
-        parse().with_context(|| format!("{race:?} reported {line}"))
+        parse().with_context(|| format!("{shown} reported {line}"))
     }
 
     pub(super) fn sum(races: &[Self]) -> Self {
