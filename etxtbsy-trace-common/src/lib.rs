@@ -451,10 +451,8 @@ impl Lost {
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Count {
-    /// Failing execs with ETXTBSY, told or not.
-    Failures = 0,
     /// Processes that were forked into the traced tree, less all that have ended in it.
-    Tree = 1,
+    Tree = 0,
 }
 
 /// Where the fields are that the programs read, in bytes: resolved from the running kernel's BTF
@@ -488,7 +486,6 @@ pub struct Offsets {
     pub cgroup_kn: u32,
     pub kernfs_node_id: u32,
     pub files_fdt: u32,
-    pub files_count: u32,
     pub fdtable_max_fds: u32,
     pub fdtable_fd: u32,
     pub fdtable_open_fds: u32,

@@ -3,11 +3,11 @@
 use core::ffi::c_void;
 
 use aya_ebpf::{helpers::bpf_ktime_get_ns, macros::tracepoint, programs::TracePointContext};
-use etxtbsy_trace_common::{Hold, HoldKey, How, SLOTS, Stage, Via};
+use etxtbsy_trace_common::{Hold, HoldKey, How, SLOTS, Via};
 
 use crate::{
     hold::{self, repeat},
-    kernel::{self, offset},
+    kernel,
     maps::HOLDS,
 };
 
@@ -44,29 +44,7 @@ pub fn duplicated(ctx: TracePointContext) -> u32 {
     let inode = kernel::inode_of(file);
     // SAFETY: no arguments.
     let now = unsafe { bpf_ktime_get_ns() };
-    let mut copy = Copied {
-        inode,
-        hold: Hold {
-            file,
-            table,
-            task,
-            start_ns: kernel::word(task, offset!(task_start_time)),
-            acquired_ns: now,
-            released_ns: 0,
-            opened: Default::default(),
-            forked: Default::default(),
-            tgid: kernel::tgid_of(task),
-            ppid: kernel::ppid_of(task),
-            fd,
-            flags: kernel::int(file, offset!(file_f_flags)),
-            via: Via::Dup as u32,
-            stage: Stage::Held as u32,
-            how: How::None as u32,
-            last: 0,
-            execed: 0,
-            alone: 0,
-        },
-    };
+    let mut copy = Copied { inode, hold: hold::begin(task, table, fd, file, Via::Dup, now) };
     repeat(SLOTS, origin, &mut copy);
     hold::acquire(inode, &copy.hold);
     0

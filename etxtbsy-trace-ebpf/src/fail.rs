@@ -9,14 +9,13 @@ use aya_ebpf::{
 };
 use aya_log_ebpf::info;
 use etxtbsy_trace_common::{
-    Candidate, Config, Count, ExecCall, Failure, FailureEnd, HoldKey, Kind, Lost, SLOTS, Stage,
-    TextOf,
+    Candidate, Config, ExecCall, Failure, FailureEnd, HoldKey, Kind, Lost, SLOTS, Stage, TextOf,
 };
 
 use crate::{
     hold::{self, Task, repeat},
     kernel::{self, FMODE_EXEC, offset, word},
-    maps::{ANY, CONFIG, ENDED, EXEC_NAMES, EXECS, HOLDS, WATCHED, count, lost},
+    maps::{ANY, CONFIG, ENDED, EXEC_NAMES, EXECS, HOLDS, WATCHED, lost},
     tell::{self, QUIET, WAKE},
     text::{self, Subject},
     tree,
@@ -110,7 +109,6 @@ fn failed(ctx: &TracePointContext, task: u64, syscall: i32) {
     }
     // SAFETY: no arguments.
     let now = unsafe { bpf_ktime_get_ns() };
-    count(Count::Failures, 1);
     // The time to a microsecond, and the CPU: no CPU sees two failures in one microsecond.
     // SAFETY: no arguments.
     let seq = (now & !1023) | (unsafe { bpf_get_smp_processor_id() } as u64 & 1023);

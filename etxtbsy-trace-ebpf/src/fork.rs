@@ -4,7 +4,7 @@ use core::ffi::c_void;
 
 use aya_ebpf::{helpers::bpf_ktime_get_ns, macros::raw_tracepoint, programs::RawTracePointContext};
 use aya_log_ebpf::warn;
-use etxtbsy_trace_common::{Actor, Hold, How, Lineage, Lost, Stage, Via};
+use etxtbsy_trace_common::{Actor, Lineage, Lost, Via};
 
 use crate::{
     hold::{self, STEPS, repeat},
@@ -109,26 +109,11 @@ unsafe extern "C" fn copy_step(_index: u64, context: *mut c_void) -> i64 {
 #[inline(always)]
 fn inherit(copying: &mut Copying, fd: u32, file: u64) {
     let inode = kernel::inode_of(file);
-    let mut hold = Hold {
-        file,
-        table: copying.child_table,
-        task: copying.child,
-        start_ns: copying.start_ns,
-        acquired_ns: copying.forker.time_ns,
-        released_ns: 0,
-        opened: Actor { time_ns: 0, tgid: 0, tid: 0, comm: [0; 16] },
-        forked: copying.forker,
-        tgid: copying.tgid,
-        ppid: copying.forker.tgid,
-        fd,
-        flags: kernel::int(file, offset!(file_f_flags)),
-        via: Via::Fork as u32,
-        stage: Stage::Held as u32,
-        how: How::None as u32,
-        last: 0,
-        execed: 0,
-        alone: 0,
-    };
+    let (child, table) = (copying.child, copying.child_table);
+    let mut hold = hold::begin(child, table, fd, file, Via::Fork, copying.forker.time_ns);
+    hold.forked = copying.forker;
+    // With CLONE_PARENT the child's parent is another.
+    hold.ppid = copying.forker.tgid;
     hold::find_opener(&mut hold.opened, copying.parent_table, fd, file, inode);
     hold::acquire(inode, &hold);
     copying.found = 1;

@@ -10,8 +10,8 @@ use core::ffi::c_void;
 
 use aya_ebpf::helpers::{bpf_ktime_get_ns, generated::bpf_loop};
 use etxtbsy_trace_common::{
-    Actor, FDS_PER_WORD, FdWord, FdWordKey, Hold, HoldKey, How, Kind, Lost, PROBES, SLOTS, Stage,
-    Table,
+    Actor, COMM_LEN, FDS_PER_WORD, FdWord, FdWordKey, Hold, HoldKey, How, Kind, Lost, PROBES,
+    SLOTS, Stage, Table, Via,
 };
 
 use crate::{
@@ -34,6 +34,33 @@ pub(crate) fn repeat<C>(
 ) -> i64 {
     // SAFETY: `step` gets the context it is written for, which outlives the call.
     unsafe { bpf_loop(steps, step as *mut c_void, core::ptr::from_mut(context).cast(), 0) }
+}
+
+/// A hold that begins now, or at another time: an fd of `task`'s table that refers to `file`.
+/// Nothing is known of its origin yet.
+#[inline(always)]
+pub(crate) fn begin(task: u64, table: u64, fd: u32, file: u64, via: Via, acquired_ns: u64) -> Hold {
+    const NOBODY: Actor = Actor { time_ns: 0, tgid: 0, tid: 0, comm: [0; COMM_LEN] };
+    Hold {
+        file,
+        table,
+        task,
+        start_ns: kernel::word(task, offset!(task_start_time)),
+        acquired_ns,
+        released_ns: 0,
+        opened: NOBODY,
+        forked: NOBODY,
+        tgid: kernel::tgid_of(task),
+        ppid: kernel::ppid_of(task),
+        fd,
+        flags: kernel::int(file, offset!(file_f_flags)),
+        via: via as u32,
+        stage: Stage::Held as u32,
+        how: How::None as u32,
+        last: 0,
+        execed: 0,
+        alone: 0,
+    }
 }
 
 /// Where the search for a place begins: holders of one inode spread over its places.

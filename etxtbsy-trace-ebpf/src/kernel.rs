@@ -39,7 +39,6 @@ static OFFSETS: Global<Offsets> = Global::new(Offsets {
     cgroup_kn: 0,
     kernfs_node_id: 0,
     files_fdt: 0,
-    files_count: 0,
     fdtable_max_fds: 0,
     fdtable_fd: 0,
     fdtable_open_fds: 0,

@@ -78,7 +78,7 @@ pub(crate) static LOST: Array<u64> = Array::with_max_entries(Lost::ALL.len() as 
 
 /// [`Count`], one counter each.
 #[map]
-pub(crate) static COUNTS: Array<u64> = Array::with_max_entries(2, 0);
+pub(crate) static COUNTS: Array<u64> = Array::with_max_entries(1, 0);
 
 /// [`etxtbsy_trace_common::Config`], one value each.
 #[map]

@@ -3,7 +3,7 @@
 use core::ffi::c_void;
 
 use aya_ebpf::{helpers::bpf_ktime_get_ns, macros::tracepoint, programs::TracePointContext};
-use etxtbsy_trace_common::{Actor, Hold, HoldKey, How, SLOTS, Stage, Via};
+use etxtbsy_trace_common::{Actor, HoldKey, SLOTS, Via};
 
 use crate::{
     hold::{self, repeat},
@@ -34,26 +34,9 @@ pub fn opened(ctx: TracePointContext) -> u32 {
     let now = unsafe { bpf_ktime_get_ns() };
     let opener = kernel::actor(task, now);
     let inode = kernel::inode_of(file);
-    let hold = Hold {
-        file,
-        table,
-        task,
-        start_ns: kernel::word(task, offset!(task_start_time)),
-        acquired_ns: now,
-        released_ns: 0,
-        opened: opener,
-        forked: Default::default(),
-        tgid: opener.tgid,
-        ppid: kernel::ppid_of(task),
-        fd: fd as u32,
-        flags: kernel::int(file, offset!(file_f_flags)),
-        via: Via::Open as u32,
-        stage: Stage::Held as u32,
-        how: How::None as u32,
-        last: 0,
-        execed: 0,
-        alone: (kernel::int(inode, offset!(inode_i_writecount)) == 1) as u32,
-    };
+    let mut hold = hold::begin(task, table, fd as u32, file, Via::Open, now);
+    hold.opened = opener;
+    hold.alone = (kernel::int(inode, offset!(inode_i_writecount)) == 1) as u32;
     hold::acquire(inode, &hold);
     if !kernel::is_last_reference(file) {
         let mut copies = Copies { inode, file, opener };

@@ -1,7 +1,7 @@
 //! The write fds that were open before the programs ran.
 
 use core::ffi::c_void;
-use etxtbsy_trace_common::{Hold, How, Stage, Via};
+use etxtbsy_trace_common::{How, Via};
 
 use crate::{
     hold,
@@ -36,26 +36,7 @@ pub fn seed(ctx: *mut c_void) -> i32 {
     if table == 0 || hold::key_at(table, fd).is_some() {
         return 0;
     }
-    let hold = Hold {
-        file,
-        table,
-        task,
-        start_ns: kernel::word(task, offset!(task_start_time)),
-        acquired_ns: 0,
-        released_ns: 0,
-        opened: Default::default(),
-        forked: Default::default(),
-        tgid: kernel::tgid_of(task),
-        ppid: kernel::ppid_of(task),
-        fd,
-        flags: kernel::int(file, offset!(file_f_flags)),
-        via: Via::Unknown as u32,
-        stage: Stage::Held as u32,
-        how: How::None as u32,
-        last: 0,
-        execed: 0,
-        alone: 0,
-    };
+    let hold = hold::begin(task, table, fd, file, Via::Unknown, 0);
     hold::acquire(kernel::inode_of(file), &hold);
     if kernel::file_at(table, fd) != file {
         hold::release(table, fd, How::Close, 0);

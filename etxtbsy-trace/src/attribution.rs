@@ -10,7 +10,7 @@
 
 use etxtbsy_trace_common::{Actor, Candidate, Change, Hold, Holder, How, Stage, Via};
 
-use crate::ledger::Case;
+use crate::{ledger::Case, lines::State};
 
 /// How long a last reference may take to be dropped after an exec has taken its fd: the kernel
 /// does it when the task returns to user mode, after microseconds as a rule; under load, with the
@@ -46,21 +46,6 @@ impl Attribution {
     pub fn is_settled(&self) -> bool {
         self.is_complete() && self.holders.iter().all(|held| held.released.is_some())
     }
-}
-
-/// What a holder was doing at the failure.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
-    /// It was being forked: not yet in the task list.
-    InFork,
-    /// Forked, and not exec'd since.
-    Forked,
-    /// Its exec had taken the fd away.
-    ExecClosing,
-    /// None of the others.
-    Running,
-    /// In `do_exit`.
-    Exiting,
 }
 
 /// A process that held a description.

@@ -5,12 +5,12 @@ use etxtbsy_trace_common::{Actor, How, Lineage, TextOf, Via};
 use jiff::Timestamp;
 
 use crate::{
-    attribution::{Held, State},
+    attribution::Held,
     kernel::records::path_of,
     ledger::Case,
     lines::{
         self, Ancestor, BusyFile, Direction, Fd, Forked, Holder, Incident, Opened, Released, Role,
-        Victim, maybe_text, texts,
+        State, Victim, maybe_text, texts,
     },
     process::{Seen, split_argv},
     verdict,
@@ -196,13 +196,7 @@ fn holder(held: &Held, case: &Case, world: &World<'_>) -> Holder {
             Via::Dup => lines::Via::Dup,
             Via::Unknown => lines::Via::Unknown,
         },
-        state: match held.state {
-            State::InFork => lines::State::InFork,
-            State::Forked => lines::State::Forked,
-            State::ExecClosing => lines::State::ExecClosing,
-            State::Running => lines::State::Running,
-            State::Exiting => lines::State::Exiting,
-        },
+        state: held.state,
         opened: held.opened.map(|actor| {
             let (comm, comm_b64) = maybe_text(comm(&actor.comm));
             Opened {

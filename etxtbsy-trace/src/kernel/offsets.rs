@@ -51,7 +51,6 @@ pub fn resolve(btf: &Btf) -> anyhow::Result<Offsets> {
         cgroup_kn: at("cgroup", &["kn"])?,
         kernfs_node_id: at("kernfs_node", &["id"])?,
         files_fdt: at("files_struct", &["fdt"])?,
-        files_count: at("files_struct", &["count"])?,
         fdtable_max_fds: at("fdtable", &["max_fds"])?,
         fdtable_fd: at("fdtable", &["fd"])?,
         fdtable_open_fds: at("fdtable", &["open_fds"])?,
