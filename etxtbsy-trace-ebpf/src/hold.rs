@@ -224,13 +224,37 @@ extern "C" fn finish(inode: u64, slot: u32, how: u32, last: u32) -> i32 {
     hold.how = if hold.stage == Stage::Exiting as u32 { How::Exit as u32 } else { how };
     hold.last |= last;
     hold.stage = Stage::Released as u32;
+    let slot = ended_slot(inode, hold);
     // It can only fail for want of memory; the hold is then not found by a failure just ahead.
-    if ENDED.insert(key, &*hold, ANY).is_err() {
+    if ENDED.insert(HoldKey { inode, slot, pad: 0 }, &*hold, ANY).is_err() {
         lost(Lost::HoldsFull);
     }
     let _ = HOLDS.remove(key);
     tell::change(Kind::Released, inode, slot);
     1
+}
+
+/// How long an ended hold is not given up for a younger one, in nanoseconds: its description may
+/// still be open, for the task that let go of it last may be preempted on its way.
+const KEEP_NS: u64 = 500_000_000;
+
+/// The place of an ended hold: one that is free, or has an earlier hold of the same fd, or one
+/// that ended long ago. (Its place in `HOLDS` may be taken again before that.)
+#[inline(always)]
+fn ended_slot(inode: u64, hold: &Hold) -> u32 {
+    let home = home(hold.table, hold.fd);
+    for probe in 0..PROBES {
+        let slot = home.wrapping_add(probe) % SLOTS;
+        let Some(other) = ENDED.get_ptr(HoldKey { inode, slot, pad: 0 }) else { return slot };
+        // SAFETY: a map value.
+        let other = unsafe { &*other };
+        if (other.table == hold.table && other.fd == hold.fd)
+            || other.released_ns + KEEP_NS < hold.released_ns
+        {
+            return slot;
+        }
+    }
+    home % SLOTS
 }
 
 /// Ends the hold of an fd.

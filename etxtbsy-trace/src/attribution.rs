@@ -16,12 +16,11 @@ use crate::{ledger::Case, lines::State};
 /// does it when the task returns to user mode, after microseconds as a rule; under load, with the
 /// task preempted just then, 70 ms have been measured.
 const DRAIN_NS: u64 = 200_000_000;
-/// The same for close(2), which drops it before it returns.
-const CLOSE_NS: u64 = 2_000_000;
-/// Where more descriptions could be open than the kernel counts, those are left out first that
-/// were closed longer before the call than this, for close(2) is quick; then those that an exec
-/// let go of longer ago than that.
-const CLOSE_CALLS_NS: [(How, u64); 2] = [(How::Close, 50_000), (How::CloseOnExec, 1_000_000)];
+/// The same for close(2), which drops it before it returns, a moment after its entry.
+const CLOSE_NS: u64 = 50_000;
+/// Where more descriptions could be open than the kernel counts, those that were let go of longer
+/// before the call than this are left out.
+const CLOSE_CALL_NS: u64 = 1_000_000;
 
 /// What came of one failure.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -183,10 +182,8 @@ pub fn attribute(case: &Case) -> Attribution {
     let certain = number(&descriptions, Sure::Certain);
     // Where the count has gone to zero since the exec was refused, there was one at least.
     let open = if count == 0 { u32::from(certain == 0) } else { count.saturating_sub(certain) };
-    for (how, limit) in CLOSE_CALLS_NS {
-        if number(&descriptions, Sure::Possible) > open {
-            forget_old(&mut descriptions, enter, how, limit);
-        }
+    if number(&descriptions, Sure::Possible) > open {
+        forget_old(&mut descriptions, enter);
     }
     let possible = number(&descriptions, Sure::Possible);
     let believe_possible = possible > 0 && possible <= open;
@@ -335,10 +332,10 @@ fn bury(descriptions: &mut [Vec<Fact>], enter: u64) {
 }
 
 /// Leaves out descriptions that were let go of long before the call.
-fn forget_old(descriptions: &mut [Vec<Fact>], enter: u64, how: How, limit: u64) {
+fn forget_old(descriptions: &mut [Vec<Fact>], enter: u64) {
     for fact in descriptions.iter_mut().flatten() {
         let released_ns = fact.hold.released_ns;
-        if fact.sure == Sure::Possible && fact.how() == Some(how) && released_ns + limit < enter {
+        if fact.sure == Sure::Possible && released_ns != 0 && released_ns + CLOSE_CALL_NS < enter {
             fact.sure = Sure::No;
         }
     }
