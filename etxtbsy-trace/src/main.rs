@@ -173,8 +173,13 @@ async fn session(
         }
     };
     let code = session.trace(started.as_ref(), limits).await?;
-    let summary = session.end(limits).await?;
-    Ok((code, summary))
+    let summary = session.end(limits).await;
+    // Where tracing is over before the command is, it goes on, and keeps its exit status.
+    let code = match (code, &started) {
+        (None, Some(started)) => Some(started.wait().await.context("cannot wait for the command")?),
+        (code, _) => code,
+    };
+    Ok((code, summary?))
 }
 
 /// Shows the diagnostics of the eBPF programs as they come, until the handle is dropped.

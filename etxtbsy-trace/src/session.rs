@@ -129,7 +129,8 @@ impl Session {
     }
 
     /// Traces until `command` has ended, or, without one, until the traced tree has, a signal
-    /// comes or an output fails; `limits` end it earlier. Gives the command's exit status.
+    /// comes or an output fails; `limits` end it earlier. Gives the command's exit status, `None` if
+    /// it has not ended.
     pub async fn trace(
         &mut self,
         command: Option<&Started>,
@@ -161,29 +162,23 @@ impl Session {
             };
             tokio::select! {
                 biased;
-                readable = self.records.readable_mut() => {
-                    readable.context("cannot wait for the ring buffer")?.clear_ready();
-                }
-                () = at(tick) => {}
                 code = ended(command) => {
                     let code = code.context("cannot wait for the command")?;
                     return Ok(Some(code));
                 }
                 () = interrupted, if command.is_none() => return Ok(None),
                 () = at(until) => break,
+                () = at(tick) => {}
+                // Last: a storm of failures must not keep the others waiting.
+                readable = self.records.readable_mut() => {
+                    readable.context("cannot wait for the ring buffer")?.clear_ready();
+                }
             }
             self.read();
             self.poll();
             self.settle(limits.incidents);
         }
-        // Tracing is over before the command is: it goes on, and keeps its exit status.
-        match command {
-            Some(command) => {
-                self.end_records().await;
-                Ok(Some(command.wait().await.context("cannot wait for the command")?))
-            }
-            None => Ok(None),
-        }
+        Ok(None)
     }
 
     /// Writes what is pending and the last line; fails if an output did.

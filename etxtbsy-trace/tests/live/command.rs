@@ -265,3 +265,22 @@ fn without_btf_it_names_the_remedy() {
             .wait();
     ended.assert_refused(1, &["BTF", "CONFIG_DEBUG_INFO_BTF"]);
 }
+
+/// The command waits until the trace is complete: tracing ends before it does, and it goes on.
+#[test]
+fn a_command_outlives_the_duration() {
+    let Some(turn) = Turn::take_as_root() else {
+        return;
+    };
+    let script = r#"until grep -q '"type":"summary"' "$0"; do :; done; exit 3"#;
+    let output = turn.output();
+    let ended = Process::start(
+        tracer()
+            .args(["run", "-d", "0.1", "-o"])
+            .arg(&output)
+            .args(["--", "sh", "-c", script])
+            .arg(&output),
+    )
+    .wait();
+    assert_eq!(ended.code, Some(3), "{}", ended.stderr);
+}
