@@ -266,9 +266,10 @@ pub(crate) fn release(table: u64, fd: u32, how: How, last: u32) {
     if key.inode == 0 {
         return;
     }
+    // In this order: a fork that copies the fd meanwhile finds its hold, or its end.
+    end(key, how, last);
     // SAFETY: a map value.
     unsafe { *at = HoldKey { inode: 0, slot: 0, pad: 0 } };
-    end(key, how, last);
 }
 
 /// Ends the hold of an fd that is about to be closed.
