@@ -46,8 +46,6 @@ impl Observer {
         if start_ns != 0 && !self.is_start(&stat, start_ns) {
             return None;
         }
-        // A zombie has no arguments and no program, which is not the same as an empty list.
-        let argv = process.cmdline().ok().filter(|argv| !argv.is_empty());
         Some(Facts {
             ppid: stat.ppid.cast_unsigned(),
             comm: std::fs::read(format!("/proc/{pid}/comm"))
@@ -57,7 +55,7 @@ impl Observer {
                 .ok()
                 .map(PathBuf::into_os_string)
                 .map(|exe| exe.as_bytes().to_vec()),
-            argv: argv.and_then(|_| raw_argv(pid)),
+            argv: raw_argv(pid),
             cgroup: process.cgroups().ok().and_then(|groups| {
                 groups.0.into_iter().find(|group| group.hierarchy == 0).map(|group| group.pathname)
             }),
@@ -81,7 +79,8 @@ impl Default for Observer {
 /// The arguments as bytes: procfs gives them as UTF-8 only.
 fn raw_argv(pid: u32) -> Option<Vec<Vec<u8>>> {
     let bytes = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-    Some(split_argv(&bytes))
+    // A zombie has no arguments and no program, which is not the same as an empty list.
+    (!bytes.is_empty()).then(|| split_argv(&bytes))
 }
 
 /// Arguments that are each ended by NUL.
