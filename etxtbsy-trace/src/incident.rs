@@ -59,6 +59,7 @@ pub fn build(id: u64, case: &Case, world: &World<'_>) -> Incident {
         file: busy_file(case, attribution.writers, world),
         victim: victim(case, world),
         holders,
+        unheld: Vec::new(),
         explained: attribution.explained,
         complete: attribution.is_complete(),
         verdict: verdict::unexplained(),
@@ -92,7 +93,7 @@ fn busy_file(case: &Case, writers: Option<u32>, world: &World<'_>) -> BusyFile {
         dev: known.then(|| format!("{}:{}", failure.dev >> 20, failure.dev & 0xf_ffff)),
         ino: known.then_some(failure.ino),
         role,
-        writers,
+        writers: writers.map(u32::cast_signed),
     }
 }
 

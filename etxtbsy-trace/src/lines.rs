@@ -92,6 +92,9 @@ pub struct Incident {
     pub victim: Victim,
     /// The culprits, most to blame first.
     pub holders: Vec<Holder>,
+    /// Open file descriptions with write access that no process holds.
+    #[serde(default)]
+    pub unheld: Vec<Unheld>,
     /// How many of `file.writers` the holders account for.
     pub explained: u32,
     /// Whether that is all of them.
@@ -126,9 +129,9 @@ pub struct BusyFile {
     pub ino: Option<u64>,
     /// What it was to the exec.
     pub role: Option<Role>,
-    /// How many open file descriptions had write access to it at the failure (the inode's
-    /// `i_writecount`).
-    pub writers: Option<u32>,
+    /// The inode's `i_writecount` at the failure: above zero, how many open file descriptions had
+    /// write access to it; below, by how many it was being run.
+    pub writers: Option<i32>,
 }
 
 /// The process whose call failed.
@@ -248,6 +251,29 @@ pub struct Holder {
     pub ancestors: Vec<Ancestor>,
     /// How and when it let go; `null` if it still holds the file.
     pub released: Option<Released>,
+}
+
+/// An open file description with write access that no process holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Unheld {
+    /// What keeps it.
+    pub place: Place,
+    /// The device, for a loop device.
+    pub device: Option<String>,
+    /// Who opened the file for writing.
+    pub opened: Option<Opened>,
+}
+
+/// What keeps an open file description that no process holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Place {
+    /// It is in flight in the queue of a socket (SCM_RIGHTS).
+    SocketQueue,
+    /// It backs a loop device.
+    LoopDevice,
+    /// The kernel, in a way that is not known: a socket's queue, an io_uring, a device.
+    Unknown,
 }
 
 /// A file descriptor.

@@ -126,7 +126,13 @@ fn busy(incident: &Incident, look: Look) -> String {
         facts.push(place.join(" "));
     }
     match file.writers {
-        Some(writers) => facts.push(count(writers.into(), "writer", "writers")),
+        Some(writers) if writers < 0 => {
+            facts.push(format!(
+                "run by {}",
+                count(writers.unsigned_abs().into(), "process", "processes")
+            ));
+        }
+        Some(writers) => facts.push(count(writers.unsigned_abs().into(), "writer", "writers")),
         None if incident.direction == Direction::Exec => facts.push("writers unknown".to_owned()),
         None => {}
     }
@@ -304,7 +310,11 @@ fn missing(incident: &Incident, look: Look) -> String {
     let what = match (incident.direction, incident.file.writers) {
         (Direction::Exec, Some(writers)) => format!(
             "{} of {writers} not found",
-            count(writers.saturating_sub(incident.explained).into(), "writer", "writers"),
+            count(
+                writers.unsigned_abs().saturating_sub(incident.explained).into(),
+                "writer",
+                "writers",
+            ),
         ),
         (Direction::Exec, None) => "not all writers found, their number being unknown".to_owned(),
         (Direction::Write, _) => "not all processes that run it were found".to_owned(),

@@ -131,6 +131,7 @@ pub(crate) fn race() -> Incident {
             ..Victim::default()
         },
         holders: vec![holder(4310, "demo")],
+        unheld: Vec::new(),
         explained: 1,
         complete: true,
         verdict: Verdict {

@@ -55,6 +55,7 @@ pub(super) fn run() -> Result<Scene> {
             released: How::CloseOnExec,
             exec: Some(bystander.into()),
         }],
+        unheld: Vec::new(),
         verdict: VerdictKind::ForkExecRace,
     })
 }

@@ -64,6 +64,7 @@ pub(super) fn run(args: &Args) -> Result<Scene> {
                     released: How::CloseOnExec,
                     exec: Some(bystander.into()),
                 }],
+                unheld: Vec::new(),
                 verdict: VerdictKind::ForkExecRace,
             });
         }

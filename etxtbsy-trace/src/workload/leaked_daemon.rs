@@ -61,6 +61,7 @@ pub(super) fn run() -> Result<Scene> {
             released: How::Exit,
             exec: None,
         }],
+        unheld: Vec::new(),
         verdict: VerdictKind::LeakedFd,
     })
 }

@@ -74,6 +74,7 @@ pub(super) fn run() -> Result<Scene> {
             released: How::Close,
             exec: None,
         }],
+        unheld: Vec::new(),
         verdict: VerdictKind::PassedFd,
     })
 }

@@ -1,6 +1,6 @@
 //! What a workload knows to be true of the failures it made.
 
-use crate::lines::{How, Role, State, VerdictKind, Via};
+use crate::lines::{How, Place, Role, State, VerdictKind, Via};
 use nix::unistd::{getpid, gettid};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -66,8 +66,20 @@ pub struct Scene {
     pub victim: Task,
     /// Who held the file, in no order.
     pub holders: Vec<Holder>,
+    /// What held it otherwise, in no order.
+    #[serde(default)]
+    pub unheld: Vec<Unheld>,
     /// What it comes to.
     pub verdict: VerdictKind,
+}
+
+/// An open file description that no process held.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unheld {
+    /// What kept it.
+    pub place: Place,
+    /// Who opened it.
+    pub opened: Task,
 }
 
 /// A process that held the file.

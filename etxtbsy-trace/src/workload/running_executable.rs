@@ -73,6 +73,7 @@ fn scene(name: &str, syscall: &str, call: impl FnOnce(&Path) -> nix::Result<()>)
             released: How::Exit,
             exec: None,
         }],
+        unheld: Vec::new(),
         verdict: VerdictKind::RunningExecutable,
     })
 }

@@ -38,6 +38,7 @@ pub(super) fn run() -> Result<Scene> {
         writers: 2,
         victim: Task::main_of(victim.as_raw()),
         holders,
+        unheld: Vec::new(),
         verdict: VerdictKind::StillOpen,
     })
 }

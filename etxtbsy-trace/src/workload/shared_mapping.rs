@@ -59,6 +59,7 @@ pub(super) fn run() -> Result<Scene> {
             released: How::Unmap,
             exec: None,
         }],
+        unheld: Vec::new(),
         verdict: VerdictKind::SharedMapping,
     })
 }

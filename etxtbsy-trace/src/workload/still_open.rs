@@ -61,6 +61,7 @@ pub(super) fn scene(
             released: How::Close,
             exec: None,
         }],
+        unheld: Vec::new(),
         verdict: VerdictKind::StillOpen,
     })
 }
