@@ -61,7 +61,7 @@ pub struct Scene {
     /// What that file was to the exec; `null` if the call was none.
     pub role: Option<Role>,
     /// How many open file descriptions had write access to it.
-    pub writers: u32,
+    pub writers: i32,
     /// Who made the call.
     pub victim: Task,
     /// Who held the file, in no order.

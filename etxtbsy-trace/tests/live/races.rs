@@ -89,7 +89,7 @@ fn is_explained(race: &Race, incident: &Incident) -> bool {
     assert_eq!(incident.path.as_deref(), Some(script));
     assert_eq!(incident.file.role, Some(Role::Target));
     assert_eq!(incident.victim.ppid, Some(race.pid));
-    let writers = incident.file.writers.unwrap();
+    let writers = incident.file.writers.unwrap().cast_unsigned();
     assert!(incident.explained <= writers, "{incident:#?}");
     assert_eq!(incident.complete, incident.explained == writers, "{incident:#?}");
     if !incident.complete {

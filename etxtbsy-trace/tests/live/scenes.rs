@@ -117,7 +117,7 @@ fn the_incident<'a>(scene: &Scene, trace: &'a Trace) -> &'a Incident {
     if scene.role.is_some() {
         assert_eq!(incident.direction, Direction::Exec);
         assert_eq!(incident.file.writers, Some(scene.writers), "{incident:#?}");
-        assert_eq!(incident.explained, scene.writers, "{incident:#?}");
+        assert_eq!(incident.explained, scene.writers.cast_unsigned(), "{incident:#?}");
     } else {
         assert_eq!(incident.direction, Direction::Write);
     }
