@@ -43,7 +43,15 @@ pub enum Via {
     Fork = 2,
     /// dup, dup2, dup3 or `fcntl(F_DUPFD)` made it.
     Dup = 3,
+    /// Another process gave it away (SCM_RIGHTS), or had it taken (pidfd_getfd). Not told by the
+    /// programs: it is what remains for one that came unseen and that another process opened.
+    Passed = 4,
+    /// A mapping refers to the description; there is no fd.
+    Mapping = 5,
 }
+
+/// [`Hold::fd`] of a mapping.
+pub const NO_FD: u32 = u32::MAX;
 
 /// How far a hold's end has come. A `u32` in [`Hold`].
 #[repr(u32)]
@@ -73,6 +81,8 @@ pub enum How {
     Dup = 3,
     /// The process ended.
     Exit = 4,
+    /// The mapping went.
+    Unmap = 5,
 }
 
 /// Where a [`Hold`] is kept: by the inode it keeps busy, so that a failing exec finds all of
@@ -96,7 +106,9 @@ pub struct Hold {
     /// `struct file *`, the open file description. Reused by the kernel once freed: only
     /// together with [`Hold::opened`] it names one.
     pub file: u64,
-    /// `struct files_struct *`, the fd table.
+    /// `struct inode *`.
+    pub inode: u64,
+    /// `struct files_struct *`, the fd table; for a mapping, `struct mm_struct *`.
     pub table: u64,
     /// `struct task_struct *` of the holder when it got the fd: the child for a fork, else the
     /// thread that made the fd; the exec'ing or exiting thread later.
@@ -115,7 +127,7 @@ pub struct Hold {
     pub tgid: u32,
     /// Its parent when it got the fd.
     pub ppid: u32,
-    /// The file descriptor.
+    /// The file descriptor; [`NO_FD`] for a mapping.
     pub fd: u32,
     /// `file.f_flags`: O_WRONLY, O_RDWR, O_APPEND…
     pub flags: u32,
@@ -133,6 +145,11 @@ pub struct Hold {
     /// 1 if the inode's `i_writecount` was 1 when the open returned: no other description had
     /// write access then, so that none that was opened earlier can have it later.
     pub alone: u32,
+    /// 1 if `opened` is that of a description at the same address which lived on when its opener
+    /// let go of it: the same one, unless an open that reused the address went by unseen.
+    pub by_address: u32,
+    /// Zero.
+    pub pad: u32,
 }
 
 /// The holds of [`FDS_PER_WORD`] neighbouring fds of one table.
@@ -184,6 +201,8 @@ pub struct ExecCall {
     pub enter_ns: u64,
     /// User pointer to the path.
     pub path: u64,
+    /// `struct files_struct *` at that time: an exec leaves a table that others share.
+    pub table: u64,
 }
 
 /// What a process that closed write fds in a successful exec was asked to execute.
@@ -199,14 +218,17 @@ pub struct ExecName {
 /// Bytes of [`ExecName::name`].
 pub const EXEC_NAME_LEN: usize = 252;
 
-/// A process whose last thread is ending, until its files are known to be gone.
+/// A thread that is ending and was the last to use its fd table, until the files are known to be
+/// gone. (As a rule the last thread of a process.)
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Exiting {
     /// `struct files_struct *`.
     pub table: u64,
-    /// `struct task_struct *` of the last thread.
-    pub task: u64,
+    /// Its process.
+    pub tgid: u32,
+    /// Zero.
+    pub pad: u32,
 }
 
 /// The first words of every record: what it is.
@@ -339,6 +361,11 @@ pub struct Candidate {
     pub in_works: u32,
     /// 1 if the fd is close-on-exec.
     pub cloexec: u32,
+    /// 1 if something refers to the description: an fd of any table, a mapping, a queue, a system
+    /// call under way.
+    pub open: u32,
+    /// How many tasks use the fd table.
+    pub users: u32,
     /// The failure.
     pub seq: u64,
     /// `struct inode *`.
@@ -485,6 +512,7 @@ pub struct Offsets {
     pub css_set_dfl_cgrp: u32,
     pub cgroup_kn: u32,
     pub kernfs_node_id: u32,
+    pub files_count: u32,
     pub files_fdt: u32,
     pub fdtable_max_fds: u32,
     pub fdtable_fd: u32,

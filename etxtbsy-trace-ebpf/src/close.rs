@@ -3,8 +3,10 @@
 use aya_ebpf::{macros::tracepoint, programs::TracePointContext};
 
 use crate::{
-    hold::{self, Task},
+    copied,
+    hold::{self, Event},
     kernel,
+    maps::TABLES,
 };
 
 /// `syscalls:sys_enter_close`.
@@ -26,6 +28,12 @@ pub fn closing(ctx: TracePointContext) -> u32 {
 #[tracepoint]
 pub fn closed_range(_ctx: TracePointContext) -> u32 {
     let task = kernel::current();
-    hold::walk(kernel::table_of(task), task, kernel::tgid_of(task), Task::Range);
+    let table = kernel::table_of(task);
+    if TABLES.get_ptr(table).is_some() {
+        hold::walk(table, task, kernel::tgid_of(task), Event::Range);
+    } else {
+        // Perhaps a new table (CLOSE_RANGE_UNSHARE).
+        copied::left_shared(task, table);
+    }
     0
 }

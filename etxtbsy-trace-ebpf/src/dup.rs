@@ -1,15 +1,9 @@
 //! An fd is duplicated.
 
-use core::ffi::c_void;
-
 use aya_ebpf::{helpers::bpf_ktime_get_ns, macros::tracepoint, programs::TracePointContext};
-use etxtbsy_trace_common::{Hold, HoldKey, How, SLOTS, Via};
+use etxtbsy_trace_common::{How, Via};
 
-use crate::{
-    hold::{self, repeat},
-    kernel,
-    maps::HOLDS,
-};
+use crate::{hold, kernel, maps::HOLDS};
 
 /// `syscalls:sys_exit_dup`, `dup2`, `dup3`, `fcntl`.
 ///
@@ -41,33 +35,10 @@ pub fn duplicated(ctx: TracePointContext) -> u32 {
     if file == 0 || !kernel::is_writer(file) {
         return 0;
     }
-    let inode = kernel::inode_of(file);
     // SAFETY: no arguments.
     let now = unsafe { bpf_ktime_get_ns() };
-    let mut copy = Copied { inode, hold: hold::begin(task, table, fd, file, Via::Dup, now) };
-    repeat(SLOTS, origin, &mut copy);
-    hold::acquire(inode, &copy.hold);
+    let mut hold = hold::begin(task, table, fd, file, Via::Dup, now);
+    hold::find_origin(&mut hold);
+    hold::acquire(&hold);
     0
-}
-
-/// A new fd, and the inode among whose holds its origin is looked for.
-#[repr(C)]
-struct Copied {
-    inode: u64,
-    hold: Hold,
-}
-
-unsafe extern "C" fn origin(slot: u64, context: *mut c_void) -> i64 {
-    // SAFETY: `duplicated` gives this its own state.
-    let copy = unsafe { &mut *context.cast::<Copied>() };
-    let key = HoldKey { inode: copy.inode, slot: slot as u32, pad: 0 };
-    let Some(hold) = HOLDS.get_ptr(key) else { return 0 };
-    // SAFETY: a map value.
-    let hold = unsafe { &*hold };
-    if hold.file != copy.hold.file || hold.table != copy.hold.table {
-        return 0;
-    }
-    copy.hold.opened = hold.opened;
-    copy.hold.forked = hold.forked;
-    1
 }

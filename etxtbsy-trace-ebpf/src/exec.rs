@@ -10,7 +10,8 @@ use aya_ebpf::{
 use etxtbsy_trace_common::{EXEC_NAME_LEN, ExecCall, ExecName, Lost};
 
 use crate::{
-    hold::{self, Task},
+    copied,
+    hold::{self, Event},
     kernel::{self, offset},
     maps::{ANY, EXEC_NAMES, EXECS, ZERO, lost},
 };
@@ -33,9 +34,11 @@ pub fn enter_execveat(ctx: TracePointContext) -> u32 {
 fn begin(ctx: &TracePointContext, path: usize) -> u32 {
     // SAFETY: an argument of a system call's entry.
     let path = unsafe { ctx.read_at::<u64>(path) }.unwrap_or(0);
+    let task = kernel::current();
     // SAFETY: no arguments.
-    let call = ExecCall { enter_ns: unsafe { bpf_ktime_get_ns() }, path };
-    if EXECS.insert(kernel::current(), call, ANY).is_err() {
+    let enter_ns = unsafe { bpf_ktime_get_ns() };
+    let call = ExecCall { enter_ns, path, table: kernel::table_of(task) };
+    if EXECS.insert(task, call, ANY).is_err() {
         lost(Lost::ExecsFull);
     }
     0
@@ -51,7 +54,15 @@ pub fn execed(ctx: RawTracePointContext) -> i32 {
     let task: u64 = ctx.arg(0);
     let table = kernel::table_of(task);
     let tgid = kernel::tgid_of(task);
-    if hold::walk(table, task, tgid, Task::Closing) == 0 {
+    if let Some(call) = EXECS.get_ptr(task)
+        // SAFETY: a map value.
+        && unsafe { (*call).table } != table
+    {
+        // `begin_new_exec` unshares the table: what is left in it is what the program inherits.
+        copied::left_shared(task, table);
+        return 0;
+    }
+    if hold::walk(table, task, tgid, Event::Closing) == 0 {
         return 0;
     }
     let Some(zero) = ZERO.get_ptr(0) else { return 0 };

@@ -4,7 +4,7 @@ use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
 use etxtbsy_trace_common::{Exiting, Lost};
 
 use crate::{
-    hold::{self, Task},
+    hold::{self, Event},
     kernel::{self, offset, word},
     maps::{ANY, EXITING, TABLES, lost},
     tree,
@@ -16,24 +16,28 @@ const SIGCHLD: i32 = 17;
 /// `sched:sched_process_exit`, raw: a thread is in `do_exit`, its files still there.
 ///
 /// Nothing is let go of yet (`exit_files` comes later, and the last references are task work
-/// after that), so the holds of a process whose last thread this is are only marked.
+/// after that), so the holds of a table whose last user this is are only marked. As a rule that
+/// is the last thread of a process; but threads can have tables of their own (`unshare`), and
+/// processes can share one (`CLONE_FILES`).
 #[raw_tracepoint(tracepoint = "sched_process_exit")]
 pub fn exiting(ctx: RawTracePointContext) -> i32 {
     let task: u64 = ctx.arg(0);
-    // `do_exit` counts `signal->live` down before this tracepoint.
-    if kernel::int(word(task, offset!(task_signal)), offset!(signal_live)) != 0 {
-        return 0;
-    }
     let tgid = kernel::tgid_of(task);
-    tree::ended(tgid);
+    // `do_exit` counts `signal->live` down before this tracepoint.
+    if kernel::int(word(task, offset!(task_signal)), offset!(signal_live)) == 0 {
+        tree::ended(tgid);
+    }
     let table = kernel::table_of(task);
-    if TABLES.get_ptr(table).is_none() {
+    let Some(seen) = TABLES.get_ptr_mut(table) else { return 0 };
+    if kernel::users_of(table) != 1 {
         return 0;
     }
-    if EXITING.insert(tgid, Exiting { table, task }, ANY).is_err() {
+    // SAFETY: a map value.
+    unsafe { (*seen).tgid = tgid };
+    if EXITING.insert(task, Exiting { table, tgid, pad: 0 }, ANY).is_err() {
         lost(Lost::HoldsFull);
     }
-    hold::walk(table, task, tgid, Task::Exiting);
+    hold::walk(table, task, tgid, Event::Exiting);
     0
 }
 
@@ -43,7 +47,7 @@ pub fn exiting(ctx: RawTracePointContext) -> i32 {
 pub fn parent_told(ctx: RawTracePointContext) -> i32 {
     let signal: i32 = ctx.arg(0);
     if signal == SIGCHLD {
-        exited(kernel::tgid_of(kernel::current()));
+        exited(kernel::current());
     }
     0
 }
@@ -52,21 +56,21 @@ pub fn parent_told(ctx: RawTracePointContext) -> i32 {
 #[raw_tracepoint(tracepoint = "sched_process_free")]
 pub fn freed(ctx: RawTracePointContext) -> i32 {
     let task: u64 = ctx.arg(0);
-    exited(kernel::tgid_of(task));
+    exited(task);
     0
 }
 
 #[inline(always)]
-fn exited(tgid: u32) {
-    let Some(kept) = EXITING.get_ptr(tgid) else { return };
+fn exited(task: u64) {
+    let Some(kept) = EXITING.get_ptr(task) else { return };
     // SAFETY: a map value.
-    let Exiting { table, task } = unsafe { *kept };
-    hold::walk(table, task, tgid, Task::Exited);
+    let Exiting { table, tgid, .. } = unsafe { *kept };
+    hold::walk(table, task, tgid, Event::Exited);
     if let Some(seen) = TABLES.get_ptr(table) {
         // SAFETY: a map value. A table that is in use again is another process's.
         if unsafe { (*seen).tgid } == tgid {
             let _ = TABLES.remove(table);
         }
     }
-    let _ = EXITING.remove(tgid);
+    let _ = EXITING.remove(task);
 }

@@ -13,7 +13,7 @@ use etxtbsy_trace_common::{
 };
 
 use crate::{
-    hold::{self, Task, repeat},
+    hold::{self, Event, repeat},
     kernel::{self, FMODE_EXEC, offset, word},
     maps::{ANY, CONFIG, ENDED, EXEC_NAMES, EXECS, HOLDS, WATCHED, lost},
     tell::{self, QUIET, WAKE},
@@ -40,7 +40,7 @@ pub fn exec_returns(ctx: TracePointContext) -> u32 {
     if ret == 0 {
         if EXEC_NAMES.get_ptr(task).is_some() {
             let tgid = kernel::tgid_of(task);
-            hold::walk(kernel::table_of(task), task, tgid, Task::Closed);
+            hold::walk(kernel::table_of(task), task, tgid, Event::Closed);
         }
     } else if ret == ETXTBSY {
         // SAFETY: the number of the system call, at this offset in every version.
@@ -115,7 +115,7 @@ fn failed(ctx: &TracePointContext, task: u64, syscall: i32) {
     let call = match EXECS.get_ptr(task) {
         // SAFETY: a map value.
         Some(call) => unsafe { *call },
-        None => ExecCall { enter_ns: 0, path: 0 },
+        None => ExecCall { enter_ns: 0, path: 0, table: 0 },
     };
     // [bprm->file, busy file, earlier scripts…] if an interpreter was busy, else the file alone.
     let (first, second) = (opened_file(task, fput, 0), opened_file(task, fput, 1));
@@ -218,6 +218,8 @@ extern "C" fn tell_candidate(inode: u64, slot: u32, ended: u32, seq: u64) -> i32
         // even if the thread that made the fd has ended.
         let owned = hold.stage == Stage::Held as u32 || kernel::table_of(hold.task) == hold.table;
         let in_table = same & owned & (kernel::file_at(hold.table, hold.fd) == hold.file);
+        (*told).open = kernel::is_open(hold.file, inode) as u32;
+        (*told).users = kernel::users_of(hold.table);
         (*told).kind = Kind::Candidate as u32;
         (*told).in_table = in_table as u32;
         (*told).in_works = (same & kernel::in_works(hold.task, hold.file)) as u32;

@@ -16,12 +16,15 @@ use etxtbsy_trace_common::{
 
 use crate::{
     kernel::{self, offset},
-    maps::{ANY, EEXIST, ENDED, FD_WORDS, HOLDS, NOEXIST, TABLES, ZERO, lost},
+    maps::{ANY, EEXIST, ENDED, FD_WORDS, HOLDS, NOEXIST, ORPHANS, TABLES, ZERO, lost},
     tell,
 };
 
 /// How many steps one walk of a table's fds takes at the most.
 pub(crate) const STEPS: u32 = 1 << 17;
+
+/// Who did what nobody saw.
+pub(crate) const NOBODY: Actor = Actor { time_ns: 0, tgid: 0, tid: 0, comm: [0; COMM_LEN] };
 
 const FDS: u32 = FDS_PER_WORD as u32;
 
@@ -40,9 +43,9 @@ pub(crate) fn repeat<C>(
 /// Nothing is known of its origin yet.
 #[inline(always)]
 pub(crate) fn begin(task: u64, table: u64, fd: u32, file: u64, via: Via, acquired_ns: u64) -> Hold {
-    const NOBODY: Actor = Actor { time_ns: 0, tgid: 0, tid: 0, comm: [0; COMM_LEN] };
     Hold {
         file,
+        inode: kernel::inode_of(file),
         table,
         task,
         start_ns: kernel::word(task, offset!(task_start_time)),
@@ -60,6 +63,8 @@ pub(crate) fn begin(task: u64, table: u64, fd: u32, file: u64, via: Via, acquire
         last: 0,
         execed: 0,
         alone: 0,
+        by_address: 0,
+        pad: 0,
     }
 }
 
@@ -128,21 +133,75 @@ pub(crate) fn find_opener(opener: &mut Actor, table: u64, fd: u32, file: u64, in
     opener_of(opener, table, fd, file, inode);
 }
 
-/// Notes a hold.
+/// Finds out who opened the description of a hold that came otherwise than by open or fork, and
+/// how this process came to it, if it has other fds of it.
 #[inline(always)]
-pub(crate) fn acquire(inode: u64, hold: &Hold) {
-    note(hold, inode);
+pub(crate) fn find_origin(hold: &mut Hold) {
+    origin_of(hold);
 }
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn note(hold: *const Hold, inode: u64) -> i32 {
+extern "C" fn origin_of(hold: *mut Hold) -> i32 {
+    if hold.is_null() {
+        return 0;
+    }
+    // The pointer to it, for the context of a loop has to be on this function's own stack.
+    let mut place = hold;
+    repeat(SLOTS, origin_step, &mut place);
+    // SAFETY: `find_origin` passes a hold.
+    let hold = unsafe { &mut *hold };
+    if hold.opened.time_ns == 0
+        && let Some(orphan) = ORPHANS.get_ptr(hold.file)
+        // SAFETY: a map value.
+        && unsafe { (*orphan).inode == hold.inode && (*orphan).flags == hold.flags }
+    {
+        // SAFETY: as above.
+        hold.opened = unsafe { (*orphan).opened };
+        hold.by_address = 1;
+    }
+    0
+}
+
+unsafe extern "C" fn origin_step(slot: u64, context: *mut c_void) -> i64 {
+    // SAFETY: `origin_of` gives this the place of a pointer to a hold.
+    let hold = unsafe { &mut **context.cast::<*mut Hold>() };
+    let key = HoldKey { inode: hold.inode, slot: slot as u32, pad: 0 };
+    let Some(other) = HOLDS.get_ptr(key) else { return 0 };
+    // SAFETY: a map value.
+    let other = unsafe { &*other };
+    // One whose process is ending may be gone, and its address in use again.
+    if other.file != hold.file || other.stage != Stage::Held as u32 {
+        return 0;
+    }
+    if other.opened.time_ns != 0 {
+        hold.opened = other.opened;
+    }
+    if other.tgid != hold.tgid {
+        return 0;
+    }
+    hold.forked = other.forked;
+    if hold.via == Via::Unknown as u32 {
+        hold.via = other.via;
+    }
+    1
+}
+
+/// Notes a hold.
+#[inline(always)]
+pub(crate) fn acquire(hold: &Hold) {
+    note(hold);
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn note(hold: *const Hold) -> i32 {
     if hold.is_null() {
         return 0;
     }
     // SAFETY: `acquire` passes a hold.
     let hold = unsafe { &*hold };
-    let (table, fd) = (hold.table, hold.fd);
+    let (inode, table, fd) = (hold.inode, hold.table, hold.fd);
     let words = fd / FDS;
     match TABLES.get_ptr_mut(table) {
         // SAFETY: a map value; two threads may write it at once, and each then writes a word
@@ -224,6 +283,10 @@ extern "C" fn finish(inode: u64, slot: u32, how: u32, last: u32) -> i32 {
     hold.how = if hold.stage == Stage::Exiting as u32 { How::Exit as u32 } else { how };
     hold.last |= last;
     hold.stage = Stage::Released as u32;
+    if hold.last == 0 && hold.via == Via::Open as u32 {
+        // If there is no room, its opener is not known later.
+        let _ = ORPHANS.insert(hold.file, &*hold, ANY);
+    }
     let slot = ended_slot(inode, hold);
     // It can only fail for want of memory; the hold is then not found by a failure just ahead.
     if ENDED.insert(HoldKey { inode, slot, pad: 0 }, &*hold, ANY).is_err() {
@@ -284,10 +347,10 @@ pub(crate) fn release_closing(table: u64, fd: u32) {
     }
 }
 
-/// What a walk of a table's holds does with each.
+/// What has happened to a table, for which its holds are walked.
 #[repr(u32)]
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Task {
+pub(crate) enum Event {
     /// The table has lost fds to an exec: marks those whose last reference waits in the task's
     /// work, ends the others.
     Closing = 0,
@@ -295,7 +358,7 @@ pub(crate) enum Task {
     Closed = 1,
     /// The table has lost fds to close_range: ends those.
     Range = 2,
-    /// The last thread is about to exit: marks all.
+    /// Its last user is about to exit: marks all.
     Exiting = 3,
     /// Its files are gone: ends all, and forgets the table.
     Exited = 4,
@@ -315,11 +378,11 @@ struct Walk {
     pad: u32,
 }
 
-/// Does `what` with every hold of a table that belongs to process `tgid`, on behalf of `task`;
+/// Does what follows from `what` with every hold of a table of process `tgid`, on behalf of `task`;
 /// returns 1 if any were gone or marked. (Not their number: the
 /// verifier would follow its every value.)
 #[inline(always)]
-pub(crate) fn walk(table: u64, task: u64, tgid: u32, what: Task) -> u32 {
+pub(crate) fn walk(table: u64, task: u64, tgid: u32, what: Event) -> u32 {
     let Some(seen) = TABLES.get_ptr(table) else { return 0 };
     // SAFETY: a map value.
     let max_word = unsafe { (*seen).max_word };
@@ -358,21 +421,22 @@ unsafe extern "C" fn walk_step(_index: u64, context: *mut c_void) -> i64 {
     walk.fd = fd + 1;
     // SAFETY: a map value.
     let key = unsafe { *at };
-    let exited = walk.what == Task::Exited as u32;
+    let exited = walk.what == Event::Exited as u32;
     if key.inode != 0
         && let Some(hold) = HOLDS.get_ptr_mut(key)
     {
         // SAFETY: a map value.
         let kept = unsafe { &mut *hold };
-        if kept.tgid == walk.tgid {
+        // A table at this address may have been another process's, whose end was not seen.
+        if kept.tgid == walk.tgid || walk.what != Event::Closing as u32 {
             let gone = kernel::file_at(walk.table, fd) != kept.file;
-            if walk.what == Task::Exiting as u32 {
+            if walk.what == Event::Exiting as u32 {
                 kept.stage = Stage::Exiting as u32;
                 kept.start_ns = walk.start_ns;
                 kept.last = kernel::is_last_reference(kept.file) as u32;
                 kept.task = walk.task;
                 walk.marked = 1;
-            } else if walk.what == Task::Closing as u32 {
+            } else if walk.what == Event::Closing as u32 {
                 if gone {
                     kept.task = walk.task;
                     kept.start_ns = walk.start_ns;
@@ -385,18 +449,18 @@ unsafe extern "C" fn walk_step(_index: u64, context: *mut c_void) -> i64 {
                 } else {
                     kept.execed = 1;
                 }
-            } else if walk.what == Task::Closed as u32 {
+            } else if walk.what == Event::Closed as u32 {
                 if kept.stage == Stage::ExecClosing as u32 {
                     release(walk.table, fd, How::CloseOnExec, 1);
                 }
-            } else if walk.what == Task::Range as u32 {
+            } else if walk.what == Event::Range as u32 {
                 if gone {
                     let last = kernel::in_works(walk.task, kept.file) as u32;
                     kept.task = walk.task;
                     kept.start_ns = walk.start_ns;
                     release(walk.table, fd, How::Close, last);
                 }
-            } else if exited {
+            } else if exited && kept.stage == Stage::Exiting as u32 && kept.task == walk.task {
                 release(walk.table, fd, How::Exit, 0);
             }
         }

@@ -14,62 +14,9 @@ use etxtbsy_trace_common::{Actor, COMM_LEN, Offsets};
 
 /// Set by user space before loading; constants to the verifier.
 #[unsafe(no_mangle)]
-static OFFSETS: Global<Offsets> = Global::new(Offsets {
-    task_task_works: 0,
-    task_files: 0,
-    task_fs: 0,
-    task_mm: 0,
-    task_signal: 0,
-    task_real_parent: 0,
-    task_tgid: 0,
-    task_pid: 0,
-    task_flags: 0,
-    task_comm: 0,
-    task_start_time: 0,
-    task_real_cred: 0,
-    task_thread_pid: 0,
-    task_cgroups: 0,
-    signal_live: 0,
-    cred_uid: 0,
-    pid_level: 0,
-    pid_numbers: 0,
-    upid_size: 0,
-    upid_nr: 0,
-    css_set_dfl_cgrp: 0,
-    cgroup_kn: 0,
-    kernfs_node_id: 0,
-    files_fdt: 0,
-    fdtable_max_fds: 0,
-    fdtable_fd: 0,
-    fdtable_open_fds: 0,
-    fdtable_close_on_exec: 0,
-    file_f_inode: 0,
-    file_f_mode: 0,
-    file_f_flags: 0,
-    file_refs: 0,
-    file_refs_one: 0,
-    file_f_path_mnt: 0,
-    file_f_path_dentry: 0,
-    file_task_work: 0,
-    callback_next: 0,
-    callback_func: 0,
-    inode_i_ino: 0,
-    inode_i_sb: 0,
-    inode_i_writecount: 0,
-    super_block_s_dev: 0,
-    dentry_d_parent: 0,
-    dentry_d_name_name: 0,
-    vfsmount_mnt_root: 0,
-    mount_mnt: 0,
-    mount_mnt_parent: 0,
-    mount_mnt_mountpoint: 0,
-    mm_exe_file: 0,
-    mm_arg_start: 0,
-    mm_arg_end: 0,
-    fs_pwd_mnt: 0,
-    fs_pwd_dentry: 0,
-    binprm_filename: 0,
-});
+static OFFSETS: Global<Offsets> =
+    // SAFETY: integers, for which zeros are a value.
+    Global::new(unsafe { MaybeUninit::zeroed().assume_init() });
 
 /// The offset of one field.
 macro_rules! offset {
@@ -187,6 +134,21 @@ pub(crate) fn is_writer(file: u64) -> bool {
 #[inline(always)]
 pub(crate) fn is_last_reference(file: u64) -> bool {
     word(file, offset!(file_refs)) == offset!(file_refs_one) as u64
+}
+
+/// Whether something refers to a description: an fd of any table, a mapping, a socket's queue, a
+/// system call under way. (Once nothing does, it is closed when its last user gets to it.)
+#[inline(always)]
+pub(crate) fn is_open(file: u64, inode: u64) -> bool {
+    // Signed: `f_ref` counts from 0, and is below that when it is dead.
+    let refs = word(file, offset!(file_refs)) as i64;
+    (inode_of(file) == inode) & is_writer(file) & (refs >= offset!(file_refs_one) as i64)
+}
+
+/// How many tasks use an fd table.
+#[inline(always)]
+pub(crate) fn users_of(table: u64) -> u32 {
+    int(table, offset!(files_count))
 }
 
 /// A description's inode.

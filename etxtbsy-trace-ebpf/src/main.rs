@@ -10,6 +10,7 @@
 #![feature(asm_experimental_arch)]
 
 mod close;
+mod copied;
 mod dup;
 mod exec;
 mod exit;
@@ -24,6 +25,7 @@ mod seed;
 mod tell;
 mod text;
 mod tree;
+mod unshare;
 
 #[panic_handler]
 fn panic(_info: &core::panic::PanicInfo) -> ! {

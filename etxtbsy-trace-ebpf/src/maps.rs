@@ -38,7 +38,13 @@ pub(crate) static FD_WORDS: HashMap<FdWordKey, FdWord> =
 #[map]
 pub(crate) static TABLES: HashMap<u64, Table> = HashMap::with_max_entries(32_768, NO_PREALLOC);
 
-/// Who forked the processes that inherited write fds, by process.
+/// The openers' own holds of descriptions that lived on when those ended, by `struct file *`: who
+/// opened what came to others unseen. LRU: its entries are never taken out, and believed only as
+/// long as description, inode and flags agree.
+#[map]
+pub(crate) static ORPHANS: LruHashMap<u64, Hold> = LruHashMap::with_max_entries(4_096, 0);
+
+/// Who forked the processes that inherited write fds, or share their parent's table, by process.
 #[map]
 pub(crate) static LINEAGE: LruHashMap<u32, Lineage> = LruHashMap::with_max_entries(8_192, 0);
 
@@ -52,9 +58,9 @@ pub(crate) static EXECS: LruHashMap<u64, ExecCall> = LruHashMap::with_max_entrie
 #[map]
 pub(crate) static EXEC_NAMES: LruHashMap<u64, ExecName> = LruHashMap::with_max_entries(1_024, 0);
 
-/// Processes in `do_exit` that had holds.
+/// Threads in `do_exit` whose table had holds, by `struct task_struct *`.
 #[map]
-pub(crate) static EXITING: HashMap<u32, Exiting> = HashMap::with_max_entries(16_384, NO_PREALLOC);
+pub(crate) static EXITING: HashMap<u64, Exiting> = HashMap::with_max_entries(16_384, NO_PREALLOC);
 
 /// Inodes of recent failures: what happens to them is told. User space takes them out.
 #[map]

@@ -37,7 +37,7 @@ pub fn opened(ctx: TracePointContext) -> u32 {
     let mut hold = hold::begin(task, table, fd as u32, file, Via::Open, now);
     hold.opened = opener;
     hold.alone = (kernel::int(inode, offset!(inode_i_writecount)) == 1) as u32;
-    hold::acquire(inode, &hold);
+    hold::acquire(&hold);
     if !kernel::is_last_reference(file) {
         let mut copies = Copies { inode, file, opener };
         repeat(SLOTS, name_opener, &mut copies);

@@ -37,7 +37,7 @@ pub fn seed(ctx: *mut c_void) -> i32 {
         return 0;
     }
     let hold = hold::begin(task, table, fd, file, Via::Unknown, 0);
-    hold::acquire(kernel::inode_of(file), &hold);
+    hold::acquire(&hold);
     if kernel::file_at(table, fd) != file {
         hold::release(table, fd, How::Close, 0);
     } else if kernel::int(task, offset!(task_flags)) & PF_EXITING != 0 {

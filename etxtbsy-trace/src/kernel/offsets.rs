@@ -50,6 +50,7 @@ pub fn resolve(btf: &Btf) -> anyhow::Result<Offsets> {
         css_set_dfl_cgrp: at("css_set", &["dfl_cgrp"])?,
         cgroup_kn: at("cgroup", &["kn"])?,
         kernfs_node_id: at("kernfs_node", &["id"])?,
+        files_count: at("files_struct", &["count"])?,
         files_fdt: at("files_struct", &["fdt"])?,
         fdtable_max_fds: at("fdtable", &["max_fds"])?,
         fdtable_fd: at("fdtable", &["fd"])?,

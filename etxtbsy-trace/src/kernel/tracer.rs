@@ -25,10 +25,11 @@ struct Syscall {
 
 /// The programs on system calls. Releases are attached before acquisitions, so that whatever is
 /// seen to begin is seen to end.
-const SYSCALLS: [Syscall; 8] = [
+const SYSCALLS: [Syscall; 9] = [
     Syscall { program: "closing", tracepoints: &["sys_enter_close"], optional: false },
     // 5.9 on.
     Syscall { program: "closed_range", tracepoints: &["sys_exit_close_range"], optional: true },
+    Syscall { program: "unshared", tracepoints: &["sys_exit_unshare"], optional: false },
     Syscall {
         program: "exec_returns",
         tracepoints: &["sys_exit_execve", "sys_exit_execveat"],
@@ -103,7 +104,7 @@ impl Tracer {
         let mut loader = EbpfLoader::new();
         loader
             .btf(Some(&btf))
-            .verifier_log_level(VerifierLogLevel::empty())
+            .verifier_log_level(VerifierLogLevel::DEBUG)
             .override_global("OFFSETS", &offsets, true)
             .override_global("FILTERED", &filtered, true)
             .override_global(aya_log::LEVEL, &log_level, false);
@@ -126,6 +127,7 @@ impl Tracer {
         for name in [
             "closing",
             "closed_range",
+            "unshared",
             "exec_returns",
             "enter_execve",
             "enter_execveat",
