@@ -12,6 +12,8 @@ pub const COMM_LEN: usize = 16;
 pub const FDS_PER_WORD: usize = 16;
 /// How many places one inode has for its holds; see [`HoldKey::slot`].
 pub const SLOTS: u32 = 64;
+/// How many places one inode has for the descriptions that outlive their opener's fd.
+pub const ORPHANS: u32 = 8;
 /// How many of an inode's places are tried before a hold is given up and counted as lost.
 pub const PROBES: u32 = 16;
 /// The longest text the kernel side copies: a path (`PATH_MAX`) or an argument vector.
@@ -249,6 +251,8 @@ pub enum Kind {
     Released = 6,
     /// [`TreeEnded`].
     TreeEnded = 7,
+    /// [`Dropped`].
+    Dropped = 8,
 }
 
 /// An execve or execveat returned −ETXTBSY.
@@ -414,6 +418,30 @@ pub struct TreeEnded {
     pub tgid: u32,
 }
 
+/// A description of which no event tells that it is closed.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Lingering {
+    /// `struct file *`.
+    pub file: u64,
+    /// `struct inode *`.
+    pub inode: u64,
+}
+
+/// A description that lingered is closed: its write access is gone.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Dropped {
+    /// [`Kind::Dropped`].
+    pub kind: u32,
+    /// 1 if the thread that dropped the last reference was exiting.
+    pub exiting: u32,
+    /// `struct file *`.
+    pub file: u64,
+    /// When.
+    pub time_ns: u64,
+}
+
 /// What could not be kept or told, one counter each, by index in the map `LOST`.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -439,6 +467,8 @@ pub enum Lost {
     /// A failing exec of which nothing could be told: the ring buffer was full. Each is counted
     /// here once, and its records also under [`Lost::RingFull`].
     FailureUntold = 9,
+    /// A failure whose holders could not be searched for beyond those that are known.
+    SearchesFull = 10,
 }
 
 impl Lost {
@@ -456,11 +486,12 @@ impl Lost {
             Self::ExecsFull => "execs: the map was full",
             Self::WatchFull => "releases: too many inodes to watch",
             Self::FailureUntold => "failures: the ring buffer was full",
+            Self::SearchesFull => "searches: the map was full",
         }
     }
 
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::RingFull,
         Self::HoldsFull,
         Self::SlotsFull,
@@ -471,6 +502,7 @@ impl Lost {
         Self::ExecsFull,
         Self::WatchFull,
         Self::FailureUntold,
+        Self::SearchesFull,
     ];
 }
 
@@ -497,12 +529,17 @@ pub struct Offsets {
     pub task_tgid: u32,
     pub task_pid: u32,
     pub task_flags: u32,
+    pub task_group_leader: u32,
+    pub task_tasks: u32,
+    pub task_thread_node: u32,
     pub task_comm: u32,
     pub task_start_time: u32,
     pub task_real_cred: u32,
     pub task_thread_pid: u32,
     pub task_cgroups: u32,
     pub signal_live: u32,
+    pub signal_nr_threads: u32,
+    pub signal_thread_head: u32,
     pub cred_uid: u32,
     pub pid_level: u32,
     pub pid_numbers: u32,
@@ -525,6 +562,11 @@ pub struct Offsets {
     pub file_refs: u32,
     /// What stands there for a single reference: 1 in `f_count`, 0 in `f_ref`.
     pub file_refs_one: u32,
+    pub file_private_data: u32,
+    /// `private_data` of an overlayfs description: 1 if it is the real file (up to 6.12), 0 if it
+    /// is a `struct ovl_file`.
+    pub ovl_is_file: u32,
+    pub ovl_file_realfile: u32,
     pub file_f_path_mnt: u32,
     pub file_f_path_dentry: u32,
     /// The `callback_head` that waits in `task_works`; its name changed over the versions.
@@ -534,7 +576,19 @@ pub struct Offsets {
     pub inode_i_ino: u32,
     pub inode_i_sb: u32,
     pub inode_i_writecount: u32,
+    pub inode_i_mapping: u32,
+    /// `address_space.i_mmap`, `rb_root_cached.rb_leftmost`.
+    pub mapping_i_mmap: u32,
+    pub rb_leftmost: u32,
+    pub rb_left: u32,
+    pub rb_right: u32,
+    pub rb_parent: u32,
+    /// `vm_area_struct.shared.rb`.
+    pub vma_rb: u32,
+    pub vma_vm_file: u32,
+    pub vma_vm_mm: u32,
     pub super_block_s_dev: u32,
+    pub super_block_s_magic: u32,
     pub dentry_d_parent: u32,
     pub dentry_d_name_name: u32,
     pub vfsmount_mnt_root: u32,
@@ -542,6 +596,7 @@ pub struct Offsets {
     pub mount_mnt_parent: u32,
     pub mount_mnt_mountpoint: u32,
     pub mm_exe_file: u32,
+    pub mm_owner: u32,
     pub mm_arg_start: u32,
     pub mm_arg_end: u32,
     pub fs_pwd_mnt: u32,
@@ -565,8 +620,8 @@ pub enum Config {
 #[cfg(feature = "user")]
 mod pod {
     use super::{
-        Candidate, Change, ExecName, Failure, FailureEnd, Hold, Lineage, Offsets, TextHeader,
-        TreeEnded,
+        Candidate, Change, Dropped, ExecName, Failure, FailureEnd, Hold, Lineage, Lingering,
+        Offsets, TextHeader, TreeEnded,
     };
     /// Says that a type is plain old data.
     macro_rules! pod {
@@ -577,7 +632,7 @@ mod pod {
         )*};
     }
     pod!(
-        Candidate, Change, ExecName, Failure, FailureEnd, Hold, Lineage, Offsets, TextHeader,
-        TreeEnded
+        Candidate, Change, Dropped, ExecName, Failure, FailureEnd, Hold, Lineage, Lingering,
+        Offsets, TextHeader, TreeEnded
     );
 }

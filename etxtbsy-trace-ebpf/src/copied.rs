@@ -116,7 +116,7 @@ fn inherit(copying: &mut Copying, fd: u32, file: u64) {
 
 /// The number of the lowest bit that is set. No branches: the verifier would follow each.
 #[inline(always)]
-fn lowest(bits: u64) -> u64 {
+pub(crate) fn lowest(bits: u64) -> u64 {
     let below = (bits & bits.wrapping_neg()).wrapping_sub(1);
     let pairs = below - ((below >> 1) & 0x5555_5555_5555_5555);
     let nibbles = (pairs & 0x3333_3333_3333_3333) + ((pairs >> 2) & 0x3333_3333_3333_3333);

@@ -6,6 +6,7 @@ use etxtbsy_trace_common::{Exiting, Lost};
 use crate::{
     hold::{self, Event},
     kernel::{self, offset, word},
+    linger,
     maps::{ANY, EXITING, TABLES, lost},
     tree,
 };
@@ -26,6 +27,8 @@ pub fn exiting(ctx: RawTracePointContext) -> i32 {
     // `do_exit` counts `signal->live` down before this tracepoint.
     if kernel::int(word(task, offset!(task_signal)), offset!(signal_live)) == 0 {
         tree::ended(tgid);
+        // From 6.18 on, this comes before `exit_mm`.
+        linger::check(word(task, offset!(task_mm)) == 0);
     }
     let table = kernel::table_of(task);
     let Some(seen) = TABLES.get_ptr_mut(table) else { return 0 };
@@ -48,6 +51,7 @@ pub fn parent_told(ctx: RawTracePointContext) -> i32 {
     let signal: i32 = ctx.arg(0);
     if signal == SIGCHLD {
         exited(kernel::current());
+        linger::check(true);
     }
     0
 }

@@ -9,13 +9,17 @@ use aya_ebpf::{
 };
 use aya_log_ebpf::info;
 use etxtbsy_trace_common::{
-    Candidate, Config, ExecCall, Failure, FailureEnd, HoldKey, Kind, Lost, SLOTS, Stage, TextOf,
+    Candidate, Config, ExecCall, Failure, FailureEnd, Hold, HoldKey, Kind, Lost, SLOTS, Stage,
+    TextOf, Via,
 };
 
 use crate::{
     hold::{self, Event, repeat},
     kernel::{self, FMODE_EXEC, offset, word},
-    maps::{ANY, CONFIG, ENDED, EXEC_NAMES, EXECS, HOLDS, WATCHED, lost},
+    maps::{
+        ANY, CONFIG, ENDED, EXEC_NAMES, EXECS, HOLDS, LINEAGE, NEXT, ORPHANS, SEARCHES, Sought,
+        WATCHED, lost,
+    },
     tell::{self, QUIET, WAKE},
     text::{self, Subject},
     tree,
@@ -48,6 +52,16 @@ pub fn exec_returns(ctx: TracePointContext) -> u32 {
         failed(&ctx, task, syscall);
     }
     let _ = EXECS.remove(task);
+    if ret == ETXTBSY
+        && let Some(sought) = SEARCHES.get_ptr(task)
+    {
+        // SAFETY: the program that user space has put there is of this one's type.
+        let _ = unsafe { NEXT.tail_call(&ctx, 0) };
+        // It does not return, unless there is no such program.
+        // SAFETY: a map value.
+        let Sought { seq, lost, .. } = unsafe { *sought };
+        tell::record(&FailureEnd { kind: Kind::FailureEnd as u32, lost, seq }, WAKE);
+    }
     0
 }
 
@@ -127,7 +141,12 @@ fn failed(ctx: &TracePointContext, task: u64, syscall: i32) {
         lost(Lost::WatchFull);
     }
     let subject = Subject { seq, tgid: 0 };
-    let failure = Failure {
+    let writers = kernel::int(inode, offset!(inode_i_writecount)) as i32;
+    let Some(mut entry) = tell::reserve::<Failure>() else {
+        lost(Lost::FailureUntold);
+        return;
+    };
+    entry.write(Failure {
         kind: Kind::Failure as u32,
         syscall,
         seq,
@@ -135,7 +154,7 @@ fn failed(ctx: &TracePointContext, task: u64, syscall: i32) {
         exit_ns: now,
         inode,
         ino: word(inode, offset!(inode_i_ino)),
-        writers: kernel::int(inode, offset!(inode_i_writecount)) as i32,
+        writers,
         dev: kernel::int(word(inode, offset!(inode_i_sb)), offset!(super_block_s_dev)),
         opened: (first != 0) as u32 + (second != 0) as u32,
         tgid,
@@ -146,18 +165,11 @@ fn failed(ctx: &TracePointContext, task: u64, syscall: i32) {
         cgroup: kernel::cgroup(task),
         start_ns: word(task, offset!(task_start_time)),
         comm: kernel::comm(task),
-    };
-    info!(ctx, "exec of process {} failed: inode {:x}, {} writers", tgid, inode, failure.writers);
-    if !tell::record(&failure, WAKE) {
-        lost(Lost::FailureUntold);
-        return;
-    }
-    let mut telling = Telling { inode, seq, ended: 0, lost: 0 };
-    if inode != 0 {
-        repeat(SLOTS, candidate, &mut telling);
-        telling.ended = 1;
-        repeat(SLOTS, candidate, &mut telling);
-    }
+    });
+    entry.submit(WAKE);
+    info!(ctx, "exec of process {} failed: inode {:x}, {} writers", tgid, inode, writers);
+    let told = if inode == 0 { 0 } else { tell_candidates(inode, seq) };
+    let lost_some = (told & LOST != 0) as u32;
     text::user_string(task, TextOf::Path, subject, call.path);
     file_path(task, TextOf::BusyFile, subject, busy);
     if second != 0 {
@@ -170,7 +182,16 @@ fn failed(ctx: &TracePointContext, task: u64, syscall: i32) {
     text::path(task, TextOf::VictimCwd, subject, mnt, dentry);
     let (start, end) = (word(mm, offset!(mm_arg_start)), word(mm, offset!(mm_arg_end)));
     text::user_bytes(task, TextOf::VictimArgv, subject, start, end);
-    tell::record(&FailureEnd { kind: Kind::FailureEnd as u32, lost: telling.lost, seq }, WAKE);
+    // How many of several writers are known would take a count of different descriptions.
+    let known = writers <= told & THERE;
+    if inode != 0 && (!known || told & ODD != 0) {
+        let sought = Sought { inode, seq, zero: 0, lost: lost_some, pad: 0 };
+        if SEARCHES.insert(task, sought, ANY).is_ok() {
+            return;
+        }
+        lost(Lost::SearchesFull);
+    }
+    tell::record(&FailureEnd { kind: Kind::FailureEnd as u32, lost: lost_some, seq }, WAKE);
 }
 
 #[inline(always)]
@@ -187,31 +208,62 @@ struct Telling {
     seq: u64,
     /// 0: those that hold; 1: those that have ended.
     ended: u32,
-    lost: u32,
+    /// What was told, as bits.
+    told: u32,
+}
+
+/// Tells of the holds of an inode, then of those that have ended. Gives what
+/// [`tell_candidate`] gives for any of them. A global function, so that the verifier checks it once.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn tell_candidates(inode: u64, seq: u64) -> i32 {
+    let mut telling = Telling { inode, seq, ended: 0, told: 0 };
+    repeat(SLOTS, candidate, &mut telling);
+    telling.ended = 1;
+    repeat(SLOTS, candidate, &mut telling);
+    telling.told as i32
 }
 
 unsafe extern "C" fn candidate(slot: u64, context: *mut c_void) -> i64 {
     // SAFETY: `failed` gives this its own state.
     let telling = unsafe { &mut *context.cast::<Telling>() };
-    if tell_candidate(telling.inode, slot as u32, telling.ended, telling.seq) < 0 {
-        telling.lost = 1;
-    }
+    telling.told |=
+        tell_candidate(telling.inode, slot as u32, telling.ended, telling.seq, 0) as u32;
     0
 }
 
-/// Tells of the hold in one place of an inode, with what can be seen of it at this moment; −1 if
-/// it found no room. A global function, so that the verifier checks it once.
+/// Of [`tell_candidate`]: the description is in the table, or in the task's work.
+const THERE: i32 = 1;
+/// The table has other users than the threads of the process.
+const ODD: i32 = 2;
+/// The record found no room.
+pub(crate) const LOST: i32 = 4;
+
+/// Tells of the hold in one place of an inode, with what can be seen of it at this moment;
+/// `ended` is 0 for a place in `HOLDS`, 1 in `ENDED`, 2 in `ORPHANS`. Gives [`LOST`] if it found no room, else [`THERE`] and [`ODD`] as they apply. Unless it is 0, `sharer` is a task of another
+/// process that uses the same table, and the record speaks of that. A global function, so that
+/// the verifier checks it once.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn tell_candidate(inode: u64, slot: u32, ended: u32, seq: u64) -> i32 {
+pub(crate) extern "C" fn tell_candidate(
+    inode: u64,
+    slot: u32,
+    ended: u32,
+    seq: u64,
+    sharer: u64,
+) -> i32 {
     let key = HoldKey { inode, slot, pad: 0 };
-    let kept = if ended == 0 { HOLDS.get_ptr(key) } else { ENDED.get_ptr(key) };
+    let kept = match ended {
+        0 => HOLDS.get_ptr(key),
+        1 => ENDED.get_ptr(key),
+        _ => ORPHANS.get_ptr(key),
+    };
     let Some(kept) = kept else { return 0 };
-    let Some(mut entry) = tell::reserve::<Candidate>() else { return -1 };
+    let Some(mut entry) = tell::reserve::<Candidate>() else { return LOST };
     let told = entry.as_mut_ptr();
     // SAFETY: `told` is the reserved record, `kept` a map value; every field is written before
     // the record is submitted.
-    let (task, in_table) = unsafe {
+    let (task, there, odd) = unsafe {
         let hold = &*kept;
         let same = kernel::inode_of(hold.file) == inode && kernel::is_writer(hold.file);
         // A table that is being torn down belongs to nobody; while it is held, an fd is in it,
@@ -222,22 +274,50 @@ extern "C" fn tell_candidate(inode: u64, slot: u32, ended: u32, seq: u64) -> i32
         (*told).users = kernel::users_of(hold.table);
         (*told).kind = Kind::Candidate as u32;
         (*told).in_table = in_table as u32;
-        (*told).in_works = (same & kernel::in_works(hold.task, hold.file)) as u32;
+        let in_works = same & kernel::in_works(hold.task, hold.file);
+        (*told).in_works = in_works as u32;
         (*told).cloexec = kernel::cloexec_at(hold.table, hold.fd);
         (*told).seq = seq;
         (*told).inode = inode;
         (*told).hold = *hold;
-        (tell::look(kept, &raw mut (*told).holder), in_table)
+        if sharer != 0 {
+            share(&raw mut (*told).hold, sharer);
+        }
+        let task = tell::look(&raw const (*told).hold, &raw mut (*told).holder);
+        let threads = kernel::int(word(task, offset!(task_signal)), offset!(signal_nr_threads));
+        (task, in_table | in_works, in_table & ((*told).users != threads))
     };
     // SAFETY: as above; kept for the texts.
-    let (tgid, file) = unsafe { ((*kept).tgid, (*kept).file) };
+    let (tgid, file) = unsafe { ((*told).hold.tgid, (*kept).file) };
     entry.submit(QUIET);
     let subject = Subject { seq, tgid };
     let current = kernel::current();
-    if in_table {
+    if there {
         file_path(current, TextOf::HolderFile, subject, file);
     }
     let exe = word(word(task, offset!(task_mm)), offset!(mm_exe_file));
     file_path(current, TextOf::HolderExe, subject, exe);
-    0
+    there as i32 * THERE + odd as i32 * ODD
+}
+
+/// Makes a copy of a hold speak of another process that uses the same table.
+///
+/// # Safety
+///
+/// `hold` can be written.
+#[inline(always)]
+unsafe fn share(hold: *mut Hold, sharer: u64) {
+    let tgid = kernel::tgid_of(sharer);
+    // SAFETY: the caller's promise.
+    unsafe {
+        (*hold).tgid = tgid;
+        (*hold).ppid = kernel::ppid_of(sharer);
+        (*hold).task = sharer;
+        (*hold).start_ns = word(sharer, offset!(task_start_time));
+        let opener = (*hold).opened.tgid == tgid;
+        (*hold).via = if opener { Via::Open } else { Via::Fork } as u32;
+        if !opener && let Some(lineage) = LINEAGE.get_ptr(tgid) {
+            (*hold).forked = (*lineage).forker;
+        }
+    }
 }

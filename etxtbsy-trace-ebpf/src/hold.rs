@@ -152,15 +152,26 @@ extern "C" fn origin_of(hold: *mut Hold) -> i32 {
     // SAFETY: `find_origin` passes a hold.
     let hold = unsafe { &mut *hold };
     if hold.opened.time_ns == 0
-        && let Some(orphan) = ORPHANS.get_ptr(hold.file)
+        && let Some(orphan) = ORPHANS.get_ptr(orphan_key(hold.inode, hold.file))
         // SAFETY: a map value.
-        && unsafe { (*orphan).inode == hold.inode && (*orphan).flags == hold.flags }
+        && unsafe { (*orphan).file == hold.file && (*orphan).flags == hold.flags }
     {
         // SAFETY: as above.
         hold.opened = unsafe { (*orphan).opened };
         hold.by_address = 1;
     }
     0
+}
+
+/// Where a description that outlives its opener's fd is kept.
+#[inline(always)]
+fn orphan_key(inode: u64, file: u64) -> HoldKey {
+    // Objects of a slab differ in their middle bits.
+    HoldKey {
+        inode,
+        slot: ((file >> 6) ^ (file >> 10)) as u32 % etxtbsy_trace_common::ORPHANS,
+        pad: 0,
+    }
 }
 
 unsafe extern "C" fn origin_step(slot: u64, context: *mut c_void) -> i64 {
@@ -285,7 +296,7 @@ extern "C" fn finish(inode: u64, slot: u32, how: u32, last: u32) -> i32 {
     hold.stage = Stage::Released as u32;
     if hold.last == 0 && hold.via == Via::Open as u32 {
         // If there is no room, its opener is not known later.
-        let _ = ORPHANS.insert(hold.file, &*hold, ANY);
+        let _ = ORPHANS.insert(orphan_key(inode, hold.file), &*hold, ANY);
     }
     let slot = ended_slot(inode, hold);
     // It can only fail for want of memory; the hold is then not found by a failure just ahead.

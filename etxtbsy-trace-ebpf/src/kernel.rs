@@ -151,6 +151,23 @@ pub(crate) fn users_of(table: u64) -> u32 {
     int(table, offset!(files_count))
 }
 
+/// `OVERLAYFS_SUPER_MAGIC`, include/uapi/linux/magic.h.
+const OVERLAYFS: u64 = 0x794c_7630;
+
+/// Whether a description is one of overlayfs, and the file behind it is of this inode: that one
+/// is open for writing too, in no table.
+#[inline(always)]
+pub(crate) fn is_backed_by(file: u64, inode: u64) -> bool {
+    let sb = word(inode_of(file), offset!(inode_i_sb));
+    if word(sb, offset!(super_block_s_magic)) != OVERLAYFS {
+        return false;
+    }
+    let private = word(file, offset!(file_private_data));
+    let real =
+        if offset!(ovl_is_file) != 0 { private } else { word(private, offset!(ovl_file_realfile)) };
+    inode_of(real) == inode && is_writer(real)
+}
+
 /// A description's inode.
 #[inline(always)]
 pub(crate) fn inode_of(file: u64) -> u64 {

@@ -4,11 +4,11 @@ use core::arch::asm;
 
 use aya_ebpf::{
     macros::map,
-    maps::{Array, HashMap, LruHashMap, RingBuf},
+    maps::{Array, HashMap, LruHashMap, ProgramArray, RingBuf},
 };
 use etxtbsy_trace_common::{
-    Count, ExecCall, ExecName, Exiting, FdWord, FdWordKey, Hold, HoldKey, Lineage, Lost, TEXT_MAX,
-    Table,
+    Count, ExecCall, ExecName, Exiting, FdWord, FdWordKey, Hold, HoldKey, Lineage, Lingering, Lost,
+    TEXT_MAX, Table,
 };
 
 /// Update flags of `bpf_map_update_elem`, include/uapi/linux/bpf.h.
@@ -38,11 +38,16 @@ pub(crate) static FD_WORDS: HashMap<FdWordKey, FdWord> =
 #[map]
 pub(crate) static TABLES: HashMap<u64, Table> = HashMap::with_max_entries(32_768, NO_PREALLOC);
 
-/// The openers' own holds of descriptions that lived on when those ended, by `struct file *`: who
-/// opened what came to others unseen. LRU: its entries are never taken out, and believed only as
-/// long as description, inode and flags agree.
+/// The openers' own holds of descriptions that lived on when those ended, by inode and a hash of
+/// the description: who opened what came to others unseen. LRU: its entries are never taken out,
+/// and believed only as long as description, inode and flags agree.
 #[map]
-pub(crate) static ORPHANS: LruHashMap<u64, Hold> = LruHashMap::with_max_entries(4_096, 0);
+pub(crate) static ORPHANS: LruHashMap<HoldKey, Hold> = LruHashMap::with_max_entries(4_096, 0);
+
+/// Descriptions whose end is waited for, by the process that holds each. User space puts them in.
+#[map]
+pub(crate) static LINGERING: HashMap<u32, Lingering> =
+    HashMap::with_max_entries(1_024, NO_PREALLOC);
 
 /// Who forked the processes that inherited write fds, or share their parent's table, by process.
 #[map]
@@ -65,6 +70,14 @@ pub(crate) static EXITING: HashMap<u64, Exiting> = HashMap::with_max_entries(16_
 /// Inodes of recent failures: what happens to them is told. User space takes them out.
 #[map]
 pub(crate) static WATCHED: HashMap<u64, u64> = HashMap::with_max_entries(4_096, NO_PREALLOC);
+
+/// The failures whose holders are being searched for, by the victim's `struct task_struct *`.
+#[map]
+pub(crate) static SEARCHES: HashMap<u64, Sought> = HashMap::with_max_entries(1_024, NO_PREALLOC);
+
+/// The program that `exec_returns` goes on with.
+#[map]
+pub(crate) static NEXT: ProgramArray = ProgramArray::with_max_entries(1, 0);
 
 /// The processes of the traced trees, when only those are of interest.
 #[map]
@@ -93,6 +106,18 @@ pub(crate) static CONFIG: Array<u64> = Array::with_max_entries(3, 0);
 /// The records for user space.
 #[map]
 pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(4 << 20, 0);
+
+/// A failure, as the search needs it.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct Sought {
+    pub(crate) inode: u64,
+    pub(crate) seq: u64,
+    pub(crate) zero: u64,
+    /// 1 if some of its records found no room.
+    pub(crate) lost: u32,
+    pub(crate) pad: u32,
+}
 
 /// One text under construction; a component may begin at the last byte of the usable part.
 #[repr(C)]

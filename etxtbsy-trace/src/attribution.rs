@@ -8,9 +8,12 @@
 //! `i_writecount`, decides: possible holds are believed only where the certain ones leave part
 //! of it open and there is no choice between them. Anything else stays unexplained.
 
-use etxtbsy_trace_common::{Actor, Candidate, Change, Hold, Holder, How, Stage, Via};
+use etxtbsy_trace_common::{Actor, Candidate, Change, Hold, Holder, How, NO_FD, Stage, Via};
 
-use crate::{ledger::Case, lines::State};
+use crate::{
+    ledger::{Case, Keeper},
+    lines::State,
+};
 
 /// How long a last reference may take to be dropped after an exec has taken its fd: the kernel
 /// does it when the task returns to user mode, after microseconds as a rule; under load, with the
@@ -31,6 +34,8 @@ pub struct Attribution {
     pub explained: u32,
     /// The processes that held one.
     pub holders: Vec<Held>,
+    /// Those that were open and that no process held, as their opener's hold was.
+    pub unheld: Vec<Hold>,
 }
 
 impl Attribution {
@@ -99,6 +104,8 @@ struct Fact {
     hold: Hold,
     in_table: bool,
     in_works: bool,
+    /// Something referred to the description, whatever it was.
+    open: bool,
     cloexec: Option<bool>,
     seen: Option<Holder>,
     /// It was told of after the failure only.
@@ -114,6 +121,7 @@ impl Fact {
             // An ended hold has left the table, whatever stands at its fd by now.
             in_table: held && candidate.in_table != 0,
             in_works: candidate.in_works != 0,
+            open: candidate.open != 0,
             cloexec: (held && candidate.in_table != 0).then_some(candidate.cloexec != 0),
             seen: (candidate.holder.ns_pid != 0).then_some(candidate.holder),
             late: false,
@@ -126,6 +134,7 @@ impl Fact {
             hold: change.hold,
             in_table: false,
             in_works: false,
+            open: false,
             cloexec: Some(change.cloexec != 0),
             seen: (change.holder.ns_pid != 0).then_some(change.holder),
             late: true,
@@ -133,7 +142,17 @@ impl Fact {
         }
     }
 
-    /// Whether two records speak of the same hold.
+    /// Whether the description was in the hands of the process.
+    fn is_there(&self) -> bool {
+        self.in_table || self.in_works || self.is_mapped()
+    }
+
+    fn is_mapped(&self) -> bool {
+        self.open && self.hold.via == Via::Mapping as u32
+    }
+
+    /// Whether two records speak of the same fd, description and table: if also of the same
+    /// process, of the same hold.
     fn is(&self, hold: &Hold) -> bool {
         (self.hold.table, self.hold.fd, self.hold.file, self.hold.acquired_ns)
             == (hold.table, hold.fd, hold.file, hold.acquired_ns)
@@ -146,7 +165,7 @@ impl Fact {
     }
 
     fn state(&self, exit_ns: u64) -> State {
-        let gone = !self.in_table;
+        let gone = !self.in_table && !self.is_mapped();
         if self.late && self.hold.acquired_ns > exit_ns {
             State::InFork
         } else if self.hold.stage == Stage::Exiting as u32 || self.how() == Some(How::Exit) && gone
@@ -177,9 +196,11 @@ pub fn attribute(case: &Case) -> Attribution {
 
     let mut descriptions = group(facts);
     bury(&mut descriptions, enter);
+    let (kept, unheld) = lingering(&descriptions, case);
     // The kernel's count at the exit of the call; below zero is a count of those who run it.
     let count = u32::try_from(case.failure.writers).unwrap_or(0);
-    let certain = number(&descriptions, Sure::Certain);
+    let held = number(&descriptions, Sure::Certain) + kept.len() as u32;
+    let certain = held + unheld.len() as u32;
     // Where the count has gone to zero since the exec was refused, there was one at least.
     let open = if count == 0 { u32::from(certain == 0) } else { count.saturating_sub(certain) };
     if number(&descriptions, Sure::Possible) > open {
@@ -204,9 +225,44 @@ pub fn attribute(case: &Case) -> Attribution {
         Sure::Possible => believe_possible,
         Sure::No => false,
     });
-    let explained = descriptions.len() as u32;
-    let holders = descriptions.into_iter().flat_map(|facts| holders(facts, case)).collect();
-    Attribution { writers, explained, holders }
+    let explained = (descriptions.len() + kept.len()) as u32;
+    let kept = kept.into_iter().map(|fact| vec![fact]);
+    let holders =
+        descriptions.into_iter().chain(kept).flat_map(|facts| holders(facts, case)).collect();
+    Attribution { writers, explained, holders, unheld }
+}
+
+/// The descriptions that something referred to while no table and no mapping showed them: those
+/// of which user space found what process keeps them, and the others.
+fn lingering(descriptions: &[Vec<Fact>], case: &Case) -> (Vec<Fact>, Vec<Hold>) {
+    let (mut kept, mut unheld) = (Vec::new(), Vec::new());
+    for facts in descriptions {
+        let hold = &facts[0].hold;
+        // An address that is in use again shows the younger description.
+        let again = descriptions.iter().any(|other| {
+            other[0].hold.file == hold.file
+                && (other[0].hold.opened.time_ns > hold.opened.time_ns || sure(other) > Sure::No)
+        });
+        let open = facts.iter().any(|fact| fact.open);
+        if !open || again || !(1..=case.failure.enter_ns).contains(&hold.opened.time_ns) {
+            continue;
+        }
+        let keeper = match case.keepers.get(&hold.file) {
+            Some(Keeper::Call { tgid }) => {
+                facts.iter().find(|fact| fact.hold.tgid == *tgid).map(|fact| fact.hold)
+            }
+            Some(Keeper::Ring { tgid }) => facts
+                .iter()
+                .find(|fact| fact.hold.tgid == *tgid)
+                .map(|fact| Hold { fd: NO_FD, ..fact.hold }),
+            _ => None,
+        };
+        match keeper {
+            Some(hold) => kept.push(Fact { hold, sure: Sure::Certain, ..facts[0].clone() }),
+            None => unheld.push(*hold),
+        }
+    }
+    (kept, unheld)
 }
 
 /// One fact a hold, from the several records that speak of it.
@@ -214,11 +270,13 @@ fn gather(case: &Case) -> Vec<Fact> {
     let mut facts: Vec<Fact> = Vec::new();
     for candidate in &case.candidates {
         let new = Fact::of_candidate(candidate);
-        match facts.iter_mut().find(|fact| fact.is(&new.hold)) {
+        let same = |fact: &&mut Fact| fact.is(&new.hold) && fact.hold.tgid == new.hold.tgid;
+        match facts.iter_mut().find(same) {
             // It ended while the holds were being told.
             Some(fact) => {
                 fact.in_table |= new.in_table;
                 fact.in_works |= new.in_works;
+                fact.open |= new.open;
                 fact.cloexec = fact.cloexec.or(new.cloexec);
                 fact.seen = fact.seen.or(new.seen);
                 if new.hold.released_ns != 0 {
@@ -228,15 +286,28 @@ fn gather(case: &Case) -> Vec<Fact> {
             None => facts.push(new),
         }
     }
+    // A table that outlives the process that opened the file in it belongs to those that share it.
+    let shared: Vec<Hold> = facts
+        .iter()
+        .filter(|fact| fact.in_table && fact.seen.is_some())
+        .map(|fact| fact.hold)
+        .collect();
+    facts.retain(|fact| {
+        !fact.in_table || fact.seen.is_some() || !shared.iter().any(|hold| fact.is(hold))
+    });
     for change in &case.acquired {
         if !facts.iter().any(|fact| fact.is(&change.hold)) {
             facts.push(Fact::of_change(change));
         }
     }
     for change in &case.released {
-        if let Some(fact) = facts.iter_mut().find(|fact| fact.is(&change.hold)) {
-            let execed = fact.hold.execed;
-            fact.hold = Hold { execed, ..change.hold };
+        for fact in facts.iter_mut().filter(|fact| fact.is(&change.hold)) {
+            let Hold { stage, how, last, released_ns, .. } = change.hold;
+            fact.hold = Hold { stage, how, last, released_ns, ..fact.hold };
+            if fact.hold.tgid == change.hold.tgid {
+                let Hold { task, start_ns, opened, .. } = change.hold;
+                fact.hold = Hold { task, start_ns, opened, ..fact.hold };
+            }
         }
     }
     facts
@@ -259,6 +330,9 @@ fn adopt_openers(facts: &mut [Fact]) {
     for fact in facts {
         let hold = &mut fact.hold;
         let same = openers.iter().filter(|opener| opener.file == hold.file);
+        // What was opened at its address later is the same description, seen late, or another.
+        let unsure = hold.by_address != 0
+            && same.clone().any(|opener| opener.opened.time_ns > hold.opened.time_ns);
         let opened = if hold.opened.time_ns == 0 {
             // It was in some table at the same time as the opener's own.
             let mut together = same
@@ -275,8 +349,10 @@ fn adopt_openers(facts: &mut [Fact]) {
                 .filter(|opened| (hold.opened.time_ns..=end_ns(hold)).contains(&opened.time_ns))
                 .max_by_key(|opened| opened.time_ns)
         };
-        if let Some(opened) = opened {
-            hold.opened = opened;
+        match opened {
+            Some(opened) => hold.opened = opened,
+            None if unsure => hold.opened = Actor::default(),
+            None => {}
         }
     }
 }
@@ -286,8 +362,7 @@ fn judge(fact: &Fact, enter: u64, exit: u64) -> Sure {
     if hold.acquired_ns > exit {
         return Sure::No;
     }
-    let there = fact.in_table || fact.in_works;
-    if there {
+    if fact.is_there() {
         // One that began during the call may have begun after the exec was refused.
         return if hold.acquired_ns <= enter { Sure::Certain } else { Sure::Possible };
     }
@@ -406,10 +481,13 @@ fn holders(facts: Vec<Fact>, case: &Case) -> Vec<Held> {
     let mut holders: Vec<Held> = Vec::new();
     for fact in believed {
         let fd = HeldFd { fd: fact.hold.fd, flags: fact.hold.flags, cloexec: fact.cloexec };
+        let fds = if fd.fd == NO_FD { vec![] } else { vec![fd] };
         let released = released(&fact, case);
         if let Some(held) = holders.iter_mut().find(|held| held.tgid == fact.hold.tgid) {
-            held.fds.push(fd);
+            held.fds.extend(fds);
             held.fds.sort_by_key(|fd| fd.fd);
+            // The same fd of several tables.
+            held.fds.dedup_by_key(|fd| fd.fd);
             held.released = match (held.released, released) {
                 (Some(a), Some(b)) => Some(if a.1 >= b.1 { a } else { b }),
                 _ => None,
@@ -424,7 +502,7 @@ fn holders(facts: Vec<Fact>, case: &Case) -> Vec<Held> {
             tgid: fact.hold.tgid,
             ppid: fact.hold.ppid,
             start_ns: fact.hold.start_ns,
-            fds: vec![fd],
+            fds,
             via: via(&fact.hold),
             state: fact.state(case.failure.exit_ns),
             execed: fact.hold.execed != 0,
@@ -440,25 +518,35 @@ fn holders(facts: Vec<Fact>, case: &Case) -> Vec<Held> {
 /// How and when a hold ended. Where the fd had gone before the failure, that is when the kernel
 /// was found to have dropped the file, or the failure itself if it did so about then.
 fn released(fact: &Fact, case: &Case) -> Option<(How, u64)> {
+    let dropped = case.dropped.get(&fact.hold.file);
+    if fact.is_mapped() {
+        return dropped
+            .map(|drop| (if drop.exiting { How::Exit } else { How::Unmap }, drop.time_ns));
+    }
     let how = fact.how()?;
+    if case.keepers.contains_key(&fact.hold.file) {
+        return dropped.map(|drop| (if drop.exiting { How::Exit } else { how }, drop.time_ns));
+    }
     let gone_ns = fact.hold.released_ns;
     if gone_ns > case.failure.exit_ns {
         return Some((how, gone_ns));
     }
     if fact.in_works {
-        return case
-            .drained
-            .get(&(fact.hold.task, fact.hold.file))
-            .map(|dropped_ns| (how, *dropped_ns));
+        return dropped.map(|drop| (how, drop.time_ns));
     }
     Some((how, case.failure.exit_ns))
 }
 
 fn via(hold: &Hold) -> Via {
-    [Via::Open, Via::Fork, Via::Dup]
+    let told = [Via::Open, Via::Fork, Via::Dup, Via::Mapping]
         .into_iter()
-        .find(|via| *via as u32 == hold.via)
-        .unwrap_or(Via::Unknown)
+        .find(|via| *via as u32 == hold.via);
+    match told {
+        Some(via) => via,
+        // Opens, forks and dups are seen: it came by a message, or was taken.
+        None if hold.opened.time_ns != 0 && hold.opened.tgid != hold.tgid => Via::Passed,
+        None => Via::Unknown,
+    }
 }
 
 #[cfg(test)]

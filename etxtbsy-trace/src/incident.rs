@@ -1,16 +1,16 @@
 //! From a case to the incident that is written: names for numbers, and what else was seen of the
 //! processes.
 
-use etxtbsy_trace_common::{Actor, How, Lineage, TextOf, Via};
+use etxtbsy_trace_common::{Actor, Hold, How, Lineage, TextOf, Via};
 use jiff::Timestamp;
 
 use crate::{
     attribution::Held,
     kernel::records::path_of,
-    ledger::Case,
+    ledger::{Case, Keeper},
     lines::{
-        self, Ancestor, BusyFile, Direction, Fd, Forked, Holder, Incident, Opened, Released, Role,
-        State, Victim, maybe_text, texts,
+        self, Ancestor, BusyFile, Direction, Fd, Forked, Holder, Incident, Opened, Place, Released,
+        Role, State, Unheld, Victim, maybe_text, texts,
     },
     process::{Seen, split_argv},
     verdict,
@@ -59,7 +59,7 @@ pub fn build(id: u64, case: &Case, world: &World<'_>) -> Incident {
         file: busy_file(case, attribution.writers, world),
         victim: victim(case, world),
         holders,
-        unheld: Vec::new(),
+        unheld: attribution.unheld.iter().map(|hold| unheld(hold, case)).collect(),
         explained: attribution.explained,
         complete: attribution.is_complete(),
         verdict: verdict::unexplained(),
@@ -200,18 +200,7 @@ fn holder(held: &Held, case: &Case, world: &World<'_>) -> Holder {
             Via::Unknown => lines::Via::Unknown,
         },
         state: held.state,
-        opened: held.opened.map(|actor| {
-            let (comm, comm_b64) = maybe_text(comm(&actor.comm));
-            Opened {
-                pid: actor.tgid,
-                tid: actor.tid,
-                comm,
-                comm_b64,
-                time_ns: actor.time_ns,
-                path,
-                path_b64,
-            }
-        }),
+        opened: held.opened.map(|actor| opened(actor, path, path_b64)),
         forked: held.forked.filter(|_| held.via == Via::Fork).map(|actor| {
             let (comm, comm_b64) = maybe_text(comm(&actor.comm));
             Forked { pid: actor.tgid, tid: actor.tid, comm, comm_b64, time_ns: actor.time_ns }
@@ -235,6 +224,31 @@ fn holder(held: &Held, case: &Case, world: &World<'_>) -> Holder {
             }
         }),
     }
+}
+
+/// Who opened a file by which path.
+fn opened(actor: Actor, path: Option<String>, path_b64: Option<String>) -> Opened {
+    let (comm, comm_b64) = maybe_text(comm(&actor.comm));
+    Opened {
+        pid: actor.tgid,
+        tid: actor.tid,
+        comm,
+        comm_b64,
+        time_ns: actor.time_ns,
+        path,
+        path_b64,
+    }
+}
+
+/// A description that was open and that no process held.
+fn unheld(hold: &Hold, case: &Case) -> Unheld {
+    let (place, device) = match case.keepers.get(&hold.file) {
+        Some(Keeper::LoopDevice(device)) => (Place::LoopDevice, Some(device.clone())),
+        Some(Keeper::SocketQueue) => (Place::SocketQueue, None),
+        _ => (Place::Unknown, None),
+    };
+    let (path, path_b64) = maybe_text(case.text(TextOf::BusyFile).map(path_of).as_deref());
+    Unheld { place, device, opened: Some(opened(hold.opened, path, path_b64)) }
 }
 
 /// The chain upwards from a holder: by what /proc says of those that live, and by who forked them

@@ -3,9 +3,9 @@
 //! Records go in as they come; a failure comes out when all that held its file are known to have
 //! let go, or when the grace period is over. Nothing here looks at the machine.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 
-use etxtbsy_trace_common::{Candidate, Change, Failure, Stage, TextOf};
+use etxtbsy_trace_common::{Candidate, Change, Failure, Hold, Stage, TextOf, Via};
 
 use crate::{
     attribution::{self, Attribution},
@@ -14,6 +14,34 @@ use crate::{
 
 /// How long a failure waits for its holders to let go, in nanoseconds.
 pub const GRACE_NS: u64 = 1_000_000_000;
+
+/// The end of a description.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Drop {
+    /// When its write access went.
+    pub time_ns: u64,
+    /// Whether that was done by a process that was ending.
+    pub exiting: bool,
+}
+
+/// What keeps a description that no fd table shows and no mapping.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Keeper {
+    /// A system call under way in a thread of this process, whose fd was closed meanwhile.
+    Call {
+        /// The process.
+        tgid: u32,
+    },
+    /// An io_uring of this process, with which it is registered.
+    Ring {
+        /// The process.
+        tgid: u32,
+    },
+    /// The queue of a socket.
+    SocketQueue,
+    /// A loop device, such as `/dev/loop0`.
+    LoopDevice(String),
+}
 
 /// Everything that was told of one failure.
 #[derive(Clone, Debug, Default)]
@@ -34,9 +62,10 @@ pub struct Case {
     pub exes: HashMap<u32, Vec<u8>>,
     /// Paths of the descriptions that holders refer to, by process; component names.
     pub files: HashMap<u32, Vec<u8>>,
-    /// When descriptions that waited in a task's work at the failure were found to wait no more,
-    /// by task and `struct file`.
-    pub drained: HashMap<(u64, u64), u64>,
+    /// When descriptions that no table showed at the failure were closed, by `struct file`.
+    pub dropped: HashMap<u64, Drop>,
+    /// What keeps descriptions that no table and no mapping showed, by `struct file`.
+    pub keepers: HashMap<u64, Keeper>,
     /// Whether its own records are complete.
     pub told: bool,
     /// Whether some of them found no room.
@@ -48,6 +77,23 @@ impl Case {
     #[must_use]
     pub fn text(&self, of: TextOf) -> Option<&[u8]> {
         self.texts.get(&(of as u32)).map(Vec::as_slice)
+    }
+
+    /// The descriptions that no table shows and whose end is waited for: one that an exec has
+    /// taken out of its table, and that waits in the task's work; one that is mapped; one that a
+    /// system call or an io_uring keeps.
+    fn lingering(&self) -> Vec<&Candidate> {
+        let lingers = |candidate: &&Candidate| {
+            let hold = &candidate.hold;
+            let waits = candidate.in_works != 0 && hold.stage == Stage::Released as u32;
+            let mapped = candidate.open != 0 && hold.via == Via::Mapping as u32;
+            let kept = matches!(
+                self.keepers.get(&hold.file),
+                Some(Keeper::Call { .. } | Keeper::Ring { .. })
+            );
+            (waits || mapped || kept) && !self.dropped.contains_key(&hold.file)
+        };
+        self.candidates.iter().filter(lingers).collect()
     }
 
     /// Who held the file.
@@ -105,12 +151,20 @@ impl Ledger {
                 }
             }
             Record::TreeEnded(_) => return Sign::TreeEnded,
+            Record::Dropped(dropped) => {
+                let drop = Drop { time_ns: dropped.time_ns, exiting: dropped.exiting != 0 };
+                self.dropped(dropped.file, drop);
+            }
         }
         Sign::None
     }
 
     fn cases_of(&mut self, inode: u64) -> impl Iterator<Item = &mut Case> {
-        self.cases.values_mut().filter(move |case| case.failure.inode == inode)
+        // A description of overlayfs has an inode of its own.
+        self.cases.values_mut().filter(move |case| {
+            case.failure.inode == inode
+                || case.candidates.iter().any(|candidate| candidate.inode == inode)
+        })
     }
 
     fn text(&mut self, text: Text) {
@@ -160,29 +214,30 @@ impl Ledger {
         self.cases.values().map(|case| case.failure.exit_ns + GRACE_NS).min()
     }
 
-    /// The descriptions that had left their table before a failure and still waited in a task's
-    /// work then, and have not been found to be gone: task and `struct file`.
+    /// The descriptions that no table shows and whose end is waited for, by `struct file *`.
     #[must_use]
-    pub fn draining(&self) -> HashSet<(u64, u64)> {
-        let waiting = |case: &Case| {
-            let waited = |candidate: &&Candidate| {
-                candidate.in_works != 0 && candidate.hold.stage == Stage::Released as u32
-            };
-            let files = case.candidates.iter().filter(waited);
-            files.map(|candidate| (candidate.hold.task, candidate.hold.file)).collect::<Vec<_>>()
-        };
-        self.cases
-            .values()
-            .flat_map(|case| {
-                waiting(case).into_iter().filter(|file| !case.drained.contains_key(file))
-            })
-            .collect()
+    pub fn lingering(&self) -> HashMap<u64, Hold> {
+        let lingering = self.cases.values().flat_map(Case::lingering);
+        lingering.map(|candidate| (candidate.hold.file, candidate.hold)).collect()
     }
 
-    /// Notes that a description waits no more.
-    pub fn drained(&mut self, file: (u64, u64), now_ns: u64) {
+    /// Whether it is known what keeps a description.
+    #[must_use]
+    pub fn is_kept(&self, file: u64) -> bool {
+        self.cases.values().any(|case| case.keepers.contains_key(&file))
+    }
+
+    /// Notes that a description is closed.
+    pub fn dropped(&mut self, file: u64, drop: Drop) {
         for case in self.cases.values_mut() {
-            case.drained.entry(file).or_insert(now_ns);
+            case.dropped.entry(file).or_insert(drop);
+        }
+    }
+
+    /// Notes what keeps a description.
+    pub fn kept(&mut self, seq: u64, file: u64, keeper: Keeper) {
+        if let Some(case) = self.cases.get_mut(&seq) {
+            case.keepers.insert(file, keeper);
         }
     }
 }

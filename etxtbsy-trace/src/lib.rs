@@ -11,6 +11,7 @@ pub mod incident;
 pub mod kernel;
 pub mod ledger;
 pub mod lines;
+pub mod loop_device;
 pub mod output;
 pub mod output_file;
 pub mod process;

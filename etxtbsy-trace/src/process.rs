@@ -1,6 +1,10 @@
 //! What /proc says of a process while it lives.
 
-use std::{collections::HashMap, os::unix::ffi::OsStrExt as _, path::PathBuf};
+use std::{
+    collections::HashMap,
+    os::unix::ffi::OsStrExt as _,
+    path::{Path, PathBuf},
+};
 
 use nix::time::{ClockId, clock_gettime};
 use procfs::process::{Process, Stat};
@@ -68,6 +72,75 @@ impl Observer {
         // Both are cut off to a tick.
         (start_ns + self.suspended_ns).abs_diff(started) <= 2 * tick
     }
+}
+
+/// System calls whose first argument is an fd, and that can take their time.
+const FD_CALLS: [libc::c_long; 19] = [
+    libc::SYS_flock,
+    libc::SYS_fcntl,
+    libc::SYS_ioctl,
+    libc::SYS_read,
+    libc::SYS_pread64,
+    libc::SYS_readv,
+    libc::SYS_preadv,
+    libc::SYS_preadv2,
+    libc::SYS_write,
+    libc::SYS_pwrite64,
+    libc::SYS_writev,
+    libc::SYS_pwritev,
+    libc::SYS_pwritev2,
+    libc::SYS_fsync,
+    libc::SYS_fdatasync,
+    libc::SYS_sync_file_range,
+    libc::SYS_ftruncate,
+    libc::SYS_fallocate,
+    libc::SYS_sendfile,
+];
+
+/// Whether a process lives, one that has ended and not been waited for not being alive.
+#[must_use]
+pub fn is_alive(pid: u32) -> bool {
+    let stat = Process::new(pid.cast_signed()).and_then(|process| process.stat());
+    stat.is_ok_and(|stat| !matches!(stat.state, 'Z' | 'X' | 'x'))
+}
+
+/// Whether a thread of process `pid` is in a system call on `fd`, though the process has no such
+/// fd: another thread has closed it since (`/proc/PID/task/TID/syscall`, proc(5)).
+#[must_use]
+pub fn is_in_call_on_closed(pid: u32, fd: u32) -> bool {
+    let in_call = |task: &Path| {
+        let call = std::fs::read_to_string(task.join("syscall")).unwrap_or_default();
+        let mut words = call.split_ascii_whitespace();
+        let number = words.next().and_then(|word| word.parse::<libc::c_long>().ok());
+        let first = words.next().and_then(|word| word.strip_prefix("0x"));
+        let first = first.and_then(|word| u64::from_str_radix(word, 16).ok());
+        number.is_some_and(|number| FD_CALLS.contains(&number)) && first == Some(u64::from(fd))
+    };
+    let process = PathBuf::from(format!("/proc/{pid}"));
+    let Ok(tasks) = std::fs::read_dir(process.join("task")) else { return false };
+    let any = tasks.flatten().any(|task| in_call(&task.path()));
+    any && !process.join(format!("fd/{fd}")).is_symlink()
+}
+
+/// Whether process `pid` has an io_uring with which the file at `path` is registered
+/// (`UserFiles` of its fdinfo, io_uring/fdinfo.c).
+#[must_use]
+pub fn has_registered(pid: u32, path: &[u8]) -> bool {
+    let process = PathBuf::from(format!("/proc/{pid}"));
+    let Ok(fds) = std::fs::read_dir(process.join("fd")) else { return false };
+    fds.flatten().any(|fd| {
+        let is_ring = std::fs::read_link(fd.path())
+            .is_ok_and(|target| target.as_os_str() == "anon_inode:[io_uring]");
+        is_ring
+            && std::fs::read(process.join("fdinfo").join(fd.file_name())).is_ok_and(|info| {
+                // `    0: /path`
+                info.split(|byte| *byte == b'\n').any(|line| {
+                    let line = line.trim_ascii_start();
+                    let digits = line.iter().take_while(|byte| byte.is_ascii_digit()).count();
+                    digits > 0 && line[digits..].strip_prefix(b": ") == Some(path)
+                })
+            })
+    })
 }
 
 impl Default for Observer {

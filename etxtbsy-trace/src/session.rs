@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::Context as _;
 use aya::maps::{MapData, RingBuf};
-use etxtbsy_trace_common::{Hold, How, Lost, Stage, TextOf};
+use etxtbsy_trace_common::{Hold, How, Lingering, Lost, Stage, TextOf};
 use nix::{sys::utsname::uname, time::ClockId};
 use tokio::{
     io::{Interest, unix::AsyncFd},
@@ -26,10 +26,11 @@ use crate::{
         records::{Record, path_of},
         tracer::Tracer,
     },
-    ledger::{Case, GRACE_NS, Ledger, Sign},
+    ledger::{Case, Drop, GRACE_NS, Keeper, Ledger, Sign},
     lines::{self, Filter, Line, Meta, SCHEMA, Summary},
+    loop_device,
     output::Output,
-    process::{Facts, Observer, Seen, now_ns},
+    process::{self, Facts, Observer, Seen, now_ns},
 };
 
 /// How long the end of tracing waits for holders of the last failures to let go.
@@ -222,7 +223,7 @@ impl Session {
     /// When something is to be done although no record comes.
     fn next_tick(&self) -> Option<Instant> {
         let unwatch = self.watched.values().map(|failed_ns| failed_ns + 2 * GRACE_NS).min();
-        let poll = (!self.ledger.draining().is_empty())
+        let poll = (!self.ledger.lingering().is_empty())
             .then(|| now_ns(ClockId::CLOCK_MONOTONIC) + POLL_NS);
         let due = [self.ledger.deadline_ns(), unwatch, poll].into_iter().flatten().min()?;
         let left = due.saturating_sub(now_ns(ClockId::CLOCK_MONOTONIC));
@@ -241,8 +242,16 @@ impl Session {
                 self.garbled += 1;
                 continue;
             };
-            if let Record::Failure(failure) = &record {
-                self.watched.insert(failure.inode, failure.exit_ns);
+            match &record {
+                Record::Failure(failure) => {
+                    self.watched.insert(failure.inode, failure.exit_ns);
+                }
+                // The search has it watched; for a description of overlayfs it is another inode.
+                Record::Candidate(candidate) => {
+                    let now = now_ns(ClockId::CLOCK_MONOTONIC);
+                    self.watched.entry(candidate.inode).or_insert(now);
+                }
+                _ => {}
             }
             if let Record::Text(text) = &record
                 && text.of == TextOf::Target
@@ -270,6 +279,8 @@ impl Session {
 
     /// Looks at the processes of a failure while they live.
     fn observe(&mut self, seq: u64) {
+        // First: a mapping may go at any moment.
+        self.await_ends();
         let Some(case) = self.ledger.case(seq) else { return };
         let failure = case.failure;
         let mut wanted = vec![(failure.tgid, failure.start_ns), (failure.ppid, 0)];
@@ -292,6 +303,53 @@ impl Session {
             }
         }
         self.seen.insert(seq, seen);
+        self.find_keepers(seq);
+        self.await_ends();
+    }
+
+    /// Has it told when lingering descriptions are closed.
+    fn await_ends(&mut self) {
+        for (file, hold) in self.ledger.lingering() {
+            // The others are done in microseconds.
+            if hold.stage == Stage::Held as u32 || self.ledger.is_kept(file) {
+                let lingering = Lingering { file, inode: hold.inode };
+                if let Err(error) = self.tracer.await_end(hold.tgid, &lingering) {
+                    log::warn!("{error:#}");
+                }
+            }
+        }
+    }
+
+    /// Looks for what keeps descriptions that are open while no table and no mapping shows them.
+    fn find_keepers(&mut self, seq: u64) {
+        let Some(case) = self.ledger.case(seq) else { return };
+        let unheld = case.attribution().unheld;
+        if unheld.is_empty() {
+            return;
+        }
+        let failure = case.failure;
+        let path = case.text(TextOf::BusyFile).map(path_of).unwrap_or_default();
+        let mut found = Vec::new();
+        for hold in unheld {
+            let closers = case.candidates.iter().filter(|other| other.hold.file == hold.file);
+            let keeper = closers
+                .map(|closer| &closer.hold)
+                .find_map(|closer| {
+                    let tgid = closer.tgid;
+                    if process::is_in_call_on_closed(tgid, closer.fd) {
+                        Some(Keeper::Call { tgid })
+                    } else {
+                        process::has_registered(tgid, &path).then_some(Keeper::Ring { tgid })
+                    }
+                })
+                .or_else(|| loop_device::of(failure.dev, failure.ino).map(Keeper::LoopDevice));
+            if let Some(keeper) = keeper {
+                found.push((hold.file, keeper));
+            }
+        }
+        for (file, keeper) in found {
+            self.ledger.kept(seq, file, keeper);
+        }
     }
 
     fn look(&mut self, pid: u32, start_ns: u64) -> Option<Facts> {
@@ -310,14 +368,24 @@ impl Session {
         facts
     }
 
-    /// Asks which descriptions that were let go of before their failure are closed by now.
+    /// Asks which of the descriptions are closed by now whose end no event tells.
     fn poll(&mut self) {
-        for file in self.ledger.draining() {
-            match self.tracer.still_waits(file.0, file.1) {
+        let mut closed = Vec::new();
+        for (file, hold) in self.ledger.lingering() {
+            match self.tracer.still_open(hold.task, &Lingering { file, inode: hold.inode }) {
                 Ok(true) => {}
-                Ok(false) => self.ledger.drained(file, now_ns(ClockId::CLOCK_MONOTONIC)),
+                Ok(false) => closed.push((hold, now_ns(ClockId::CLOCK_MONOTONIC))),
                 Err(error) => log::warn!("{error:#}"),
             }
+        }
+        if closed.is_empty() {
+            return;
+        }
+        // It may have been told meanwhile, and that is exact.
+        self.read();
+        for (hold, time_ns) in closed {
+            let exiting = !process::is_alive(hold.tgid);
+            self.ledger.dropped(hold.file, Drop { time_ns, exiting });
         }
     }
 
@@ -340,6 +408,9 @@ impl Session {
             if let Err(error) = self.tracer.unwatch(inode) {
                 log::warn!("{error:#}");
             }
+        }
+        if self.ledger.lingering().is_empty() {
+            self.tracer.await_no_end();
         }
         self.tell_lost();
     }

@@ -1,6 +1,7 @@
 //! Cases as the kernel side tells them, and what has to come of them.
 
 use super::*;
+use crate::ledger::Drop;
 use etxtbsy_trace_common::Failure;
 
 const ENTER: u64 = 1_000_000_000;
@@ -110,7 +111,7 @@ fn an_exec_that_waits_to_drop_the_file_holds_it() {
     assert_eq!((pids(&found), found.holders[0].state), (vec![CHILD], State::ExecClosing));
     assert_eq!(found.holders[0].released, None, "not before the kernel has dropped it");
 
-    case.drained.insert((child.task, child.file), EXIT + 70_000);
+    case.dropped.insert(child.file, Drop { time_ns: EXIT + 70_000, exiting: false });
     let found = attribute(&case);
     assert_eq!(found.holders[0].released, Some((How::CloseOnExec, EXIT + 70_000)));
 }

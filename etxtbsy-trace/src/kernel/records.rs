@@ -1,7 +1,7 @@
 //! The records of the ring buffer as values.
 
 use etxtbsy_trace_common::{
-    Candidate, Change, Failure, FailureEnd, Kind, TextHeader, TextOf, TreeEnded,
+    Candidate, Change, Dropped, Failure, FailureEnd, Kind, TextHeader, TextOf, TreeEnded,
 };
 
 /// A record.
@@ -21,6 +21,8 @@ pub enum Record {
     Released(Box<Change>),
     /// The traced tree has ended.
     TreeEnded(TreeEnded),
+    /// A description that lingered is closed.
+    Dropped(Dropped),
 }
 
 /// A text.
@@ -48,6 +50,7 @@ impl Record {
             kind if kind == Kind::FailureEnd as u32 => Self::FailureEnd(read(bytes)?),
             kind if kind == Kind::Acquired as u32 => Self::Acquired(Box::new(read(bytes)?)),
             kind if kind == Kind::Released as u32 => Self::Released(Box::new(read(bytes)?)),
+            kind if kind == Kind::Dropped as u32 => Self::Dropped(read(bytes)?),
             kind if kind == Kind::TreeEnded as u32 => Self::TreeEnded(read(bytes)?),
             kind if kind == Kind::Text as u32 => {
                 let head: TextHeader = read(bytes)?;

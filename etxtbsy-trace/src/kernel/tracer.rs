@@ -5,10 +5,13 @@ use std::time::Instant;
 use anyhow::{Context as _, bail};
 use aya::{
     Btf, Ebpf, EbpfLoader, VerifierLogLevel,
-    maps::{Array, HashMap, Map, MapData, MapError, RingBuf},
-    programs::{Iter, RawTracePoint, RawTracePointRunOptions, TestRun as _, TracePoint},
+    maps::{Array, HashMap, Map, MapData, MapError, ProgramArray, RingBuf},
+    programs::{
+        Iter, RawTracePoint, RawTracePointRunOptions, TestRun as _, TracePoint,
+        raw_trace_point::RawTracePointLink,
+    },
 };
-use etxtbsy_trace_common::{Config, Count, ExecName, Lineage, Lost};
+use etxtbsy_trace_common::{Config, Count, ExecName, Lineage, Lingering, Lost};
 
 use aya_log::EbpfLogger;
 
@@ -75,6 +78,8 @@ const BPF_NOEXIST: u64 = 1;
 pub struct Tracer {
     ebpf: Ebpf,
     filtered: bool,
+    /// The attachment of `call_returns`, while that is waited for.
+    call_returns: Option<RawTracePointLink>,
 }
 
 /// Options of [`Tracer::start`].
@@ -104,7 +109,7 @@ impl Tracer {
         let mut loader = EbpfLoader::new();
         loader
             .btf(Some(&btf))
-            .verifier_log_level(VerifierLogLevel::DEBUG)
+            .verifier_log_level(VerifierLogLevel::empty())
             .override_global("OFFSETS", &offsets, true)
             .override_global("FILTERED", &filtered, true)
             .override_global(aya_log::LEVEL, &log_level, false);
@@ -122,13 +127,16 @@ impl Tracer {
                 .load()
                 .with_context(|| format!("the kernel refuses the eBPF program {name}"))?;
         }
-        let probe: &mut RawTracePoint = program_of(&mut ebpf, "still_waits")?;
-        probe.load().context("the kernel refuses the eBPF program still_waits")?;
+        let probe: &mut RawTracePoint = program_of(&mut ebpf, "still_open")?;
+        probe.load().context("the kernel refuses the eBPF program still_open")?;
+        let returns: &mut RawTracePoint = program_of(&mut ebpf, "call_returns")?;
+        returns.load().context("the kernel refuses the eBPF program call_returns")?;
         for name in [
             "closing",
             "closed_range",
             "unshared",
             "exec_returns",
+            "search",
             "enter_execve",
             "enter_execveat",
             "duplicated",
@@ -142,10 +150,11 @@ impl Tracer {
         let seed: &mut Iter = program_of(&mut ebpf, "seed")?;
         seed.load("task_file", &btf)?;
         log::debug!("programs loaded after {:?}", began.elapsed());
-        let mut tracer = Self { ebpf, filtered: options.roots.is_some() };
+        let mut tracer = Self { ebpf, filtered: options.roots.is_some(), call_returns: None };
         for root in options.roots.iter().flatten() {
             tracer.add_to_tree(*root)?;
         }
+        tracer.link_search()?;
         tracer.attach()?;
         log::debug!("programs attached after {:?}", began.elapsed());
         tracer.seed()?;
@@ -153,6 +162,16 @@ impl Tracer {
         tracer.learn()?;
         log::debug!("ready after {:?}", began.elapsed());
         Ok(tracer)
+    }
+
+    /// Tells `exec_returns` which program it goes on with.
+    fn link_search(&mut self) -> anyhow::Result<()> {
+        let search: &TracePoint = (self.ebpf.program("search"))
+            .context("the eBPF object has no program search")?
+            .try_into()?;
+        let search = search.fd()?.try_clone()?;
+        let mut next: ProgramArray<_> = ProgramArray::try_from(self.map_mut("NEXT")?)?;
+        Ok(next.set(0, &search, 0)?)
     }
 
     fn attach(&mut self) -> anyhow::Result<()> {
@@ -269,13 +288,32 @@ impl Tracer {
         (!name.is_empty()).then(|| name.to_vec())
     }
 
-    /// Whether the last reference to a description still waits in a task's work; both are kernel
-    /// pointers of a [`etxtbsy_trace_common::Hold`].
-    pub fn still_waits(&mut self, task: u64, file: u64) -> anyhow::Result<bool> {
-        let probe: &mut RawTracePoint = program_of(&mut self.ebpf, "still_waits")?;
+    /// Whether a description still has write access to its inode.
+    ///
+    /// Or whether its last reference waits in the work of `task`, a `struct task_struct *`.
+    pub fn still_open(&mut self, task: u64, lingering: &Lingering) -> anyhow::Result<bool> {
+        let probe: &mut RawTracePoint = program_of(&mut self.ebpf, "still_open")?;
         let mut options = RawTracePointRunOptions::default();
-        options.args[..2].copy_from_slice(&[task, file]);
+        let Lingering { file, inode } = *lingering;
+        options.args[..3].copy_from_slice(&[task, file, inode]);
         Ok(probe.test_run(options)?.return_value != 0)
+    }
+
+    /// Has it told at once when `tgid` lets go of a description.
+    pub fn await_end(&mut self, tgid: u32, lingering: &Lingering) -> anyhow::Result<()> {
+        let mut map: HashMap<_, u32, Lingering> = HashMap::try_from(self.map_mut("LINGERING")?)?;
+        map.insert(tgid, lingering, 0)?;
+        if self.call_returns.is_none() {
+            let program: &mut RawTracePoint = program_of(&mut self.ebpf, "call_returns")?;
+            let link = program.attach("sys_exit").context("cannot attach to sys_exit")?;
+            self.call_returns = Some(program.take_link(link)?);
+        }
+        Ok(())
+    }
+
+    /// Has no such thing told any more.
+    pub fn await_no_end(&mut self) {
+        self.call_returns = None;
     }
 
     /// Ends the watch over an inode.

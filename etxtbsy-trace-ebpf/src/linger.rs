@@ -1,0 +1,53 @@
+//! The end of descriptions that no fd table shows: a mapping's, one in a socket's queue, one that
+//! a system call under way keeps.
+
+use aya_ebpf::{
+    helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns},
+    macros::raw_tracepoint,
+    programs::RawTracePointContext,
+};
+use etxtbsy_trace_common::{Dropped, Kind, Lingering};
+
+use crate::{
+    kernel,
+    maps::LINGERING,
+    tell::{self, WAKE},
+};
+
+/// Attached to nothing: run by `BPF_PROG_TEST_RUN`, with a `struct task_struct *`, a
+/// `struct file *` and its `struct inode *`. Says whether the description still has write access:
+/// whether anything refers to it, or its last reference waits in the task's work.
+///
+/// No tracepoint tells when a task gets to its work, or when a mapping goes.
+#[raw_tracepoint]
+pub fn still_open(ctx: RawTracePointContext) -> i32 {
+    let (task, file, inode) = (ctx.arg(0), ctx.arg(1), ctx.arg(2));
+    (kernel::is_open(file, inode) | kernel::in_works(task, file)) as i32
+}
+
+/// `raw_syscalls:sys_exit`, raw: a process may have unmapped a file, or be back from the call that
+/// kept one.
+///
+/// Attached only while that is waited for, for it costs every system call of the machine.
+#[raw_tracepoint(tracepoint = "sys_exit")]
+pub fn call_returns(_ctx: RawTracePointContext) -> i32 {
+    check(false);
+    0
+}
+
+/// Tells of a description that current's process was waited for to let go of, if it has.
+#[inline(always)]
+pub(crate) fn check(exiting: bool) {
+    let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
+    let Some(lingering) = LINGERING.get_ptr(tgid) else { return };
+    // SAFETY: a map value.
+    let Lingering { file, inode } = unsafe { *lingering };
+    // What waits in this task's own work is closed before it returns to user mode.
+    if kernel::is_open(file, inode) || LINGERING.remove(tgid).is_err() {
+        return;
+    }
+    // SAFETY: no arguments.
+    let time_ns = unsafe { bpf_ktime_get_ns() };
+    let kind = Kind::Dropped as u32;
+    tell::record(&Dropped { kind, exiting: exiting as u32, file, time_ns }, WAKE);
+}
