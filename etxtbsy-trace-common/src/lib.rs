@@ -253,6 +253,8 @@ pub enum Kind {
     TreeEnded = 7,
     /// [`Dropped`].
     Dropped = 8,
+    /// [`Left`].
+    Left = 9,
 }
 
 /// An execve or execveat returned −ETXTBSY.
@@ -317,6 +319,8 @@ pub enum TextOf {
     HolderExe = 7,
     /// The path of the open file description a candidate refers to; names as above.
     HolderFile = 8,
+    /// The directory that the path was given relative to by an fd; names as above.
+    Directory = 9,
 }
 
 /// The head of a text; its bytes follow.
@@ -440,6 +444,43 @@ pub struct Dropped {
     pub file: u64,
     /// When.
     pub time_ns: u64,
+}
+
+/// A process that was running a file of interest runs it no more.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Left {
+    /// [`Kind::Left`].
+    pub kind: u32,
+    /// The process.
+    pub tgid: u32,
+    /// When.
+    pub time_ns: u64,
+    /// 1 if it ended, 0 if it runs another program now.
+    pub ended: u32,
+    /// Zero.
+    pub pad: u32,
+}
+
+/// The last exec of a process.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Exec {
+    /// When.
+    pub time_ns: u64,
+    /// `task_struct.start_time` of the process.
+    pub start_ns: u64,
+}
+
+/// The numbers of the calls whose path is not their first argument.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+#[allow(missing_docs, reason = "the names are the kernel's")]
+pub struct OpenCalls {
+    pub openat: i32,
+    pub openat2: i32,
+    pub open_by_handle_at: i32,
+    pub pad: i32,
 }
 
 /// What could not be kept or told, one counter each, by index in the map `LOST`.
@@ -602,6 +643,9 @@ pub struct Offsets {
     pub fs_pwd_mnt: u32,
     pub fs_pwd_dentry: u32,
     pub binprm_filename: u32,
+    /// The first argument of a system call at its exit, in `struct pt_regs`.
+    pub regs_first: u32,
+    pub regs_second: u32,
 }
 
 /// Settings in the map `CONFIG`, written while the programs run.
@@ -620,8 +664,8 @@ pub enum Config {
 #[cfg(feature = "user")]
 mod pod {
     use super::{
-        Candidate, Change, Dropped, ExecName, Failure, FailureEnd, Hold, Lineage, Lingering,
-        Offsets, TextHeader, TreeEnded,
+        Candidate, Change, Dropped, Exec, ExecName, Failure, FailureEnd, Hold, Left, Lineage,
+        Lingering, Offsets, OpenCalls, TextHeader, TreeEnded,
     };
     /// Says that a type is plain old data.
     macro_rules! pod {
@@ -632,7 +676,7 @@ mod pod {
         )*};
     }
     pod!(
-        Candidate, Change, Dropped, ExecName, Failure, FailureEnd, Hold, Lineage, Lingering,
-        Offsets, TextHeader, TreeEnded
+        Candidate, Change, Dropped, Exec, ExecName, Failure, FailureEnd, Hold, Left, Lineage,
+        Lingering, Offsets, OpenCalls, TextHeader, TreeEnded
     );
 }

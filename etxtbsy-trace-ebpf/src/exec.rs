@@ -7,13 +7,14 @@ use aya_ebpf::{
     macros::{raw_tracepoint, tracepoint},
     programs::{RawTracePointContext, TracePointContext},
 };
-use etxtbsy_trace_common::{EXEC_NAME_LEN, ExecCall, ExecName, Lost};
+use etxtbsy_trace_common::{EXEC_NAME_LEN, Exec, ExecCall, ExecName, Lost};
 
 use crate::{
     copied,
     hold::{self, Event},
     kernel::{self, offset},
-    maps::{ANY, EXEC_NAMES, EXECS, ZERO, lost},
+    maps::{ANY, EXEC_NAMES, EXECS, LAST_EXECS, ZERO, lost},
+    tell,
 };
 
 /// `syscalls:sys_enter_execve`: keeps when the call began and what it was asked for.
@@ -54,6 +55,11 @@ pub fn execed(ctx: RawTracePointContext) -> i32 {
     let task: u64 = ctx.arg(0);
     let table = kernel::table_of(task);
     let tgid = kernel::tgid_of(task);
+    // SAFETY: no arguments.
+    let time_ns = unsafe { bpf_ktime_get_ns() };
+    let start_ns = kernel::word(task, offset!(task_start_time));
+    let _ = LAST_EXECS.insert(tgid, Exec { time_ns, start_ns }, ANY);
+    tell::left(tgid, 0);
     if let Some(call) = EXECS.get_ptr(task)
         // SAFETY: a map value.
         && unsafe { (*call).table } != table

@@ -8,7 +8,7 @@ use crate::{
     kernel::{self, offset, word},
     linger,
     maps::{ANY, EXITING, TABLES, lost},
-    tree,
+    tell, tree,
 };
 
 /// `SIGCHLD`, the same number on every architecture that Rust and eBPF share.
@@ -24,8 +24,7 @@ const SIGCHLD: i32 = 17;
 pub fn exiting(ctx: RawTracePointContext) -> i32 {
     let task: u64 = ctx.arg(0);
     let tgid = kernel::tgid_of(task);
-    // `do_exit` counts `signal->live` down before this tracepoint.
-    if kernel::int(word(task, offset!(task_signal)), offset!(signal_live)) == 0 {
+    if is_last(task) {
         tree::ended(tgid);
         // From 6.18 on, this comes before `exit_mm`.
         linger::check(word(task, offset!(task_mm)) == 0);
@@ -50,8 +49,13 @@ pub fn exiting(ctx: RawTracePointContext) -> i32 {
 pub fn parent_told(ctx: RawTracePointContext) -> i32 {
     let signal: i32 = ctx.arg(0);
     if signal == SIGCHLD {
-        exited(kernel::current());
-        linger::check(true);
+        let current = kernel::current();
+        exited(current);
+        // Not where a process is told of a child that was stopped, or sent the signal by hand.
+        if is_last(current) {
+            linger::check(true);
+            tell::left(kernel::tgid_of(current), 1);
+        }
     }
     0
 }
@@ -62,6 +66,13 @@ pub fn freed(ctx: RawTracePointContext) -> i32 {
     let task: u64 = ctx.arg(0);
     exited(task);
     0
+}
+
+/// Whether this is the last thread of its process, and is ending: `do_exit` counts
+/// `signal->live` down before all of these tracepoints.
+#[inline(always)]
+fn is_last(task: u64) -> bool {
+    kernel::int(word(task, offset!(task_signal)), offset!(signal_live)) == 0
 }
 
 #[inline(always)]

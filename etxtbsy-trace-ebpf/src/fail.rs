@@ -2,15 +2,10 @@
 
 use core::ffi::c_void;
 
-use aya_ebpf::{
-    helpers::{bpf_get_smp_processor_id, bpf_ktime_get_ns},
-    macros::tracepoint,
-    programs::TracePointContext,
-};
+use aya_ebpf::{helpers::bpf_ktime_get_ns, macros::tracepoint, programs::TracePointContext};
 use aya_log_ebpf::info;
 use etxtbsy_trace_common::{
-    Candidate, Config, ExecCall, Failure, FailureEnd, Hold, HoldKey, Kind, Lost, SLOTS, Stage,
-    TextOf, Via,
+    Candidate, Config, ExecCall, FailureEnd, Hold, HoldKey, Kind, Lost, SLOTS, Stage, TextOf, Via,
 };
 
 use crate::{
@@ -23,10 +18,11 @@ use crate::{
     tell::{self, QUIET, WAKE},
     text::{self, Subject},
     tree,
+    victim::{self, Call},
 };
 
 /// −ETXTBSY, the same number on every architecture that Rust and eBPF share.
-const ETXTBSY: i64 = -26;
+pub(crate) const ETXTBSY: i64 = -26;
 
 /// How many files an exec can have opened: BINPRM_BUF and `exec_binprm` allow five levels.
 const FILES: u32 = 16;
@@ -123,9 +119,6 @@ fn failed(ctx: &TracePointContext, task: u64, syscall: i32) {
     }
     // SAFETY: no arguments.
     let now = unsafe { bpf_ktime_get_ns() };
-    // The time to a microsecond, and the CPU: no CPU sees two failures in one microsecond.
-    // SAFETY: no arguments.
-    let seq = (now & !1023) | (unsafe { bpf_get_smp_processor_id() } as u64 & 1023);
     let call = match EXECS.get_ptr(task) {
         // SAFETY: a map value.
         Some(call) => unsafe { *call },
@@ -140,48 +133,19 @@ fn failed(ctx: &TracePointContext, task: u64, syscall: i32) {
     } else if WATCHED.insert(inode, now, ANY).is_err() {
         lost(Lost::WatchFull);
     }
-    let subject = Subject { seq, tgid: 0 };
+    let opened = (first != 0) as u32 + (second != 0) as u32;
+    let call = Call { syscall, enter_ns: call.enter_ns, exit_ns: now, path: call.path };
+    let Some(subject) = victim::tell(task, &call, inode, opened) else { return };
+    let seq = subject.seq;
     let writers = kernel::int(inode, offset!(inode_i_writecount)) as i32;
-    let Some(mut entry) = tell::reserve::<Failure>() else {
-        lost(Lost::FailureUntold);
-        return;
-    };
-    entry.write(Failure {
-        kind: Kind::Failure as u32,
-        syscall,
-        seq,
-        enter_ns: call.enter_ns,
-        exit_ns: now,
-        inode,
-        ino: word(inode, offset!(inode_i_ino)),
-        writers,
-        dev: kernel::int(word(inode, offset!(inode_i_sb)), offset!(super_block_s_dev)),
-        opened: (first != 0) as u32 + (second != 0) as u32,
-        tgid,
-        tid: kernel::int(task, offset!(task_pid)),
-        ppid: kernel::ppid_of(task),
-        ns_pid: kernel::ns_pid(task),
-        uid: kernel::uid(task),
-        cgroup: kernel::cgroup(task),
-        start_ns: word(task, offset!(task_start_time)),
-        comm: kernel::comm(task),
-    });
-    entry.submit(WAKE);
     info!(ctx, "exec of process {} failed: inode {:x}, {} writers", tgid, inode, writers);
     let told = if inode == 0 { 0 } else { tell_candidates(inode, seq) };
     let lost_some = (told & LOST != 0) as u32;
-    text::user_string(task, TextOf::Path, subject, call.path);
-    file_path(task, TextOf::BusyFile, subject, busy);
+    text::file_path(task, TextOf::BusyFile, subject, busy);
     if second != 0 {
-        file_path(task, TextOf::Target, subject, first);
+        text::file_path(task, TextOf::Target, subject, first);
     }
-    let mm = word(task, offset!(task_mm));
-    file_path(task, TextOf::VictimExe, subject, word(mm, offset!(mm_exe_file)));
-    let fs = word(task, offset!(task_fs));
-    let (mnt, dentry) = (word(fs, offset!(fs_pwd_mnt)), word(fs, offset!(fs_pwd_dentry)));
-    text::path(task, TextOf::VictimCwd, subject, mnt, dentry);
-    let (start, end) = (word(mm, offset!(mm_arg_start)), word(mm, offset!(mm_arg_end)));
-    text::user_bytes(task, TextOf::VictimArgv, subject, start, end);
+    victim::describe(task, subject, call.path);
     // How many of several writers are known would take a count of different descriptions.
     let known = writers <= told & THERE;
     if inode != 0 && (!known || told & ODD != 0) {
@@ -192,13 +156,6 @@ fn failed(ctx: &TracePointContext, task: u64, syscall: i32) {
         lost(Lost::SearchesFull);
     }
     tell::record(&FailureEnd { kind: Kind::FailureEnd as u32, lost: lost_some, seq }, WAKE);
-}
-
-#[inline(always)]
-fn file_path(task: u64, of: TextOf, subject: Subject, file: u64) {
-    let (mnt, dentry) =
-        (word(file, offset!(file_f_path_mnt)), word(file, offset!(file_f_path_dentry)));
-    text::path(task, of, subject, mnt, dentry);
 }
 
 /// The telling of an inode's holds.
@@ -293,10 +250,10 @@ pub(crate) extern "C" fn tell_candidate(
     let subject = Subject { seq, tgid };
     let current = kernel::current();
     if there {
-        file_path(current, TextOf::HolderFile, subject, file);
+        text::file_path(current, TextOf::HolderFile, subject, file);
     }
     let exe = word(word(task, offset!(task_mm)), offset!(mm_exe_file));
-    file_path(current, TextOf::HolderExe, subject, exe);
+    text::file_path(current, TextOf::HolderExe, subject, exe);
     there as i32 * THERE + odd as i32 * ODD
 }
 

@@ -14,17 +14,6 @@ use crate::{
     tell::{self, WAKE},
 };
 
-/// Attached to nothing: run by `BPF_PROG_TEST_RUN`, with a `struct task_struct *`, a
-/// `struct file *` and its `struct inode *`. Says whether the description still has write access:
-/// whether anything refers to it, or its last reference waits in the task's work.
-///
-/// No tracepoint tells when a task gets to its work, or when a mapping goes.
-#[raw_tracepoint]
-pub fn still_open(ctx: RawTracePointContext) -> i32 {
-    let (task, file, inode) = (ctx.arg(0), ctx.arg(1), ctx.arg(2));
-    (kernel::is_open(file, inode) | kernel::in_works(task, file)) as i32
-}
-
 /// `raw_syscalls:sys_exit`, raw: a process may have unmapped a file, or be back from the call that
 /// kept one.
 ///

@@ -9,6 +9,7 @@
 // The only way to an atomic addition on this target.
 #![feature(asm_experimental_arch)]
 
+mod ask;
 mod close;
 mod copied;
 mod dup;
@@ -21,12 +22,14 @@ mod kernel;
 mod linger;
 mod maps;
 mod open;
+mod refused;
 mod search;
 mod seed;
 mod tell;
 mod text;
 mod tree;
 mod unshare;
+mod victim;
 
 #[panic_handler]
 fn panic(_info: &core::panic::PanicInfo) -> ! {

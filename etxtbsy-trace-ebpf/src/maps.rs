@@ -7,8 +7,8 @@ use aya_ebpf::{
     maps::{Array, HashMap, LruHashMap, ProgramArray, RingBuf},
 };
 use etxtbsy_trace_common::{
-    Count, ExecCall, ExecName, Exiting, FdWord, FdWordKey, Hold, HoldKey, Lineage, Lingering, Lost,
-    TEXT_MAX, Table,
+    Count, Exec, ExecCall, ExecName, Exiting, FdWord, FdWordKey, Hold, HoldKey, Lineage, Lingering,
+    Lost, TEXT_MAX, Table,
 };
 
 /// Update flags of `bpf_map_update_elem`, include/uapi/linux/bpf.h.
@@ -62,6 +62,14 @@ pub(crate) static EXECS: LruHashMap<u64, ExecCall> = LruHashMap::with_max_entrie
 /// `struct task_struct *`.
 #[map]
 pub(crate) static EXEC_NAMES: LruHashMap<u64, ExecName> = LruHashMap::with_max_entries(1_024, 0);
+
+/// The last execs of processes.
+#[map]
+pub(crate) static LAST_EXECS: LruHashMap<u32, Exec> = LruHashMap::with_max_entries(8_192, 0);
+
+/// Processes that run a file which a recent failure was about. User space puts them in.
+#[map]
+pub(crate) static RUNNING: HashMap<u32, u32> = HashMap::with_max_entries(4_096, NO_PREALLOC);
 
 /// Threads in `do_exit` whose table had holds, by `struct task_struct *`.
 #[map]

@@ -6,9 +6,11 @@ use aya_ebpf::{helpers::bpf_ktime_get_ns, macros::tracepoint, programs::TracePoi
 use etxtbsy_trace_common::{Actor, HoldKey, SLOTS, Via};
 
 use crate::{
+    fail::ETXTBSY,
     hold::{self, repeat},
     kernel::{self, offset},
     maps::HOLDS,
+    refused::refused,
 };
 
 /// `syscalls:sys_exit_open`, `openat`, `openat2`, `creat`, `open_by_handle_at`.
@@ -22,6 +24,9 @@ pub fn opened(ctx: TracePointContext) -> u32 {
     // SAFETY: `ret` of a system call's exit, at this offset in every version.
     let Ok(fd) = (unsafe { ctx.read_at::<i64>(16) }) else { return 0 };
     if fd < 0 {
+        if fd == ETXTBSY {
+            refused(&ctx);
+        }
         return 0;
     }
     let task = kernel::current();

@@ -1,11 +1,14 @@
 //! Records for user space. What finds no room is counted.
 
-use aya_ebpf::{helpers::generated::bpf_ringbuf_output, maps::ring_buf::RingBufEntry};
-use etxtbsy_trace_common::{Change, Hold, HoldKey, Holder, Kind, Lost};
+use aya_ebpf::{
+    helpers::{bpf_ktime_get_ns, generated::bpf_ringbuf_output},
+    maps::ring_buf::RingBufEntry,
+};
+use etxtbsy_trace_common::{Change, Hold, HoldKey, Holder, Kind, Left, Lost};
 
 use crate::{
     kernel::{self, offset, word},
-    maps::{ENDED, EVENTS, HOLDS, WATCHED, lost},
+    maps::{ENDED, EVENTS, HOLDS, RUNNING, WATCHED, lost},
 };
 
 /// `BPF_RB_NO_WAKEUP`: the reader is woken by a record that follows.
@@ -76,6 +79,17 @@ extern "C" fn changed(inode: u64, slot: u32, kind: u32) -> i32 {
     }
     entry.submit(WAKE);
     1
+}
+
+/// Tells of a process that runs its program no more, if anybody waits for that.
+#[inline(always)]
+pub(crate) fn left(tgid: u32, ended: u32) {
+    if RUNNING.get_ptr(tgid).is_none() || RUNNING.remove(tgid).is_err() {
+        return;
+    }
+    // SAFETY: no arguments.
+    let time_ns = unsafe { bpf_ktime_get_ns() };
+    record(&Left { kind: Kind::Left as u32, tgid, time_ns, ended, pad: 0 }, WAKE);
 }
 
 /// What can be seen of a holder at this moment: zeros if its task has ended. Returns its task, or

@@ -110,6 +110,14 @@ pub(crate) fn path(task: u64, of: TextOf, subject: Subject, mnt: u64, dentry: u6
     climb(task, subject.seq, (subject.tgid as u64) << 32 | of as u64, mnt, dentry);
 }
 
+/// The path of an open file description.
+#[inline(always)]
+pub(crate) fn file_path(task: u64, of: TextOf, subject: Subject, file: u64) {
+    let (mnt, dentry) =
+        (word(file, offset!(file_f_path_mnt)), word(file, offset!(file_f_path_dentry)));
+    path(task, of, subject, mnt, dentry);
+}
+
 /// [`path`]; a global function, so that the verifier checks it once. `about` is the process and,
 /// in its lower half, a [`TextOf`].
 #[unsafe(no_mangle)]

@@ -7,10 +7,10 @@ use jiff::Timestamp;
 use crate::{
     attribution::Held,
     kernel::records::path_of,
-    ledger::{Case, Keeper},
+    ledger::{Case, Keeper, Runner},
     lines::{
         self, Ancestor, BusyFile, Direction, Fd, Forked, Holder, Incident, Opened, Place, Released,
-        Role, State, Unheld, Victim, maybe_text, texts,
+        Role, State, Unheld, Victim, maybe_text, text, texts,
     },
     process::{Seen, split_argv},
     verdict,
@@ -44,14 +44,27 @@ pub fn build(id: u64, case: &Case, world: &World<'_>) -> Incident {
     let failure = &case.failure;
     let attribution = case.attribution();
     let (path, path_b64) = maybe_text(case.text(TextOf::Path));
-    let mut holders: Vec<Holder> =
-        attribution.holders.iter().map(|held| holder(held, case, world)).collect();
+    let mut holders: Vec<Holder> = match &case.running {
+        Some(running) => {
+            running.runners.iter().map(|runner| running_holder(runner, case, world)).collect()
+        }
+        None => attribution.holders.iter().map(|held| holder(held, case, world)).collect(),
+    };
     holders.sort_by_key(verdict::blame);
+    let (explained, complete) = match (&case.running, case.is_write()) {
+        // Each process that runs it counts once, and so does an exec that is under way.
+        (Some(running), _) => {
+            let found = running.runners.len() as u32;
+            (found, found > 0 && i64::from(running.count) + i64::from(found) >= 0)
+        }
+        (None, true) => (0, false),
+        (None, false) => (attribution.explained, attribution.is_complete()),
+    };
     let mut incident = Incident {
         id,
         time: rfc3339(world.realtime_offset_ns, failure.exit_ns),
         time_ns: failure.exit_ns,
-        direction: Direction::Exec,
+        direction: if case.is_write() { Direction::Write } else { Direction::Exec },
         syscall: syscall(failure.syscall),
         errno: "ETXTBSY".to_owned(),
         path,
@@ -60,8 +73,8 @@ pub fn build(id: u64, case: &Case, world: &World<'_>) -> Incident {
         victim: victim(case, world),
         holders,
         unheld: attribution.unheld.iter().map(|hold| unheld(hold, case)).collect(),
-        explained: attribution.explained,
-        complete: attribution.is_complete(),
+        explained,
+        complete,
         verdict: verdict::unexplained(),
     };
     incident.verdict = verdict::of(&incident);
@@ -69,15 +82,35 @@ pub fn build(id: u64, case: &Case, world: &World<'_>) -> Incident {
 }
 
 fn syscall(number: i32) -> String {
-    match i64::from(number) {
-        libc::SYS_execve => "execve".to_owned(),
-        libc::SYS_execveat => "execveat".to_owned(),
-        number => format!("syscall_{number}"),
-    }
+    let known = [
+        (libc::SYS_execve, "execve"),
+        (libc::SYS_execveat, "execveat"),
+        #[cfg(target_arch = "x86_64")]
+        (libc::SYS_open, "open"),
+        #[cfg(target_arch = "x86_64")]
+        (libc::SYS_creat, "creat"),
+        (libc::SYS_openat, "openat"),
+        (libc::SYS_openat2, "openat2"),
+        (libc::SYS_open_by_handle_at, "open_by_handle_at"),
+        (libc::SYS_truncate, "truncate"),
+    ];
+    let name = known.iter().find(|(known, _)| *known == i64::from(number));
+    name.map_or_else(|| format!("syscall_{number}"), |(_, name)| (*name).to_owned())
 }
 
 fn busy_file(case: &Case, writers: Option<u32>, world: &World<'_>) -> BusyFile {
     let failure = &case.failure;
+    if let Some(running) = &case.running {
+        let (path, path_b64) = text(&running.path);
+        return BusyFile {
+            path: Some(path),
+            path_b64,
+            dev: Some(dev(running.dev)),
+            ino: Some(running.ino),
+            role: None,
+            writers: Some(running.count),
+        };
+    }
     let known = failure.inode != 0;
     let (path, path_b64) = maybe_text(case.text(TextOf::BusyFile).map(path_of).as_deref());
     let role = match (failure.opened, world.target_begins.as_deref()) {
@@ -89,12 +122,16 @@ fn busy_file(case: &Case, writers: Option<u32>, world: &World<'_>) -> BusyFile {
     BusyFile {
         path,
         path_b64,
-        // MAJOR and MINOR of the kernel's dev_t, include/linux/kdev_t.h.
-        dev: known.then(|| format!("{}:{}", failure.dev >> 20, failure.dev & 0xf_ffff)),
+        dev: known.then(|| dev(failure.dev)),
         ino: known.then_some(failure.ino),
         role,
         writers: writers.map(u32::cast_signed),
     }
+}
+
+/// MAJOR and MINOR of the kernel's `dev_t`, include/linux/kdev_t.h.
+fn dev(dev: u32) -> String {
+    format!("{}:{}", dev >> 20, dev & 0xf_ffff)
 }
 
 /// A name of at most 16 bytes, NUL padded; `None` if nobody saw it.
@@ -179,6 +216,7 @@ fn holder(held: &Held, case: &Case, world: &World<'_>) -> Holder {
         cgroup: seen.or(origin).and_then(|facts| facts.cgroup.clone()),
         ns_pid: held.seen.map(|seen| seen.ns_pid),
         start_ns: Some(held.start_ns),
+        exec_ns: None,
         fds: held
             .fds
             .iter()
@@ -205,23 +243,13 @@ fn holder(held: &Held, case: &Case, world: &World<'_>) -> Holder {
             let (comm, comm_b64) = maybe_text(comm(&actor.comm));
             Forked { pid: actor.tgid, tid: actor.tid, comm, comm_b64, time_ns: actor.time_ns }
         }),
-        ancestors: ancestors(held, case, world),
+        ancestors: match held.forked {
+            Some(forked) => ancestors(forked.tgid, Some(forked), case, world),
+            None => ancestors(held.ppid, None, case, world),
+        },
         released: held.released.map(|(how, time_ns)| {
             let exec = case.execs.get(&held.tgid).filter(|_| how == How::CloseOnExec);
-            let (exec, exec_b64) = maybe_text(exec.map(Vec::as_slice));
-            Released {
-                how: match how {
-                    How::CloseOnExec => lines::How::CloseOnExec,
-                    How::Dup => lines::How::Dup,
-                    How::Exit => lines::How::Exit,
-                    How::Unmap => lines::How::Unmap,
-                    How::Close | How::None => lines::How::Close,
-                },
-                time_ns,
-                after_ns: time_ns.cast_signed() - case.failure.exit_ns.cast_signed(),
-                exec,
-                exec_b64,
-            }
+            released(how, time_ns, exec.map(Vec::as_slice), case)
         }),
     }
 }
@@ -251,14 +279,63 @@ fn unheld(hold: &Hold, case: &Case) -> Unheld {
     Unheld { place, device, opened: Some(opened(hold.opened, path, path_b64)) }
 }
 
+/// A process that runs the file which refused to be written.
+fn running_holder(runner: &Runner, case: &Case, world: &World<'_>) -> Holder {
+    let seen = world.seen.get(&runner.tgid);
+    let (comm, comm_b64) = maybe_text(seen.map(|facts| facts.comm.as_slice()));
+    let (exe, exe_b64) = maybe_text(seen.and_then(|facts| facts.exe.as_deref()));
+    let (argv, argv_b64) = arguments(seen.and_then(|facts| facts.argv.as_deref()));
+    Holder {
+        pid: runner.tgid,
+        ppid: seen.map(|facts| facts.ppid),
+        comm,
+        comm_b64,
+        exe,
+        exe_b64,
+        argv,
+        argv_b64,
+        uid: runner.uid,
+        cgroup: seen.and_then(|facts| facts.cgroup.clone()),
+        ns_pid: runner.ns_pid,
+        start_ns: (runner.start_ns != 0).then_some(runner.start_ns),
+        exec_ns: runner.exec_ns,
+        fds: Vec::new(),
+        via: lines::Via::Running,
+        state: State::Running,
+        opened: None,
+        forked: None,
+        ancestors: ancestors(seen.map_or(0, |facts| facts.ppid), None, case, world),
+        released: runner.left.map(|(how, time_ns)| released(how, time_ns, None, case)),
+    }
+}
+
+/// How a holder let go; `exec` is what it exec'd.
+fn released(how: How, time_ns: u64, exec: Option<&[u8]>, case: &Case) -> Released {
+    let (exec, exec_b64) = maybe_text(exec);
+    Released {
+        how: match how {
+            How::CloseOnExec => lines::How::CloseOnExec,
+            How::Dup => lines::How::Dup,
+            How::Exit => lines::How::Exit,
+            How::Unmap => lines::How::Unmap,
+            How::Close | How::None => lines::How::Close,
+        },
+        time_ns,
+        after_ns: time_ns.cast_signed() - case.failure.exit_ns.cast_signed(),
+        exec,
+        exec_b64,
+    }
+}
+
 /// The chain upwards from a holder: by what /proc says of those that live, and by who forked them
-/// for those that have ended.
-fn ancestors(held: &Held, case: &Case, world: &World<'_>) -> Vec<Ancestor> {
+/// for those that have ended. It begins with `pid`, which is the forker if that is known.
+fn ancestors(
+    mut pid: u32,
+    mut forker: Option<Actor>,
+    case: &Case,
+    world: &World<'_>,
+) -> Vec<Ancestor> {
     let mut list = Vec::new();
-    let (mut pid, mut forker): (u32, Option<Actor>) = match held.forked {
-        Some(forked) => (forked.tgid, Some(forked)),
-        None => (held.ppid, None),
-    };
     while pid != 0 && list.len() < ANCESTORS {
         let seen = world.seen.get(&pid);
         let name = seen

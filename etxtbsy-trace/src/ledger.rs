@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use etxtbsy_trace_common::{Candidate, Change, Failure, Hold, Stage, TextOf, Via};
+use etxtbsy_trace_common::{Candidate, Change, Failure, Hold, How, Stage, TextOf, Via};
 
 use crate::{
     attribution::{self, Attribution},
@@ -43,6 +43,38 @@ pub enum Keeper {
     LoopDevice(String),
 }
 
+/// A file that refused to be written, because it is being run.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Running {
+    /// Its path.
+    pub path: Vec<u8>,
+    /// Its device: major << 20 | minor.
+    pub dev: u32,
+    /// Its inode number.
+    pub ino: u64,
+    /// Its `i_writecount` a moment after the failure: below zero, by how many it is being run.
+    pub count: i32,
+    /// The processes that run it.
+    pub runners: Vec<Runner>,
+}
+
+/// A process that runs a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Runner {
+    /// The process.
+    pub tgid: u32,
+    /// When it was started; 0 if its exec was not seen.
+    pub start_ns: u64,
+    /// When it exec'd the file; `None` if that was not seen, or if it was forked by one that had.
+    pub exec_ns: Option<u64>,
+    /// Its user.
+    pub uid: Option<u32>,
+    /// Its pid in its own pid namespace.
+    pub ns_pid: Option<u32>,
+    /// When it ran it no more, and how.
+    pub left: Option<(How, u64)>,
+}
+
 /// Everything that was told of one failure.
 #[derive(Clone, Debug, Default)]
 pub struct Case {
@@ -66,6 +98,8 @@ pub struct Case {
     pub dropped: HashMap<u64, Drop>,
     /// What keeps descriptions that no table and no mapping showed, by `struct file`.
     pub keepers: HashMap<u64, Keeper>,
+    /// Direction `write`: the file that was being run, and by whom.
+    pub running: Option<Running>,
     /// Whether its own records are complete.
     pub told: bool,
     /// Whether some of them found no room.
@@ -94,6 +128,21 @@ impl Case {
             (waits || mapped || kept) && !self.dropped.contains_key(&hold.file)
         };
         self.candidates.iter().filter(lingers).collect()
+    }
+
+    /// Whether the call was one that writes, and the file was being run.
+    #[must_use]
+    pub fn is_write(&self) -> bool {
+        let call = i64::from(self.failure.syscall);
+        ![libc::SYS_execve, libc::SYS_execveat].contains(&call)
+    }
+
+    /// Whether nothing more will come to be known of it.
+    fn is_settled(&self) -> bool {
+        match &self.running {
+            Some(running) => running.runners.iter().all(|runner| runner.left.is_some()),
+            None => !self.is_write() && self.attribution().is_settled(),
+        }
     }
 
     /// Who held the file.
@@ -151,6 +200,10 @@ impl Ledger {
                 }
             }
             Record::TreeEnded(_) => return Sign::TreeEnded,
+            Record::Left(left) => {
+                let how = if left.ended == 0 { How::Unmap } else { How::Exit };
+                self.left(left.tgid, how, left.time_ns);
+            }
             Record::Dropped(dropped) => {
                 let drop = Drop { time_ns: dropped.time_ns, exiting: dropped.exiting != 0 };
                 self.dropped(dropped.file, drop);
@@ -195,8 +248,7 @@ impl Ledger {
             .cases
             .iter()
             .filter(|(_, case)| {
-                now_ns >= case.failure.exit_ns + GRACE_NS
-                    || (case.told && case.attribution().is_settled())
+                now_ns >= case.failure.exit_ns + GRACE_NS || (case.told && case.is_settled())
             })
             .map(|(seq, _)| *seq)
             .collect();
@@ -231,6 +283,23 @@ impl Ledger {
     pub fn dropped(&mut self, file: u64, drop: Drop) {
         for case in self.cases.values_mut() {
             case.dropped.entry(file).or_insert(drop);
+        }
+    }
+
+    /// Notes what file refused to be written.
+    pub fn running(&mut self, seq: u64, running: Running) {
+        if let Some(case) = self.cases.get_mut(&seq) {
+            case.running = Some(running);
+        }
+    }
+
+    /// Notes that a process runs its program no more.
+    pub fn left(&mut self, tgid: u32, how: How, time_ns: u64) {
+        let running = self.cases.values_mut().filter_map(|case| case.running.as_mut());
+        for runner in running.flat_map(|running| &mut running.runners) {
+            if runner.tgid == tgid {
+                runner.left.get_or_insert((how, time_ns));
+            }
         }
     }
 

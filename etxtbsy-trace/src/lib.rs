@@ -15,6 +15,7 @@ pub mod loop_device;
 pub mod output;
 pub mod output_file;
 pub mod process;
+pub mod running;
 pub mod schema;
 pub mod session;
 pub mod teach;

@@ -237,6 +237,10 @@ pub struct Holder {
     pub ns_pid: Option<u32>,
     /// When it was started.
     pub start_ns: Option<u64>,
+    /// Direction `write`: when it exec'd the file; `null` if that was not seen, or if it was forked
+    /// by a process that had.
+    #[serde(default)]
+    pub exec_ns: Option<u64>,
     /// The fds through which it held the file.
     pub fds: Vec<Fd>,
     /// How it came to hold it.

@@ -66,6 +66,14 @@ impl Observer {
         })
     }
 
+    /// When a process was started (CLOCK_MONOTONIC), cut off to a clock tick; 0 if it has ended.
+    #[must_use]
+    pub fn start_ns(&self, pid: u32) -> u64 {
+        let stat = Process::new(pid.cast_signed()).and_then(|process| process.stat());
+        let tick = 1_000_000_000 / self.ticks_per_second.max(1);
+        stat.map_or(0, |stat| stat.starttime.saturating_mul(tick).saturating_sub(self.suspended_ns))
+    }
+
     fn is_start(&self, stat: &Stat, start_ns: u64) -> bool {
         let tick = 1_000_000_000 / self.ticks_per_second.max(1);
         let started = stat.starttime.saturating_mul(tick);
@@ -96,6 +104,14 @@ const FD_CALLS: [libc::c_long; 19] = [
     libc::SYS_fallocate,
     libc::SYS_sendfile,
 ];
+
+/// The user of a process, and its pid in its own pid namespace.
+#[must_use]
+pub fn identity(pid: u32) -> Option<(u32, u32)> {
+    let status = Process::new(pid.cast_signed()).and_then(|process| process.status()).ok()?;
+    let ns_pid = status.nspid.and_then(|pids| pids.last().copied())?;
+    Some((status.ruid, ns_pid.cast_unsigned()))
+}
 
 /// Whether a process lives, one that has ended and not been waited for not being alive.
 #[must_use]

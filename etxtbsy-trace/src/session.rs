@@ -4,7 +4,10 @@ use std::{
     collections::HashMap,
     fs::OpenOptions,
     io::Read as _,
-    os::unix::{ffi::OsStrExt as _, fs::OpenOptionsExt as _},
+    os::unix::{
+        ffi::{OsStrExt as _, OsStringExt as _},
+        fs::OpenOptionsExt as _,
+    },
     path::Path,
     time::Duration,
 };
@@ -26,11 +29,12 @@ use crate::{
         records::{Record, path_of},
         tracer::Tracer,
     },
-    ledger::{Case, Drop, GRACE_NS, Keeper, Ledger, Sign},
+    ledger::{Case, Drop, GRACE_NS, Keeper, Ledger, Runner, Running, Sign},
     lines::{self, Filter, Line, Meta, SCHEMA, Summary},
     loop_device,
     output::Output,
     process::{self, Facts, Observer, Seen, now_ns},
+    running::{self, Refused},
 };
 
 /// How long the end of tracing waits for holders of the last failures to let go.
@@ -243,7 +247,7 @@ impl Session {
                 continue;
             };
             match &record {
-                Record::Failure(failure) => {
+                Record::Failure(failure) if failure.inode != 0 => {
                     self.watched.insert(failure.inode, failure.exit_ns);
                 }
                 // The search has it watched; for a description of overlayfs it is another inode.
@@ -291,19 +295,11 @@ impl Session {
         }
         let mut seen = Seen::new();
         for (pid, start_ns) in wanted {
-            let mut next = (pid, start_ns);
-            for _ in 0..DEPTH {
-                if next.0 == 0 || seen.contains_key(&next.0) {
-                    break;
-                }
-                let Some(facts) = self.look(next.0, next.1) else { break };
-                let ppid = facts.ppid;
-                seen.insert(next.0, facts);
-                next = (ppid, 0);
-            }
+            self.see(&mut seen, pid, start_ns);
         }
         self.seen.insert(seq, seen);
         self.find_keepers(seq);
+        self.find_runners(seq);
         self.await_ends();
     }
 
@@ -317,6 +313,59 @@ impl Session {
                     log::warn!("{error:#}");
                 }
             }
+        }
+    }
+
+    /// Finds the file that refused to be written, and the processes that run it.
+    fn find_runners(&mut self, seq: u64) {
+        let Some(case) = self.ledger.case(seq).filter(|case| case.is_write()) else { return };
+        let Some(refused) = running::refused(case) else { return };
+        let count = match self.tracer.write_count(&refused.file) {
+            Ok(count) => count,
+            Err(error) => {
+                log::warn!("{error:#}");
+                return;
+            }
+        };
+        let mut runners = Vec::new();
+        for tgid in running::runners(&refused) {
+            if let Err(error) = self.tracer.await_leave(tgid) {
+                log::warn!("{error:#}");
+            }
+            // One that has left before that was noted is not told of.
+            let gone = !process::is_alive(tgid);
+            let left = gone.then(|| (How::Exit, now_ns(ClockId::CLOCK_MONOTONIC)));
+            let exec = self.tracer.last_exec(tgid);
+            let start_ns = exec.map_or(0, |exec| exec.start_ns);
+            let facts = self.look(tgid, start_ns);
+            // The number may have been another's when that one exec'd.
+            let exec = exec.filter(|_| facts.is_some());
+            let start_ns = exec.map_or_else(|| self.observer.start_ns(tgid), |exec| exec.start_ns);
+            let (uid, ns_pid) = process::identity(tgid).unzip();
+            let exec_ns = exec.map(|exec| exec.time_ns);
+            runners.push(Runner { tgid, start_ns, exec_ns, uid, ns_pid, left });
+        }
+        let mut seen = self.seen.remove(&seq).unwrap_or_default();
+        for runner in &runners {
+            self.see(&mut seen, runner.tgid, 0);
+        }
+        self.seen.insert(seq, seen);
+        let path = refused.path.into_os_string().into_vec();
+        let Refused { dev, ino, .. } = refused;
+        self.ledger.running(seq, Running { path, dev, ino, count, runners });
+    }
+
+    /// Looks at a process and at those above it.
+    fn see(&mut self, seen: &mut Seen, pid: u32, start_ns: u64) {
+        let mut next = (pid, start_ns);
+        for _ in 0..DEPTH {
+            if next.0 == 0 || seen.contains_key(&next.0) {
+                break;
+            }
+            let Some(facts) = self.look(next.0, next.1) else { break };
+            let ppid = facts.ppid;
+            seen.insert(next.0, facts);
+            next = (ppid, 0);
         }
     }
 

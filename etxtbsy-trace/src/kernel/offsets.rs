@@ -103,6 +103,12 @@ pub fn resolve(btf: &Btf) -> anyhow::Result<Offsets> {
         fs_pwd_mnt: at("fs_struct", &["pwd"])? + at("path", &["mnt"])?,
         fs_pwd_dentry: at("fs_struct", &["pwd"])? + at("path", &["dentry"])?,
         binprm_filename: at("linux_binprm", &["filename"])?,
+        // x86_64; arm64, where the result of the call overwrites regs[0].
+        regs_first: at("pt_regs", &["di", "orig_x0"])?,
+        regs_second: match at("pt_regs", &["si"]) {
+            Ok(si) => si,
+            Err(_) => at("pt_regs", &["regs"])? + 8,
+        },
     })
 }
 

@@ -1,7 +1,7 @@
 //! The records of the ring buffer as values.
 
 use etxtbsy_trace_common::{
-    Candidate, Change, Dropped, Failure, FailureEnd, Kind, TextHeader, TextOf, TreeEnded,
+    Candidate, Change, Dropped, Failure, FailureEnd, Kind, Left, TextHeader, TextOf, TreeEnded,
 };
 
 /// A record.
@@ -23,6 +23,8 @@ pub enum Record {
     TreeEnded(TreeEnded),
     /// A description that lingered is closed.
     Dropped(Dropped),
+    /// A process that ran a file of interest runs it no more.
+    Left(Left),
 }
 
 /// A text.
@@ -51,6 +53,7 @@ impl Record {
             kind if kind == Kind::Acquired as u32 => Self::Acquired(Box::new(read(bytes)?)),
             kind if kind == Kind::Released as u32 => Self::Released(Box::new(read(bytes)?)),
             kind if kind == Kind::Dropped as u32 => Self::Dropped(read(bytes)?),
+            kind if kind == Kind::Left as u32 => Self::Left(read(bytes)?),
             kind if kind == Kind::TreeEnded as u32 => Self::TreeEnded(read(bytes)?),
             kind if kind == Kind::Text as u32 => {
                 let head: TextHeader = read(bytes)?;
@@ -77,6 +80,7 @@ fn text_of(number: u32) -> Option<TextOf> {
         TextOf::VictimArgv,
         TextOf::HolderExe,
         TextOf::HolderFile,
+        TextOf::Directory,
     ]
     .into_iter()
     .find(|of| *of as u32 == number)

@@ -1,6 +1,6 @@
 //! Loading the programs, attaching them, and speaking with their maps.
 
-use std::time::Instant;
+use std::{os::fd::AsRawFd, time::Instant};
 
 use anyhow::{Context as _, bail};
 use aya::{
@@ -11,7 +11,7 @@ use aya::{
         raw_trace_point::RawTracePointLink,
     },
 };
-use etxtbsy_trace_common::{Config, Count, ExecName, Lineage, Lingering, Lost};
+use etxtbsy_trace_common::{Config, Count, Exec, ExecName, Lineage, Lingering, Lost, OpenCalls};
 
 use aya_log::EbpfLogger;
 
@@ -28,10 +28,11 @@ struct Syscall {
 
 /// The programs on system calls. Releases are attached before acquisitions, so that whatever is
 /// seen to begin is seen to end.
-const SYSCALLS: [Syscall; 9] = [
+const SYSCALLS: [Syscall; 10] = [
     Syscall { program: "closing", tracepoints: &["sys_enter_close"], optional: false },
     // 5.9 on.
     Syscall { program: "closed_range", tracepoints: &["sys_exit_close_range"], optional: true },
+    Syscall { program: "truncated", tracepoints: &["sys_exit_truncate"], optional: false },
     Syscall { program: "unshared", tracepoints: &["sys_exit_unshare"], optional: false },
     Syscall {
         program: "exec_returns",
@@ -71,6 +72,9 @@ const RAW: [(&str, &str); 5] = [
     ("forked", "sched_process_fork"),
 ];
 
+/// Those that are run on demand, or attached for a while.
+const UNATTACHED: [&str; 3] = ["still_open", "write_count", "call_returns"];
+
 /// `BPF_NOEXIST`, include/uapi/linux/bpf.h.
 const BPF_NOEXIST: u64 = 1;
 
@@ -105,12 +109,19 @@ impl Tracer {
         drop(btf);
         let btf = Btf::from_sys_fs().context("cannot read the kernel's BTF")?;
         let filtered = u32::from(options.roots.is_some());
+        let open_calls = OpenCalls {
+            openat: i32::try_from(libc::SYS_openat)?,
+            openat2: i32::try_from(libc::SYS_openat2)?,
+            open_by_handle_at: i32::try_from(libc::SYS_open_by_handle_at)?,
+            pad: 0,
+        };
         let log_level = if options.verbose { u8::MAX } else { 0 };
         let mut loader = EbpfLoader::new();
         loader
             .btf(Some(&btf))
             .verifier_log_level(VerifierLogLevel::empty())
             .override_global("OFFSETS", &offsets, true)
+            .override_global("OPEN_CALLS", &open_calls, true)
             .override_global("FILTERED", &filtered, true)
             .override_global(aya_log::LEVEL, &log_level, false);
         if let Some(bytes) = options.ring_bytes {
@@ -120,21 +131,17 @@ impl Tracer {
             .load(aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/etxtbsy-trace-ebpf")))
             .context("cannot load the eBPF programs")?;
         log::debug!("maps made after {:?}", began.elapsed());
-        for (program, _) in RAW {
-            let name = program;
-            let program: &mut RawTracePoint = program_of(&mut ebpf, program)?;
+        for name in RAW.iter().map(|(program, _)| *program).chain(UNATTACHED) {
+            let program: &mut RawTracePoint = program_of(&mut ebpf, name)?;
             program
                 .load()
                 .with_context(|| format!("the kernel refuses the eBPF program {name}"))?;
         }
-        let probe: &mut RawTracePoint = program_of(&mut ebpf, "still_open")?;
-        probe.load().context("the kernel refuses the eBPF program still_open")?;
-        let returns: &mut RawTracePoint = program_of(&mut ebpf, "call_returns")?;
-        returns.load().context("the kernel refuses the eBPF program call_returns")?;
         for name in [
             "closing",
             "closed_range",
             "unshared",
+            "truncated",
             "exec_returns",
             "search",
             "enter_execve",
@@ -277,6 +284,19 @@ impl Tracer {
         map.get(&pid, 0).ok()
     }
 
+    /// The last exec of a process, if it was seen.
+    #[must_use]
+    pub fn last_exec(&self, pid: u32) -> Option<Exec> {
+        let map: HashMap<_, u32, Exec> = HashMap::try_from(self.ebpf.map("LAST_EXECS")?).ok()?;
+        map.get(&pid, 0).ok()
+    }
+
+    /// Has it told when a process runs its program no more.
+    pub fn await_leave(&mut self, pid: u32) -> anyhow::Result<()> {
+        let mut map: HashMap<_, u32, u32> = HashMap::try_from(self.map_mut("RUNNING")?)?;
+        Ok(map.insert(pid, 1, 0)?)
+    }
+
     /// What a process that closed write fds in an exec was asked to execute; `task` is
     /// [`etxtbsy_trace_common::Hold::task`].
     #[must_use]
@@ -292,11 +312,22 @@ impl Tracer {
     ///
     /// Or whether its last reference waits in the work of `task`, a `struct task_struct *`.
     pub fn still_open(&mut self, task: u64, lingering: &Lingering) -> anyhow::Result<bool> {
-        let probe: &mut RawTracePoint = program_of(&mut self.ebpf, "still_open")?;
-        let mut options = RawTracePointRunOptions::default();
         let Lingering { file, inode } = *lingering;
-        options.args[..3].copy_from_slice(&[task, file, inode]);
-        Ok(probe.test_run(options)?.return_value != 0)
+        Ok(self.ask("still_open", &[task, file, inode])? != 0)
+    }
+
+    /// The `i_writecount` of a file's inode: below zero, by how many it is being run.
+    pub fn write_count(&mut self, file: &impl AsRawFd) -> anyhow::Result<i32> {
+        let fd = u64::try_from(file.as_raw_fd())?;
+        Ok(self.ask("write_count", &[fd])?.cast_signed())
+    }
+
+    /// Runs a program that is attached to nothing.
+    fn ask(&mut self, name: &str, args: &[u64]) -> anyhow::Result<u32> {
+        let program: &mut RawTracePoint = program_of(&mut self.ebpf, name)?;
+        let mut options = RawTracePointRunOptions::default();
+        options.args[..args.len()].copy_from_slice(args);
+        Ok(program.test_run(options)?.return_value)
     }
 
     /// Has it told at once when `tgid` lets go of a description.

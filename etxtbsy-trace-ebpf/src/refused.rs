@@ -1,0 +1,76 @@
+//! The other direction: an open for writing, or a truncate, has failed because the file is being
+//! run.
+
+use aya_ebpf::{
+    Global,
+    helpers::{
+        bpf_ktime_get_ns,
+        generated::{bpf_get_current_task_btf, bpf_task_pt_regs},
+    },
+    macros::tracepoint,
+    programs::TracePointContext,
+};
+use etxtbsy_trace_common::{FailureEnd, Kind, OpenCalls, TextOf};
+
+use crate::{
+    fail::ETXTBSY,
+    kernel::{self, offset, word},
+    tell::{self, WAKE},
+    text, tree,
+    victim::{self, Call},
+};
+
+/// Set by user space before loading.
+#[unsafe(no_mangle)]
+static OPEN_CALLS: Global<OpenCalls> =
+    Global::new(OpenCalls { openat: 0, openat2: 0, open_by_handle_at: 0, pad: 0 });
+
+/// `AT_FDCWD`, include/uapi/linux/fcntl.h.
+const AT_FDCWD: i32 = -100;
+
+/// `syscalls:sys_exit_truncate`. (The exits of opens: [`crate::open`].)
+#[tracepoint]
+pub fn truncated(ctx: TracePointContext) -> u32 {
+    // SAFETY: `ret` of a system call's exit, at this offset in every version.
+    if unsafe { ctx.read_at::<i64>(16) } == Ok(ETXTBSY) {
+        refused(&ctx);
+    }
+    0
+}
+
+/// Tells of a call that failed with ETXTBSY.
+///
+/// Its file is not told: the kernel has forgotten it by the exit of the call. User space looks it
+/// up again by the path, which is in the arguments that the task's saved registers still have.
+#[inline(always)]
+pub(crate) fn refused(ctx: &TracePointContext) {
+    let task = kernel::current();
+    if !tree::contains(kernel::tgid_of(task)) {
+        return;
+    }
+    // SAFETY: the number of the system call, at this offset in every version.
+    let syscall = unsafe { ctx.read_at::<i32>(8) }.unwrap_or(0);
+    // SAFETY: current's own task.
+    let regs = unsafe { bpf_task_pt_regs(bpf_get_current_task_btf()) } as u64;
+    let (first, second) = (word(regs, offset!(regs_first)), word(regs, offset!(regs_second)));
+    let calls = OPEN_CALLS.load();
+    let at = syscall == calls.openat || syscall == calls.openat2;
+    let path = if at {
+        second
+    } else if syscall == calls.open_by_handle_at {
+        0
+    } else {
+        first
+    };
+    // SAFETY: no arguments.
+    let exit_ns = unsafe { bpf_ktime_get_ns() };
+    let call = Call { syscall, enter_ns: 0, exit_ns, path };
+    let Some(subject) = victim::tell(task, &call, 0, 0) else { return };
+    victim::describe(task, subject, path);
+    if at && first as i32 != AT_FDCWD {
+        let file = kernel::file_at(kernel::table_of(task), first as u32);
+        text::file_path(task, TextOf::Directory, subject, file);
+    }
+    let end = FailureEnd { kind: Kind::FailureEnd as u32, lost: 0, seq: subject.seq };
+    tell::record(&end, WAKE);
+}

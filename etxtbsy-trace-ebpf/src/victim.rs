@@ -1,0 +1,71 @@
+//! What is told of a call that failed, and of the process that made it.
+
+use aya_ebpf::helpers::bpf_get_smp_processor_id;
+use etxtbsy_trace_common::{Failure, Kind, Lost, TextOf};
+
+use crate::{
+    kernel::{self, offset, word},
+    maps::lost,
+    tell::{self, WAKE},
+    text::{self, Subject},
+};
+
+/// A failed call.
+#[derive(Clone, Copy)]
+pub(crate) struct Call {
+    /// Its number.
+    pub(crate) syscall: i32,
+    /// 0 if its entry was not seen.
+    pub(crate) enter_ns: u64,
+    pub(crate) exit_ns: u64,
+    /// User pointer to the path it was given.
+    pub(crate) path: u64,
+}
+
+/// Tells that a call of current's failed; `inode` is the busy one and `opened` what
+/// [`Failure::opened`] says, both 0 if not known. `None` if that found no room.
+#[inline(always)]
+pub(crate) fn tell(task: u64, call: &Call, inode: u64, opened: u32) -> Option<Subject> {
+    // The time to a microsecond, and the CPU: no CPU sees two failures in one microsecond.
+    // SAFETY: no arguments.
+    let seq = (call.exit_ns & !1023) | (unsafe { bpf_get_smp_processor_id() } as u64 & 1023);
+    let Some(mut entry) = tell::reserve::<Failure>() else {
+        lost(Lost::FailureUntold);
+        return None;
+    };
+    entry.write(Failure {
+        kind: Kind::Failure as u32,
+        syscall: call.syscall,
+        seq,
+        enter_ns: call.enter_ns,
+        exit_ns: call.exit_ns,
+        inode,
+        ino: word(inode, offset!(inode_i_ino)),
+        writers: kernel::int(inode, offset!(inode_i_writecount)) as i32,
+        dev: kernel::int(word(inode, offset!(inode_i_sb)), offset!(super_block_s_dev)),
+        opened,
+        tgid: kernel::tgid_of(task),
+        tid: kernel::int(task, offset!(task_pid)),
+        ppid: kernel::ppid_of(task),
+        ns_pid: kernel::ns_pid(task),
+        uid: kernel::uid(task),
+        cgroup: kernel::cgroup(task),
+        start_ns: word(task, offset!(task_start_time)),
+        comm: kernel::comm(task),
+    });
+    entry.submit(WAKE);
+    Some(Subject { seq, tgid: 0 })
+}
+
+/// Tells the texts on a victim.
+#[inline(always)]
+pub(crate) fn describe(task: u64, subject: Subject, path: u64) {
+    text::user_string(task, TextOf::Path, subject, path);
+    let mm = word(task, offset!(task_mm));
+    text::file_path(task, TextOf::VictimExe, subject, word(mm, offset!(mm_exe_file)));
+    let fs = word(task, offset!(task_fs));
+    let (mnt, dentry) = (word(fs, offset!(fs_pwd_mnt)), word(fs, offset!(fs_pwd_dentry)));
+    text::path(task, TextOf::VictimCwd, subject, mnt, dentry);
+    let (start, end) = (word(mm, offset!(mm_arg_start)), word(mm, offset!(mm_arg_end)));
+    text::user_bytes(task, TextOf::VictimArgv, subject, start, end);
+}
