@@ -100,6 +100,7 @@ enum Sure {
 
 /// A hold, with everything known about it.
 #[derive(Clone, Debug)]
+#[allow(clippy::struct_excessive_bools, reason = "each is an answer to a question of its own")]
 struct Fact {
     hold: Hold,
     in_table: bool,

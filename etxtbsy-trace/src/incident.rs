@@ -75,7 +75,7 @@ pub fn build(id: u64, case: &Case, world: &World<'_>) -> Incident {
         unheld: attribution.unheld.iter().map(|hold| unheld(hold, case)).collect(),
         explained,
         complete,
-        verdict: verdict::unexplained(),
+        verdict: verdict::unexplained(Direction::Exec),
     };
     incident.verdict = verdict::of(&incident);
     incident

@@ -64,6 +64,7 @@ fn holder(pid: u32, comm: &str) -> Holder {
         cgroup: some("/ci.slice"),
         ns_pid: None,
         start_ns: Some(NOW - 130_000),
+        exec_ns: None,
         fds: vec![Fd {
             fd: 5,
             flags: list(&["O_WRONLY", "O_CREAT", "O_CLOEXEC"]),

@@ -45,18 +45,19 @@ impl Rule for ForkExecRace {
         let wait =
             culprit.released.as_ref().and_then(|released| u64::try_from(released.after_ns).ok());
         let mut advice = vec![
-            "write the file in a child process, so that the process that forks never has it open (measured: 0 failures in 24176)".to_owned(),
-            "or hold one lock from the open for writing until each spawned child has exec'd for good or ended (0 in 12584; a lock round the spawn call alone is no better than none with posix_spawn or vfork: 72 in 10136)".to_owned(),
-            "or open an O_CLOEXEC pipe before the file, close its write end before the spawn, and wait for end-of-file (0 in 24425 with the pipe's fd below the file's, 29 in 10721 above)".to_owned(),
+            "write the file in a child process, so that the process that forks never has it open (measured: 0 failures in 24176 attempts)".to_owned(),
+            "or hold one lock from the open for writing until each spawned child has exec'd for good or ended (0 in 12584); in Go that is syscall.ForkLock, where the runtime honours it; a lock round the spawn call alone is no better than none with posix_spawn or vfork (72 in 10136)".to_owned(),
+            "or the pipe trick: open an O_CLOEXEC pipe before the file, close its write end before the spawn, and wait for end-of-file; with the pipe's fd below the file's 0 in 24425, above it 29 in 10721".to_owned(),
+            "or the flock algorithm: lock the write fd, close it, reopen the file read-only and wait for the lock; a small window remains (4 in 11406: the kernel drops the lock before the write access)".to_owned(),
         ];
         advice.push(match wait {
             Some(wait) => format!(
-                "or retry while ETXTBSY, with a bound: this one would have had to wait {}",
+                "or retry while it fails with ETXTBSY, with a bound: this one would have had to wait {}",
                 span(wait)
             ),
-            None => "or retry while ETXTBSY, with a bound".to_owned(),
+            None => "or retry while it fails with ETXTBSY, with a bound".to_owned(),
         });
-        advice.push("no help: fsync, rename after writing, closing earlier, a lock round the write alone, the order of chmod, a fixed sleep".to_owned());
+        advice.push("no help: fsync or sync_all, rename after writing, closing earlier, a lock round the write alone, a fixed sleep, the order of chmod: the fd is in the child already".to_owned());
         advice
     }
 }

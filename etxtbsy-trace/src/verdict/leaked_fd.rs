@@ -40,13 +40,22 @@ impl Rule for LeakedFd {
 
     fn advice(&self, _incident: &Incident, culprit: &Holder) -> Vec<String> {
         let opener = match &culprit.opened {
-            Some(opened) => ancestor(culprit, opened.pid),
+            Some(opened) => format!("thread {} of {}", opened.tid, ancestor(culprit, opened.pid)),
             None => "the process that opens the file".to_owned(),
         };
-        vec![
-            format!(
-                "open the file with O_CLOEXEC in {opener}; a process that forks and does not exec must close it itself (close_range)"
+        let cloexec = culprit.fds.first().and_then(|fd| fd.cloexec);
+        let first = match (culprit.via, cloexec) {
+            (Via::Dup, Some(false)) => "make the copy close-on-exec: dup3 with O_CLOEXEC or fcntl(F_DUPFD_CLOEXEC); dup, dup2 and F_DUPFD drop it".to_owned(),
+            (_, Some(true)) => format!(
+                "close the fd in {} (close_range) as soon as it is forked: close-on-exec does nothing for a process that does not exec",
+                who(culprit.comm.as_deref(), culprit.pid)
             ),
+            _ => format!(
+                "the open in {opener} lacked O_CLOEXEC (or the fd was duplicated without): add it there"
+            ),
+        };
+        vec![
+            first,
             format!("to free the file now: end {}", who(culprit.comm.as_deref(), culprit.pid)),
             "no help: retrying, fsync, rename after writing: it holds the file as long as it lives"
                 .to_owned(),

@@ -5,9 +5,14 @@
 
 mod fork_exec_race;
 mod leaked_fd;
+mod passed_fd;
+mod running_executable;
+mod shared_mapping;
 mod still_open;
 
-use crate::lines::{Holder, How, Incident, State, Verdict, VerdictKind, Via};
+use crate::lines::{
+    Direction, Holder, How, Incident, Place, State, Unheld, Verdict, VerdictKind, Via,
+};
 
 /// A rule.
 trait Rule {
@@ -24,10 +29,14 @@ trait Rule {
 /// The verdict on an incident.
 #[must_use]
 pub fn of(incident: &Incident) -> Verdict {
-    apply(&still_open::StillOpen, incident)
+    apply(&running_executable::RunningExecutable, incident)
+        .or_else(|| apply(&still_open::StillOpen, incident))
         .or_else(|| apply(&fork_exec_race::ForkExecRace, incident))
+        .or_else(|| apply(&passed_fd::PassedFd, incident))
+        .or_else(|| apply(&shared_mapping::SharedMapping, incident))
         .or_else(|| apply(&leaked_fd::LeakedFd, incident))
-        .unwrap_or_else(unexplained)
+        .or_else(|| incident.unheld.first().map(unheld))
+        .unwrap_or_else(|| unexplained(incident.direction))
 }
 
 fn apply<R: Rule>(rule: &R, incident: &Incident) -> Option<Verdict> {
@@ -39,13 +48,57 @@ fn apply<R: Rule>(rule: &R, incident: &Incident) -> Option<Verdict> {
     })
 }
 
-/// The verdict where no holder was found.
+/// The verdict where no process holds the file, but it is open all the same.
+fn unheld(unheld: &Unheld) -> Verdict {
+    let opened = match &unheld.opened {
+        Some(opened) => format!(
+            "the description that thread {} of {} opened for writing",
+            opened.tid,
+            who(opened.comm.as_deref(), opened.pid)
+        ),
+        None => "a description that was open for writing".to_owned(),
+    };
+    let (kind, place, advice) = match unheld.place {
+        Place::SocketQueue => (
+            VerdictKind::PassedFd,
+            "lies in the queue of a unix socket, sent and not received yet".to_owned(),
+            "have the other end receive the fd and close it before the file is executed; or send one that was opened read-only",
+        ),
+        Place::LoopDevice => (
+            VerdictKind::Unexplained,
+            format!("backs the loop device {}", unheld.device.as_deref().unwrap_or("?")),
+            "detach the loop device (losetup -d), or set it up read-only (losetup -r)",
+        ),
+        Place::Unknown => (
+            VerdictKind::Unexplained,
+            "was open, though no process had it: it was in flight in the queue of a socket, or held by the kernel".to_owned(),
+            "look for what the process that opened it gave the fd to: a socket, an io_uring, a device",
+        ),
+    };
+    Verdict {
+        kind,
+        summary: format!("{opened} {place}; no process holds it"),
+        advice: vec![advice.to_owned()],
+    }
+}
+
+/// The verdict where nothing was found.
 #[must_use]
-pub fn unexplained() -> Verdict {
+pub fn unexplained(direction: Direction) -> Verdict {
+    let (summary, advice) = match direction {
+        Direction::Exec => (
+            "no process was seen to hold the file; something else may: an fd in flight in a socket, an io_uring, or a process that had it before tracing began and let go just then",
+            "look at the `lost` lines, if there are any; start tracing before the processes that write the file",
+        ),
+        Direction::Write => (
+            "no process was found that runs the file: it may have ended just then, or the path leads elsewhere by now",
+            "write the new file beside it and rename it into place: that works whoever runs the old one",
+        ),
+    };
     Verdict {
         kind: VerdictKind::Unexplained,
-        summary: "no process was seen to hold the file; something else may: an fd in flight in a socket, a memory mapping, an io_uring, or a process that had it before tracing began and let go just then".to_owned(),
-        advice: vec!["look at the `lost` lines, if there are any; start tracing before the processes that write the file".to_owned()],
+        summary: summary.to_owned(),
+        advice: vec![advice.to_owned()],
     }
 }
 
@@ -101,6 +154,7 @@ fn release(holder: &Holder) -> String {
         How::CloseOnExec => "exec'd",
         How::Dup => "put another file in its place",
         How::Exit => "ended",
+        How::Unmap if holder.via == Via::Running => "ran another program",
         How::Unmap => "unmapped it",
     };
     match u64::try_from(released.after_ns) {

@@ -14,12 +14,18 @@ impl Rule for StillOpen {
     const KIND: VerdictKind = VerdictKind::StillOpen;
 
     fn culprit<'a>(&self, incident: &'a Incident) -> Option<&'a Holder> {
-        incident.holders.iter().find(|holder| is_opener(holder) || holder.via == Via::Unknown)
+        let has = |holder: &&Holder| is_opener(holder) && holder.via != Via::Mapping;
+        incident.holders.iter().find(|holder| has(holder) || holder.via == Via::Unknown)
     }
 
     fn summary(&self, incident: &Incident, culprit: &Holder) -> String {
         let process = who(culprit.comm.as_deref(), culprit.pid);
         let fds = culprit.fds.iter().map(|fd| fd.fd.to_string()).collect::<Vec<_>>().join(", ");
+        let place = if fds.is_empty() {
+            "as a registered file of an io_uring".to_owned()
+        } else {
+            format!("fd {fds}")
+        };
         let same = if culprit.pid == incident.victim.pid {
             ", the very process that failed to exec it,"
         } else {
@@ -31,7 +37,7 @@ impl Rule for StillOpen {
             "had had the file open for writing since before tracing began"
         };
         let comma = if is_opener(culprit) && same.is_empty() { "," } else { "" };
-        format!("{process}{same}{comma} {opened} (fd {fds}), {}", release(culprit))
+        format!("{process}{same}{comma} {opened} ({place}), {}", release(culprit))
     }
 
     fn advice(&self, _incident: &Incident, culprit: &Holder) -> Vec<String> {
