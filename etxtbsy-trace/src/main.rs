@@ -38,9 +38,7 @@ fn main() -> ExitCode {
     let mut args = std::env::args_os();
     let own = args.next().unwrap_or_default();
     if args.next().is_some_and(|word| word == "workload") {
-        return finish(
-            WorkloadCli::parse_from([own].into_iter().chain(args)).workload.run().map(|()| 0),
-        );
+        return finish(WorkloadCli::parse_from([own].into_iter().chain(args)).workload.run());
     }
     let cli = match Cli::from_args(std::env::args_os()) {
         Ok(cli) => cli,

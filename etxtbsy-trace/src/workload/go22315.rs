@@ -127,7 +127,7 @@ fn fork_and_exec(program: &Program) -> Result<i32> {
     // SAFETY: the child makes two system calls.
     let child = unsafe { libc::fork() };
     if child == 0 {
-        let errno = program.exec();
+        let errno = program.exec() as i32;
         // SAFETY: always sound.
         unsafe { libc::_exit(errno) }
     }

@@ -4,26 +4,19 @@
 //! and compare. The races ([`Race`]) count their own failures; the scenes ([`Scene`]) make one
 //! call fail and know every pid, thread and fd of it. Each ends with one JSON line on stdout.
 
-mod between_fork_and_exec;
-mod busy_interpreter;
 mod child;
-mod fork_in_progress;
 mod go22315;
-mod leaked_daemon;
-mod other_names;
-mod passed_fd;
 mod report;
-mod running_executable;
 mod rust114554;
-mod several_holders;
-mod shared_mapping;
+mod scene;
 mod stage;
-mod still_open;
 
 pub use report::{Holder, Race, Scene, Task};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use serde::Serialize;
+use std::error::Error;
+use std::fmt::{self, Display, Formatter};
 use std::io::{self, Write};
 
 /// The workloads, by the name and arguments they have on the command line.
@@ -39,59 +32,62 @@ pub enum Workload {
         #[arg(long)]
         wait_for_go: bool,
     },
-    /// A child held between its fork and its exec has a copy of the fd.
-    BetweenForkAndExec,
     /// A child still being made by a fork of a large process has a copy of the fd.
-    ForkInProgress(fork_in_progress::Args),
-    /// A daemon whose parents have ended inherited an fd that is not close-on-exec.
-    LeakedDaemon,
-    /// Two processes opened the file, one of them has two fds of it.
-    SeveralHolders,
-    /// The fd was sent over a socket.
-    PassedFd,
-    /// A mapping keeps the file after its fd was closed.
-    SharedMapping,
+    ForkInProgress(scene::fork_in_progress::Args),
     /// What is busy is the interpreter in a script's `#!` line.
-    BusyScriptInterpreter(busy_interpreter::Args),
+    BusyScriptInterpreter(scene::interpreter::Args),
     /// What is busy is the interpreter in an ELF file's header.
-    BusyElfInterpreter(busy_interpreter::Args),
-    /// The exec goes by a symbolic link.
-    BySymlink,
-    /// The exec goes by a path relative to the working directory.
-    ByRelativePath,
-    /// The exec is an execveat of an fd with an empty path.
-    ExecveatEmptyPath,
-    /// The exec goes by `/proc/self/fd/N`.
-    ProcSelfFd,
-    /// A program that runs is opened for writing.
-    OpenRunning,
-    /// A program that runs is truncated.
-    TruncateRunning,
+    BusyElfInterpreter(scene::interpreter::Args),
+    /// Any other of the scenes, by its name.
+    #[command(external_subcommand)]
+    Scene(Vec<String>),
 }
 
+/// The exit status of a workload that cannot be on this kernel, or for this user.
+pub const UNSUPPORTED: u8 = 77;
+
+/// What this kernel, or this user, cannot do, so that a workload cannot be.
+#[derive(Debug)]
+struct Unsupported(String);
+
+impl Display for Unsupported {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Error for Unsupported {}
+
 impl Workload {
-    /// Runs it to its end and prints its report, a [`Race`] or a [`Scene`], as one line of JSON.
+    /// Runs it to its end, prints its report, a [`Race`] or a [`Scene`], as one line of JSON, and
+    /// gives the exit status: 0, or [`UNSUPPORTED`] after a line on stderr that says why.
     ///
     /// It forks: the process must have no other thread when this is called.
-    pub fn run(self) -> Result<()> {
+    pub fn run(self) -> Result<u8> {
+        match self.run_and_print() {
+            Ok(()) => Ok(0),
+            Err(error) => match error.downcast::<Unsupported>() {
+                Ok(unsupported) => {
+                    writeln!(io::stderr(), "etxtbsy-trace: cannot be here: {unsupported}")?;
+                    Ok(UNSUPPORTED)
+                }
+                Err(error) => Err(error),
+            },
+        }
+    }
+
+    fn run_and_print(self) -> Result<()> {
         match self {
             Self::Go22315(args) => print(&go22315::run(&args)?),
             Self::Rust114554(args) => print(&rust114554::run(&args)?),
-            Self::StillOpen { wait_for_go } => print(&still_open::run(wait_for_go)?),
-            Self::BetweenForkAndExec => print(&between_fork_and_exec::run()?),
-            Self::ForkInProgress(args) => print(&fork_in_progress::run(&args)?),
-            Self::LeakedDaemon => print(&leaked_daemon::run()?),
-            Self::SeveralHolders => print(&several_holders::run()?),
-            Self::PassedFd => print(&passed_fd::run()?),
-            Self::SharedMapping => print(&shared_mapping::run()?),
-            Self::BusyScriptInterpreter(args) => print(&busy_interpreter::script(&args)?),
-            Self::BusyElfInterpreter(args) => print(&busy_interpreter::elf(&args)?),
-            Self::BySymlink => print(&other_names::symlink()?),
-            Self::ByRelativePath => print(&other_names::relative_path()?),
-            Self::ExecveatEmptyPath => print(&other_names::execveat_empty_path()?),
-            Self::ProcSelfFd => print(&other_names::proc_self_fd()?),
-            Self::OpenRunning => print(&running_executable::open()?),
-            Self::TruncateRunning => print(&running_executable::truncate()?),
+            Self::StillOpen { wait_for_go } => print(&scene::still_open(wait_for_go)?),
+            Self::ForkInProgress(args) => print(&scene::fork_in_progress::run(&args)?),
+            Self::BusyScriptInterpreter(args) => print(&scene::interpreter::script(&args)?),
+            Self::BusyElfInterpreter(args) => print(&scene::interpreter::elf(&args)?),
+            Self::Scene(words) => match &words[..] {
+                [name] => print(&scene::play(name)?),
+                _ => bail!("the workload takes no arguments: {}", words.join(" ")),
+            },
         }
     }
 }

@@ -60,7 +60,8 @@ pub struct Scene {
     pub ino: u64,
     /// What that file was to the exec; `null` if the call was none.
     pub role: Option<Role>,
-    /// How many open file descriptions had write access to it.
+    /// How many open file descriptions had write access to it; below zero, by how many processes
+    /// it was being run.
     pub writers: i32,
     /// Who made the call.
     pub victim: Task,
@@ -87,6 +88,9 @@ pub struct Unheld {
 pub struct Holder {
     /// Process.
     pub pid: u32,
+    /// Its pid in its own pid namespace, if that is not the same.
+    #[serde(default)]
+    pub ns_pid: Option<u32>,
     /// The fds through which it held the file, ascending.
     pub fds: Vec<u32>,
     /// Whether those are close-on-exec.
@@ -97,12 +101,19 @@ pub struct Holder {
     pub state: State,
     /// Who opened the file for writing; `null` if it was opened for nothing of the kind.
     pub opened: Option<Task>,
+    /// The path by which it was opened, if that is not the path of the busy file.
+    #[serde(default)]
+    pub opened_as: Option<PathBuf>,
     /// Who forked this holder; `null` unless `via` is `fork`.
     pub forked: Option<Task>,
     /// Its ancestors up to the workload's own process, nearest first; empty if it is that process.
     pub ancestors: Vec<u32>,
     /// How it let go, after the failure.
     pub released: How,
+    /// Just before and just after the call by which it let go, or else the time from when it was
+    /// told to until it had ended; nanoseconds of CLOCK_MONOTONIC.
+    #[serde(default)]
+    pub released_after: Option<(u64, u64)>,
     /// The program it exec'd, for `close-on-exec`.
     pub exec: Option<PathBuf>,
 }

@@ -1,14 +1,13 @@
 //! What is busy is not the file that is exec'd but the interpreter it names.
 
-use super::child::{Program, close, fork, wait_busy};
-use super::report::Scene;
-use super::stage;
-use super::still_open;
-use crate::lines::Role;
+use super::Busy;
+use crate::lines::{Role, Via};
+use crate::workload::child::Program;
+use crate::workload::report::Scene;
+use crate::workload::stage;
 use anyhow::Result;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
-use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -21,13 +20,13 @@ pub struct Args {
     dir: Option<PathBuf>,
 }
 
-pub(super) fn script(args: &Args) -> Result<Scene> {
+pub(in crate::workload) fn script(args: &Args) -> Result<Scene> {
     scene("busy-script-interpreter", args, Role::ScriptInterpreter, |interpreter| {
         Ok([b"#!", interpreter.as_os_str().as_bytes(), b"\n"].concat())
     })
 }
 
-pub(super) fn elf(args: &Args) -> Result<Scene> {
+pub(in crate::workload) fn elf(args: &Args) -> Result<Scene> {
     scene("busy-elf-interpreter", args, Role::ElfInterpreter, |interpreter| {
         elf_with_interpreter(interpreter.as_os_str().as_bytes())
     })
@@ -52,16 +51,11 @@ fn scene(
     program.write_all(&contents(&interpreter)?)?;
     drop(program);
 
-    let busy = OpenOptions::new().write(true).open(&interpreter)?;
+    let busy = Busy::existing(interpreter)?;
     let program = Program::new(&path)?;
-    let fd = busy.as_raw_fd();
-    let victim = fork(|| {
-        close(fd);
-        program.exec()
-    })?;
-    wait_busy(victim)?;
-    let scene = still_open::scene(name, &path, &interpreter, busy, victim)?;
-    Ok(Scene { role: Some(role), ..scene })
+    let victim = busy.victim_by("execve", &path, || program.exec())?;
+    let scene = victim.held_by(busy.open()?, Via::Open)?;
+    Ok(Scene { scenario: name.into(), role: Some(role), ..scene })
 }
 
 /// An ELF file that consists of its headers and the name of its interpreter, elf(5): as far as

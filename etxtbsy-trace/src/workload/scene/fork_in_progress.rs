@@ -3,19 +3,19 @@
 //! `fork` copies the fd table first and the page tables then, which takes milliseconds if there
 //! are many. In between, the opener closes the file and another process execs it.
 
-use super::child::{Program, close, fork, hear, tell, wait, wait_success};
-use super::report::{Holder, Scene, Task};
-use super::stage;
+use super::Busy;
 use crate::lines::{How, Role, State, VerdictKind, Via};
+use crate::workload::child::{Program, close, fork, hear, tell, wait, wait_success};
+use crate::workload::report::{Holder, Scene, Task};
 use anyhow::{Context, Result, anyhow, bail};
 use nix::errno::Errno;
 use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap_anonymous};
-use nix::unistd::{Pid, gettid};
+use nix::unistd::{Pid, getpid, gettid};
 use std::fs::{File, OpenOptions};
 use std::io::{PipeReader, PipeWriter, Write};
 use std::num::NonZero;
-use std::os::fd::AsRawFd;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::{io, thread};
@@ -31,39 +31,34 @@ pub struct Args {
     megabytes: u32,
 }
 
-pub(super) fn run(args: &Args) -> Result<Scene> {
-    let dir = stage::directory(Path::new(stage::PLACE))?;
-    let path = dir.path().join("busy");
-    drop(stage::script(&path)?);
-    let victims = Victims::start(&path)?;
+pub(in crate::workload) fn run(args: &Args) -> Result<Scene> {
+    let busy = Busy::new()?;
+    let victims = Victims::start(&busy.path)?;
     let size = map_many_pages(args.megabytes)?;
     let bystander = Path::new("/bin/true");
     let program = Program::new(bystander)?;
 
     for _ in 0..TRIES {
-        if let Some(seen) = attempt(&path, &program, &victims, size)? {
+        if let Some(seen) = attempt(&busy.path, &program, &victims, size)? {
             let opener = Task::current();
+            let holder = Holder {
+                state: State::InFork,
+                forked: Some(Task { tid: seen.forker, ..opener }),
+                released: How::CloseOnExec,
+                exec: Some(bystander.into()),
+                ancestors: vec![opener.pid],
+                ..Holder::other(Task::main_of(seen.child.as_raw()), Via::Fork, opener, [seen.fd])
+            };
             return Ok(Scene {
                 scenario: "fork-in-progress".into(),
                 syscall: "execve".into(),
-                path: path.clone(),
-                busy: path.clone(),
-                ino: path.metadata()?.ino(),
+                path: busy.path.clone(),
+                busy: busy.path.clone(),
+                ino: busy.ino,
                 role: Some(Role::Target),
                 writers: 1,
                 victim: Task::main_of(seen.victim),
-                holders: vec![Holder {
-                    pid: seen.child.as_raw().cast_unsigned(),
-                    fds: vec![seen.fd],
-                    cloexec: true,
-                    via: Via::Fork,
-                    state: State::InFork,
-                    opened: Some(opener),
-                    forked: Some(Task { tid: seen.forker, ..opener }),
-                    ancestors: vec![opener.pid],
-                    released: How::CloseOnExec,
-                    exec: Some(bystander.into()),
-                }],
+                holders: vec![holder],
                 unheld: Vec::new(),
                 verdict: VerdictKind::ForkExecRace,
             });
@@ -77,7 +72,7 @@ struct Seen {
     victim: i32,
     child: Pid,
     forker: u32,
-    fd: u32,
+    fd: RawFd,
 }
 
 /// One fork in another thread, one exec in it; `None` if the exec did not fall into the fork, in
@@ -86,13 +81,13 @@ fn attempt(path: &Path, program: &Program, victims: &Victims, size: u64) -> Resu
     let meminfo = File::open("/proc/meminfo")?;
     let victim = victims.prepare()?;
     let file = OpenOptions::new().write(true).open(path)?;
-    let fd = file.as_raw_fd().cast_unsigned();
+    let fd = file.as_raw_fd();
     let enough = committed(&meminfo)? + size / 2;
     let over = AtomicBool::new(false);
 
     thread::scope(|scope| {
         let forker = thread::Builder::new().name("forker".into()).spawn_scoped(scope, || {
-            let child = fork(|| program.exec());
+            let child = fork(|| program.exec() as i32);
             over.store(true, Ordering::SeqCst);
             child.map(|child| (child, gettid().as_raw().cast_unsigned()))
         })?;
@@ -182,14 +177,14 @@ impl Victims {
             // Ends with the pipe of orders, that is, with the workload.
             while hear::<1>(&order).is_ok() {
                 let victim = fork(|| {
-                    tell(&tell_ready, [nix::unistd::getpid().as_raw()]);
+                    tell(&tell_ready, [getpid().as_raw().into()]);
                     match hear::<1>(&gate) {
-                        Ok(_) => program.exec(),
+                        Ok(_) => program.exec() as i32,
                         Err(_) => libc::EPIPE,
                     }
                 });
                 let status = victim.and_then(wait).unwrap_or(libc::ECHILD);
-                tell(&tell_ended, [status]);
+                tell(&tell_ended, [status.into()]);
             }
             0
         })?;
@@ -198,15 +193,15 @@ impl Victims {
 
     /// Forks one, which will wait, and gives its pid.
     fn prepare(&self) -> Result<i32> {
-        (&self.orders).write_all(&1_i32.to_ne_bytes())?;
+        (&self.orders).write_all(&1_i64.to_ne_bytes())?;
         let [pid] = hear(&self.ready)?;
-        Ok(pid)
+        Ok(pid as i32)
     }
 
     /// Lets it exec and gives the errno, or 0.
     fn exec(&self) -> Result<i32> {
-        (&self.go).write_all(&1_i32.to_ne_bytes())?;
+        (&self.go).write_all(&1_i64.to_ne_bytes())?;
         let [status] = hear(&self.ended)?;
-        Ok(status)
+        Ok(status as i32)
     }
 }

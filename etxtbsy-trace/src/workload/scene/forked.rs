@@ -1,0 +1,81 @@
+//! Processes that were forked while the file was open, and processes that have it open at once.
+
+use super::{Busy, Named};
+use crate::lines::{How, State, VerdictKind, Via};
+use crate::workload::child::{Actor, Program, close};
+use crate::workload::report::{Holder, Scene, Task};
+use anyhow::Result;
+use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
+use nix::sys::stat::Mode;
+use std::os::fd::{AsRawFd, IntoRawFd};
+use std::path::Path;
+
+pub(super) const SCENES: &[Named] =
+    &[("between-fork-and-exec", between_fork_and_exec), ("several-holders", several_holders)];
+
+/// A child held between its fork and its exec has a copy of the fd: golang/go#22315, in slow
+/// motion.
+fn between_fork_and_exec() -> Result<Scene> {
+    let busy = Busy::new()?;
+    let victim = busy.victim()?;
+    let bystander = Path::new("/bin/true");
+    let program = Program::new(bystander)?;
+    let file = busy.open()?;
+    let child = Actor::start(|cue| {
+        cue.wait()?;
+        Err(program.exec())
+    })?;
+    let fd = file.as_raw_fd();
+    drop(file);
+    victim.exec()?;
+
+    let opener = Task::current();
+    let holder = Holder {
+        state: State::Forked,
+        forked: Some(opener),
+        released: How::CloseOnExec,
+        exec: Some(bystander.into()),
+        ..Holder::other(child.task(), Via::Fork, opener, [fd])
+    };
+    let released_after = Some(child.end()?);
+    Ok(victim.scene(VerdictKind::ForkExecRace, vec![Holder { released_after, ..holder }]))
+}
+
+/// Two processes opened the file; one of them has two fds of it and closes both, the other leaves
+/// that to its exit.
+fn several_holders() -> Result<Scene> {
+    let busy = Busy::new()?;
+    let victim = busy.victim()?;
+    let start = |twice: bool| {
+        Actor::start(|cue| {
+            let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC;
+            let file = open(&busy.path, flags, Mode::empty())?;
+            let copy = match twice {
+                true => fcntl(&file, FcntlArg::F_DUPFD_CLOEXEC(0))?,
+                false => -1,
+            };
+            let file = file.into_raw_fd();
+            cue.tell([file, copy].map(i64::from));
+            if !twice {
+                return cue.wait().map(drop);
+            }
+            cue.let_go(|| {
+                close(file);
+                close(copy);
+            })
+        })
+    };
+    let (closes, exits) = (start(true)?, start(false)?);
+    let fds = closes.hear::<2>()?.map(|fd| fd as i32);
+    let [fd, _] = exits.hear()?;
+    victim.exec()?;
+
+    let first = Holder::opener(closes.task(), fds);
+    let second = Holder::opener(exits.task(), [fd as i32]);
+    let ended = exits.end()?;
+    let holders = vec![
+        Holder { released_after: Some(closes.let_go()?), ..first },
+        Holder { released: How::Exit, released_after: Some(ended), ..second },
+    ];
+    Ok(Scene { writers: 2, ..victim.scene(VerdictKind::StillOpen, holders) })
+}
