@@ -1,8 +1,8 @@
 //! The scenes: one failure each, of which every pid, thread and fd is known.
 
 use crate::support::{BINARY, Process, Trace, Turn, tracer};
-use etxtbsy_trace::lines::{self, Direction, Fd, Incident, VerdictKind, Via};
-use etxtbsy_trace::workload::{Holder, Scene, Task};
+use etxtbsy_trace::lines::{self, Direction, Fd, Incident, Opened, VerdictKind, Via};
+use etxtbsy_trace::workload::{Holder, Scene, Task, UNSUPPORTED};
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -11,9 +11,14 @@ macro_rules! scenes {
     ($($test:ident: $name:literal,)*) => {$(
         #[test]
         fn $test() {
-            let Some(turn) = Turn::take_as_root() else { return };
-            let (scene, trace) = turn.workload(&[$name]);
-            assert_told(&scene, &trace);
+            tell($name);
+        }
+    )*};
+    (ignore = $why:literal; $($test:ident: $name:literal,)*) => {$(
+        #[test]
+        #[ignore = $why]
+        fn $test() {
+            tell($name);
         }
     )*};
 }
@@ -28,6 +33,66 @@ scenes! {
     by_relative_path: "by-relative-path",
     execveat_empty_path: "execveat-empty-path",
     proc_self_fd: "proc-self-fd",
+    passed_fd: "passed-fd",
+    passed_fd_opener_gone: "passed-fd-opener-gone",
+    passed_fd_forked_on: "passed-fd-forked-on",
+    pidfd_getfd: "pidfd-getfd",
+    in_flight_fd: "in-flight-fd",
+    dup: "dup",
+    dup2: "dup2",
+    dup3: "dup3",
+    fcntl_dupfd: "fcntl-dupfd",
+    openat2: "openat2",
+    creat: "creat",
+    open_by_handle_at: "open-by-handle-at",
+    io_uring_open: "io-uring-open",
+    io_uring_open_worker: "io-uring-open-worker",
+    io_uring_registered: "io-uring-registered",
+    shared_mapping: "shared-mapping",
+    private_mapping: "private-mapping",
+    mapping_until_exit: "mapping-until-exit",
+    other_namespaces: "other-namespaces",
+    tmpfs: "tmpfs",
+    overlay: "overlay",
+    overlay_upper: "overlay-upper",
+    unlinked: "unlinked",
+    hard_link: "hard-link",
+    memfd: "memfd",
+    unshared_table: "unshared-table",
+    unshared_table_thread_ends: "unshared-table-thread-ends",
+    shared_table: "shared-table",
+    shared_table_opener_gone: "shared-table-opener-gone",
+    leader_gone: "leader-gone",
+    blocked_in_syscall: "blocked-in-syscall",
+    vfork_child: "vfork-child",
+    posix_spawn_child: "posix-spawn-child",
+    compat_open: "compat-open",
+    compat_exec: "compat-exec",
+    loop_device: "loop-device",
+    released_by_close_range: "released-by-close-range",
+    released_by_dup2: "released-by-dup2",
+    released_by_exit: "released-by-exit",
+    released_by_kill: "released-by-kill",
+    released_by_exec: "released-by-exec",
+    open_running: "open-running",
+    open_trunc_running: "open-trunc-running",
+    open_running_at: "open-running-at",
+    creat_running: "creat-running",
+    truncate_running: "truncate-running",
+    running_twice: "running-twice",
+    running_forked: "running-forked",
+    running_interpreter: "running-interpreter",
+}
+
+/// The scene under the tracer; the test is left out where the scene cannot be.
+fn tell(name: &str) {
+    let Some(turn) = Turn::take_as_root() else { return };
+    let (ended, trace) = turn.run(&[], &[BINARY, "workload", name]);
+    if ended.code == Some(UNSUPPORTED.into()) {
+        eprintln!("skipped: {}", ended.stderr.trim_end());
+        return;
+    }
+    assert_told(&ended.report(), &trace);
 }
 
 /// Which kind of interpreter it is shows in the file that names it, so that file stays.
@@ -90,6 +155,9 @@ fn still_open_since_before_the_tracer() {
 fn assert_told(scene: &Scene, trace: &Trace) {
     let incident = the_incident(scene, trace);
     assert_eq!(incident.verdict.kind, scene.verdict, "{incident:#?}");
+    let unheld: Vec<_> = incident.unheld.iter().map(|one| (one.place, task(&one.opened))).collect();
+    let known: Vec<_> = scene.unheld.iter().map(|one| (one.place, Some(one.opened))).collect();
+    assert_eq!(unheld, known, "{incident:#?}");
     let mut pids: Vec<u32> = incident.holders.iter().map(|holder| holder.pid).collect();
     let mut known: Vec<u32> = scene.holders.iter().map(|holder| holder.pid).collect();
     pids.sort_unstable();
@@ -101,7 +169,8 @@ fn assert_told(scene: &Scene, trace: &Trace) {
     }
 }
 
-/// The one incident: which call of whose failed because of which file, and that it is complete.
+/// The one incident: which call of whose failed because of which file, and that it is complete if
+/// processes held all of it.
 fn the_incident<'a>(scene: &Scene, trace: &'a Trace) -> &'a Incident {
     assert_eq!(trace.lost, []);
     let [incident] = &trace.incidents[..] else { panic!("not one: {:#?}", trace.incidents) };
@@ -117,11 +186,14 @@ fn the_incident<'a>(scene: &Scene, trace: &'a Trace) -> &'a Incident {
     if scene.role.is_some() {
         assert_eq!(incident.direction, Direction::Exec);
         assert_eq!(incident.file.writers, Some(scene.writers), "{incident:#?}");
-        assert_eq!(incident.explained, scene.writers.cast_unsigned(), "{incident:#?}");
+        let held = scene.writers.cast_unsigned() - scene.unheld.len() as u32;
+        assert_eq!(incident.explained, held, "{incident:#?}");
     } else {
         assert_eq!(incident.direction, Direction::Write);
+        // Up to 5.14 the mappings of a program count as well.
+        assert!(incident.file.writers.is_some_and(|count| count <= scene.writers), "{incident:#?}");
     }
-    assert!(incident.complete, "{incident:#?}");
+    assert_eq!(incident.complete, scene.unheld.is_empty(), "{incident:#?}");
     incident
 }
 
@@ -137,22 +209,32 @@ fn assert_holder(scene: &Scene, known: &Holder, holder: &lines::Holder) {
     if known.via == Via::Fork {
         assert_eq!(holder.state, known.state, "{holder:#?}");
     }
-    let opened = holder.opened.as_ref().map(|by| Task { pid: by.pid, tid: by.tid });
-    assert_eq!(opened, known.opened, "{holder:#?}");
+    assert_eq!(task(&holder.opened), known.opened, "{holder:#?}");
     if let Some(opened) = &holder.opened {
-        assert_eq!(opened.path.as_deref().map(Path::new), Some(scene.busy.as_path()));
+        let path = known.opened_as.as_ref().unwrap_or(&scene.busy);
+        assert_eq!(opened.path.as_deref().map(Path::new), Some(path.as_path()));
     }
     let forked = holder.forked.as_ref().map(|by| Task { pid: by.pid, tid: by.tid });
     assert_eq!(forked, known.forked, "{holder:#?}");
+    if known.ns_pid.is_some() {
+        assert_eq!(holder.ns_pid, known.ns_pid, "{holder:#?}");
+    }
     let ancestors: Vec<u32> = holder.ancestors.iter().map(|ancestor| ancestor.pid).collect();
     assert!(ancestors.starts_with(&known.ancestors), "{:?}: {holder:#?}", known.ancestors);
     let released = holder.released.as_ref().unwrap_or_else(|| panic!("{holder:#?}"));
     assert_eq!(released.how, known.released, "{holder:#?}");
+    if let Some((before, after)) = known.released_after {
+        assert!((before..=after).contains(&released.time_ns), "{before}..={after}: {holder:#?}");
+    }
     // Or the exec could not have failed.
     assert!(released.after_ns > 0 || scene.role.is_none(), "{holder:#?}");
     // By name: where /bin is a link to /usr/bin, either is right.
     let exec = released.exec.as_deref().map(Path::new).and_then(Path::file_name);
     assert_eq!(exec, known.exec.as_deref().and_then(Path::file_name), "{holder:#?}");
+}
+
+fn task(opened: &Option<Opened>) -> Option<Task> {
+    opened.as_ref().map(|by| Task { pid: by.pid, tid: by.tid })
 }
 
 fn numbers(fds: &[Fd]) -> Vec<u32> {

@@ -68,8 +68,7 @@ impl Turn {
     /// A workload under `run`: its report and the trace.
     pub(crate) fn workload<T: DeserializeOwned>(&self, arguments: &[&str]) -> (T, Trace) {
         let (ended, trace) = self.run(&[], &[&[BINARY, "workload"], arguments].concat());
-        assert_eq!(ended.code, Some(0), "{arguments:?}: {}", ended.stderr);
-        (serde_json::from_str(&ended.stdout).expect(&ended.stdout), trace)
+        (ended.report(), trace)
     }
 
     pub(crate) fn output(&self) -> PathBuf {
@@ -208,6 +207,12 @@ impl Drop for Process {
 }
 
 impl Ended {
+    /// What a workload reports on its stdout.
+    pub(crate) fn report<T: DeserializeOwned>(&self) -> T {
+        assert_eq!(self.code, Some(0), "{}", self.stderr);
+        serde_json::from_str(&self.stdout).expect(&self.stdout)
+    }
+
     /// That it failed as tools should: with that status, and one line that has these words.
     pub(crate) fn assert_refused(&self, code: i32, words: &[&str]) {
         assert_eq!(self.code, Some(code), "signal {:?}: {}", self.signal, self.stderr);

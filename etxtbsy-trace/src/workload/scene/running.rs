@@ -85,7 +85,7 @@ fn interpreter() -> Result<Scene> {
     let busy = program("/bin/sh")?;
     let script = busy.beside("script");
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o777).open(&script)?;
-    write!(file, "#!{}\nread a\necho $a\nread b\n", busy.path.display())?;
+    write!(file, "#!{}\nread a\necho $a\nread b\nexit 0\n", busy.path.display())?;
     drop(file);
     let runner = Runner::start(&script, &[])?;
     refused("openat", || open(&busy.path, OFlag::O_WRONLY))?;
