@@ -157,9 +157,8 @@ fn mount_tmpfs(target: &Path) -> Result<Mounted> {
 struct Overlay {
     upper: PathBuf,
     merged: PathBuf,
-    // In this order: unmounted in it.
-    _overlay: Mounted,
-    _tmpfs: Mounted,
+    /// In the order in which they go.
+    _mounted: [Mounted; 2],
 }
 
 impl Overlay {
@@ -179,6 +178,6 @@ impl Overlay {
         let flags = MsFlags::empty();
         mount(Some("none"), &merged, Some("overlay"), flags, Some(options.as_str()))
             .supported("mount overlay")?;
-        Ok(Self { upper, _overlay: Mounted(merged.clone()), merged, _tmpfs: tmpfs })
+        Ok(Self { upper, _mounted: [Mounted(merged.clone()), tmpfs], merged })
     }
 }

@@ -50,10 +50,7 @@ fn several_holders() -> Result<Scene> {
         Actor::start(|cue| {
             let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC;
             let file = open(&busy.path, flags, Mode::empty())?;
-            let copy = match twice {
-                true => fcntl(&file, FcntlArg::F_DUPFD_CLOEXEC(0))?,
-                false => -1,
-            };
+            let copy = if twice { fcntl(&file, FcntlArg::F_DUPFD_CLOEXEC(0))? } else { -1 };
             let file = file.into_raw_fd();
             cue.tell([file, copy].map(i64::from));
             if !twice {

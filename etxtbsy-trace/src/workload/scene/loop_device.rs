@@ -37,7 +37,7 @@ impl Attached {
         /// Somebody else may take the device that was free.
         const TRIES: u32 = 10;
         let control = open("/dev/loop-control")?;
-        for _ in 1..TRIES {
+        for _ in 0..TRIES {
             let number = ioctl(&control, LOOP_CTL_GET_FREE, 0).supported("LOOP_CTL_GET_FREE")?;
             let device = open(&format!("/dev/loop{number}"))?;
             match ioctl(&device, LOOP_SET_FD, file.as_raw_fd()) {

@@ -23,9 +23,7 @@ pub(super) const SCENES: &[Named] = &[
     ("dup3", || {
         duplicated(|file| over_another(|copy| nix::unistd::dup3(file, copy, OFlag::O_CLOEXEC)))
     }),
-    ("fcntl-dupfd", || {
-        duplicated(|file| fcntl(file, FcntlArg::F_DUPFD_CLOEXEC(0)).map(|fd| owned(fd)))
-    }),
+    ("fcntl-dupfd", || duplicated(|file| fcntl(file, FcntlArg::F_DUPFD_CLOEXEC(0)).map(owned))),
 ];
 
 fn openat2() -> Result<Scene> {

@@ -16,9 +16,9 @@ use std::path::Path;
 pub(super) const SCENES: &[Named] = &[
     ("released-by-close-range", || by_call(How::Close, close_range)),
     ("released-by-dup2", || by_call(How::Dup, dup2_over)),
-    ("released-by-exit", || by_end(How::Exit, Actor::end)),
-    ("released-by-kill", || by_end(How::Exit, end_by_kill)),
-    ("released-by-exec", by_exec),
+    ("released-by-exit", || by_actor(How::Exit, None, Actor::end)),
+    ("released-by-kill", || by_actor(How::Exit, None, |actor| end_by_kill(&actor))),
+    ("released-by-exec", || by_actor(How::CloseOnExec, Some(Path::new("/bin/true")), Actor::end)),
 ];
 
 /// By a call of this process.
@@ -46,12 +46,7 @@ fn dup2_over(mut file: OwnedFd) -> nix::Result<Span> {
     outcome.map(|()| span)
 }
 
-/// By the end of the process.
-fn by_end(released: How, end: impl FnOnce(Actor) -> Result<Span>) -> Result<Scene> {
-    by_actor(released, None, end)
-}
-
-fn end_by_kill(actor: Actor) -> Result<Span> {
+fn end_by_kill(actor: &Actor) -> Result<Span> {
     let (outcome, span) = timed(|| {
         kill(actor.pid(), Signal::SIGKILL)?;
         waitpid(actor.pid(), None)
@@ -60,10 +55,6 @@ fn end_by_kill(actor: Actor) -> Result<Span> {
         WaitStatus::Signaled(..) => Ok(span),
         other => bail!("a child of the workload was killed and ended otherwise: {other:?}"),
     }
-}
-
-fn by_exec() -> Result<Scene> {
-    by_actor(How::CloseOnExec, Some(Path::new("/bin/true")), Actor::end)
 }
 
 /// An opener that exits, or execs a program, when told to.

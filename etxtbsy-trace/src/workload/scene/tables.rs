@@ -49,7 +49,7 @@ fn unshared(released: How) -> Result<Scene> {
             let _ = gone.recv();
             let ((), span) = timed(|| {
                 if released == How::Close {
-                    close(fd)
+                    close(fd);
                 }
             });
             Ok(span)
