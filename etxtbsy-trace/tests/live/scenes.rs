@@ -173,7 +173,8 @@ fn still_open_since_before_the_tracer() {
 fn assert_told(scene: &Scene, trace: &Trace) {
     let incident = the_incident(scene, trace);
     assert_eq!(incident.verdict.kind, scene.verdict, "{incident:#?}");
-    let unheld: Vec<_> = incident.unheld.iter().map(|one| (one.place, task(&one.opened))).collect();
+    let unheld: Vec<_> =
+        incident.unheld.iter().map(|one| (one.place, task(one.opened.as_ref()))).collect();
     let known: Vec<_> = scene.unheld.iter().map(|one| (one.place, Some(one.opened))).collect();
     assert_eq!(unheld, known, "{incident:#?}");
     let mut pids: Vec<u32> = incident.holders.iter().map(|holder| holder.pid).collect();
@@ -227,7 +228,7 @@ fn assert_holder(scene: &Scene, known: &Holder, holder: &lines::Holder) {
     if known.via == Via::Fork {
         assert_eq!(holder.state, known.state, "{holder:#?}");
     }
-    assert_eq!(task(&holder.opened), known.opened, "{holder:#?}");
+    assert_eq!(task(holder.opened.as_ref()), known.opened, "{holder:#?}");
     if let Some(opened) = &holder.opened {
         let path = known.opened_as.as_ref().unwrap_or(&scene.busy);
         assert_eq!(opened.path.as_deref().map(Path::new), Some(path.as_path()));
@@ -251,8 +252,8 @@ fn assert_holder(scene: &Scene, known: &Holder, holder: &lines::Holder) {
     assert_eq!(exec, known.exec.as_deref().and_then(Path::file_name), "{holder:#?}");
 }
 
-fn task(opened: &Option<Opened>) -> Option<Task> {
-    opened.as_ref().map(|by| Task { pid: by.pid, tid: by.tid })
+fn task(opened: Option<&Opened>) -> Option<Task> {
+    opened.map(|by| Task { pid: by.pid, tid: by.tid })
 }
 
 fn numbers(fds: &[Fd]) -> Vec<u32> {
