@@ -14,13 +14,6 @@ macro_rules! scenes {
             tell($name);
         }
     )*};
-    (ignore = $why:literal; $($test:ident: $name:literal,)*) => {$(
-        #[test]
-        #[ignore = $why]
-        fn $test() {
-            tell($name);
-        }
-    )*};
 }
 
 scenes! {
@@ -54,12 +47,6 @@ scenes! {
     released_by_exit: "released-by-exit",
     released_by_kill: "released-by-kill",
     released_by_exec: "released-by-exec",
-}
-
-// Those that the tracer does not tell in full. One that it does moves to the list above.
-
-scenes! {
-    ignore = "not followed yet";
     passed_fd: "passed-fd",
     passed_fd_opener_gone: "passed-fd-opener-gone",
     pidfd_getfd: "pidfd-getfd",
@@ -77,21 +64,9 @@ scenes! {
     shared_table_opener_gone: "shared-table-opener-gone",
     blocked_in_syscall: "blocked-in-syscall",
     loop_device: "loop-device",
-}
-
-scenes! {
-    ignore = "an ancestor that has ended is not always known";
     other_namespaces: "other-namespaces",
-}
-
-scenes! {
-    ignore = "the 32-bit system calls are not followed yet";
     compat_open: "compat-open",
     compat_exec: "compat-exec",
-}
-
-scenes! {
-    ignore = "direction write is not told yet";
     open_running: "open-running",
     open_trunc_running: "open-trunc-running",
     open_running_at: "open-running-at",
@@ -122,21 +97,6 @@ fn busy_interpreters() {
         fs::create_dir(&dir).unwrap();
         let (scene, trace) = turn.workload(&[name, "--dir", dir.to_str().unwrap()]);
         assert_told(&scene, &trace);
-    }
-}
-
-/// A way of holding that is not followed is told as unexplained: the opener, which has closed the
-/// file, is not accused in its place.
-#[test]
-fn nobody_is_accused_by_guess() {
-    let Some(turn) = Turn::take_as_root() else { return };
-    for name in ["passed-fd", "shared-mapping"] {
-        let (_, trace): (Scene, _) = turn.workload(&[name]);
-        let [incident] = &trace.incidents[..] else { panic!("not one: {:#?}", trace.incidents) };
-        assert_eq!(incident.holders, [], "{name}");
-        assert_eq!((incident.file.writers, incident.explained), (Some(1), 0), "{name}");
-        assert!(!incident.complete, "{name}");
-        assert_eq!(incident.verdict.kind, VerdictKind::Unexplained, "{name}");
     }
 }
 
