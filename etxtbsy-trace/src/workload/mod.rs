@@ -5,13 +5,16 @@
 //! call fail and know every pid, thread and fd of it. Each ends with one JSON line on stdout.
 
 mod child;
+mod elf;
 mod go22315;
+mod ground_truth;
+mod race;
 mod report;
 mod rust114554;
 mod scene;
 mod stage;
 
-pub use report::{Holder, Race, Scene, Task};
+pub use report::{FailedExec, GroundTruth, Holder, Inheritor, Race, Scene, Task};
 
 use anyhow::{Result, bail};
 use serde::Serialize;
@@ -24,6 +27,8 @@ use std::io::{self, Write};
 pub enum Workload {
     /// golang/go#22315: threads that each write a script of their own, fork and exec it.
     Go22315(go22315::Args),
+    /// The same race, in which the children note what they have inherited.
+    GroundTruth(ground_truth::Args),
     /// rust-lang/rust#114554: one thread spawns /bin/true, another writes a script and runs it.
     Rust114554(rust114554::Args),
     /// The opener itself still has the file open.
@@ -79,6 +84,7 @@ impl Workload {
     fn run_and_print(self) -> Result<()> {
         match self {
             Self::Go22315(args) => print(&go22315::run(&args)?),
+            Self::GroundTruth(args) => print(&ground_truth::run(&args)?),
             Self::Rust114554(args) => print(&rust114554::run(&args)?),
             Self::StillOpen { wait_for_go } => print(&scene::still_open(wait_for_go)?),
             Self::ForkInProgress(args) => print(&scene::fork_in_progress::run(&args)?),

@@ -45,6 +45,51 @@ pub struct Race {
     pub threads: Vec<u32>,
 }
 
+/// What is true of each failure of a race.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GroundTruth {
+    /// What it counted.
+    #[serde(flatten)]
+    pub race: Race,
+    /// The execs that failed, in no order.
+    pub failed: Vec<FailedExec>,
+}
+
+/// An exec that failed, and who can have held its file. Times are nanoseconds of CLOCK_MONOTONIC.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailedExec {
+    /// The process whose exec failed.
+    pub victim: u32,
+    /// The file's inode number, which no other file has had.
+    pub ino: u64,
+    /// The thread that wrote the file, closed it, and then forked the victim.
+    pub writer: u32,
+    /// Before the call.
+    pub enter_ns: u64,
+    /// After it.
+    pub exit_ns: u64,
+    /// The processes that had inherited the file and were not known to be gone before the call.
+    /// Nobody else can have held it.
+    pub inheritors: Vec<Inheritor>,
+}
+
+/// A process that inherited an fd of a file that was busy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Inheritor {
+    /// Process.
+    pub pid: u32,
+    /// The fds that it inherited, ascending.
+    pub fds: Vec<u32>,
+    /// The thread that forked it.
+    pub forked_by: u32,
+    /// Before it called exec; it had the fds until then at least.
+    pub before_exec_ns: u64,
+    /// It had been waited for by then.
+    pub gone_by_ns: u64,
+    /// Whether it surely held the file all through the call.
+    pub sure: bool,
+}
+
 /// What is true of the one call that a scene made fail.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Scene {

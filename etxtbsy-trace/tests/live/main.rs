@@ -6,6 +6,7 @@
 
 mod command;
 mod losses;
+mod precision;
 mod races;
 mod scenes;
 mod support;

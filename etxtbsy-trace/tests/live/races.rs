@@ -1,24 +1,18 @@
 //! The races: every failure that the workload counted is told, and explained.
 
-use crate::support::{BINARY, Process, Trace, Turn, race_seconds, tracer};
+use crate::support::{BINARY, Process, Trace, Turn, race_limits, tracer};
 use etxtbsy_trace::lines::{Direction, Incident, Role, VerdictKind, Via};
 use etxtbsy_trace::workload::Race;
 use std::process::Command;
-
-/// How long a race goes: some failures, or as many as there are in the time that was asked for.
-fn length() -> [String; 4] {
-    let (seconds, failures) = race_seconds().map_or((60, 10), |seconds| (seconds, u64::MAX));
-    ["--seconds".into(), seconds.to_string(), "--failures".into(), failures.to_string()]
-}
 
 #[test]
 fn go22315() {
     let Some(turn) = Turn::take_as_root() else {
         return;
     };
-    let length = length();
+    let limits = race_limits(10);
     let arguments: Vec<&str> =
-        ["go22315"].into_iter().chain(length.iter().map(String::as_str)).collect();
+        ["go22315"].into_iter().chain(limits.iter().map(String::as_str)).collect();
     let (race, trace) = turn.workload(&arguments);
     assert_explained(&race, &trace);
 }
@@ -28,9 +22,9 @@ fn rust114554() {
     let Some(turn) = Turn::take_as_root() else {
         return;
     };
-    let length = length();
+    let limits = race_limits(10);
     let arguments: Vec<&str> =
-        ["rust114554"].into_iter().chain(length.iter().map(String::as_str)).collect();
+        ["rust114554"].into_iter().chain(limits.iter().map(String::as_str)).collect();
     let (race, trace) = turn.workload(&arguments);
     assert_explained(&race, &trace);
 }
@@ -41,7 +35,7 @@ fn go22315_that_was_running_before_the_tracer() {
         return;
     };
     let mut workload = Process::start(
-        Command::new(BINARY).args(["workload", "go22315", "--wait-for-go"]).args(length()),
+        Command::new(BINARY).args(["workload", "go22315", "--wait-for-go"]).args(race_limits(10)),
     );
     assert_eq!(workload.line(), "ready");
     let output = turn.output();

@@ -19,9 +19,15 @@ use tempfile::TempDir;
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_etxtbsy-trace");
 
 /// How long the races are asked to go, in seconds, if not until some failures.
-pub(crate) fn race_seconds() -> Option<u64> {
+fn race_seconds() -> Option<u64> {
     let seconds = std::env::var("ETXTBSY_TRACE_RACE_SECONDS").ok()?;
     Some(seconds.parse().expect("ETXTBSY_TRACE_RACE_SECONDS is a number of seconds"))
+}
+
+/// How long a race goes: some failures, or as many as there are in the time that was asked for.
+pub(crate) fn race_limits(failures: u64) -> [String; 4] {
+    let (seconds, failures) = race_seconds().map_or((60, failures), |seconds| (seconds, u64::MAX));
+    ["--seconds".into(), seconds.to_string(), "--failures".into(), failures.to_string()]
 }
 
 /// After which a process that has not ended is killed, and its test has failed.

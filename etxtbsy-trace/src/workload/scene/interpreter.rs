@@ -4,10 +4,10 @@ use super::Busy;
 use crate::lines::{Role, Via};
 use crate::workload::child::Program;
 use crate::workload::report::Scene;
-use crate::workload::stage;
+use crate::workload::{elf, stage};
 use anyhow::Result;
-use std::fs::{File, OpenOptions};
-use std::io::{Read, Write};
+use std::fs::OpenOptions;
+use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -28,7 +28,7 @@ pub(in crate::workload) fn script(args: &Args) -> Result<Scene> {
 
 pub(in crate::workload) fn elf(args: &Args) -> Result<Scene> {
     scene("busy-elf-interpreter", args, Role::ElfInterpreter, |interpreter| {
-        elf_with_interpreter(interpreter.as_os_str().as_bytes())
+        elf::interpreted(interpreter.as_os_str().as_bytes())
     })
 }
 
@@ -56,33 +56,4 @@ fn scene(
     let victim = busy.victim_by("execve", &path, || program.exec())?;
     let scene = victim.held_by(busy.open()?, Via::Open)?;
     Ok(Scene { scenario: name.into(), role: Some(role), ..scene })
-}
-
-/// An ELF file that consists of its headers and the name of its interpreter, elf(5): as far as
-/// the kernel reads it before it opens the interpreter.
-fn elf_with_interpreter(interpreter: &[u8]) -> Result<Vec<u8>> {
-    const EHDR: usize = size_of::<libc::Elf64_Ehdr>();
-    const PHDR: usize = size_of::<libc::Elf64_Phdr>();
-
-    // This program's own header names the machine, the class and the ABI.
-    let mut header = [0; EHDR];
-    File::open("/proc/self/exe")?.read_exact(&mut header)?;
-    header[32..40].copy_from_slice(&(EHDR as u64).to_ne_bytes()); // e_phoff
-    header[40..48].fill(0); // e_shoff
-    header[54..56].copy_from_slice(&(PHDR as u16).to_ne_bytes()); // e_phentsize
-    header[56..58].copy_from_slice(&1_u16.to_ne_bytes()); // e_phnum
-    header[58..64].fill(0); // e_shentsize, e_shnum, e_shstrndx
-
-    let length = (interpreter.len() + 1) as u64;
-    let mut file = header.to_vec();
-    file.extend(libc::PT_INTERP.to_ne_bytes()); // p_type
-    file.extend(libc::PF_R.to_ne_bytes()); // p_flags
-    file.extend(((EHDR + PHDR) as u64).to_ne_bytes()); // p_offset
-    file.extend([0; 16]); // p_vaddr, p_paddr
-    file.extend(length.to_ne_bytes()); // p_filesz
-    file.extend(length.to_ne_bytes()); // p_memsz
-    file.extend(1_u64.to_ne_bytes()); // p_align
-    file.extend(interpreter);
-    file.push(0);
-    Ok(file)
 }

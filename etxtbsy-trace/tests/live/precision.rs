@@ -1,0 +1,123 @@
+//! Right or wrong, failure by failure: the race whose children say what they have inherited.
+
+use crate::support::{Turn, race_limits};
+use etxtbsy_trace::lines::{Holder, How, Incident};
+use etxtbsy_trace::workload::{FailedExec, GroundTruth, Inheritor};
+use std::collections::HashMap;
+
+/// What came of the comparison; `wrong` in words, a line each.
+#[derive(Default)]
+struct Tally {
+    complete: u64,
+    holders: u64,
+    sure: u64,
+    /// Holders that surely were, of incidents that are not complete.
+    missing: u64,
+    wrong: Vec<String>,
+}
+
+#[test]
+fn every_culprit_is_one_and_every_sure_one_is_named() {
+    let Some(turn) = Turn::take_as_root() else {
+        return;
+    };
+    let limits = race_limits(200);
+    let arguments: Vec<&str> =
+        ["ground-truth"].into_iter().chain(limits.iter().map(String::as_str)).collect();
+    let (truth, trace): (GroundTruth, _) = turn.workload(&arguments);
+    assert!(truth.race.failures > 0, "nothing to see in {} attempts", truth.race.attempts);
+    assert_eq!(truth.failed.len() as u64, truth.race.failures);
+    assert_eq!(trace.lost, []);
+
+    let mut incidents: HashMap<(u32, u64), Vec<&Incident>> = HashMap::new();
+    for incident in &trace.incidents {
+        let key = (incident.victim.pid, incident.file.ino.unwrap_or(0));
+        incidents.entry(key).or_default().push(incident);
+    }
+    let mut tally = Tally::default();
+    for failed in &truth.failed {
+        match incidents.remove(&(failed.victim, failed.ino)).as_deref() {
+            Some([incident]) => tally.compare(truth.race.pid, failed, incident),
+            told => tally.wrong.push(format!("not one incident: {failed:?}: {told:?}")),
+        }
+    }
+    let invented = incidents.into_values().flatten();
+    tally.wrong.extend(invented.map(|incident| format!("no such failure: {incident:?}")));
+
+    println!(
+        "{} failures, {} complete; {} holders named; {} surely were, {} of them not named in an \
+         incomplete incident; {} wrong",
+        truth.failed.len(),
+        tally.complete,
+        tally.holders,
+        tally.sure,
+        tally.missing,
+        tally.wrong.len(),
+    );
+    assert!(tally.wrong.is_empty(), "{}", tally.wrong.join("\n"));
+}
+
+impl Tally {
+    fn compare(&mut self, pid: u32, failed: &FailedExec, incident: &Incident) {
+        self.complete += u64::from(incident.complete);
+        for holder in &incident.holders {
+            self.holders += 1;
+            let known = failed.inheritors.iter().find(|known| known.pid == holder.pid);
+            let faults = match known {
+                Some(known) => faults(pid, failed.writer, known, holder),
+                None => vec!["it did not hold the file".into()],
+            };
+            for fault in faults {
+                self.wrong.push(format!(
+                    "incident {}: holder {}: {fault}: {failed:?}: {holder:?}",
+                    incident.id, holder.pid
+                ));
+            }
+        }
+        for known in failed.inheritors.iter().filter(|known| known.sure) {
+            self.sure += 1;
+            if incident.holders.iter().any(|holder| holder.pid == known.pid) {
+                continue;
+            }
+            self.missing += 1;
+            if incident.complete {
+                self.wrong.push(format!(
+                    "incident {} is complete without holder {}: {failed:?}: {:?}",
+                    incident.id, known.pid, incident.holders
+                ));
+            }
+        }
+    }
+}
+
+/// What is said of a holder and is not so.
+fn faults(pid: u32, writer: u32, known: &Inheritor, holder: &Holder) -> Vec<String> {
+    let mut faults = Vec::new();
+    let fds: Vec<u32> = holder.fds.iter().map(|fd| fd.fd).collect();
+    if fds != known.fds {
+        faults.push(format!("its fds were {:?}, not {fds:?}", known.fds));
+    }
+    let opened = holder.opened.as_ref().map(|by| (by.pid, by.tid));
+    if opened != Some((pid, writer)) {
+        faults.push(format!("thread {writer} opened the file, not {opened:?}"));
+    }
+    let forked = holder.forked.as_ref().map(|by| (by.pid, by.tid));
+    if forked != Some((pid, known.forked_by)) {
+        faults.push(format!("thread {} forked it, not {forked:?}", known.forked_by));
+    }
+    match &holder.released {
+        None => faults.push("it is said to hold the file still".into()),
+        // A child whose own exec failed ends with the fd.
+        Some(released) if !matches!(released.how, How::CloseOnExec | How::Exit) => {
+            faults.push(format!("it cannot have let go by {:?}", released.how));
+        }
+        Some(released) => {
+            let (from, to) = (known.before_exec_ns, known.gone_by_ns);
+            if !(from..=to).contains(&released.time_ns) {
+                let time = released.time_ns;
+                faults.push(format!("it let go between {from} and {to}, not at {time}"));
+            }
+        }
+    }
+    faults
+}
