@@ -110,6 +110,8 @@ pub struct Hold {
     pub file: u64,
     /// `struct inode *`.
     pub inode: u64,
+    /// `inode.i_ino`.
+    pub ino: u64,
     /// `struct files_struct *`, the fd table; for a mapping, `struct mm_struct *`.
     pub table: u64,
     /// `struct task_struct *` of the holder when it got the fd: the child for a fork, else the
@@ -150,8 +152,8 @@ pub struct Hold {
     /// 1 if `opened` is that of a description at the same address which lived on when its opener
     /// let go of it: the same one, unless an open that reused the address went by unseen.
     pub by_address: u32,
-    /// Zero.
-    pub pad: u32,
+    /// `inode.i_generation`: with `ino`, tells a file from an earlier one at the same address.
+    pub generation: u32,
 }
 
 /// The holds of [`FDS_PER_WORD`] neighbouring fds of one table.
@@ -291,6 +293,10 @@ pub struct Failure {
     pub ns_pid: u32,
     /// Its user.
     pub uid: u32,
+    /// `inode.i_generation`.
+    pub generation: u32,
+    /// Zero.
+    pub pad: u32,
     /// Its cgroup in the v2 hierarchy (`bpf_get_current_cgroup_id`).
     pub cgroup: u64,
     /// Its `start_time`.
@@ -615,6 +621,7 @@ pub struct Offsets {
     pub callback_next: u32,
     pub callback_func: u32,
     pub inode_i_ino: u32,
+    pub inode_i_generation: u32,
     pub inode_i_sb: u32,
     pub inode_i_writecount: u32,
     pub inode_i_mapping: u32,

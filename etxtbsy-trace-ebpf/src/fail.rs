@@ -9,8 +9,9 @@ use etxtbsy_trace_common::{
 };
 
 use crate::{
-    hold::{self, Event, repeat},
+    hold::{self, Event, KEEP_NS, repeat},
     kernel::{self, FMODE_EXEC, offset, word},
+    linger,
     maps::{
         ANY, CONFIG, ENDED, EXEC_NAMES, EXECS, HOLDS, LINEAGE, NEXT, ORPHANS, SEARCHES, Sought,
         WATCHED, lost,
@@ -216,11 +217,15 @@ pub(crate) extern "C" fn tell_candidate(
         _ => ORPHANS.get_ptr(key),
     };
     let Some(kept) = kept else { return 0 };
+    // SAFETY: a map value. The time is a number that begins with the failure's (`victim::tell`).
+    if ended == 1 && unsafe { (*kept).released_ns } + KEEP_NS < seq {
+        return 0;
+    }
     let Some(mut entry) = tell::reserve::<Candidate>() else { return LOST };
     let told = entry.as_mut_ptr();
     // SAFETY: `told` is the reserved record, `kept` a map value; every field is written before
     // the record is submitted.
-    let (task, there, odd) = unsafe {
+    let (task, there, in_works, odd) = unsafe {
         let hold = &*kept;
         let same = kernel::inode_of(hold.file) == inode && kernel::is_writer(hold.file);
         // A table that is being torn down belongs to nobody; while it is held, an fd is in it,
@@ -231,7 +236,7 @@ pub(crate) extern "C" fn tell_candidate(
         (*told).users = kernel::users_of(hold.table);
         (*told).kind = Kind::Candidate as u32;
         (*told).in_table = in_table as u32;
-        let in_works = same & kernel::in_works(hold.task, hold.file);
+        let in_works = same & is_task_of(hold) & kernel::in_works(hold.task, hold.file);
         (*told).in_works = in_works as u32;
         (*told).cloexec = kernel::cloexec_at(hold.table, hold.fd);
         (*told).seq = seq;
@@ -242,10 +247,14 @@ pub(crate) extern "C" fn tell_candidate(
         }
         let task = tell::look(&raw const (*told).hold, &raw mut (*told).holder);
         let threads = kernel::int(word(task, offset!(task_signal)), offset!(signal_nr_threads));
-        (task, in_table | in_works, in_table & ((*told).users != threads))
+        (task, in_table | in_works, in_works, in_table & ((*told).users != threads))
     };
     // SAFETY: as above; kept for the texts.
     let (tgid, file) = unsafe { ((*told).hold.tgid, (*kept).file) };
+    // SAFETY: as above.
+    if in_works && unsafe { (*kept).stage } == Stage::Released as u32 {
+        linger::until_exit(tgid, file, inode);
+    }
     entry.submit(QUIET);
     let subject = Subject { seq, tgid };
     let current = kernel::current();
@@ -255,6 +264,14 @@ pub(crate) extern "C" fn tell_candidate(
     let exe = word(word(task, offset!(task_mm)), offset!(mm_exe_file));
     text::file_path(current, TextOf::HolderExe, subject, exe);
     there as i32 * THERE + odd as i32 * ODD
+}
+
+/// Whether the task of a hold is still the one that it was: a `task_struct` is freed and used
+/// again.
+#[inline(always)]
+fn is_task_of(hold: &Hold) -> bool {
+    (kernel::tgid_of(hold.task) == hold.tgid)
+        & (word(hold.task, offset!(task_start_time)) == hold.start_ns)
 }
 
 /// Makes a copy of a hold speak of another process that uses the same table.

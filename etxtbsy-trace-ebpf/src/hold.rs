@@ -43,9 +43,11 @@ pub(crate) fn repeat<C>(
 /// Nothing is known of its origin yet.
 #[inline(always)]
 pub(crate) fn begin(task: u64, table: u64, fd: u32, file: u64, via: Via, acquired_ns: u64) -> Hold {
+    let inode = kernel::inode_of(file);
     Hold {
         file,
-        inode: kernel::inode_of(file),
+        inode,
+        ino: kernel::word(inode, offset!(inode_i_ino)),
         table,
         task,
         start_ns: kernel::word(task, offset!(task_start_time)),
@@ -64,7 +66,7 @@ pub(crate) fn begin(task: u64, table: u64, fd: u32, file: u64, via: Via, acquire
         execed: 0,
         alone: 0,
         by_address: 0,
-        pad: 0,
+        generation: kernel::int(inode, offset!(inode_i_generation)),
     }
 }
 
@@ -154,7 +156,12 @@ extern "C" fn origin_of(hold: *mut Hold) -> i32 {
     if hold.opened.time_ns == 0
         && let Some(orphan) = ORPHANS.get_ptr(orphan_key(hold.inode, hold.file))
         // SAFETY: a map value.
-        && unsafe { (*orphan).file == hold.file && (*orphan).flags == hold.flags }
+        && unsafe {
+            (*orphan).file == hold.file
+                && (*orphan).flags == hold.flags
+                && (*orphan).ino == hold.ino
+                && (*orphan).generation == hold.generation
+        }
     {
         // SAFETY: as above.
         hold.opened = unsafe { (*orphan).opened };
@@ -308,9 +315,9 @@ extern "C" fn finish(inode: u64, slot: u32, how: u32, last: u32) -> i32 {
     1
 }
 
-/// How long an ended hold is not given up for a younger one, in nanoseconds: its description may
-/// still be open, for the task that let go of it last may be preempted on its way.
-const KEEP_NS: u64 = 500_000_000;
+/// How long an ended hold is kept and told of, in nanoseconds: its description may still be open,
+/// for the task that let go of it last may be preempted on its way.
+pub(crate) const KEEP_NS: u64 = 500_000_000;
 
 /// The place of an ended hold: one that is free, or has an earlier hold of the same fd, or one
 /// that ended long ago. (Its place in `HOLDS` may be taken again before that.)

@@ -10,7 +10,7 @@ use etxtbsy_trace_common::{Dropped, Kind, Lingering};
 
 use crate::{
     kernel,
-    maps::LINGERING,
+    maps::{ANY, LINGERING},
     tell::{self, WAKE},
 };
 
@@ -24,6 +24,14 @@ pub fn call_returns(_ctx: RawTracePointContext) -> i32 {
     0
 }
 
+/// Has it told when a process ends whose work had the last reference to a description at a
+/// failure: it has done its work by then, as a rule long before.
+#[inline(always)]
+pub(crate) fn until_exit(tgid: u32, file: u64, inode: u64) {
+    // If there is no room, it is found by asking, a millisecond late.
+    let _ = LINGERING.insert(tgid, Lingering { file, inode }, ANY);
+}
+
 /// Tells of a description that current's process was waited for to let go of, if it has.
 #[inline(always)]
 pub(crate) fn check(exiting: bool) {
@@ -31,8 +39,8 @@ pub(crate) fn check(exiting: bool) {
     let Some(lingering) = LINGERING.get_ptr(tgid) else { return };
     // SAFETY: a map value.
     let Lingering { file, inode } = unsafe { *lingering };
-    // What waits in this task's own work is closed before it returns to user mode.
-    if kernel::is_open(file, inode) || LINGERING.remove(tgid).is_err() {
+    let waits = !exiting && kernel::in_works(kernel::current(), file);
+    if kernel::is_open(file, inode) || waits || LINGERING.remove(tgid).is_err() {
         return;
     }
     // SAFETY: no arguments.

@@ -49,6 +49,8 @@ pub(crate) fn tell(task: u64, call: &Call, inode: u64, opened: u32) -> Option<Su
         ppid: kernel::ppid_of(task),
         ns_pid: kernel::ns_pid(task),
         uid: kernel::uid(task),
+        generation: kernel::int(inode, offset!(inode_i_generation)),
+        pad: 0,
         cgroup: kernel::cgroup(task),
         start_ns: word(task, offset!(task_start_time)),
         comm: kernel::comm(task),

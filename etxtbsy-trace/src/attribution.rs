@@ -8,6 +8,8 @@
 //! `i_writecount`, decides: possible holds are believed only where the certain ones leave part
 //! of it open and there is no choice between them. Anything else stays unexplained.
 
+use std::collections::HashMap;
+
 use etxtbsy_trace_common::{Actor, Candidate, Change, Hold, Holder, How, NO_FD, Stage, Via};
 
 use crate::{
@@ -36,13 +38,15 @@ pub struct Attribution {
     pub holders: Vec<Held>,
     /// Those that were open and that no process held, as their opener's hold was.
     pub unheld: Vec<Hold>,
+    /// Whether some of the failure's records found no room.
+    pub lost: bool,
 }
 
 impl Attribution {
-    /// Whether all writers are accounted for.
+    /// Whether all writers are accounted for, and no record of them was lost.
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        self.writers == Some(self.explained) && self.explained > 0
+        self.writers == Some(self.explained) && self.explained > 0 && !self.lost
     }
 
     /// Whether all writers are accounted for and all holders have let go.
@@ -189,13 +193,14 @@ impl Fact {
 pub fn attribute(case: &Case) -> Attribution {
     let (enter, exit) = (case.failure.enter_ns, case.failure.exit_ns);
     let mut facts = gather(case);
-    adopt_openers(&mut facts);
+    adopt_openers(&mut facts, exit);
     for fact in &mut facts {
         fact.sure = if fact.late { Sure::No } else { judge(fact, enter, exit) };
     }
     judge_late(&mut facts, enter, exit);
 
     let mut descriptions = group(facts);
+    bury_under_address(&mut descriptions, enter);
     bury(&mut descriptions, enter);
     let (kept, unheld) = lingering(&descriptions, case);
     // The kernel's count at the exit of the call; below zero is a count of those who run it.
@@ -208,7 +213,7 @@ pub fn attribute(case: &Case) -> Attribution {
         forget_old(&mut descriptions, enter);
     }
     let possible = number(&descriptions, Sure::Possible);
-    let believe_possible = possible > 0 && possible <= open;
+    let believe_possible = possible > 0 && possible <= open && !case.lost;
     let writers = if case.failure.inode == 0 {
         None
     } else if count > 0 {
@@ -230,7 +235,7 @@ pub fn attribute(case: &Case) -> Attribution {
     let kept = kept.into_iter().map(|fact| vec![fact]);
     let holders =
         descriptions.into_iter().chain(kept).flat_map(|facts| holders(facts, case)).collect();
-    Attribution { writers, explained, holders, unheld }
+    Attribution { writers, explained, holders, unheld, lost: case.lost }
 }
 
 /// The descriptions that something referred to while no table and no mapping showed them: those
@@ -269,7 +274,13 @@ fn lingering(descriptions: &[Vec<Fact>], case: &Case) -> (Vec<Fact>, Vec<Hold>) 
 /// One fact a hold, from the several records that speak of it.
 fn gather(case: &Case) -> Vec<Fact> {
     let mut facts: Vec<Fact> = Vec::new();
-    for candidate in &case.candidates {
+    // An inode that is freed and used again is another file's.
+    let same_file = |hold: &Hold| {
+        let failure = &case.failure;
+        hold.inode != failure.inode
+            || (hold.ino, hold.generation) == (failure.ino, failure.generation)
+    };
+    for candidate in case.candidates.iter().filter(|candidate| same_file(&candidate.hold)) {
         let new = Fact::of_candidate(candidate);
         let same = |fact: &&mut Fact| fact.is(&new.hold) && fact.hold.tgid == new.hold.tgid;
         match facts.iter_mut().find(same) {
@@ -296,7 +307,7 @@ fn gather(case: &Case) -> Vec<Fact> {
     facts.retain(|fact| {
         !fact.in_table || fact.seen.is_some() || !shared.iter().any(|hold| fact.is(hold))
     });
-    for change in &case.acquired {
+    for change in case.acquired.iter().filter(|change| same_file(&change.hold)) {
         if !facts.iter().any(|fact| fact.is(&change.hold)) {
             facts.push(Fact::of_change(change));
         }
@@ -322,7 +333,7 @@ fn end_ns(hold: &Hold) -> u64 {
 /// Finds the opener of copies that were noted before it was: a fork may copy an fd before the
 /// exit of its open is seen. Such a copy has no opener, or that of an earlier description at the
 /// same address.
-fn adopt_openers(facts: &mut [Fact]) {
+fn adopt_openers(facts: &mut [Fact], exit: u64) {
     let openers: Vec<Hold> = facts
         .iter()
         .map(|fact| fact.hold)
@@ -330,7 +341,12 @@ fn adopt_openers(facts: &mut [Fact]) {
         .collect();
     for fact in facts {
         let hold = &mut fact.hold;
-        let same = openers.iter().filter(|opener| opener.file == hold.file);
+        // One that came after the failure is its opener only if it was there until then.
+        let ended = hold.released_ns != 0;
+        let same = openers
+            .iter()
+            .filter(|opener| opener.file == hold.file)
+            .filter(|opener| opener.opened.time_ns <= exit || ended);
         // What was opened at its address later is the same description, seen late, or another.
         let unsure = hold.by_address != 0
             && same.clone().any(|opener| opener.opened.time_ns > hold.opened.time_ns);
@@ -367,12 +383,26 @@ fn judge(fact: &Fact, enter: u64, exit: u64) -> Sure {
         // One that began during the call may have begun after the exec was refused.
         return if hold.acquired_ns <= enter { Sure::Certain } else { Sure::Possible };
     }
+    let after = |moment: u64| hold.released_ns != 0 && hold.released_ns >= moment;
+    match fact.how() {
+        // Told before the reference is dropped: it was there at the exit of the call.
+        Some(How::Close) if after(exit) && hold.acquired_ns <= enter => return Sure::Certain,
+        Some(How::CloseOnExec | How::Dup)
+            if hold.last != 0 && after(exit) && hold.acquired_ns <= enter =>
+        {
+            return Sure::Certain;
+        }
+        // Told when it is over; whether it was the last reference showed at its beginning only.
+        Some(How::Exit) if after(enter) => return Sure::Possible,
+        _ => {}
+    }
     // What was not the last reference when it went did not keep the description open.
     if hold.last == 0 {
         return Sure::No;
     }
     // A task that has ended has done its work.
-    if fact.how() == Some(How::CloseOnExec) && fact.seen.is_none() && !fact.late {
+    let done = fact.seen.is_none() && !fact.late && !after(enter);
+    if fact.how() == Some(How::CloseOnExec) && done {
         return Sure::No;
     }
     let gone_for = match hold.released_ns {
@@ -404,6 +434,28 @@ fn bury(descriptions: &mut [Vec<Fact>], enter: u64) {
             .iter_mut()
             .filter(|fact| fact.sure == Sure::Possible)
             .for_each(|fact| fact.sure = Sure::No);
+    }
+}
+
+/// An address that was opened anew before the call shows that what was there before is closed.
+fn bury_under_address(descriptions: &mut [Vec<Fact>], enter: u64) {
+    let youngest: HashMap<u64, u64> = descriptions
+        .iter()
+        .map(|facts| (facts[0].hold.file, facts[0].hold.opened.time_ns))
+        .filter(|(_, opened_ns)| *opened_ns <= enter)
+        .fold(HashMap::new(), |mut youngest, (file, opened_ns)| {
+            let latest: &mut u64 = youngest.entry(file).or_default();
+            *latest = opened_ns.max(*latest);
+            youngest
+        });
+    for facts in descriptions {
+        let Hold { file, opened, .. } = facts[0].hold;
+        if opened.time_ns != 0 && youngest.get(&file).is_some_and(|latest| opened.time_ns < *latest)
+        {
+            for fact in facts {
+                fact.sure = Sure::No;
+            }
+        }
     }
 }
 

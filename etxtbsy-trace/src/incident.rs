@@ -177,7 +177,12 @@ fn arguments(argv: Option<&[Vec<u8>]>) -> (Option<Vec<String>>, Option<Vec<Optio
 }
 
 fn holder(held: &Held, case: &Case, world: &World<'_>) -> Holder {
-    let seen = world.seen.get(&held.tgid);
+    // What was read after its end is perhaps of another that got its pid.
+    let ended_ns = held.released.filter(|(how, _)| *how == How::Exit).map(|(_, time_ns)| time_ns);
+    let seen = world
+        .seen
+        .get(&held.tgid)
+        .filter(|facts| ended_ns.is_none_or(|ended_ns| facts.seen_ns <= ended_ns));
     // A child that has not exec'd is a copy of its parent.
     let origin = held
         .forked

@@ -22,6 +22,8 @@ pub struct Facts {
     pub argv: Option<Vec<Vec<u8>>>,
     /// Its cgroup in the v2 hierarchy, as a path below the hierarchy's root.
     pub cgroup: Option<String>,
+    /// When all this had been read: what ended before may be another process with the same pid.
+    pub seen_ns: u64,
 }
 
 /// Looks at processes, making sure that a pid is still the one that was meant.
@@ -63,6 +65,7 @@ impl Observer {
             cgroup: process.cgroups().ok().and_then(|groups| {
                 groups.0.into_iter().find(|group| group.hierarchy == 0).map(|group| group.pathname)
             }),
+            seen_ns: now_ns(ClockId::CLOCK_MONOTONIC),
         })
     }
 

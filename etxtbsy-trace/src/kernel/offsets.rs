@@ -76,6 +76,7 @@ pub fn resolve(btf: &Btf) -> anyhow::Result<Offsets> {
         callback_next: at("callback_head", &["next"])?,
         callback_func: at("callback_head", &["func"])?,
         inode_i_ino: at("inode", &["i_ino"])?,
+        inode_i_generation: at("inode", &["i_generation"])?,
         inode_i_sb: at("inode", &["i_sb"])?,
         inode_i_writecount: at("inode", &["i_writecount"])?,
         inode_i_mapping: at("inode", &["i_mapping"])?,
