@@ -195,6 +195,10 @@ pub struct Lineage {
     pub forker: Actor,
     /// `task_struct.start_time` of the child.
     pub start_ns: u64,
+    /// The parent of the forking process then.
+    pub ppid: u32,
+    /// Zero.
+    pub pad: u32,
 }
 
 /// What an exec that is under way was asked to do; kept from its entry to its exit.
@@ -257,6 +261,10 @@ pub enum Kind {
     Dropped = 8,
     /// [`Left`].
     Left = 9,
+    /// [`Caller`].
+    Caller = 10,
+    /// [`Runner`].
+    Runner = 11,
 }
 
 /// An execve or execveat returned −ETXTBSY.
@@ -468,6 +476,52 @@ pub struct Left {
     pub pad: u32,
 }
 
+/// A thread that, at a failure, slept in a system call on an fd that its process had closed.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Caller {
+    /// [`Kind::Caller`].
+    pub kind: u32,
+    /// The system call.
+    pub syscall: i32,
+    /// The failure.
+    pub seq: u64,
+    /// `struct file *` that the fd stood for.
+    pub file: u64,
+    /// The process.
+    pub tgid: u32,
+    /// The thread.
+    pub tid: u32,
+}
+
+/// A process that, when a call was refused, ran a file whose name ends like the path of the call.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Runner {
+    /// [`Kind::Runner`].
+    pub kind: u32,
+    /// The process.
+    pub tgid: u32,
+    /// The failure.
+    pub seq: u64,
+    /// `task_struct.start_time`.
+    pub start_ns: u64,
+    /// When it exec'd; 0 if that was not seen.
+    pub exec_ns: u64,
+    /// `inode.i_ino` of the file.
+    pub ino: u64,
+    /// `super_block.s_dev`: major << 20 | minor.
+    pub dev: u32,
+    /// `inode.i_writecount`.
+    pub count: i32,
+    /// Its parent.
+    pub ppid: u32,
+    /// Zero.
+    pub pad: u32,
+    /// What was seen of it.
+    pub holder: Holder,
+}
+
 /// The last exec of a process.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
@@ -476,6 +530,16 @@ pub struct Exec {
     pub time_ns: u64,
     /// `task_struct.start_time` of the process.
     pub start_ns: u64,
+}
+
+/// The programs that others go on with, by index in the map `NEXT`.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// `search`.
+    Search = 0,
+    /// `runners`.
+    Runners = 1,
 }
 
 /// The numbers of the calls whose path is not their first argument.
@@ -577,6 +641,9 @@ pub struct Offsets {
     pub task_pid: u32,
     pub task_flags: u32,
     pub task_group_leader: u32,
+    pub task_stack: u32,
+    /// `__state`; up to 5.13 `state`, whose lower half is read.
+    pub task_state: u32,
     pub task_tasks: u32,
     pub task_thread_node: u32,
     pub task_comm: u32,
@@ -639,6 +706,7 @@ pub struct Offsets {
     pub super_block_s_magic: u32,
     pub dentry_d_parent: u32,
     pub dentry_d_name_name: u32,
+    pub dentry_d_name_len: u32,
     pub vfsmount_mnt_root: u32,
     pub mount_mnt: u32,
     pub mount_mnt_parent: u32,
@@ -653,6 +721,8 @@ pub struct Offsets {
     /// The first argument of a system call at its exit, in `struct pt_regs`.
     pub regs_first: u32,
     pub regs_second: u32,
+    /// The number of the system call.
+    pub regs_syscall: u32,
 }
 
 /// Settings in the map `CONFIG`, written while the programs run.
@@ -671,8 +741,8 @@ pub enum Config {
 #[cfg(feature = "user")]
 mod pod {
     use super::{
-        Candidate, Change, Dropped, Exec, ExecName, Failure, FailureEnd, Hold, Left, Lineage,
-        Lingering, Offsets, OpenCalls, TextHeader, TreeEnded,
+        Caller, Candidate, Change, Dropped, Exec, ExecName, Failure, FailureEnd, Hold, Left,
+        Lineage, Lingering, Offsets, OpenCalls, Runner, TextHeader, TreeEnded,
     };
     /// Says that a type is plain old data.
     macro_rules! pod {
@@ -683,7 +753,7 @@ mod pod {
         )*};
     }
     pod!(
-        Candidate, Change, Dropped, Exec, ExecName, Failure, FailureEnd, Hold, Left, Lineage,
-        Lingering, Offsets, OpenCalls, TextHeader, TreeEnded
+        Caller, Candidate, Change, Dropped, Exec, ExecName, Failure, FailureEnd, Hold, Left,
+        Lineage, Lingering, Offsets, OpenCalls, Runner, TextHeader, TreeEnded
     );
 }

@@ -5,7 +5,8 @@ use core::ffi::c_void;
 use aya_ebpf::{helpers::bpf_ktime_get_ns, macros::tracepoint, programs::TracePointContext};
 use aya_log_ebpf::info;
 use etxtbsy_trace_common::{
-    Candidate, Config, ExecCall, FailureEnd, Hold, HoldKey, Kind, Lost, SLOTS, Stage, TextOf, Via,
+    Candidate, Config, ExecCall, FailureEnd, Hold, HoldKey, Kind, Lost, Next, SLOTS, Stage, TextOf,
+    Via,
 };
 
 use crate::{
@@ -53,7 +54,7 @@ pub fn exec_returns(ctx: TracePointContext) -> u32 {
         && let Some(sought) = SEARCHES.get_ptr(task)
     {
         // SAFETY: the program that user space has put there is of this one's type.
-        let _ = unsafe { NEXT.tail_call(&ctx, 0) };
+        let _ = unsafe { NEXT.tail_call(&ctx, Next::Search as u32) };
         // It does not return, unless there is no such program.
         // SAFETY: a map value.
         let Sought { seq, lost, .. } = unsafe { *sought };
@@ -150,7 +151,7 @@ fn failed(ctx: &TracePointContext, task: u64, syscall: i32) {
     // How many of several writers are known would take a count of different descriptions.
     let known = writers <= told & THERE;
     if inode != 0 && (!known || told & ODD != 0) {
-        let sought = Sought { inode, seq, zero: 0, lost: lost_some, pad: 0 };
+        let sought = Sought { inode, seq, path: 0, zero: 0, lost: lost_some, pad: 0 };
         if SEARCHES.insert(task, sought, ANY).is_ok() {
             return;
         }

@@ -39,7 +39,12 @@ pub fn forked(ctx: RawTracePointContext) -> i32 {
         copied::note(&Copied { task: child, table: child_table, parent_table, forker, now_ns })
     };
     if inherits {
-        let lineage = Lineage { forker, start_ns: word(child, offset!(task_start_time)) };
+        let lineage = Lineage {
+            forker,
+            start_ns: word(child, offset!(task_start_time)),
+            ppid: kernel::ppid_of(parent),
+            pad: 0,
+        };
         let _ = LINEAGE.insert(tgid, lineage, ANY);
     }
     0

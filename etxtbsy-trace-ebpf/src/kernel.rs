@@ -8,7 +8,10 @@ use core::{ffi::c_void, mem::MaybeUninit};
 
 use aya_ebpf::{
     Global,
-    helpers::{bpf_get_current_pid_tgid, bpf_get_current_task, generated::bpf_probe_read_kernel},
+    helpers::{
+        bpf_get_current_pid_tgid, bpf_get_current_task,
+        generated::{bpf_get_current_task_btf, bpf_probe_read_kernel, bpf_task_pt_regs},
+    },
 };
 use etxtbsy_trace_common::{Actor, COMM_LEN, Offsets};
 
@@ -199,6 +202,13 @@ extern "C" fn waits(task: u64, file: u64) -> i32 {
         link = word(link, offset!(callback_next));
     }
     0
+}
+
+/// `current`'s saved registers of user mode, `struct pt_regs *`.
+#[inline(always)]
+pub(crate) fn registers() -> u64 {
+    // SAFETY: current's own task.
+    unsafe { bpf_task_pt_regs(bpf_get_current_task_btf()) as u64 }
 }
 
 /// A task's pid as its own pid namespace has it.

@@ -23,6 +23,7 @@ mod linger;
 mod maps;
 mod open;
 mod refused;
+mod runners;
 mod search;
 mod seed;
 mod tell;

@@ -83,9 +83,9 @@ pub(crate) static WATCHED: HashMap<u64, u64> = HashMap::with_max_entries(4_096, 
 #[map]
 pub(crate) static SEARCHES: HashMap<u64, Sought> = HashMap::with_max_entries(1_024, NO_PREALLOC);
 
-/// The program that `exec_returns` goes on with.
+/// The programs that others go on with: [`etxtbsy_trace_common::Next`].
 #[map]
-pub(crate) static NEXT: ProgramArray = ProgramArray::with_max_entries(1, 0);
+pub(crate) static NEXT: ProgramArray = ProgramArray::with_max_entries(2, 0);
 
 /// The processes of the traced trees, when only those are of interest.
 #[map]
@@ -121,6 +121,8 @@ pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(4 << 20, 0);
 pub(crate) struct Sought {
     pub(crate) inode: u64,
     pub(crate) seq: u64,
+    /// User pointer to the path, where the inode is not known.
+    pub(crate) path: u64,
     pub(crate) zero: u64,
     /// 1 if some of its records found no room.
     pub(crate) lost: u32,

@@ -2,19 +2,14 @@
 //! run.
 
 use aya_ebpf::{
-    Global,
-    helpers::{
-        bpf_ktime_get_ns,
-        generated::{bpf_get_current_task_btf, bpf_task_pt_regs},
-    },
-    macros::tracepoint,
-    programs::TracePointContext,
+    Global, helpers::bpf_ktime_get_ns, macros::tracepoint, programs::TracePointContext,
 };
-use etxtbsy_trace_common::{FailureEnd, Kind, OpenCalls, TextOf};
+use etxtbsy_trace_common::{FailureEnd, Kind, Lost, Next, OpenCalls, TextOf};
 
 use crate::{
     fail::ETXTBSY,
     kernel::{self, offset, word},
+    maps::{ANY, NEXT, SEARCHES, Sought, lost},
     tell::{self, WAKE},
     text, tree,
     victim::{self, Call},
@@ -40,8 +35,9 @@ pub fn truncated(ctx: TracePointContext) -> u32 {
 
 /// Tells of a call that failed with ETXTBSY.
 ///
-/// Its file is not told: the kernel has forgotten it by the exit of the call. User space looks it
-/// up again by the path, which is in the arguments that the task's saved registers still have.
+/// Its file is not told: the kernel has forgotten it by the exit of the call. Who runs a file of
+/// that name is told ([`crate::runners`]), and user space compares; the path is in the arguments
+/// that the task's saved registers still have.
 #[inline(always)]
 pub(crate) fn refused(ctx: &TracePointContext) {
     let task = kernel::current();
@@ -50,8 +46,7 @@ pub(crate) fn refused(ctx: &TracePointContext) {
     }
     // SAFETY: the number of the system call, at this offset in every version.
     let syscall = unsafe { ctx.read_at::<i32>(8) }.unwrap_or(0);
-    // SAFETY: current's own task.
-    let regs = unsafe { bpf_task_pt_regs(bpf_get_current_task_btf()) } as u64;
+    let regs = kernel::registers();
     let (first, second) = (word(regs, offset!(regs_first)), word(regs, offset!(regs_second)));
     let calls = OPEN_CALLS.load();
     let at = syscall == calls.openat || syscall == calls.openat2;
@@ -71,6 +66,13 @@ pub(crate) fn refused(ctx: &TracePointContext) {
         let file = kernel::file_at(kernel::table_of(task), first as u32);
         text::file_path(task, TextOf::Directory, subject, file);
     }
-    let end = FailureEnd { kind: Kind::FailureEnd as u32, lost: 0, seq: subject.seq };
+    let refused = Sought { inode: 0, seq: subject.seq, path, zero: 0, lost: 0, pad: 0 };
+    if SEARCHES.insert(task, refused, ANY).is_err() {
+        lost(Lost::SearchesFull);
+    } else {
+        // SAFETY: the program that user space has put there is of this one's type.
+        let _ = unsafe { NEXT.tail_call(ctx, Next::Runners as u32) };
+    }
+    let end = FailureEnd { kind: Kind::FailureEnd as u32, lost: 1, seq: subject.seq };
     tell::record(&end, WAKE);
 }

@@ -8,14 +8,16 @@
 use core::ffi::c_void;
 
 use aya_ebpf::{macros::tracepoint, programs::TracePointContext};
-use etxtbsy_trace_common::{Candidate, FailureEnd, Hold, HoldKey, Kind, Lost, NO_FD, ORPHANS, Via};
+use etxtbsy_trace_common::{
+    Caller, Candidate, FailureEnd, Hold, HoldKey, Kind, Lost, NO_FD, ORPHANS, Via,
+};
 
 use crate::{
     copied::lowest,
     fail::{LOST, tell_candidate},
     hold::{self, repeat},
     kernel::{self, offset, word},
-    maps::{ANY, HOLDS, SEARCHES, Sought, WATCHED, lost},
+    maps::{self, ANY, HOLDS, SEARCHES, Sought, WATCHED, lost},
     tell::{self, QUIET, WAKE},
 };
 
@@ -24,6 +26,8 @@ use crate::{
 const STEPS: u32 = 1 << 18;
 /// How many mappings of one inode are looked at.
 const MAPPINGS: u32 = 1 << 14;
+/// `TASK_RUNNING`, include/linux/sched.h.
+const TASK_RUNNING: u32 = 0;
 /// `PF_KTHREAD`, include/linux/sched.h.
 const PF_KTHREAD: u32 = 0x0020_0000;
 
@@ -52,7 +56,27 @@ pub fn search(_ctx: TracePointContext) -> u32 {
         index: unsafe { (*sought).zero },
         words: 0,
         told: 0,
+        orphan: 0,
+        orphan_tgid: 0,
+        orphan_fd: 0,
+        // The registers are at the same place of every task's stack.
+        registers: kernel::registers() - word(current, offset!(task_stack)),
     };
+    // Those that lie in a queue, or are kept by a call under way or the kernel itself.
+    for slot in 0..ORPHANS {
+        tables.told |= tell_candidate(inode, slot, 2, seq, 0) as u64;
+        if let Some(orphan) = maps::ORPHANS.get_ptr(HoldKey { inode, slot, pad: 0 })
+            // SAFETY: a map value.
+            && kernel::is_open(unsafe { (*orphan).file }, inode)
+        {
+            // SAFETY: as above.
+            unsafe {
+                tables.orphan = (*orphan).file;
+                tables.orphan_tgid = (*orphan).tgid;
+                tables.orphan_fd = (*orphan).fd;
+            }
+        }
+    }
     enter(&mut tables);
     if repeat(STEPS, table_step, &mut tables) >= STEPS as i64 {
         crate::maps::lost(Lost::WalkTruncated);
@@ -67,10 +91,6 @@ pub fn search(_ctx: TracePointContext) -> u32 {
     };
     if repeat(MAPPINGS, mapping_step, &mut mappings) >= MAPPINGS as i64 {
         crate::maps::lost(Lost::WalkTruncated);
-    }
-    // Those that lie in a queue, or are kept by the kernel itself.
-    for slot in 0..ORPHANS {
-        mappings.told |= tell_candidate(inode, slot, 2, seq, 0) as u64;
     }
     let _ = SEARCHES.remove(current);
     let lost = lost | (mappings.told as i32 & LOST != 0) as u32;
@@ -102,9 +122,16 @@ struct Tables {
     words: u64,
     /// What was told, as bits of [`tell_candidate`].
     told: u64,
+    /// A description that is open while its opener's fd is closed, if there is one.
+    orphan: u64,
+    orphan_tgid: u32,
+    orphan_fd: u32,
+    /// From `task_struct.stack` to a task's saved registers.
+    registers: u64,
 }
 
-/// Begins with the table of the current thread, unless it is the one that was read last.
+/// Begins with the table of the current thread, unless it is the one that was read last; tells if
+/// the thread sleeps in a call on the orphan.
 #[inline(always)]
 fn enter(tables: &mut Tables) {
     let table = kernel::table_of(tables.thread);
@@ -119,6 +146,25 @@ fn enter(tables: &mut Tables) {
         tables.open = word(fdt, offset!(fdtable_open_fds));
         tables.words = kernel::int(fdt, offset!(fdtable_max_fds)) as u64 / 64;
         tables.bits = word(tables.open, 0);
+    }
+    let thread = tables.thread;
+    if tables.orphan != 0
+        && tables.orphan_tgid == kernel::tgid_of(thread)
+        && kernel::file_at(table, tables.orphan_fd) == 0
+        && kernel::int(thread, offset!(task_state)) != TASK_RUNNING
+    {
+        let regs = word(thread, offset!(task_stack)) + tables.registers;
+        if word(regs, offset!(regs_first)) as u32 == tables.orphan_fd {
+            let caller = Caller {
+                kind: Kind::Caller as u32,
+                syscall: kernel::int(regs, offset!(regs_syscall)) as i32,
+                seq: tables.seq,
+                file: tables.orphan,
+                tgid: tables.orphan_tgid,
+                tid: kernel::int(thread, offset!(task_pid)),
+            };
+            tell::record(&caller, QUIET);
+        }
     }
 }
 

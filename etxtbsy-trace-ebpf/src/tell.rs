@@ -107,10 +107,23 @@ pub(crate) unsafe fn look(hold: *const Hold, holder: *mut Holder) -> u64 {
             && word(task, offset!(task_start_time)) == (*hold).start_ns;
         // Reading at 0 gives zeros, and needs no branches.
         let task = if same { task } else { 0 };
+        see(task, holder);
+        task
+    }
+}
+
+/// What can be seen of a task.
+///
+/// # Safety
+///
+/// `holder` can be written.
+#[inline(always)]
+pub(crate) unsafe fn see(task: u64, holder: *mut Holder) {
+    // SAFETY: the caller's promise.
+    unsafe {
         (*holder).comm = kernel::comm(task);
         (*holder).ns_pid = kernel::ns_pid(task);
         (*holder).uid = kernel::uid(task);
         (*holder).cgroup = kernel::cgroup(task);
-        task
     }
 }

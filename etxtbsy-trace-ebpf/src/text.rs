@@ -77,6 +77,18 @@ pub(crate) fn user_string(task: u64, of: TextOf, subject: Subject, address: u64)
     give_back(task);
 }
 
+/// The length of a string in user memory, cut off at `TEXT_MAX`.
+#[inline(always)]
+pub(crate) fn user_len(task: u64, address: u64) -> u64 {
+    let Some(scratch) = take(task) else { return 0 };
+    // SAFETY: the text part of the scratch has TEXT_MAX bytes and more.
+    let len = unsafe {
+        bpf_probe_read_user_str(text(scratch, 0), TEXT_MAX as u32, address as *const c_void)
+    };
+    give_back(task);
+    if len > 0 { len as u64 - 1 } else { 0 }
+}
+
 /// `end − start` bytes of user memory.
 #[inline(always)]
 pub(crate) fn user_bytes(task: u64, of: TextOf, subject: Subject, start: u64, end: u64) {

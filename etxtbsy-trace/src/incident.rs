@@ -249,8 +249,8 @@ fn holder(held: &Held, case: &Case, world: &World<'_>) -> Holder {
             Forked { pid: actor.tgid, tid: actor.tid, comm, comm_b64, time_ns: actor.time_ns }
         }),
         ancestors: match held.forked {
-            Some(forked) => ancestors(forked.tgid, Some(forked), case, world),
-            None => ancestors(held.ppid, None, case, world),
+            Some(forked) => ancestors(Some(held.tgid), forked.tgid, Some(forked), case, world),
+            None => ancestors(None, held.ppid, None, case, world),
         },
         released: held.released.map(|(how, time_ns)| {
             let exec = case.execs.get(&held.tgid).filter(|_| how == How::CloseOnExec);
@@ -286,30 +286,38 @@ fn unheld(hold: &Hold, case: &Case) -> Unheld {
 
 /// A process that runs the file which refused to be written.
 fn running_holder(runner: &Runner, case: &Case, world: &World<'_>) -> Holder {
-    let seen = world.seen.get(&runner.tgid);
-    let (comm, comm_b64) = maybe_text(seen.map(|facts| facts.comm.as_slice()));
-    let (exe, exe_b64) = maybe_text(seen.and_then(|facts| facts.exe.as_deref()));
+    // What was read after its end is perhaps of another that got its pid.
+    let seen = world
+        .seen
+        .get(&runner.tgid)
+        .filter(|facts| runner.left.is_none_or(|(_, left_ns)| facts.seen_ns <= left_ns));
+    let told = runner.told.as_ref();
+    let name = told.and_then(|told| comm(&told.holder.comm));
+    let (name, comm_b64) = maybe_text(name.or_else(|| seen.map(|facts| facts.comm.as_slice())));
+    let exe = case.exes.get(&runner.tgid).map(|names| path_of(names));
+    let (exe, exe_b64) = maybe_text(exe.or_else(|| seen.and_then(|facts| facts.exe.clone())).as_deref());
     let (argv, argv_b64) = arguments(seen.and_then(|facts| facts.argv.as_deref()));
+    let ppid = told.map(|told| told.ppid).or_else(|| seen.map(|facts| facts.ppid));
     Holder {
         pid: runner.tgid,
-        ppid: seen.map(|facts| facts.ppid),
-        comm,
+        ppid,
+        comm: name,
         comm_b64,
         exe,
         exe_b64,
         argv,
         argv_b64,
-        uid: runner.uid,
+        uid: told.map(|told| told.holder.uid),
         cgroup: seen.and_then(|facts| facts.cgroup.clone()),
-        ns_pid: runner.ns_pid,
-        start_ns: (runner.start_ns != 0).then_some(runner.start_ns),
-        exec_ns: runner.exec_ns,
+        ns_pid: told.map(|told| told.holder.ns_pid),
+        start_ns: told.map(|told| told.start_ns),
+        exec_ns: told.map(|told| told.exec_ns).filter(|exec_ns| *exec_ns != 0),
         fds: Vec::new(),
         via: lines::Via::Running,
         state: State::Running,
         opened: None,
         forked: None,
-        ancestors: ancestors(seen.map_or(0, |facts| facts.ppid), None, case, world),
+        ancestors: ancestors(None, ppid.unwrap_or(0), None, case, world),
         released: runner.left.map(|(how, time_ns)| released(how, time_ns, None, case)),
     }
 }
@@ -333,14 +341,18 @@ fn released(how: How, time_ns: u64, exec: Option<&[u8]>, case: &Case) -> Release
 }
 
 /// The chain upwards from a holder: by what /proc says of those that live, and by who forked them
-/// for those that have ended. It begins with `pid`, which is the forker if that is known.
+/// for those that have ended. It begins with `pid`, which is the forker of `below` if that is
+/// known.
 fn ancestors(
+    below: Option<u32>,
     mut pid: u32,
     mut forker: Option<Actor>,
     case: &Case,
     world: &World<'_>,
 ) -> Vec<Ancestor> {
     let mut list = Vec::new();
+    // How the one before came to be.
+    let mut link = below.and_then(|below| (world.lineage)(below));
     while pid != 0 && list.len() < ANCESTORS {
         let seen = world.seen.get(&pid);
         let name = seen
@@ -350,10 +362,15 @@ fn ancestors(
         let (exe, exe_b64) = maybe_text(seen.and_then(|facts| facts.exe.as_deref()));
         list.push(Ancestor { pid, comm, comm_b64, exe, exe_b64 });
         // The one that forked it, rather than the one it was given to when that ended.
-        forker = (world.lineage)(pid).map(|lineage| lineage.forker);
+        let lineage = (world.lineage)(pid);
+        let above = link.filter(|link| link.forker.tgid == pid).map(|link| link.ppid);
+        link = lineage;
+        forker = lineage.map(|lineage| lineage.forker);
         pid = match (forker, seen) {
             (Some(forker), _) => forker.tgid,
             (None, Some(facts)) => facts.ppid,
+            // It has ended; when it forked the one below, this was its parent.
+            (None, None) if above.is_some() => above.unwrap_or(0),
             // It has ended, and had held the file itself.
             (None, None) => case
                 .candidates

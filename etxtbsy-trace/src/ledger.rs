@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use etxtbsy_trace_common::{Candidate, Change, Failure, Hold, How, Stage, TextOf, Via};
+use etxtbsy_trace_common::{self as common, Caller, Candidate, Change, Failure, Hold, How, Stage, TextOf, Via};
 
 use crate::{
     attribution::{self, Attribution},
@@ -44,7 +44,7 @@ pub enum Keeper {
 }
 
 /// A file that refused to be written, because it is being run.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct Running {
     /// Its path.
     pub path: Vec<u8>,
@@ -52,25 +52,19 @@ pub struct Running {
     pub dev: u32,
     /// Its inode number.
     pub ino: u64,
-    /// Its `i_writecount` a moment after the failure: below zero, by how many it is being run.
+    /// Its `i_writecount` at the failure: below zero, by how many it is being run.
     pub count: i32,
     /// The processes that run it.
     pub runners: Vec<Runner>,
 }
 
 /// A process that runs a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub struct Runner {
     /// The process.
     pub tgid: u32,
-    /// When it was started; 0 if its exec was not seen.
-    pub start_ns: u64,
-    /// When it exec'd the file; `None` if that was not seen, or if it was forked by one that had.
-    pub exec_ns: Option<u64>,
-    /// Its user.
-    pub uid: Option<u32>,
-    /// Its pid in its own pid namespace.
-    pub ns_pid: Option<u32>,
+    /// What the kernel told of it at the failure, if it did.
+    pub told: Option<common::Runner>,
     /// When it ran it no more, and how.
     pub left: Option<(How, u64)>,
 }
@@ -98,6 +92,10 @@ pub struct Case {
     pub dropped: HashMap<u64, Drop>,
     /// What keeps descriptions that no table and no mapping showed, by `struct file`.
     pub keepers: HashMap<u64, Keeper>,
+    /// Threads that slept in a call on an fd that had been closed.
+    pub callers: Vec<Caller>,
+    /// Direction `write`: the processes that ran a file of the name in question.
+    pub named: Vec<common::Runner>,
     /// Direction `write`: the file that was being run, and by whom.
     pub running: Option<Running>,
     /// Whether its own records are complete.
@@ -200,6 +198,16 @@ impl Ledger {
                 }
             }
             Record::TreeEnded(_) => return Sign::TreeEnded,
+            Record::Caller(caller) => {
+                if let Some(case) = self.cases.get_mut(&caller.seq) {
+                    case.callers.push(caller);
+                }
+            }
+            Record::Runner(runner) => {
+                if let Some(case) = self.cases.get_mut(&runner.seq) {
+                    case.named.push(*runner);
+                }
+            }
             Record::Left(left) => {
                 let how = if left.ended == 0 { How::Unmap } else { How::Exit };
                 self.left(left.tgid, how, left.time_ns);

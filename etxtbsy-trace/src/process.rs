@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     os::unix::ffi::OsStrExt as _,
-    path::{Path, PathBuf},
+    path::PathBuf,
 };
 
 use nix::time::{ClockId, clock_gettime};
@@ -69,14 +69,6 @@ impl Observer {
         })
     }
 
-    /// When a process was started (CLOCK_MONOTONIC), cut off to a clock tick; 0 if it has ended.
-    #[must_use]
-    pub fn start_ns(&self, pid: u32) -> u64 {
-        let stat = Process::new(pid.cast_signed()).and_then(|process| process.stat());
-        let tick = 1_000_000_000 / self.ticks_per_second.max(1);
-        stat.map_or(0, |stat| stat.starttime.saturating_mul(tick).saturating_sub(self.suspended_ns))
-    }
-
     fn is_start(&self, stat: &Stat, start_ns: u64) -> bool {
         let tick = 1_000_000_000 / self.ticks_per_second.max(1);
         let started = stat.starttime.saturating_mul(tick);
@@ -108,14 +100,6 @@ const FD_CALLS: [libc::c_long; 19] = [
     libc::SYS_sendfile,
 ];
 
-/// The user of a process, and its pid in its own pid namespace.
-#[must_use]
-pub fn identity(pid: u32) -> Option<(u32, u32)> {
-    let status = Process::new(pid.cast_signed()).and_then(|process| process.status()).ok()?;
-    let ns_pid = status.nspid.and_then(|pids| pids.last().copied())?;
-    Some((status.ruid, ns_pid.cast_unsigned()))
-}
-
 /// Whether a process lives, one that has ended and not been waited for not being alive.
 #[must_use]
 pub fn is_alive(pid: u32) -> bool {
@@ -123,22 +107,10 @@ pub fn is_alive(pid: u32) -> bool {
     stat.is_ok_and(|stat| !matches!(stat.state, 'Z' | 'X' | 'x'))
 }
 
-/// Whether a thread of process `pid` is in a system call on `fd`, though the process has no such
-/// fd: another thread has closed it since (`/proc/PID/task/TID/syscall`, proc(5)).
+/// Whether the first argument of a system call is an fd.
 #[must_use]
-pub fn is_in_call_on_closed(pid: u32, fd: u32) -> bool {
-    let in_call = |task: &Path| {
-        let call = std::fs::read_to_string(task.join("syscall")).unwrap_or_default();
-        let mut words = call.split_ascii_whitespace();
-        let number = words.next().and_then(|word| word.parse::<libc::c_long>().ok());
-        let first = words.next().and_then(|word| word.strip_prefix("0x"));
-        let first = first.and_then(|word| u64::from_str_radix(word, 16).ok());
-        number.is_some_and(|number| FD_CALLS.contains(&number)) && first == Some(u64::from(fd))
-    };
-    let process = PathBuf::from(format!("/proc/{pid}"));
-    let Ok(tasks) = std::fs::read_dir(process.join("task")) else { return false };
-    let any = tasks.flatten().any(|task| in_call(&task.path()));
-    any && !process.join(format!("fd/{fd}")).is_symlink()
+pub fn takes_fd(syscall: i32) -> bool {
+    FD_CALLS.contains(&syscall.into())
 }
 
 /// Whether process `pid` has an io_uring with which the file at `path` is registered

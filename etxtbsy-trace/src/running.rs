@@ -1,79 +1,130 @@
 //! The other direction: which file a call was refused, and which processes run it.
 //!
-//! The kernel has forgotten the file by the time the call returns, so it is looked up again by
-//! the path, as the victim sees it, and compared by device and inode number with what each
-//! process runs.
+//! The kernel has forgotten the file by the time the call returns. It tells which processes run
+//! one of that name; here the file is looked up again by its path, as the victim sees it, and
+//! compared by device and inode number.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File, OpenOptions},
     os::{
         fd::AsRawFd as _,
         unix::{
-            ffi::OsStringExt as _,
+            ffi::{OsStrExt as _, OsStringExt as _},
             fs::{MetadataExt as _, OpenOptionsExt as _},
         },
     },
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
 };
 
-use etxtbsy_trace_common::TextOf;
+use etxtbsy_trace_common::{Runner, TextOf};
 
 use crate::{kernel::records::path_of, ledger::Case};
 
 /// A file that refused to be written.
 #[derive(Debug)]
 pub struct Refused {
-    /// The file, opened with O_PATH: with nothing but its identity.
-    pub file: File,
-    /// Its path.
-    pub path: PathBuf,
+    /// Its path, links resolved if it is still there.
+    pub path: Vec<u8>,
     /// Its device, as the kernel has it: major << 20 | minor.
     pub dev: u32,
     /// Its inode number.
     pub ino: u64,
+    /// It, opened with O_PATH: with nothing but its identity; `None` if it is gone.
+    pub file: Option<File>,
+    /// The processes that run it, and what the kernel told of them.
+    pub runners: BTreeMap<u32, Option<Runner>>,
 }
 
-/// Looks up the file that the call of a case was about; `None` if that cannot be told any more.
+/// Finds the file that the call of a case was about, and who runs it; `None` if that cannot be
+/// told any more.
 #[must_use]
 pub fn refused(case: &Case) -> Option<Refused> {
-    let bytes = |of| case.text(of).map(<[u8]>::to_vec);
-    let path = as_path(bytes(TextOf::Path)?);
-    let victim = PathBuf::from(format!("/proc/{}", case.failure.tgid));
-    let from = match bytes(TextOf::Directory) {
-        Some(names) => as_path(path_of(&names)),
-        None => as_path(path_of(&bytes(TextOf::VictimCwd)?)),
+    let whole = whole_path(case)?;
+    let lookup = look_up(case, &whole);
+    let exe = |runner: &Runner| case.exes.get(&runner.tgid).map(|names| path_of(names));
+    let mut refused = match lookup {
+        Some(found) => found,
+        // Gone: the name alone cannot tell, the whole path can.
+        None => {
+            let runner = case
+                .named
+                .iter()
+                .find(|runner| exe(runner).as_deref() == Some(whole.as_os_str().as_bytes()))?;
+            Refused {
+                path: whole.into_os_string().into_vec(),
+                dev: runner.dev,
+                ino: runner.ino,
+                file: None,
+                runners: BTreeMap::new(),
+            }
+        }
     };
-    // Below the victim's own root, while it lives; else by the same path from here, if that is
-    // where a victim's would lead that is not confined.
-    let whole = from.join(&path);
-    let seen = victim.join("root").join(whole.strip_prefix("/").ok()?);
-    let file = [seen, whole].into_iter().find_map(|path| {
+    for runner in case.named.iter().filter(|runner| runner.ino == refused.ino) {
+        // On some file systems stat(2) gives another device than the kernel has.
+        if runner.dev == refused.dev || exe(runner).as_deref() == Some(&refused.path) {
+            refused.runners.insert(runner.tgid, Some(*runner));
+        }
+    }
+    // By another name than the path's.
+    if let Some(facts) = refused.file.as_ref().and_then(|file| file.metadata().ok()) {
+        for pid in running(facts.dev(), facts.ino()) {
+            refused.runners.entry(pid).or_default();
+        }
+    }
+    Some(refused)
+}
+
+/// The path from the root, `.` and `..` taken out by their names.
+fn whole_path(case: &Case) -> Option<PathBuf> {
+    let bytes = |of| case.text(of).map(<[u8]>::to_vec);
+    let names = bytes(TextOf::Directory).or_else(|| bytes(TextOf::VictimCwd))?;
+    let whole = as_path(path_of(&names)).join(as_path(bytes(TextOf::Path)?));
+    let mut plain = PathBuf::new();
+    for component in whole.components() {
+        match component {
+            Component::ParentDir => {
+                plain.pop();
+            }
+            Component::CurDir => {}
+            other => plain.push(other),
+        }
+    }
+    Some(plain)
+}
+
+/// Opens the file as the victim sees it, while that lives; else from here, if the victim was not
+/// confined to a root of its own.
+fn look_up(case: &Case, whole: &Path) -> Option<Refused> {
+    let root = PathBuf::from(format!("/proc/{}/root", case.failure.tgid));
+    let seen = root.join(whole.strip_prefix("/").ok()?);
+    let file = [seen.as_path(), whole].into_iter().find_map(|path| {
         OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_CLOEXEC).open(path).ok()
     })?;
     let facts = file.metadata().ok()?;
     let path = fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).ok()?;
-    let dev = (libc::major(facts.dev()) << 20) | libc::minor(facts.dev());
-    Some(Refused { file, path, dev, ino: facts.ino() })
+    Some(Refused {
+        path: path.into_os_string().into_vec(),
+        dev: (libc::major(facts.dev()) << 20) | libc::minor(facts.dev()),
+        ino: facts.ino(),
+        file: Some(file),
+        runners: BTreeMap::new(),
+    })
 }
 
 fn as_path(bytes: Vec<u8>) -> PathBuf {
     PathBuf::from(std::ffi::OsString::from_vec(bytes))
 }
 
-/// The processes that run a file, by pid.
-#[must_use]
-pub fn runners(refused: &Refused) -> Vec<u32> {
-    let Ok(wanted) = refused.file.metadata() else { return Vec::new() };
-    let wanted = (wanted.dev(), wanted.ino());
-    let runs = |task: &Path| {
-        fs::metadata(task.join("exe")).is_ok_and(|exe| (exe.dev(), exe.ino()) == wanted)
-    };
+/// The processes that run a file.
+fn running(dev: u64, ino: u64) -> Vec<u32> {
     let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
-    let mut pids: Vec<u32> = processes
+    processes
         .flatten()
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .filter(|pid: &u32| runs(Path::new(&format!("/proc/{pid}"))))
-        .collect();
-    pids.sort_unstable();
-    pids
+        .filter(|pid: &u32| {
+            fs::metadata(format!("/proc/{pid}/exe"))
+                .is_ok_and(|exe| (exe.dev(), exe.ino()) == (dev, ino))
+        })
+        .collect()
 }

@@ -5,7 +5,7 @@ use std::{
     fs::OpenOptions,
     io::Read as _,
     os::unix::{
-        ffi::{OsStrExt as _, OsStringExt as _},
+        ffi::OsStrExt as _,
         fs::OpenOptionsExt as _,
     },
     path::Path,
@@ -14,7 +14,7 @@ use std::{
 
 use anyhow::Context as _;
 use aya::maps::{MapData, RingBuf};
-use etxtbsy_trace_common::{Hold, How, Lingering, Lost, Stage, TextOf};
+use etxtbsy_trace_common::{Caller, Hold, How, Lingering, Lost, Stage, TextOf};
 use nix::{sys::utsname::uname, time::ClockId};
 use tokio::{
     io::{Interest, unix::AsyncFd},
@@ -320,38 +320,24 @@ impl Session {
     fn find_runners(&mut self, seq: u64) {
         let Some(case) = self.ledger.case(seq).filter(|case| case.is_write()) else { return };
         let Some(refused) = running::refused(case) else { return };
-        let count = match self.tracer.write_count(&refused.file) {
-            Ok(count) => count,
-            Err(error) => {
-                log::warn!("{error:#}");
-                return;
-            }
-        };
+        let told = refused.runners.values().flatten().next().map(|runner| runner.count);
+        let asked = || self.tracer.write_count(refused.file.as_ref()?).ok();
+        let Some(count) = told.or_else(asked) else { return };
+        let mut seen = self.seen.remove(&seq).unwrap_or_default();
         let mut runners = Vec::new();
-        for tgid in running::runners(&refused) {
+        for (tgid, told) in refused.runners {
             if let Err(error) = self.tracer.await_leave(tgid) {
                 log::warn!("{error:#}");
             }
             // One that has left before that was noted is not told of.
             let gone = !process::is_alive(tgid);
             let left = gone.then(|| (How::Exit, now_ns(ClockId::CLOCK_MONOTONIC)));
-            let exec = self.tracer.last_exec(tgid);
-            let start_ns = exec.map_or(0, |exec| exec.start_ns);
-            let facts = self.look(tgid, start_ns);
-            // The number may have been another's when that one exec'd.
-            let exec = exec.filter(|_| facts.is_some());
-            let start_ns = exec.map_or_else(|| self.observer.start_ns(tgid), |exec| exec.start_ns);
-            let (uid, ns_pid) = process::identity(tgid).unzip();
-            let exec_ns = exec.map(|exec| exec.time_ns);
-            runners.push(Runner { tgid, start_ns, exec_ns, uid, ns_pid, left });
-        }
-        let mut seen = self.seen.remove(&seq).unwrap_or_default();
-        for runner in &runners {
-            self.see(&mut seen, runner.tgid, 0);
+            self.see(&mut seen, tgid, told.map_or(0, |told| told.start_ns));
+            self.see(&mut seen, told.map_or(0, |told| told.ppid), 0);
+            runners.push(Runner { tgid, told, left });
         }
         self.seen.insert(seq, seen);
-        let path = refused.path.into_os_string().into_vec();
-        let Refused { dev, ino, .. } = refused;
+        let Refused { path, dev, ino, .. } = refused;
         self.ledger.running(seq, Running { path, dev, ino, count, runners });
     }
 
@@ -385,7 +371,11 @@ impl Session {
                 .map(|closer| &closer.hold)
                 .find_map(|closer| {
                     let tgid = closer.tgid;
-                    if process::is_in_call_on_closed(tgid, closer.fd) {
+                    let calls = |caller: &Caller| {
+                        (caller.tgid, caller.file) == (tgid, closer.file)
+                            && process::takes_fd(caller.syscall)
+                    };
+                    if case.callers.iter().any(calls) {
                         Some(Keeper::Call { tgid })
                     } else {
                         process::has_registered(tgid, &path).then_some(Keeper::Ring { tgid })
@@ -548,11 +538,12 @@ async fn at(moment: Option<Instant>) {
     }
 }
 
-/// The first bytes of a file, as one of `pids` sees it.
+/// The first bytes of a file, as one of `pids` sees it, or, where they have ended, as we do.
 fn first_bytes(path: &[u8], pids: &[u32]) -> Option<Vec<u8>> {
     let relative = Path::new(std::ffi::OsStr::from_bytes(path.strip_prefix(b"/")?));
-    pids.iter().find_map(|pid| {
-        let path = Path::new("/proc").join(pid.to_string()).join("root").join(relative);
+    let roots = pids.iter().map(|pid| format!("/proc/{pid}/root")).chain(["/".to_owned()]);
+    roots.into_iter().find_map(|root| {
+        let path = Path::new(&root).join(relative);
         // Not to be held up, should a FIFO have taken the file's place.
         let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).ok()?;
         let mut begin = Vec::new();

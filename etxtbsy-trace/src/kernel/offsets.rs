@@ -36,6 +36,8 @@ pub fn resolve(btf: &Btf) -> anyhow::Result<Offsets> {
         task_tgid: at("task_struct", &["tgid"])?,
         task_pid: at("task_struct", &["pid"])?,
         task_flags: at("task_struct", &["flags"])?,
+        task_stack: at("task_struct", &["stack"])?,
+        task_state: at("task_struct", &["__state", "state"])?,
         task_group_leader: at("task_struct", &["group_leader"])?,
         task_tasks: at("task_struct", &["tasks"])?,
         task_thread_node: at("task_struct", &["thread_node"])?,
@@ -91,6 +93,7 @@ pub fn resolve(btf: &Btf) -> anyhow::Result<Offsets> {
         super_block_s_dev: at("super_block", &["s_dev"])?,
         super_block_s_magic: at("super_block", &["s_magic"])?,
         dentry_d_parent: at("dentry", &["d_parent"])?,
+        dentry_d_name_len: at("dentry", &["d_name"])? + at("qstr", &["len"])?,
         dentry_d_name_name: at("dentry", &["d_name"])? + at("qstr", &["name"])?,
         vfsmount_mnt_root: at("vfsmount", &["mnt_root"])?,
         mount_mnt: at("mount", &["mnt"])?,
@@ -106,6 +109,7 @@ pub fn resolve(btf: &Btf) -> anyhow::Result<Offsets> {
         binprm_filename: at("linux_binprm", &["filename"])?,
         // x86_64; arm64, where the result of the call overwrites regs[0].
         regs_first: at("pt_regs", &["di", "orig_x0"])?,
+        regs_syscall: at("pt_regs", &["orig_ax", "syscallno"])?,
         regs_second: match at("pt_regs", &["si"]) {
             Ok(si) => si,
             Err(_) => at("pt_regs", &["regs"])? + 8,

@@ -11,7 +11,7 @@ use aya::{
         raw_trace_point::RawTracePointLink,
     },
 };
-use etxtbsy_trace_common::{Config, Count, Exec, ExecName, Lineage, Lingering, Lost, OpenCalls};
+use etxtbsy_trace_common::{Config, Count, ExecName, Lineage, Lingering, Lost, Next, OpenCalls};
 
 use aya_log::EbpfLogger;
 
@@ -144,6 +144,7 @@ impl Tracer {
             "truncated",
             "exec_returns",
             "search",
+            "runners",
             "enter_execve",
             "enter_execveat",
             "duplicated",
@@ -161,7 +162,7 @@ impl Tracer {
         for root in options.roots.iter().flatten() {
             tracer.add_to_tree(*root)?;
         }
-        tracer.link_search()?;
+        tracer.link()?;
         tracer.attach()?;
         log::debug!("programs attached after {:?}", began.elapsed());
         tracer.seed()?;
@@ -171,14 +172,15 @@ impl Tracer {
         Ok(tracer)
     }
 
-    /// Tells `exec_returns` which program it goes on with.
-    fn link_search(&mut self) -> anyhow::Result<()> {
-        let search: &TracePoint = (self.ebpf.program("search"))
-            .context("the eBPF object has no program search")?
-            .try_into()?;
-        let search = search.fd()?.try_clone()?;
-        let mut next: ProgramArray<_> = ProgramArray::try_from(self.map_mut("NEXT")?)?;
-        Ok(next.set(0, &search, 0)?)
+    /// Tells the programs which others they go on with.
+    fn link(&mut self) -> anyhow::Result<()> {
+        for (name, next) in [("search", Next::Search), ("runners", Next::Runners)] {
+            let program: &mut TracePoint = program_of(&mut self.ebpf, name)?;
+            let program = program.fd()?.try_clone()?;
+            let mut map: ProgramArray<_> = ProgramArray::try_from(self.map_mut("NEXT")?)?;
+            map.set(next as u32, &program, 0)?;
+        }
+        Ok(())
     }
 
     fn attach(&mut self) -> anyhow::Result<()> {
@@ -281,13 +283,6 @@ impl Tracer {
     #[must_use]
     pub fn lineage(&self, pid: u32) -> Option<Lineage> {
         let map: HashMap<_, u32, Lineage> = HashMap::try_from(self.ebpf.map("LINEAGE")?).ok()?;
-        map.get(&pid, 0).ok()
-    }
-
-    /// The last exec of a process, if it was seen.
-    #[must_use]
-    pub fn last_exec(&self, pid: u32) -> Option<Exec> {
-        let map: HashMap<_, u32, Exec> = HashMap::try_from(self.ebpf.map("LAST_EXECS")?).ok()?;
         map.get(&pid, 0).ok()
     }
 

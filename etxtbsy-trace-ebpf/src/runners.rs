@@ -1,0 +1,129 @@
+//! Who runs the file that a call was refused.
+
+use core::ffi::c_void;
+
+use aya_ebpf::{
+    helpers::generated::{bpf_probe_read_kernel, bpf_probe_read_user},
+    macros::tracepoint,
+    programs::TracePointContext,
+};
+use etxtbsy_trace_common::{FailureEnd, Kind, Lost, Runner, TextOf};
+
+use crate::{
+    fail::LOST,
+    hold::repeat,
+    kernel::{self, offset, word},
+    maps::{LAST_EXECS, SEARCHES, Sought, lost},
+    tell::{self, QUIET, WAKE},
+    text::{self, Subject},
+};
+
+/// How many processes are looked at.
+const PROCESSES: u32 = 1 << 17;
+/// How many bytes of a name are compared: whole files are, by user space.
+const NAME: usize = 64;
+
+/// Continues [`crate::refused::refused`], at the exit of the refused call: tells of the processes
+/// whose program has the name that the path ends with, before they or the file are gone.
+#[tracepoint]
+pub fn runners(_ctx: TracePointContext) -> u32 {
+    let current = kernel::current();
+    let Some(sought) = SEARCHES.get_ptr(current) else { return 0 };
+    // SAFETY: a map value.
+    let Sought { path, seq, .. } = unsafe { *sought };
+    let first = word(current, offset!(task_group_leader));
+    let len = text::user_len(current, path);
+    let mut walk = Processes { seq, path, len, first, process: first, told: 0 };
+    if path != 0 && repeat(PROCESSES, process_step, &mut walk) >= PROCESSES as i64 {
+        lost(Lost::WalkTruncated);
+    }
+    let _ = SEARCHES.remove(current);
+    let lost = (walk.told as i32 & LOST != 0) as u32;
+    tell::record(&FailureEnd { kind: Kind::FailureEnd as u32, lost, seq }, WAKE);
+    0
+}
+
+/// The walk through all processes.
+#[repr(C)]
+struct Processes {
+    seq: u64,
+    path: u64,
+    /// Its length.
+    len: u64,
+    first: u64,
+    /// The group leader of the process.
+    process: u64,
+    /// What was told, as bits.
+    told: u64,
+}
+
+unsafe extern "C" fn process_step(_index: u64, context: *mut c_void) -> i64 {
+    // SAFETY: `runners` gives this its own state.
+    let walk = unsafe { &mut *context.cast::<Processes>() };
+    // A leader that has ended has no memory any more; the youngest thread has.
+    let threads = word(walk.process, offset!(task_signal)) + offset!(signal_thread_head) as u64;
+    // `list_head.prev`.
+    let thread = word(threads, 8) - offset!(task_thread_node) as u64;
+    let exe = word(word(thread, offset!(task_mm)), offset!(mm_exe_file));
+    if exe != 0 && is_named(exe, walk.path, walk.len) != 0 {
+        walk.told |= tell_runner(thread, exe, walk.seq) as u64;
+    }
+    let next = word(walk.process, offset!(task_tasks)) - offset!(task_tasks) as u64;
+    walk.process = next;
+    (next == walk.first) as i64
+}
+
+/// Whether a path of `whole` bytes in user memory ends with the name of an open file; of a name longer than
+/// [`NAME`], with its first part.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn is_named(file: u64, path: u64, whole: u64) -> i32 {
+    let dentry = word(file, offset!(file_f_path_dentry));
+    let name = word(dentry, offset!(dentry_d_name_name));
+    let len = kernel::int(dentry, offset!(dentry_d_name_len)) as u64;
+    if len == 0 || len > whole {
+        return 0;
+    }
+    let (mut ours, mut theirs) = ([0_u64; NAME / 8], [0_u64; NAME / 8]);
+    // Compared up to the shorter of the name and what there is room for.
+    let size = if len < NAME as u64 { len as u32 & (NAME as u32 - 1) } else { NAME as u32 };
+    // SAFETY: both arrays have room for `size` bytes.
+    unsafe {
+        bpf_probe_read_kernel(ours.as_mut_ptr().cast(), size, name as *const c_void);
+        let tail = path + whole - len;
+        bpf_probe_read_user(theirs.as_mut_ptr().cast(), size, tail as *const c_void);
+    }
+    (ours == theirs) as i32
+}
+
+/// Tells of a process that runs a file; gives [`LOST`] if that found no room.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn tell_runner(thread: u64, exe: u64, seq: u64) -> i32 {
+    let Some(mut entry) = tell::reserve::<Runner>() else { return LOST };
+    let told = entry.as_mut_ptr();
+    let tgid = kernel::tgid_of(thread);
+    let leader = word(thread, offset!(task_group_leader));
+    let inode = kernel::inode_of(exe);
+    let start_ns = word(leader, offset!(task_start_time));
+    // SAFETY: `told` is the reserved record; every field is written before it is submitted.
+    unsafe {
+        (*told).kind = Kind::Runner as u32;
+        (*told).tgid = tgid;
+        (*told).seq = seq;
+        (*told).start_ns = start_ns;
+        (*told).exec_ns = match LAST_EXECS.get_ptr(tgid) {
+            Some(exec) if (*exec).start_ns == start_ns => (*exec).time_ns,
+            _ => 0,
+        };
+        (*told).ino = word(inode, offset!(inode_i_ino));
+        (*told).dev = kernel::int(word(inode, offset!(inode_i_sb)), offset!(super_block_s_dev));
+        (*told).count = kernel::int(inode, offset!(inode_i_writecount)) as i32;
+        (*told).ppid = kernel::ppid_of(leader);
+        (*told).pad = 0;
+        tell::see(leader, &raw mut (*told).holder);
+    }
+    entry.submit(QUIET);
+    text::file_path(kernel::current(), TextOf::HolderExe, Subject { seq, tgid }, exe);
+    0
+}
