@@ -73,7 +73,7 @@ impl Workload {
             Ok(()) => Ok(0),
             Err(error) => match error.downcast::<Unsupported>() {
                 Ok(unsupported) => {
-                    writeln!(io::stderr(), "etxtbsy-trace: cannot be here: {unsupported}")?;
+                    writeln!(io::stderr(), "etxtbsy-trace: not possible here: {unsupported}")?;
                     Ok(UNSUPPORTED)
                 }
                 Err(error) => Err(error),

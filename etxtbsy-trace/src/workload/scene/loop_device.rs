@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use nix::errno::Errno;
 use std::ffi::c_int;
 use std::fs::{File, OpenOptions};
+use std::io;
 use std::os::fd::AsRawFd;
 
 pub(super) const SCENES: &[Named] = &[("loop-device", loop_device)];
@@ -58,7 +59,12 @@ impl Drop for Attached {
 
 fn open(path: &str) -> Result<File> {
     let opened = OpenOptions::new().read(true).write(true).open(path);
-    opened.map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(0))).supported(path)
+    let errno = |error: io::Error| match error.raw_os_error() {
+        // No such driver.
+        None | Some(libc::ENOENT) => Errno::ENODEV,
+        Some(errno) => Errno::from_raw(errno),
+    };
+    opened.map_err(errno).supported(path)
 }
 
 fn ioctl(device: &File, request: libc::Ioctl, argument: c_int) -> nix::Result<c_int> {

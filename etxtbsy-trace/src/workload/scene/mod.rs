@@ -251,7 +251,7 @@ trait Supported<T> {
 impl<T> Supported<T> for nix::Result<T> {
     fn supported(self, what: &str) -> Result<T> {
         self.map_err(|errno| match errno {
-            Errno::ENOSYS | Errno::ENODEV | Errno::EPERM | Errno::EOPNOTSUPP => {
+            Errno::ENOSYS | Errno::ENODEV | Errno::EOPNOTSUPP | Errno::EPERM | Errno::EACCES => {
                 Unsupported(format!("{what}: {errno}")).into()
             }
             errno => anyhow!("{what}: {errno}"),

@@ -118,9 +118,13 @@ impl Runner {
             Err(errno) => errno as i32,
         })?;
         drop((input, stdout));
-        stdin.write_all(b"x\n")?;
+        // It may have ended already, which shows below.
+        let _ = stdin.write_all(b"x\n");
         let mut said = String::new();
-        BufReader::new(output).read_line(&mut said)?;
+        if BufReader::new(output).read_line(&mut said)? == 0 {
+            wait_success(pid)?;
+            bail!("{} ended too early", path.display());
+        }
         Ok(Self { pid, stdin, said })
     }
 
