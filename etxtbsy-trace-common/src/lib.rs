@@ -540,6 +540,8 @@ pub enum Next {
     Search = 0,
     /// `runners`.
     Runners = 1,
+    /// `refused`.
+    Refused = 2,
 }
 
 /// The numbers of the calls whose path is not their first argument.

@@ -208,7 +208,9 @@ extern "C" fn waits(task: u64, file: u64) -> i32 {
 #[inline(always)]
 pub(crate) fn registers() -> u64 {
     // SAFETY: current's own task.
-    unsafe { bpf_task_pt_regs(bpf_get_current_task_btf()) as u64 }
+    let registers = unsafe { bpf_task_pt_regs(bpf_get_current_task_btf()) };
+    // Read back as a number: the verifier does not let pointers be subtracted.
+    word(core::ptr::from_ref(&registers) as u64, 0)
 }
 
 /// A task's pid as its own pid namespace has it.

@@ -85,7 +85,7 @@ pub(crate) static SEARCHES: HashMap<u64, Sought> = HashMap::with_max_entries(1_0
 
 /// The programs that others go on with: [`etxtbsy_trace_common::Next`].
 #[map]
-pub(crate) static NEXT: ProgramArray = ProgramArray::with_max_entries(2, 0);
+pub(crate) static NEXT: ProgramArray = ProgramArray::with_max_entries(3, 0);
 
 /// The processes of the traced trees, when only those are of interest.
 #[map]

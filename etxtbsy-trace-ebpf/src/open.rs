@@ -3,14 +3,13 @@
 use core::ffi::c_void;
 
 use aya_ebpf::{helpers::bpf_ktime_get_ns, macros::tracepoint, programs::TracePointContext};
-use etxtbsy_trace_common::{Actor, HoldKey, SLOTS, Via};
+use etxtbsy_trace_common::{Actor, HoldKey, Next, SLOTS, Via};
 
 use crate::{
     fail::ETXTBSY,
     hold::{self, repeat},
     kernel::{self, offset},
-    maps::HOLDS,
-    refused::refused,
+    maps::{HOLDS, NEXT},
 };
 
 /// `syscalls:sys_exit_open`, `openat`, `openat2`, `creat`, `open_by_handle_at`.
@@ -25,7 +24,8 @@ pub fn opened(ctx: TracePointContext) -> u32 {
     let Ok(fd) = (unsafe { ctx.read_at::<i64>(16) }) else { return 0 };
     if fd < 0 {
         if fd == ETXTBSY {
-            refused(&ctx);
+            // SAFETY: the program that user space has put there is of this one's type.
+            let _ = unsafe { NEXT.tail_call(&ctx, Next::Refused as u32) };
         }
         return 0;
     }

@@ -23,23 +23,23 @@ static OPEN_CALLS: Global<OpenCalls> =
 /// `AT_FDCWD`, include/uapi/linux/fcntl.h.
 const AT_FDCWD: i32 = -100;
 
-/// `syscalls:sys_exit_truncate`. (The exits of opens: [`crate::open`].)
-#[tracepoint]
-pub fn truncated(ctx: TracePointContext) -> u32 {
-    // SAFETY: `ret` of a system call's exit, at this offset in every version.
-    if unsafe { ctx.read_at::<i64>(16) } == Ok(ETXTBSY) {
-        refused(&ctx);
-    }
-    0
-}
-
-/// Tells of a call that failed with ETXTBSY.
+/// `syscalls:sys_exit_truncate`; and the exits of opens, by [`crate::open`]: tells of a call that
+/// failed with ETXTBSY.
 ///
 /// Its file is not told: the kernel has forgotten it by the exit of the call. Who runs a file of
 /// that name is told ([`crate::runners`]), and user space compares; the path is in the arguments
 /// that the task's saved registers still have.
+#[tracepoint]
+pub fn refused(ctx: TracePointContext) -> u32 {
+    // SAFETY: `ret` of a system call's exit, at this offset in every version.
+    if unsafe { ctx.read_at::<i64>(16) } == Ok(ETXTBSY) {
+        tell_refusal(&ctx);
+    }
+    0
+}
+
 #[inline(always)]
-pub(crate) fn refused(ctx: &TracePointContext) {
+fn tell_refusal(ctx: &TracePointContext) {
     let task = kernel::current();
     if !tree::contains(kernel::tgid_of(task)) {
         return;

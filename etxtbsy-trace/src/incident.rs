@@ -295,7 +295,8 @@ fn running_holder(runner: &Runner, case: &Case, world: &World<'_>) -> Holder {
     let name = told.and_then(|told| comm(&told.holder.comm));
     let (name, comm_b64) = maybe_text(name.or_else(|| seen.map(|facts| facts.comm.as_slice())));
     let exe = case.exes.get(&runner.tgid).map(|names| path_of(names));
-    let (exe, exe_b64) = maybe_text(exe.or_else(|| seen.and_then(|facts| facts.exe.clone())).as_deref());
+    let (exe, exe_b64) =
+        maybe_text(exe.or_else(|| seen.and_then(|facts| facts.exe.clone())).as_deref());
     let (argv, argv_b64) = arguments(seen.and_then(|facts| facts.argv.as_deref()));
     let ppid = told.map(|told| told.ppid).or_else(|| seen.map(|facts| facts.ppid));
     Holder {

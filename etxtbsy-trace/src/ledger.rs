@@ -5,7 +5,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use etxtbsy_trace_common::{self as common, Caller, Candidate, Change, Failure, Hold, How, Stage, TextOf, Via};
+use etxtbsy_trace_common::{
+    self as common, Caller, Candidate, Change, Failure, Hold, How, Stage, TextOf, Via,
+};
 
 use crate::{
     attribution::{self, Attribution},

@@ -1,10 +1,6 @@
 //! What /proc says of a process while it lives.
 
-use std::{
-    collections::HashMap,
-    os::unix::ffi::OsStrExt as _,
-    path::PathBuf,
-};
+use std::{collections::HashMap, os::unix::ffi::OsStrExt as _, path::PathBuf};
 
 use nix::time::{ClockId, clock_gettime};
 use procfs::process::{Process, Stat};

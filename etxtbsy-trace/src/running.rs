@@ -41,24 +41,15 @@ pub struct Refused {
 #[must_use]
 pub fn refused(case: &Case) -> Option<Refused> {
     let whole = whole_path(case)?;
-    let lookup = look_up(case, &whole);
     let exe = |runner: &Runner| case.exes.get(&runner.tgid).map(|names| path_of(names));
-    let mut refused = match lookup {
-        Some(found) => found,
+    let mut refused = if let Some(found) = look_up(case, &whole) {
+        found
+    } else {
         // Gone: the name alone cannot tell, the whole path can.
-        None => {
-            let runner = case
-                .named
-                .iter()
-                .find(|runner| exe(runner).as_deref() == Some(whole.as_os_str().as_bytes()))?;
-            Refused {
-                path: whole.into_os_string().into_vec(),
-                dev: runner.dev,
-                ino: runner.ino,
-                file: None,
-                runners: BTreeMap::new(),
-            }
-        }
+        let is_it = |runner: &&Runner| exe(runner).as_deref() == Some(whole.as_os_str().as_bytes());
+        let Runner { dev, ino, .. } = *case.named.iter().find(is_it)?;
+        let path = whole.into_os_string().into_vec();
+        Refused { path, dev, ino, file: None, runners: BTreeMap::new() }
     };
     for runner in case.named.iter().filter(|runner| runner.ino == refused.ino) {
         // On some file systems stat(2) gives another device than the kernel has.

@@ -4,10 +4,7 @@ use std::{
     collections::HashMap,
     fs::OpenOptions,
     io::Read as _,
-    os::unix::{
-        ffi::OsStrExt as _,
-        fs::OpenOptionsExt as _,
-    },
+    os::unix::{ffi::OsStrExt as _, fs::OpenOptionsExt as _},
     path::Path,
     time::Duration,
 };

@@ -32,7 +32,7 @@ const SYSCALLS: [Syscall; 10] = [
     Syscall { program: "closing", tracepoints: &["sys_enter_close"], optional: false },
     // 5.9 on.
     Syscall { program: "closed_range", tracepoints: &["sys_exit_close_range"], optional: true },
-    Syscall { program: "truncated", tracepoints: &["sys_exit_truncate"], optional: false },
+    Syscall { program: "refused", tracepoints: &["sys_exit_truncate"], optional: false },
     Syscall { program: "unshared", tracepoints: &["sys_exit_unshare"], optional: false },
     Syscall {
         program: "exec_returns",
@@ -141,7 +141,7 @@ impl Tracer {
             "closing",
             "closed_range",
             "unshared",
-            "truncated",
+            "refused",
             "exec_returns",
             "search",
             "runners",
@@ -174,7 +174,9 @@ impl Tracer {
 
     /// Tells the programs which others they go on with.
     fn link(&mut self) -> anyhow::Result<()> {
-        for (name, next) in [("search", Next::Search), ("runners", Next::Runners)] {
+        for (name, next) in
+            [("search", Next::Search), ("runners", Next::Runners), ("refused", Next::Refused)]
+        {
             let program: &mut TracePoint = program_of(&mut self.ebpf, name)?;
             let program = program.fd()?.try_clone()?;
             let mut map: ProgramArray<_> = ProgramArray::try_from(self.map_mut("NEXT")?)?;
