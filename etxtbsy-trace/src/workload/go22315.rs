@@ -4,11 +4,8 @@
 use super::child::{Program, fork, wait};
 use super::race::{self, Counts, Limits};
 use super::report::{Race, Task};
-use super::stage::{self, SCRIPT};
-use anyhow::{Context, Result};
-use std::fs::OpenOptions;
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
+use super::stage;
+use anyhow::Result;
 use std::path::{Path, PathBuf};
 
 /// Arguments of `go22315`.
@@ -45,15 +42,7 @@ pub(super) fn run(args: &Args) -> Result<Race> {
 fn write_and_run(path: &Path, counts: &Counts) -> Result<()> {
     let program = Program::new(path)?;
     while counts.goes_on() {
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o777)
-            .open(path)
-            .with_context(|| path.display().to_string())?;
-        file.write_all(SCRIPT)?;
-        drop(file);
+        drop(stage::rewrite_script(path)?);
         counts.attempt(wait(fork(|| program.exec() as i32)?)?)?;
     }
     Ok(())

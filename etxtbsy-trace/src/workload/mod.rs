@@ -2,18 +2,25 @@
 //!
 //! `etxtbsy-trace workload NAME` runs one; the demos and the live tests run them under the tracer
 //! and compare. The races ([`Race`]) count their own failures; the scenes ([`Scene`]) make one
-//! call fail and know every pid, thread and fd of it. Each ends with one JSON line on stdout.
+//! call fail and know every pid, thread and fd of it; the comparisons ([`Comparison`]) do the same in
+//! several ways. Each ends with one JSON line on stdout.
 
 mod child;
+mod comparison;
 mod elf;
 mod go22315;
 mod ground_truth;
+mod java;
 mod race;
+mod remedy;
 mod report;
+mod rewrite_in_place;
 mod rust114554;
 mod scene;
 mod stage;
+mod tour;
 
+pub use comparison::{Comparison, Side};
 pub use report::{FailedExec, GroundTruth, Holder, Inheritor, Race, Scene, Task};
 
 use anyhow::{Result, bail};
@@ -31,6 +38,14 @@ pub enum Workload {
     GroundTruth(ground_truth::Args),
     /// rust-lang/rust#114554: one thread spawns /bin/true, another writes a script and runs it.
     Rust114554(rust114554::Args),
+    /// JDK-8068370: threads of a Java program that write scripts and run them.
+    Java(java::Args),
+    /// The race without and with a protection.
+    Remedy(remedy::Args),
+    /// An executable is written anew, in three ways, while another process runs it.
+    RewriteInPlace,
+    /// Several of these, one after the other.
+    Tour(tour::Args),
     /// The opener itself still has the file open.
     StillOpen {
         /// Once the file is open, print a line and wait for a line on stdin.
@@ -64,8 +79,8 @@ impl Display for Unsupported {
 impl Error for Unsupported {}
 
 impl Workload {
-    /// Runs it to its end, prints its report, a [`Race`] or a [`Scene`], as one line of JSON, and
-    /// gives the exit status: 0, or [`UNSUPPORTED`] after a line on stderr that says why.
+    /// Runs it to its end, prints its report, a [`Race`], a [`Scene`] or a [`Comparison`], as one line
+    /// of JSON, and gives the exit status: 0, or [`UNSUPPORTED`] after a line on stderr that says why.
     ///
     /// It forks: the process must have no other thread when this is called.
     pub fn run(self) -> Result<u8> {
@@ -86,6 +101,10 @@ impl Workload {
             Self::Go22315(args) => print(&go22315::run(&args)?),
             Self::GroundTruth(args) => print(&ground_truth::run(&args)?),
             Self::Rust114554(args) => print(&rust114554::run(&args)?),
+            Self::Java(args) => print(&java::run(&args)?),
+            Self::Remedy(args) => print(&remedy::run(&args)?),
+            Self::RewriteInPlace => print(&rewrite_in_place::run()?),
+            Self::Tour(args) => tour::run(&args),
             Self::StillOpen { wait_for_go } => print(&scene::still_open(wait_for_go)?),
             Self::ForkInProgress(args) => print(&scene::fork_in_progress::run(&args)?),
             Self::BusyScriptInterpreter(args) => print(&scene::interpreter::script(&args)?),

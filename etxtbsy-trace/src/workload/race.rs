@@ -17,10 +17,10 @@ pub(super) struct Limits {
     pub(super) threads: u32,
     /// How long.
     #[arg(long, default_value_t = 10)]
-    seconds: u64,
+    pub(super) seconds: u64,
     /// Stop when that many execs have failed.
     #[arg(long, value_name = "N")]
-    failures: Option<u64>,
+    pub(super) failures: Option<u64>,
 }
 
 /// What the threads count together.

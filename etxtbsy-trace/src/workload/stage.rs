@@ -37,6 +37,20 @@ pub(super) fn script(path: &Path) -> Result<File> {
     Ok(file)
 }
 
+/// Writes an executable script at a path that may have one already, and gives the fd,
+/// close-on-exec, by which it was written.
+pub(super) fn rewrite_script(path: &Path) -> Result<File> {
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o777)
+        .open(path)
+        .with_context(|| path.display().to_string())?;
+    file.write_all(SCRIPT)?;
+    Ok(file)
+}
+
 /// Copies a program that every system has.
 pub(super) fn copy_program(from: &str, to: &Path) -> Result<()> {
     std::fs::copy(from, to).with_context(|| format!("{from} to {}", to.display()))?;
