@@ -1,8 +1,9 @@
 //! The command line, and what it says about the terminal.
 
+use crate::demo;
 use clap::{
     ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum,
-    builder::RangedU64ValueParser,
+    builder::{PossibleValuesParser, RangedU64ValueParser},
     error::{ContextKind, ContextValue, ErrorKind},
 };
 use std::{
@@ -96,12 +97,17 @@ pub struct Run {
 /// `demo`.
 #[derive(Clone, Debug, Args)]
 pub struct Demo {
-    /// Which failure [default: all of them]
+    /// Which one [default: a tour of a few]
+    #[arg(value_parser = PossibleValuesParser::new(demo::names()), hide_possible_values = true)]
     pub name: Option<String>,
 
-    /// List the failures by name and end
+    /// List them, with what each shows, and end
     #[arg(long, conflicts_with = "name")]
     pub list: bool,
+
+    /// For the tests: how long races go, and each half of a comparison.
+    #[arg(long, hide = true)]
+    pub seconds: Option<u64>,
 }
 
 /// Options that every subcommand takes.

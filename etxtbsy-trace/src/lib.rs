@@ -7,6 +7,7 @@ pub mod attribution;
 pub mod check;
 pub mod cli;
 pub mod command;
+pub mod demo;
 pub mod incident;
 pub mod kernel;
 pub mod ledger;

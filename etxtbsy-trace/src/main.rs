@@ -2,16 +2,19 @@
 
 use std::{
     ffi::OsString,
+    fs::File,
     io::{self, IsTerminal as _, Write as _},
+    path::PathBuf,
     process::ExitCode,
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use clap::Parser as _;
 use etxtbsy_trace::{
     check,
     cli::{Cli, Command, Demo, Format, Presentation, Stream, presentation},
     command::{ExecError, Prepared},
+    demo::{self, Demonstration},
     kernel::tracer::{Options, Tracer},
     lines::{Filter, Summary},
     output::{Output, escape, json::Json, text::Text},
@@ -21,7 +24,10 @@ use etxtbsy_trace::{
     user::{self, Invoker},
     workload::Workload,
 };
-use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
+use nix::{
+    sys::resource::{RLIM_INFINITY, Resource, setrlimit},
+    unistd::dup2_stdout,
+};
 
 /// Undocumented: a size for the ring buffer, by which the tests make it overflow.
 const RING_BYTES: &str = "ETXTBSY_TRACE_RING_BYTES";
@@ -30,6 +36,9 @@ const RING_BYTES: &str = "ETXTBSY_TRACE_RING_BYTES";
 #[derive(clap::Parser)]
 #[command(name = "etxtbsy-trace workload")]
 struct WorkloadCli {
+    /// Write the report to FILE instead of stdout.
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
     #[command(subcommand)]
     workload: Workload,
 }
@@ -38,7 +47,7 @@ fn main() -> ExitCode {
     let mut args = std::env::args_os();
     let own = args.next().unwrap_or_default();
     if args.next().is_some_and(|word| word == "workload") {
-        return finish(WorkloadCli::parse_from([own].into_iter().chain(args)).workload.run());
+        return finish(workload(WorkloadCli::parse_from([own].into_iter().chain(args))));
     }
     let cli = match Cli::from_args(std::env::args_os()) {
         Ok(cli) => cli,
@@ -51,6 +60,15 @@ fn main() -> ExitCode {
     };
     env_logger::Builder::new().filter(Some("etxtbsy_trace"), level).init();
     finish(dispatch(&cli))
+}
+
+/// Runs a workload.
+fn workload(WorkloadCli { report, workload }: WorkloadCli) -> anyhow::Result<u8> {
+    if let Some(path) = report {
+        let file = File::options().write(true).open(&path).context("cannot open --report")?;
+        dup2_stdout(file).context("cannot make --report stdout")?;
+    }
+    workload.run()
 }
 
 /// Turns a result into an exit status, and an error into one line.
@@ -72,21 +90,16 @@ fn finish(result: anyhow::Result<u8>) -> ExitCode {
 
 fn dispatch(cli: &Cli) -> anyhow::Result<u8> {
     match &cli.command {
-        None => trace(cli, None),
+        None => trace(cli, None, None),
         Some(Command::Run(run)) => {
             let user = user::for_command(run.user.as_deref())?;
-            trace(cli, Some((&run.argv, user.as_ref())))
+            trace(cli, Some((&run.argv, user.as_ref())), None)
         }
         Some(Command::Demo(Demo { list: true, .. })) => {
-            for (name, about) in DEMOS {
-                writeln!(io::stdout(), "{name}  {about}").context("cannot write to stdout")?;
-            }
+            demo::list(&mut io::stdout()).context("cannot write to stdout")?;
             Ok(0)
         }
-        Some(Command::Demo(Demo { name, .. })) => {
-            let name = name.as_deref().unwrap_or(DEMOS[0].0);
-            trace(cli, Some((&demo(name)?, user::for_command(None)?.as_ref())))
-        }
+        Some(Command::Demo(args)) => demo(cli, args),
         Some(Command::Check) => {
             let works = check::report(&mut io::stdout()).context("cannot write to stdout")?;
             Ok(u8::from(!works))
@@ -100,29 +113,38 @@ fn dispatch(cli: &Cli) -> anyhow::Result<u8> {
     }
 }
 
-/// The demos: names of workloads, and what they show.
-const DEMOS: [(&str, &str); 1] =
-    [("go22315", "20 threads that each write a script of their own and run it (golang/go#22315)")];
-
-/// The command of a demo: this program's own workload, its report left out.
-fn demo(name: &str) -> anyhow::Result<Vec<OsString>> {
-    if !DEMOS.iter().any(|(demo, _)| *demo == name) {
-        bail!("no demo {}: etxtbsy-trace demo --list names them", escape::prose(name));
+/// Shows a demo, or the tour.
+fn demo(cli: &Cli, Demo { name, seconds, .. }: &Demo) -> anyhow::Result<u8> {
+    let name = name.as_deref();
+    if let Some(missing) = demo::missing(name) {
+        writeln!(io::stderr(), "etxtbsy-trace: {missing}").context("cannot write to stderr")?;
+        return Ok(0);
     }
-    let this = std::env::current_exe().context("cannot find this program's own file")?;
-    let script = r#"exec "$0" workload "$1" --failures 3 --seconds 60 > /dev/null"#;
-    Ok(vec!["sh".into(), "-c".into(), script.into(), this.into(), name.into()])
+    let demo = Demonstration::new(name, *seconds)?;
+    let user = user::for_command(None)?;
+    let code = trace(cli, Some((demo.argv(), user.as_ref())), Some(demo.sink()))?;
+    let Presentation { format, stream, .. } = present(cli);
+    match (format, stream) {
+        (Format::Text, Stream::Stdout) => demo.conclude(&mut io::stdout())?,
+        _ => demo.conclude(&mut io::stderr())?,
+    }
+    Ok(code)
 }
 
-/// Traces the machine, some trees, or a command.
-fn trace(cli: &Cli, command: Option<(&[OsString], Option<&Invoker>)>) -> anyhow::Result<u8> {
+/// Traces the machine, some trees, or a command; lines go to one `more` sink, too.
+fn trace(
+    cli: &Cli,
+    command: Option<(&[OsString], Option<&Invoker>)>,
+    more: Option<Sink>,
+) -> anyhow::Result<u8> {
     check::start()?;
     let sudo_user = Invoker::of_sudo()?;
     let roots =
         cli.pids.iter().map(|pid| tree::existing(*pid)).collect::<anyhow::Result<Vec<_>>>()?;
     // Before anything is opened or changed that it would inherit.
     let prepared = command.map(|(argv, user)| Prepared::new(argv, user)).transpose()?;
-    let sinks = sinks(cli, sudo_user.as_ref())?;
+    let mut sinks = sinks(cli, sudo_user.as_ref())?;
+    sinks.extend(more);
     // Maps count against it up to 5.10; where raising is forbidden, loading says whether it matters.
     if let Err(errno) = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY) {
         log::info!("cannot raise RLIMIT_MEMLOCK: {errno}");
@@ -197,6 +219,13 @@ fn show_log(tracer: &mut Tracer) -> anyhow::Result<Option<tokio::task::JoinHandl
     })))
 }
 
+/// What is shown, where, and how, on the streams that we have.
+fn present(cli: &Cli) -> Presentation {
+    presentation(cli, io::stdout().is_terminal(), io::stderr().is_terminal(), |name| {
+        std::env::var_os(name)
+    })
+}
+
 /// Where the lines go.
 fn sinks(cli: &Cli, owner: Option<&Invoker>) -> anyhow::Result<Vec<Sink>> {
     let mut sinks = Vec::new();
@@ -209,10 +238,7 @@ fn sinks(cli: &Cli, owner: Option<&Invoker>) -> anyhow::Result<Vec<Sink>> {
         };
         sinks.push(Sink { name, output: Box::new(Json::new(file)) });
     }
-    let Presentation { format, stream, color } =
-        presentation(cli, io::stdout().is_terminal(), io::stderr().is_terminal(), |name| {
-            std::env::var_os(name)
-        });
+    let Presentation { format, stream, color } = present(cli);
     let (name, writer): (_, Box<dyn io::Write>) = match stream {
         Stream::Stdout => ("stdout", Box::new(io::stdout())),
         Stream::Stderr => ("stderr", Box::new(io::stderr())),

@@ -25,7 +25,7 @@ pub struct Args {
     #[arg(long, value_enum, default_value_t = Spawn::PosixSpawn)]
     spawn: Spawn,
     /// How many threads.
-    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=64))]
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=64))]
     threads: u32,
     /// How long each half goes.
     #[arg(long, default_value_t = 3)]
