@@ -50,10 +50,8 @@ fn dir_of(scene: &Scene) -> &Path {
 
 /// What all of it came to, in lines.
 pub(super) fn conclude(reports: &[Report], counts: &Counts) -> String {
-    let mut text = String::new();
-    for report in reports {
-        text += "\n";
-        text += &match report {
+    let told = reports.iter().map(|report| {
+        let text = match report {
             Report::Race(race) => of_race(race, &counts.of(&race.dir)),
             Report::Scene(scene) => of_scene(scene, &counts.of(dir_of(scene))),
             Report::Comparison(Comparison { scenario, sides }) => {
@@ -62,19 +60,16 @@ pub(super) fn conclude(reports: &[Report], counts: &Counts) -> String {
                 table(&halves) + &sentence(scenario, &halves)
             }
         };
-        text += "\n";
-    }
+        format!("\n{text}")
+    });
+    let text: String = told.collect();
     let failures: Vec<(&Path, u64)> = reports.iter().flat_map(Report::failures).collect();
     let made: u64 = failures.iter().map(|(_, failures)| failures).sum();
     let traced: u64 = failures.iter().map(|(dir, _)| counts.of(dir).incidents).sum();
-    if traced != made {
-        text += &format!("only {traced} of these {made} failures were traced");
-        text += &match counts.lost {
-            0 => "\n".to_owned(),
-            lost => format!("; lost {lost}\n"),
-        };
+    if traced == made {
+        return text;
     }
-    text
+    format!("{text}{traced} of {made} failures were traced (lost {})\n", counts.lost)
 }
 
 /// What a race came to.
@@ -82,10 +77,10 @@ fn of_race(race: &Race, seen: &Seen) -> String {
     let Race { scenario, attempts, failures, seconds, .. } = race;
     match failures {
         0 => format!(
-            "{scenario}: none of {attempts} execs failed in {seconds:.1} s; it is a race: try again"
+            "{scenario}: none of {attempts} execs failed in {seconds:.1} s; it is a race: try again\n"
         ),
         _ => format!(
-            "{scenario}: {failures} of {attempts} execs failed with ETXTBSY in {seconds:.1} s{}",
+            "{scenario}: {failures} of {attempts} execs failed with ETXTBSY in {seconds:.1} s{}\n",
             told(seen)
         ),
     }
@@ -94,17 +89,24 @@ fn of_race(race: &Race, seen: &Seen) -> String {
 /// What a scene came to.
 fn of_scene(scene: &Scene, seen: &Seen) -> String {
     let name = catalogue::showing(&scene.scenario).map_or(&*scene.scenario, |demo| demo.name);
-    format!("{name}: the {} failed with ETXTBSY{}", scene.syscall, told(seen))
+    format!("{name}: the {} failed with ETXTBSY{}\n", scene.syscall, told(seen))
 }
 
 /// Where the incidents are, and what they come to.
 fn told(seen: &Seen) -> String {
     let Some((first, last)) = seen.ids else { return String::new() };
-    let ids = if first == last { format!("#{first}") } else { format!("#{first} to #{last}") };
-    let each = seen.verdicts.iter().map(|(verdict, count)| format!("{verdict} {count}"));
-    let holders = seen.holders.iter().map(|(holder, count)| format!("{holder} {count}"));
-    let facts: Vec<String> = each.chain(holders).collect();
-    format!("; {ids}: {}", facts.join("; "))
+    let ids =
+        if first == last { format!("incident #{first}") } else { format!("#{first} to #{last}") };
+    let list = |counts: &BTreeMap<String, u64>| {
+        let each: Vec<String> = counts.iter().map(|(kind, n)| format!("{kind} {n}")).collect();
+        each.join("; ")
+    };
+    let holders = if seen.holders.is_empty() {
+        String::new()
+    } else {
+        format!(" (holders: {})", list(&seen.holders))
+    };
+    format!("; {ids}: {}{holders}", list(&seen.verdicts))
 }
 
 /// A column for each side.
@@ -140,11 +142,8 @@ fn table(halves: &[Half]) -> String {
         }
     }
     let line = |(head, cells): &(String, Vec<String>)| {
-        let mut line = format!("{head:0$}", widths[0]);
-        for (cell, width) in cells.iter().zip(&widths[1..]) {
-            line += &format!("  {cell:>width$}");
-        }
-        line + "\n"
+        let cells = cells.iter().zip(&widths[1..]).map(|(cell, width)| format!("  {cell:>width$}"));
+        format!("{head:0$}{1}\n", widths[0], cells.collect::<String>())
     };
     rows.iter().map(line).collect()
 }
@@ -241,5 +240,97 @@ fn judge(without: &Side, with: &Side, cure: Option<&str>, flaw: Option<&str>) ->
             with.runs,
             because(flaw)
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn side(name: &str, attempts: u64, failures: u64, runs: u64, given_up: u64) -> Side {
+        let race = Race {
+            scenario: "remedy".into(),
+            pid: 1,
+            dir: name.into(),
+            attempts,
+            failures,
+            seconds: 3.0,
+            threads: vec![1],
+        };
+        Side { name: name.into(), race, runs, given_up, longest_ns: 2_500_000 }
+    }
+
+    /// A side that does not repeat failed calls.
+    fn once(name: &str, attempts: u64, failures: u64) -> Side {
+        side(name, attempts, failures, attempts, failures)
+    }
+
+    #[track_caller]
+    fn judged(without: &Side, with: &Side, expected: &str) {
+        let text = judge(without, with, Some("CURE"), Some("FLAW"));
+        assert!(text.contains(expected), "no {expected:?} in: {text}");
+        assert_eq!(text.contains("CURE"), with.given_up == 0 && text.contains("helped"), "{text}");
+        assert_eq!(text.contains("FLAW"), with.given_up > 0, "{text}");
+    }
+
+    #[test]
+    fn a_remedy_is_judged_by_its_numbers() {
+        let usual = once("unprotected", 8000, 80);
+        judged(&usual, &once("x", 8000, 75), "did not help");
+        judged(&usual, &once("x", 8000, 8), "made it rarer and is no cure, 8 of 8000");
+        judged(&usual, &once("x", 4000, 0), "helped, all of 4000 scripts ran where 40 failures");
+        judged(
+            &usual,
+            &side("x", 4050, 50, 4000, 0),
+            "50 calls failed and were repeated for up to 2.50 ms",
+        );
+    }
+
+    #[test]
+    fn too_few_failures_tell_nothing_but_that_there_are_some() {
+        let rare = once("unprotected", 8000, 4);
+        judged(&rare, &once("x", 8000, 0), "too few failures to tell");
+        judged(&rare, &once("x", 8000, 3), "no cure, 3 of 8000");
+        // As likely by chance.
+        judged(&once("unprotected", 8000, 80), &once("x", 300, 0), "too few failures to tell");
+        judged(&once("unprotected", 0, 0), &once("x", 0, 0), "too few failures to tell");
+    }
+
+    /// One that has a flaw is not praised for a lucky run.
+    #[test]
+    fn what_is_no_cure_does_not_become_one() {
+        let (without, with) = (once("unprotected", 8000, 80), once("x", 8000, 0));
+        let text = judge(&without, &with, None, Some("FLAW"));
+        assert!(text.contains("no cure all the same: FLAW"), "{text}");
+    }
+
+    #[test]
+    fn the_table_has_a_column_for_each_side() {
+        let seen = Seen {
+            ids: Some((1, 80)),
+            incidents: 80,
+            verdicts: [("fork-exec-race".to_owned(), 80)].into(),
+            holders: [("via fork, forked".to_owned(), 81)].into(),
+        };
+        let (without, with) = (once("unprotected", 8000, 80), once("flock", 400, 0));
+        let text = table(&[(&without, seen), (&with, Seen::default())]);
+        let expected = "
+                         unprotected  flock
+attempts                        8000    400
+failures                          80      0
+failures per 1000               10.0    0.0
+incidents                         80      0
+verdict fork-exec-race            80      0
+holder via fork, forked           81      0
+";
+        assert_eq!(format!("\n{text}"), expected);
+    }
+
+    #[test]
+    fn what_was_not_traced_is_said() {
+        let Side { race, .. } = once("dir", 100, 3);
+        let text = conclude(&[Report::Race(race)], &Counts::default());
+        assert!(text.contains("3 of 100 execs failed"), "{text}");
+        assert!(text.contains("0 of 3 failures were traced"), "{text}");
     }
 }

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that panics has failed")]
 
 mod command;
+mod demos;
 mod losses;
 mod precision;
 mod races;

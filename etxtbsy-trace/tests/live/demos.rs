@@ -1,0 +1,236 @@
+//! The demos: each runs, ends by itself, and says what was traced.
+
+use crate::support::{BINARY, Ended, Process, Trace, Turn, tracer};
+use etxtbsy_trace::lines::VerdictKind::{
+    self, ForkExecRace, LeakedFd, PassedFd, RunningExecutable, SharedMapping, StillOpen,
+};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+
+/// They may or may not fail, and few times.
+const RACES: [&str; 3] = ["go22315", "rust114554", "java"];
+/// They fail as many times as that, always; where the number stands with the verdict.
+const SCENES: [(&str, usize, VerdictKind); 7] = [
+    ("fork-in-progress", 1, ForkExecRace),
+    ("leaked-daemon", 1, LeakedFd),
+    ("busy-interpreter", 1, StillOpen),
+    ("rewrite-in-place", 20, StillOpen),
+    ("passed-fd", 1, PassedFd),
+    ("shared-mapping", 1, SharedMapping),
+    ("open-running", 1, RunningExecutable),
+];
+/// Each has an unprotected half, which may fail; those with `true` cannot fail in the other.
+const REMEDIES: [(&str, bool); 7] = [
+    ("mutex-spawn", false),
+    ("mutex-child-exit", true),
+    ("flock", false),
+    ("pipe-above", false),
+    ("pipe-below", false),
+    ("retry", false),
+    ("write-in-child", true),
+];
+/// A user who is not root, on every system.
+const NOBODY: u32 = 65534;
+
+/// A demo as text, races and halves of a second each, with the JSON lines in a file.
+fn show(turn: &Turn, name: &[&str]) -> (Ended, Trace) {
+    let output = turn.output();
+    let ended =
+        Process::start(tracer().arg("demo").args(name).args(["--seconds", "1", "-o"]).arg(&output))
+            .wait();
+    assert_eq!(ended.code, Some(0), "{name:?}: {}", ended.stderr);
+    let trace = Trace::read(&output, &ended);
+    assert_eq!(trace.lost, [], "{name:?}");
+    (ended, trace)
+}
+
+fn has_java() -> bool {
+    Command::new("java").arg("-version").output().is_ok_and(|java| java.status.success())
+}
+
+#[test]
+fn the_list_names_all() {
+    let _turn = Turn::take();
+    let ended = Process::start(tracer().args(["demo", "--list"])).wait();
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    let listed: BTreeSet<&str> = ended
+        .stdout
+        .lines()
+        .map(|line| {
+            let (name, about) = line.split_once("  ").expect("a name and what it shows");
+            assert!(!about.trim().is_empty(), "{line}");
+            name
+        })
+        .collect();
+    let tested = RACES
+        .into_iter()
+        .chain(SCENES.map(|(name, ..)| name))
+        .chain(REMEDIES.map(|(name, _)| name));
+    assert_eq!(listed, tested.collect());
+}
+
+#[test]
+fn an_unknown_name_is_bad_usage() {
+    let _turn = Turn::take();
+    let ended = Process::start(tracer().args(["demo", "no-such-demo"])).wait();
+    assert_eq!(ended.code, Some(2), "{}", ended.stderr);
+    assert!(ended.stderr.contains("go22315"), "{}", ended.stderr);
+}
+
+#[test]
+fn races() {
+    let Some(turn) = Turn::take_as_root() else { return };
+    for name in RACES {
+        if name == "java" && !has_java() {
+            eprintln!("skipped: there is no java");
+            continue;
+        }
+        let (ended, trace) = show(&turn, &[name]);
+        let said = format!("{name}: {} of ", trace.incidents.len());
+        let none = format!("{name}: none of ");
+        let expected = if trace.incidents.is_empty() { none } else { said };
+        assert!(ended.stdout.contains(&expected), "no {expected:?} in: {}", ended.stdout);
+    }
+}
+
+#[test]
+fn scenes() {
+    let Some(turn) = Turn::take_as_root() else { return };
+    for (name, failures, verdict) in SCENES {
+        let (ended, trace) = show(&turn, &[name]);
+        let verdicts: Vec<VerdictKind> =
+            trace.incidents.iter().map(|incident| incident.verdict.kind).collect();
+        assert_eq!(verdicts, vec![verdict; failures], "{name}");
+        assert!(!ended.stdout.contains("were traced"), "{}", ended.stdout);
+    }
+}
+
+macro_rules! remedies {
+    ($($test:ident: $name:literal,)*) => {$(
+        #[test]
+        fn $test() {
+            let Some(turn) = Turn::take_as_root() else { return };
+            let (ended, trace) = show(&turn, &[$name]);
+            assert_table($name, &ended, &trace);
+        }
+    )*};
+}
+
+remedies! {
+    mutex_spawn: "mutex-spawn",
+    mutex_child_exit: "mutex-child-exit",
+    flock: "flock",
+    pipe_above: "pipe-above",
+    pipe_below: "pipe-below",
+    retry: "retry",
+    write_in_child: "write-in-child",
+}
+
+/// What the table says, by the first words of its rows.
+fn table(ended: &Ended) -> BTreeMap<String, Vec<String>> {
+    let row = |line: &str| -> Option<(String, Vec<String>)> {
+        let (head, cells) = line.split_at_checked(line.rfind("  ")?)?;
+        let (head, first) = head.trim_end().rsplit_once("  ").unwrap_or(("", head));
+        let cells = [first, cells].map(|cell| cell.trim().to_owned());
+        Some((head.trim().to_owned(), cells.into()))
+    };
+    let rows =
+        ended.stdout.lines().skip_while(|line| !line.trim_start().starts_with("unprotected "));
+    rows.map_while(row).collect()
+}
+
+/// The table agrees with itself and with the trace; certain remedies left no failure.
+fn assert_table(name: &str, ended: &Ended, trace: &Trace) {
+    let table = table(ended);
+    let numbers = |head: &str| -> Vec<u64> {
+        let cells = table.get(head).unwrap_or_else(|| panic!("no {head}: {}", ended.stdout));
+        cells.iter().map(|cell| cell.parse().expect(cell)).collect()
+    };
+    assert_eq!(table[""], ["unprotected", name]);
+    let (attempts, failures) = (numbers("attempts"), numbers("failures"));
+    assert!(attempts.iter().all(|attempts| *attempts > 0), "{}", ended.stdout);
+    assert_eq!(numbers("incidents"), failures, "{}", ended.stdout);
+    assert_eq!(trace.incidents.len() as u64, failures.iter().sum::<u64>());
+
+    // The directories are in the order of the halves.
+    let mut by_dir: Vec<(&Path, u64)> = Vec::new();
+    for incident in &trace.incidents {
+        let dir = Path::new(incident.path.as_deref().unwrap()).parent().unwrap();
+        match by_dir.iter_mut().find(|(known, _)| *known == dir) {
+            Some((_, count)) => *count += 1,
+            None => by_dir.push((dir, 1)),
+        }
+    }
+    let traced: Vec<u64> = by_dir.iter().map(|(_, count)| *count).collect();
+    let made: Vec<u64> = failures.iter().copied().filter(|failures| *failures > 0).collect();
+    assert_eq!(traced, made, "{}", ended.stdout);
+
+    let mut verdicts = vec![0; 2];
+    for head in table.keys().filter(|head| head.starts_with("verdict ")) {
+        verdicts.iter_mut().zip(numbers(head)).for_each(|(sum, count)| *sum += count);
+    }
+    assert_eq!(verdicts, failures, "{}", ended.stdout);
+
+    let certain = REMEDIES.iter().any(|(remedy, certain)| *remedy == name && *certain);
+    assert!(!certain || failures[1] == 0, "{}", ended.stdout);
+    if name == "retry" {
+        assert_eq!(numbers("scripts not run")[1], 0, "{}", ended.stdout);
+    }
+}
+
+#[test]
+fn the_tour() {
+    let Some(turn) = Turn::take_as_root() else { return };
+    let (ended, trace) = show(&turn, &[]);
+    for stop in ["go22315: ", "leaked-daemon: ", "busy-interpreter: ", "write-in-child"] {
+        assert!(ended.stdout.contains(stop), "no {stop:?} in: {}", ended.stdout);
+    }
+    let told = |kind| trace.summary.by_verdict.get(&kind).copied();
+    assert_eq!((told(LeakedFd), told(StillOpen)), (Some(1), Some(1)), "{}", ended.stdout);
+}
+
+/// With the JSON lines on stdout, nothing else is there.
+#[test]
+fn json_has_stdout_for_itself() {
+    let Some(_turn) = Turn::take_as_root() else { return };
+    let ended = Process::start(tracer().args(["demo", "leaked-daemon", "--json"])).wait();
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    assert_eq!(Trace::parse(&ended.stdout).incidents.len(), 1);
+    assert!(ended.stderr.contains("leaked-daemon: the execve failed"), "{}", ended.stderr);
+}
+
+#[test]
+fn without_java_it_is_skipped() {
+    let turn = Turn::take();
+    let ended = Process::start(tracer().args(["demo", "java"]).env("PATH", turn.dir.path())).wait();
+    assert_eq!((ended.code, &*ended.stdout), (Some(0), ""), "{}", ended.stderr);
+    assert_eq!(ended.stderr.lines().count(), 1, "{}", ended.stderr);
+    assert!(ended.stderr.contains("java"), "{}", ended.stderr);
+}
+
+/// The user who called sudo runs the demo, and what it counted comes back all the same.
+#[test]
+fn under_sudo_the_user_runs_it() {
+    let Some(turn) = Turn::take_as_root() else { return };
+    // Where the build is may be closed to others.
+    fs::set_permissions(turn.dir.path(), Permissions::from_mode(0o755)).unwrap();
+    let binary = turn.dir.path().join("etxtbsy-trace");
+    fs::copy(BINARY, &binary).unwrap();
+    let ended = Process::start(
+        Command::new(&binary)
+            .args(["demo", "leaked-daemon", "--json"])
+            .env("SUDO_UID", NOBODY.to_string())
+            .env("SUDO_GID", NOBODY.to_string())
+            .env("SUDO_USER", "nobody")
+            .current_dir("/"),
+    )
+    .wait();
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    let trace = Trace::parse(&ended.stdout);
+    let uids: Vec<_> = trace.incidents.iter().map(|incident| incident.victim.uid).collect();
+    assert_eq!(uids, [Some(NOBODY)]);
+    assert!(ended.stderr.contains("leaked-daemon: the execve failed"), "{}", ended.stderr);
+}
