@@ -78,7 +78,7 @@ pub(super) fn find(name: &str) -> Option<&'static Demo> {
     DEMOS.iter().find(|demo| demo.name == name)
 }
 
-/// The demo that a report is of: by the name of its workload, or of what it tries.
+/// The demo that runs the workload, or tries the remedy, of that name.
 pub(super) fn showing(workload: &str) -> Option<&'static Demo> {
     DEMOS.iter().find(|demo| match demo.work {
         Work::Scene(scene) => scene == workload,

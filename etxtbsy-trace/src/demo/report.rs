@@ -172,9 +172,7 @@ fn rate(part: u64, whole: u64) -> f64 {
 /// What the table shows.
 fn sentence(scenario: &str, halves: &[Half]) -> String {
     let Some(((first, _), others)) = halves.split_first() else { return String::new() };
-    let name = others.last().map_or(scenario, |(side, _)| &side.name);
-    let demo = catalogue::showing(name).or_else(|| catalogue::showing(scenario));
-    let text = match (demo.map(|demo| &demo.work), others) {
+    let text = match (catalogue::showing(scenario).map(|demo| &demo.work), others) {
         (Some(Work::Remedy { cure, flaw }), [(second, _)]) => judge(first, second, *cure, *flaw),
         (Some(Work::Ways { flaw, cure }), _) => {
             let (failed, passed): (Vec<&Half>, Vec<&Half>) =

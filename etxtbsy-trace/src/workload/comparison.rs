@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 /// The ways, side by side.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Comparison {
-    /// Its name on the command line.
+    /// Its name on the command line: of the workload, or of the remedy that is tried.
     pub scenario: String,
     /// The ways; the first is the one that the others are compared with.
     pub sides: Vec<Side>,

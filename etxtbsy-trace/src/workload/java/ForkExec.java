@@ -76,8 +76,8 @@ class ForkExec {
                 throw new IOException(path + ": status " + status);
             }
         } catch (IOException error) {
-            // 26 is ETXTBSY.
-            if (!error.getMessage().contains("error=26,")) {
+            // "error=26, " or, in newer JDKs, "error: 26 (", which is ETXTBSY.
+            if (!error.getMessage().matches("(?s).*error[=:] ?26\\b.*")) {
                 throw error;
             }
             if (failures.incrementAndGet() == limit) {
