@@ -148,7 +148,7 @@ static DEMOS: [Demo; 17] = [
     },
     Demo {
         name: "rewrite-in-place",
-        about: "a linker writes its output over the old one, or unlinks that first, or renames over it (mold)",
+        about: "a linker writes over its old output, unlinks it first, or renames over it (mold)",
         work: Work::Ways {
             flaw: "a file is busy from its open for writing to its close, be it old or new; to \
                    unlink the old one first only helps a linker whose old output is being run",
@@ -186,7 +186,7 @@ static DEMOS: [Demo; 17] = [
     },
     Demo {
         name: "pipe-above",
-        about: "remedy: wait for the end of a pipe that was opened before the file (file's fd above)",
+        about: "remedy: wait for the end of a pipe opened before the file; the file's fd is above",
         work: Work::Remedy {
             cure: Some(
                 "whoever copied the file's fd copied the pipe's too, and an exec lets go of the \
@@ -200,7 +200,7 @@ static DEMOS: [Demo; 17] = [
     },
     Demo {
         name: "pipe-below",
-        about: "the same with the file's fd below the pipe's",
+        about: "the same, the file's fd below the pipe's",
         work: Work::Remedy {
             cure: None,
             flaw: Some(
@@ -214,7 +214,7 @@ static DEMOS: [Demo; 17] = [
         about: "remedy: spawn again while it fails with ETXTBSY, for a second at most",
         work: Work::Remedy {
             cure: Some("the holder lets go in its own exec, soon after"),
-            flaw: Some("a holder kept the file for longer than the program tried"),
+            flaw: Some("a holder may keep the file for longer than the program tries"),
         },
     },
     Demo {

@@ -22,7 +22,7 @@ pub(super) struct Tally {
 #[derive(Default)]
 pub(super) struct Counts {
     by_dir: HashMap<PathBuf, Seen>,
-    /// How many records or more were lost: some incidents may be missing.
+    /// How much was lost: some incidents may be missing.
     pub(super) lost: u64,
 }
 

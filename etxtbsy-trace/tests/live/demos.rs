@@ -12,7 +12,7 @@ use std::process::Command;
 
 /// They may or may not fail, and few times.
 const RACES: [&str; 3] = ["go22315", "rust114554", "java"];
-/// They fail as many times as that, always; where the number stands with the verdict.
+/// Each fails always, that many times, with that verdict.
 const SCENES: [(&str, usize, VerdictKind); 4] = [
     ("fork-in-progress", 1, ForkExecRace),
     ("leaked-daemon", 1, LeakedFd),

@@ -8,7 +8,6 @@ import java.nio.file.attribute.PosixFilePermissions;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.concurrent.Callable;
-import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
 import java.util.concurrent.Future;
@@ -27,17 +26,13 @@ class ForkExec {
         int threads = Integer.parseInt(args[1]);
         long seconds = Long.parseLong(args[2]);
         long limit = Long.parseLong(args[3]);
-        CountDownLatch ready = new CountDownLatch(threads);
-        ExecutorService pool = Executors.newFixedThreadPool(threads);
-        List<Future<Long>> racers = new ArrayList<>();
+        List<Callable<Long>> racers = new ArrayList<>();
         long start = System.nanoTime();
         for (int index = 0; index < threads; index++) {
             Path path = dir.resolve("fork-exec-" + index);
             Files.createFile(path, PosixFilePermissions.asFileAttribute(
                     PosixFilePermissions.fromString("rwxr-xr-x")));
-            Callable<Long> racer = () -> {
-                ready.countDown();
-                ready.await();
+            racers.add(() -> {
                 try {
                     while (!stop && System.nanoTime() - start < seconds * 1_000_000_000L) {
                         writeAndRun(path, limit);
@@ -48,14 +43,15 @@ class ForkExec {
                 // PID/task/TID
                 Path self = Files.readSymbolicLink(Path.of("/proc/thread-self"));
                 return Long.parseLong(self.getFileName().toString());
-            };
-            racers.add(pool.submit(racer));
+            });
         }
+        ExecutorService pool = Executors.newFixedThreadPool(threads);
+        List<Future<Long>> ended = pool.invokeAll(racers);
+        pool.shutdown();
         List<String> tids = new ArrayList<>();
-        for (Future<Long> racer : racers) {
+        for (Future<Long> racer : ended) {
             tids.add(racer.get().toString());
         }
-        pool.shutdown();
         double elapsed = (System.nanoTime() - start) / 1e9;
         System.out.println("{\"pid\":" + ProcessHandle.current().pid()
                 + ",\"attempts\":" + attempts + ",\"failures\":" + failures
