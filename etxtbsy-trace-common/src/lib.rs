@@ -261,8 +261,8 @@ pub enum Kind {
     Dropped = 8,
     /// [`Left`].
     Left = 9,
-    /// [`Caller`].
-    Caller = 10,
+    /// [`Keeper`].
+    Keeper = 10,
     /// [`Runner`].
     Runner = 11,
 }
@@ -369,6 +369,8 @@ pub struct Holder {
     pub uid: u32,
     /// Its cgroup (v2) id.
     pub cgroup: u64,
+    /// The processes above it, nearest first, by `real_parent`; ended by 0 if there is room.
+    pub above: [u32; 6],
 }
 
 /// A hold on the busy inode, as it was when the exec failed.
@@ -476,22 +478,34 @@ pub struct Left {
     pub pad: u32,
 }
 
-/// A thread that, at a failure, slept in a system call on an fd that its process had closed.
+/// What keeps a description that is open while no fd table has it and no mapping, at a failure.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeptBy {
+    /// A thread sleeps in a system call on an fd that its process has closed since.
+    Call = 1,
+    /// It is registered with an io_uring of the process.
+    Ring = 2,
+    /// It lies in the receive queue of a unix socket that the process has.
+    Queue = 3,
+}
+
+/// See [`KeptBy`].
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Caller {
-    /// [`Kind::Caller`].
+pub struct Keeper {
+    /// [`Kind::Keeper`].
     pub kind: u32,
-    /// The system call.
-    pub syscall: i32,
+    /// A [`KeptBy`].
+    pub by: u32,
     /// The failure.
     pub seq: u64,
-    /// `struct file *` that the fd stood for.
+    /// `struct file *` of the description.
     pub file: u64,
     /// The process.
     pub tgid: u32,
-    /// The thread.
-    pub tid: u32,
+    /// Of [`KeptBy::Call`]: the number of the call.
+    pub syscall: i32,
 }
 
 /// A process that, when a call was refused, ran a file whose name ends like the path of the call.
@@ -722,6 +736,22 @@ pub struct Offsets {
     pub binprm_filename: u32,
     /// The first argument of a system call at its exit, in `struct pt_regs`.
     pub regs_first: u32,
+    /// Of unix sockets and what lies in their queues.
+    pub inode_i_mode: u32,
+    pub socket_sk: u32,
+    pub sock_family: u32,
+    pub sock_receive_queue: u32,
+    pub sk_buff_cb: u32,
+    pub unix_skb_parms_fp: u32,
+    pub scm_fp_list_count: u32,
+    pub scm_fp_list_fp: u32,
+    /// Of io_uring; `ring_nodes` is `u32::MAX` where its tables have another shape (up to 6.12).
+    pub ring_nodes: u32,
+    pub ring_nr: u32,
+    pub ring_node_file: u32,
+    /// `io_kiocb.opcode`.
+    pub ring_request_opcode: u32,
+    pub ring_cqe_res: u32,
     pub regs_second: u32,
     /// The number of the system call.
     pub regs_syscall: u32,
@@ -743,7 +773,7 @@ pub enum Config {
 #[cfg(feature = "user")]
 mod pod {
     use super::{
-        Caller, Candidate, Change, Dropped, Exec, ExecName, Failure, FailureEnd, Hold, Left,
+        Candidate, Change, Dropped, Exec, ExecName, Failure, FailureEnd, Hold, Keeper, Left,
         Lineage, Lingering, Offsets, OpenCalls, Runner, TextHeader, TreeEnded,
     };
     /// Says that a type is plain old data.
@@ -755,7 +785,7 @@ mod pod {
         )*};
     }
     pod!(
-        Caller, Candidate, Change, Dropped, Exec, ExecName, Failure, FailureEnd, Hold, Left,
+        Candidate, Change, Dropped, Exec, ExecName, Failure, FailureEnd, Hold, Keeper, Left,
         Lineage, Lingering, Offsets, OpenCalls, Runner, TextHeader, TreeEnded
     );
 }

@@ -3,8 +3,8 @@
 
 use aya_ebpf::{
     helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns},
-    macros::raw_tracepoint,
-    programs::RawTracePointContext,
+    macros::{raw_tracepoint, tracepoint},
+    programs::{RawTracePointContext, TracePointContext},
 };
 use etxtbsy_trace_common::{Dropped, Kind, Lingering};
 
@@ -13,6 +13,17 @@ use crate::{
     maps::{ANY, LINGERING},
     tell::{self, WAKE},
 };
+
+/// `syscalls:sys_exit_munmap`, `mremap`, `flock`, `fsync`, `fdatasync`, `fallocate`, `ftruncate`:
+/// calls after which a mapping may be gone, or that may have kept a description for long.
+///
+/// Always attached, for these are seldom made or take long: their ends are then told to the
+/// microsecond. The others: [`call_returns`].
+#[tracepoint]
+pub fn slow_call_returns(_ctx: TracePointContext) -> u32 {
+    check(false);
+    0
+}
 
 /// `raw_syscalls:sys_exit`, raw: a process may have unmapped a file, or be back from the call that
 /// kept one.
@@ -24,8 +35,8 @@ pub fn call_returns(_ctx: RawTracePointContext) -> i32 {
     0
 }
 
-/// Has it told when a process ends whose work had the last reference to a description at a
-/// failure: it has done its work by then, as a rule long before.
+/// Has it told when a process lets go of a description that it keeps without an fd at a failure:
+/// at the latest when it ends.
 #[inline(always)]
 pub(crate) fn until_exit(tgid: u32, file: u64, inode: u64) {
     // If there is no room, it is found by asking, a millisecond late.

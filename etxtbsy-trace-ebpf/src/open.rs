@@ -29,17 +29,23 @@ pub fn opened(ctx: TracePointContext) -> u32 {
         }
         return 0;
     }
+    // SAFETY: no arguments.
+    note(fd as u32, unsafe { bpf_ktime_get_ns() });
+    0
+}
+
+/// Notes that current has opened a file, if it did so for writing.
+#[inline(always)]
+pub(crate) fn note(fd: u32, now: u64) {
     let task = kernel::current();
     let table = kernel::table_of(task);
-    let file = kernel::file_at(table, fd as u32);
+    let file = kernel::file_at(table, fd);
     if file == 0 || !kernel::is_writer(file) {
-        return 0;
+        return;
     }
-    // SAFETY: no arguments.
-    let now = unsafe { bpf_ktime_get_ns() };
     let opener = kernel::actor(task, now);
     let inode = kernel::inode_of(file);
-    let mut hold = hold::begin(task, table, fd as u32, file, Via::Open, now);
+    let mut hold = hold::begin(task, table, fd, file, Via::Open, now);
     hold.opened = opener;
     hold.alone = (kernel::int(inode, offset!(inode_i_writecount)) == 1) as u32;
     hold::acquire(&hold);
@@ -47,7 +53,6 @@ pub fn opened(ctx: TracePointContext) -> u32 {
         let mut copies = Copies { inode, file, opener };
         repeat(SLOTS, name_opener, &mut copies);
     }
-    0
 }
 
 /// The copies of an fd that were made before its open was seen.

@@ -13,7 +13,7 @@ use crate::{
     fail::LOST,
     hold::repeat,
     kernel::{self, offset, word},
-    maps::{LAST_EXECS, SEARCHES, Sought, lost},
+    maps::{ANY, LAST_EXECS, RUNNING, SEARCHES, Sought, lost},
     tell::{self, QUIET, WAKE},
     text::{self, Subject},
 };
@@ -124,6 +124,8 @@ extern "C" fn tell_runner(thread: u64, exe: u64, seq: u64) -> i32 {
         tell::see(leader, &raw mut (*told).holder);
     }
     entry.submit(QUIET);
+    // If there is no room, its end is not told.
+    let _ = RUNNING.insert(tgid, 1, ANY);
     text::file_path(kernel::current(), TextOf::HolderExe, Subject { seq, tgid }, exe);
     0
 }

@@ -9,14 +9,16 @@ use core::ffi::c_void;
 
 use aya_ebpf::{macros::tracepoint, programs::TracePointContext};
 use etxtbsy_trace_common::{
-    Caller, Candidate, FailureEnd, Hold, HoldKey, Kind, Lost, NO_FD, ORPHANS, Via,
+    Candidate, FailureEnd, Hold, HoldKey, Keeper, KeptBy, Kind, Lost, NO_FD, ORPHANS, Via,
 };
 
 use crate::{
     copied::lowest,
     fail::{LOST, tell_candidate},
     hold::{self, repeat},
+    keeper,
     kernel::{self, offset, word},
+    linger,
     maps::{self, ANY, HOLDS, SEARCHES, Sought, WATCHED, lost},
     tell::{self, QUIET, WAKE},
 };
@@ -155,17 +157,22 @@ fn enter(tables: &mut Tables) {
     {
         let regs = word(thread, offset!(task_stack)) + tables.registers;
         if word(regs, offset!(regs_first)) as u32 == tables.orphan_fd {
-            let caller = Caller {
-                kind: Kind::Caller as u32,
-                syscall: kernel::int(regs, offset!(regs_syscall)) as i32,
-                seq: tables.seq,
-                file: tables.orphan,
-                tgid: tables.orphan_tgid,
-                tid: kernel::int(thread, offset!(task_pid)),
-            };
-            tell::record(&caller, QUIET);
+            let syscall = kernel::int(regs, offset!(regs_syscall)) as i32;
+            tell_keeper(tables, KeptBy::Call as u32, syscall);
         }
     }
+}
+
+/// Tells that the current process keeps the orphan.
+#[inline(always)]
+fn tell_keeper(tables: &Tables, by: u32, syscall: i32) {
+    let tgid = kernel::tgid_of(tables.thread);
+    let (seq, file) = (tables.seq, tables.orphan);
+    if by != KeptBy::Queue as u32 {
+        linger::until_exit(tgid, file, tables.inode);
+    }
+    let kind = Kind::Keeper as u32;
+    tell::record(&Keeper { kind, by, seq, file, tgid, syscall }, QUIET);
 }
 
 /// One step: the next fd, the next word of the bitmap, or the next thread.
@@ -182,6 +189,12 @@ unsafe extern "C" fn table_step(_index: u64, context: *mut c_void) -> i64 {
         {
             let told = found(tables.thread, tables.table, fd as u32, file, tables.seq);
             tables.told |= told as u64;
+        }
+        if tables.orphan != 0 {
+            let by = keeper::keeps(file, tables.orphan);
+            if by > 0 {
+                tell_keeper(tables, by as u32, 0);
+            }
         }
         return 0;
     }
@@ -312,6 +325,10 @@ extern "C" fn mapped(mm: u64, file: u64, seq: u64) -> i32 {
         if !mapped {
             (*told).open = 0;
         }
+    }
+    // SAFETY: as above.
+    if unsafe { (*told).open } != 0 {
+        linger::until_exit(kernel::tgid_of(task), file, kernel::inode_of(file));
     }
     entry.submit(QUIET);
     0

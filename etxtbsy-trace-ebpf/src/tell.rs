@@ -125,5 +125,10 @@ pub(crate) unsafe fn see(task: u64, holder: *mut Holder) {
         (*holder).ns_pid = kernel::ns_pid(task);
         (*holder).uid = kernel::uid(task);
         (*holder).cgroup = kernel::cgroup(task);
+        let mut above = task;
+        for at in 0..6 {
+            above = word(above, offset!(task_real_parent));
+            (*holder).above[at] = kernel::tgid_of(above);
+        }
     }
 }

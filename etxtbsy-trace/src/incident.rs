@@ -284,6 +284,24 @@ fn unheld(hold: &Hold, case: &Case) -> Unheld {
     Unheld { place, device, opened: Some(opened(hold.opened, path, path_b64)) }
 }
 
+/// The parent of a process, as it was at the failure.
+fn parent(pid: u32, case: &Case) -> Option<u32> {
+    let chains = case
+        .candidates
+        .iter()
+        .map(|candidate| (candidate.hold.tgid, candidate.hold.ppid, candidate.holder.above));
+    chains
+        .chain(case.named.iter().map(|runner| (runner.tgid, runner.ppid, runner.holder.above)))
+        .find_map(|(tgid, ppid, above)| {
+            if tgid == pid {
+                return Some(ppid);
+            }
+            let at = above.iter().position(|other| *other == pid)?;
+            above.get(at + 1).copied()
+        })
+        .filter(|ppid| *ppid != 0)
+}
+
 /// A process that runs the file which refused to be written.
 fn running_holder(runner: &Runner, case: &Case, world: &World<'_>) -> Holder {
     // What was read after its end is perhaps of another that got its pid.
@@ -372,12 +390,8 @@ fn ancestors(
             (None, Some(facts)) => facts.ppid,
             // It has ended; when it forked the one below, this was its parent.
             (None, None) if above.is_some() => above.unwrap_or(0),
-            // It has ended, and had held the file itself.
-            (None, None) => case
-                .candidates
-                .iter()
-                .find(|candidate| candidate.hold.tgid == pid)
-                .map_or(0, |candidate| candidate.hold.ppid),
+            // It has ended, but was seen above a holder.
+            (None, None) => parent(pid, case).unwrap_or(0),
         };
     }
     list

@@ -6,12 +6,13 @@
 use std::collections::{BTreeMap, HashMap};
 
 use etxtbsy_trace_common::{
-    self as common, Caller, Candidate, Change, Failure, Hold, How, Stage, TextOf, Via,
+    self as common, Candidate, Change, Failure, Hold, How, KeptBy, Stage, TextOf, Via,
 };
 
 use crate::{
     attribution::{self, Attribution},
     kernel::records::{Record, Text},
+    process,
 };
 
 /// How long a failure waits for its holders to let go, in nanoseconds.
@@ -94,8 +95,6 @@ pub struct Case {
     pub dropped: HashMap<u64, Drop>,
     /// What keeps descriptions that no table and no mapping showed, by `struct file`.
     pub keepers: HashMap<u64, Keeper>,
-    /// Threads that slept in a call on an fd that had been closed.
-    pub callers: Vec<Caller>,
     /// Direction `write`: the processes that ran a file of the name in question.
     pub named: Vec<common::Runner>,
     /// Direction `write`: the file that was being run, and by whom.
@@ -200,10 +199,17 @@ impl Ledger {
                 }
             }
             Record::TreeEnded(_) => return Sign::TreeEnded,
-            Record::Caller(caller) => {
-                if let Some(case) = self.cases.get_mut(&caller.seq) {
-                    case.callers.push(caller);
-                }
+            Record::Keeper(told) => {
+                let common::Keeper { seq, file, tgid, .. } = told;
+                let keeper = match told.by {
+                    by if by == KeptBy::Call as u32 && process::takes_fd(told.syscall) => {
+                        Keeper::Call { tgid }
+                    }
+                    by if by == KeptBy::Ring as u32 => Keeper::Ring { tgid },
+                    by if by == KeptBy::Queue as u32 => Keeper::SocketQueue,
+                    _ => return Sign::None,
+                };
+                self.kept(seq, file, keeper);
             }
             Record::Runner(runner) => {
                 if let Some(case) = self.cases.get_mut(&runner.seq) {
@@ -316,7 +322,7 @@ impl Ledger {
     /// Notes what keeps a description.
     pub fn kept(&mut self, seq: u64, file: u64, keeper: Keeper) {
         if let Some(case) = self.cases.get_mut(&seq) {
-            case.keepers.insert(file, keeper);
+            case.keepers.entry(file).or_insert(keeper);
         }
     }
 }

@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::Context as _;
 use aya::maps::{MapData, RingBuf};
-use etxtbsy_trace_common::{Caller, Hold, How, Lingering, Lost, Stage, TextOf};
+use etxtbsy_trace_common::{Hold, How, Lingering, Lost, Stage, TextOf};
 use nix::{sys::utsname::uname, time::ClockId};
 use tokio::{
     io::{Interest, unix::AsyncFd},
@@ -23,6 +23,7 @@ use crate::{
     command::Started,
     incident::{World, build, rfc3339},
     kernel::{
+        reaper::Reaper,
         records::{Record, path_of},
         tracer::Tracer,
     },
@@ -194,9 +195,14 @@ impl Session {
         self.tell_lost();
         self.summary.duration_ns = now_ns(ClockId::CLOCK_MONOTONIC) - self.began_ns;
         self.write(&Line::Summary(self.summary.clone()));
-        match self.failed {
+        let (failed, summary) = (self.failed.take(), self.summary.clone());
+        // Without it, only the end takes longer.
+        let reaper = Reaper::start().inspect_err(|error| log::info!("{error:#}"));
+        drop(self);
+        drop(reaper);
+        match failed {
             Some(error) => Err(error),
-            None => Ok(self.summary),
+            None => Ok(summary),
         }
     }
 
@@ -280,8 +286,9 @@ impl Session {
 
     /// Looks at the processes of a failure while they live.
     fn observe(&mut self, seq: u64) {
-        // First: a mapping may go at any moment.
+        // First: these may go at any moment.
         self.await_ends();
+        self.find_keepers(seq);
         let Some(case) = self.ledger.case(seq) else { return };
         let failure = case.failure;
         let mut wanted = vec![(failure.tgid, failure.start_ns), (failure.ppid, 0)];
@@ -295,7 +302,6 @@ impl Session {
             self.see(&mut seen, pid, start_ns);
         }
         self.seen.insert(seq, seen);
-        self.find_keepers(seq);
         self.find_runners(seq);
         self.await_ends();
     }
@@ -323,12 +329,16 @@ impl Session {
         let mut seen = self.seen.remove(&seq).unwrap_or_default();
         let mut runners = Vec::new();
         for (tgid, told) in refused.runners {
-            if let Err(error) = self.tracer.await_leave(tgid) {
-                log::warn!("{error:#}");
+            let mut left = None;
+            // The end of those that the kernel told of is told as well.
+            if told.is_none() {
+                if let Err(error) = self.tracer.await_leave(tgid) {
+                    log::warn!("{error:#}");
+                }
+                // One that has left before that was noted is not.
+                let gone = !process::is_alive(tgid);
+                left = gone.then(|| (How::Exit, now_ns(ClockId::CLOCK_MONOTONIC)));
             }
-            // One that has left before that was noted is not told of.
-            let gone = !process::is_alive(tgid);
-            let left = gone.then(|| (How::Exit, now_ns(ClockId::CLOCK_MONOTONIC)));
             self.see(&mut seen, tgid, told.map_or(0, |told| told.start_ns));
             self.see(&mut seen, told.map_or(0, |told| told.ppid), 0);
             runners.push(Runner { tgid, told, left });
@@ -363,22 +373,14 @@ impl Session {
         let path = case.text(TextOf::BusyFile).map(path_of).unwrap_or_default();
         let mut found = Vec::new();
         for hold in unheld {
-            let closers = case.candidates.iter().filter(|other| other.hold.file == hold.file);
-            let keeper = closers
-                .map(|closer| &closer.hold)
-                .find_map(|closer| {
-                    let tgid = closer.tgid;
-                    let calls = |caller: &Caller| {
-                        (caller.tgid, caller.file) == (tgid, closer.file)
-                            && process::takes_fd(caller.syscall)
-                    };
-                    if case.callers.iter().any(calls) {
-                        Some(Keeper::Call { tgid })
-                    } else {
-                        process::has_registered(tgid, &path).then_some(Keeper::Ring { tgid })
-                    }
-                })
-                .or_else(|| loop_device::of(failure.dev, failure.ino).map(Keeper::LoopDevice));
+            if case.keepers.contains_key(&hold.file) {
+                continue;
+            }
+            let keeper = if process::has_registered(hold.tgid, &path) {
+                Some(Keeper::Ring { tgid: hold.tgid })
+            } else {
+                loop_device::of(failure.dev, failure.ino).map(Keeper::LoopDevice)
+            };
             if let Some(keeper) = keeper {
                 found.push((hold.file, keeper));
             }

@@ -2,6 +2,7 @@
 //! programs, and reading their records.
 
 pub mod offsets;
+pub mod reaper;
 pub mod records;
 pub mod tracefs;
 pub mod tracer;

@@ -24,8 +24,17 @@ pub fn running_kernel() -> anyhow::Result<Btf> {
 }
 
 /// Resolves every offset that the eBPF programs need.
+#[allow(clippy::too_many_lines, reason = "one line a field")]
 pub fn resolve(btf: &Btf) -> anyhow::Result<Offsets> {
     let at = |structure: &str, fields: &[&str]| offset(btf, structure, fields);
+    let rsrc = at("io_file_table", &["data"]).and_then(|data| {
+        Ok((
+            at("io_ring_ctx", &["file_table"])? + data,
+            at("io_rsrc_data", &["nr"])?,
+            at("io_rsrc_data", &["nodes"])?,
+            at("io_rsrc_node", &["file_ptr"])?,
+        ))
+    });
     Ok(Offsets {
         task_task_works: at("task_struct", &["task_works"])?,
         task_files: at("task_struct", &["files"])?,
@@ -77,6 +86,19 @@ pub fn resolve(btf: &Btf) -> anyhow::Result<Offsets> {
         file_task_work: at("file", &["f_task_work", "f_llist", "fu_rcuhead"])?,
         callback_next: at("callback_head", &["next"])?,
         callback_func: at("callback_head", &["func"])?,
+        inode_i_mode: at("inode", &["i_mode"])?,
+        socket_sk: at("socket", &["sk"])?,
+        sock_family: at("sock", &["__sk_common"])? + at("sock_common", &["skc_family"])?,
+        sock_receive_queue: at("sock", &["sk_receive_queue"])?,
+        sk_buff_cb: at("sk_buff", &["cb"])?,
+        unix_skb_parms_fp: at("unix_skb_parms", &["fp"])?,
+        scm_fp_list_count: at("scm_fp_list", &["count"])?,
+        scm_fp_list_fp: at("scm_fp_list", &["fp"])?,
+        ring_nodes: rsrc.as_ref().map_or(u32::MAX, |(data, _, nodes, _)| data + nodes),
+        ring_nr: rsrc.as_ref().map_or(0, |(data, nr, _, _)| data + nr),
+        ring_node_file: rsrc.as_ref().map_or(0, |(_, _, _, file)| *file),
+        ring_request_opcode: at("io_kiocb", &["opcode"]).unwrap_or(0),
+        ring_cqe_res: at("io_uring_cqe", &["res"]).unwrap_or(0),
         inode_i_ino: at("inode", &["i_ino"])?,
         inode_i_generation: at("inode", &["i_generation"])?,
         inode_i_sb: at("inode", &["i_sb"])?,
@@ -115,6 +137,27 @@ pub fn resolve(btf: &Btf) -> anyhow::Result<Offsets> {
             Err(_) => at("pt_regs", &["regs"])? + 8,
         },
     })
+}
+
+/// Whether the tracepoint `io_uring_complete` has its completion as third argument (6.13 on; as
+/// fourth of its callback, behind the data that the callback is registered with).
+#[must_use]
+pub fn ring_completes_with_cqe(btf: &Btf) -> bool {
+    let third = || {
+        let callback = btf.resolve_types_by_name("btf_trace_io_uring_complete").ok()?;
+        let callback = callback.into_iter().find_map(|ty| match ty {
+            Type::Typedef(found) => Some(found),
+            _ => None,
+        })?;
+        let Type::Ptr(pointer) = btf.resolve_chained_type(&callback).ok()? else { return None };
+        let Type::FuncProto(proto) = btf.resolve_chained_type(&pointer).ok()? else { return None };
+        let Type::Ptr(third) = btf.resolve_chained_type(proto.parameters.get(3)?).ok()? else {
+            return None;
+        };
+        let Type::Struct(cqe) = btf.resolve_chained_type(&third).ok()? else { return None };
+        btf.resolve_name(&cqe).ok()
+    };
+    third().is_some_and(|name| name == "io_uring_cqe")
 }
 
 fn structure(btf: &Btf, name: &str) -> anyhow::Result<Struct> {

@@ -1,7 +1,7 @@
 //! The records of the ring buffer as values.
 
 use etxtbsy_trace_common::{
-    Caller, Candidate, Change, Dropped, Failure, FailureEnd, Kind, Left, Runner, TextHeader,
+    Candidate, Change, Dropped, Failure, FailureEnd, Keeper, Kind, Left, Runner, TextHeader,
     TextOf, TreeEnded,
 };
 
@@ -24,8 +24,8 @@ pub enum Record {
     TreeEnded(TreeEnded),
     /// A description that lingered is closed.
     Dropped(Dropped),
-    /// A thread that slept in a call on a closed fd.
-    Caller(Caller),
+    /// What keeps a description that no table shows.
+    Keeper(Keeper),
     /// A process that ran a file of the name in question.
     Runner(Box<Runner>),
     /// A process that ran a file of interest runs it no more.
@@ -58,7 +58,7 @@ impl Record {
             kind if kind == Kind::Acquired as u32 => Self::Acquired(Box::new(read(bytes)?)),
             kind if kind == Kind::Released as u32 => Self::Released(Box::new(read(bytes)?)),
             kind if kind == Kind::Dropped as u32 => Self::Dropped(read(bytes)?),
-            kind if kind == Kind::Caller as u32 => Self::Caller(read(bytes)?),
+            kind if kind == Kind::Keeper as u32 => Self::Keeper(read(bytes)?),
             kind if kind == Kind::Runner as u32 => Self::Runner(Box::new(read(bytes)?)),
             kind if kind == Kind::Left as u32 => Self::Left(read(bytes)?),
             kind if kind == Kind::TreeEnded as u32 => Self::TreeEnded(read(bytes)?),

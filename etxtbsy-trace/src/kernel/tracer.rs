@@ -28,11 +28,24 @@ struct Syscall {
 
 /// The programs on system calls. Releases are attached before acquisitions, so that whatever is
 /// seen to begin is seen to end.
-const SYSCALLS: [Syscall; 10] = [
+const SYSCALLS: [Syscall; 11] = [
     Syscall { program: "closing", tracepoints: &["sys_enter_close"], optional: false },
     // 5.9 on.
     Syscall { program: "closed_range", tracepoints: &["sys_exit_close_range"], optional: true },
     Syscall { program: "refused", tracepoints: &["sys_exit_truncate"], optional: false },
+    Syscall {
+        program: "slow_call_returns",
+        tracepoints: &[
+            "sys_exit_munmap",
+            "sys_exit_mremap",
+            "sys_exit_flock",
+            "sys_exit_fsync",
+            "sys_exit_fdatasync",
+            "sys_exit_fallocate",
+            "sys_exit_ftruncate",
+        ],
+        optional: false,
+    },
     Syscall { program: "unshared", tracepoints: &["sys_exit_unshare"], optional: false },
     Syscall {
         program: "exec_returns",
@@ -72,8 +85,11 @@ const RAW: [(&str, &str); 5] = [
     ("forked", "sched_process_fork"),
 ];
 
+/// The program on io_uring, whose tracepoint has had this shape since 6.13 only.
+const RING: (&str, &str) = ("ring_completes", "io_uring_complete");
+
 /// Those that are run on demand, or attached for a while.
-const UNATTACHED: [&str; 3] = ["still_open", "write_count", "call_returns"];
+const UNATTACHED: [&str; 4] = ["still_open", "write_count", "call_returns", RING.0];
 
 /// `BPF_NOEXIST`, include/uapi/linux/bpf.h.
 const BPF_NOEXIST: u64 = 1;
@@ -82,6 +98,8 @@ const BPF_NOEXIST: u64 = 1;
 pub struct Tracer {
     ebpf: Ebpf,
     filtered: bool,
+    /// Whether opens by io_uring can be followed.
+    ring: bool,
     /// The attachment of `call_returns`, while that is waited for.
     call_returns: Option<RawTracePointLink>,
 }
@@ -106,6 +124,7 @@ impl Tracer {
         let began = Instant::now();
         let btf = offsets::running_kernel()?;
         let offsets = offsets::resolve(&btf)?;
+        let ring = offsets::ring_completes_with_cqe(&btf);
         drop(btf);
         let btf = Btf::from_sys_fs().context("cannot read the kernel's BTF")?;
         let filtered = u32::from(options.roots.is_some());
@@ -141,6 +160,7 @@ impl Tracer {
             "closing",
             "closed_range",
             "unshared",
+            "slow_call_returns",
             "refused",
             "exec_returns",
             "search",
@@ -158,7 +178,7 @@ impl Tracer {
         let seed: &mut Iter = program_of(&mut ebpf, "seed")?;
         seed.load("task_file", &btf)?;
         log::debug!("programs loaded after {:?}", began.elapsed());
-        let mut tracer = Self { ebpf, filtered: options.roots.is_some(), call_returns: None };
+        let mut tracer = Self { ebpf, filtered: options.roots.is_some(), ring, call_returns: None };
         for root in options.roots.iter().flatten() {
             tracer.add_to_tree(*root)?;
         }
@@ -187,6 +207,10 @@ impl Tracer {
 
     fn attach(&mut self) -> anyhow::Result<()> {
         let ebpf = &mut self.ebpf;
+        if self.ring {
+            let program: &mut RawTracePoint = program_of(ebpf, RING.0)?;
+            program.attach(RING.1).context("cannot attach to io_uring_complete")?;
+        }
         for (program, tracepoint) in RAW {
             let program: &mut RawTracePoint = program_of(ebpf, program)?;
             program
