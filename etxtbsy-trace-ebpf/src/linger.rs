@@ -50,8 +50,8 @@ pub(crate) fn check(exiting: bool) {
     let Some(lingering) = LINGERING.get_ptr(tgid) else { return };
     // SAFETY: a map value.
     let Lingering { file, inode } = unsafe { *lingering };
-    let waits = !exiting && kernel::in_works(kernel::current(), file);
-    if kernel::is_open(file, inode) || waits || LINGERING.remove(tgid).is_err() {
+    // A last reference that waits in this task's own work is dropped before it returns to user mode.
+    if kernel::is_open(file, inode) || LINGERING.remove(tgid).is_err() {
         return;
     }
     // SAFETY: no arguments.

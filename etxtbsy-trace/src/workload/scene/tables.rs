@@ -67,6 +67,9 @@ fn unshared(released: How) -> Result<Scene> {
             Ok::<_, anyhow::Error>(span)
         });
         let closing = outcome?;
+        // No tracepoint tells that a thread has let go of its table: the next is that it is freed,
+        // which is when every CPU has been through the scheduler.
+        let ending = (ending.0, u64::MAX);
         let released_after = Some(if released == How::Close { closing } else { ending });
         let holder = Holder { released, released_after, ..Holder::opener(Task::current(), [fd]) };
         Ok(victim.scene(VerdictKind::StillOpen, vec![holder]))
