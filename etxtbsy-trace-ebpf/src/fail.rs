@@ -232,8 +232,11 @@ pub(crate) extern "C" fn tell_candidate(
         // A table that is being torn down belongs to nobody; while it is held, an fd is in it,
         // even if the thread that made the fd has ended.
         let owned = hold.stage == Stage::Held as u32 || kernel::table_of(hold.task) == hold.table;
-        let in_table = same & owned & (kernel::file_at(hold.table, hold.fd) == hold.file);
-        (*told).open = kernel::is_open(hold.file, inode) as u32;
+        // A table that nobody uses is freed, or about to be.
+        let owned = owned & (kernel::users_of(hold.table) != 0);
+        let open = kernel::is_open(hold.file, inode);
+        let in_table = owned & open & (kernel::file_at(hold.table, hold.fd) == hold.file);
+        (*told).open = open as u32;
         (*told).users = kernel::users_of(hold.table);
         (*told).kind = Kind::Candidate as u32;
         (*told).in_table = in_table as u32;

@@ -260,6 +260,8 @@ extern "C" fn note(hold: *const Hold) -> i32 {
     if before.inode != 0 {
         // The fd was closed on a way that is not watched, or its table was freed and taken anew.
         end(before, How::Close, 0);
+        // SAFETY: as above.
+        unsafe { *at = HoldKey { inode: 0, slot: 0, pad: 0 } };
     }
     let home = home(table, fd);
     for probe in 0..PROBES {

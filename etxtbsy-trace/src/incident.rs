@@ -381,7 +381,9 @@ fn ancestors(
         let (exe, exe_b64) = maybe_text(seen.and_then(|facts| facts.exe.as_deref()));
         list.push(Ancestor { pid, comm, comm_b64, exe, exe_b64 });
         // The one that forked it, rather than the one it was given to when that ended.
-        let lineage = (world.lineage)(pid);
+        // A pid that was used again is that of a process which started after it had forked this one.
+        let by = forker.map_or(u64::MAX, |actor| actor.time_ns);
+        let lineage = (world.lineage)(pid).filter(|lineage| lineage.start_ns <= by);
         let above = link.filter(|link| link.forker.tgid == pid).map(|link| link.ppid);
         link = lineage;
         forker = lineage.map(|lineage| lineage.forker);

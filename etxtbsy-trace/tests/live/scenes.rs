@@ -1,7 +1,7 @@
 //! The scenes: one failure each, of which every pid, thread and fd is known.
 
 use crate::support::{BINARY, Process, Trace, Turn, tracer};
-use etxtbsy_trace::lines::{self, Direction, Fd, Incident, Opened, Via};
+use etxtbsy_trace::lines::{self, Direction, Fd, Incident, Opened, Place, Via};
 use etxtbsy_trace::workload::{Holder, Scene, Task, UNSUPPORTED};
 use std::fs;
 use std::path::Path;
