@@ -58,6 +58,9 @@ pub enum Workload {
     BusyScriptInterpreter(scene::interpreter::Args),
     /// What is busy is the interpreter in an ELF file's header.
     BusyElfInterpreter(scene::interpreter::Args),
+    /// The pids of processes that held the file are used again. Prints a line and waits for a line
+    /// on stdin; when all is told, waits for the end of stdin.
+    ReusedPid,
     /// Any other of the scenes, by its name.
     #[command(external_subcommand)]
     Scene(Vec<String>),
@@ -109,6 +112,7 @@ impl Workload {
             Self::ForkInProgress(args) => print(&scene::fork_in_progress::run(&args)?),
             Self::BusyScriptInterpreter(args) => print(&scene::interpreter::script(&args)?),
             Self::BusyElfInterpreter(args) => print(&scene::interpreter::elf(&args)?),
+            Self::ReusedPid => scene::reused::pid(print),
             Self::Scene(words) => match &words[..] {
                 [name] => print(&scene::play(name)?),
                 _ => bail!("the workload takes no arguments: {}", words.join(" ")),

@@ -9,5 +9,6 @@ mod demos;
 mod losses;
 mod precision;
 mod races;
+mod reuse;
 mod scenes;
 mod support;

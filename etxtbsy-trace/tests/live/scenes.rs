@@ -1,11 +1,10 @@
 //! The scenes: one failure each, of which every pid, thread and fd is known.
 
-use crate::support::{BINARY, Process, Trace, Turn, tracer};
+use crate::support::{Attached, BINARY, Trace, Turn};
 use etxtbsy_trace::lines::{self, Direction, Fd, Incident, Opened, Place, Via};
 use etxtbsy_trace::workload::{Holder, Scene, Task, UNSUPPORTED};
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
 macro_rules! scenes {
     ($($test:ident: $name:literal,)*) => {$(
@@ -73,6 +72,9 @@ scenes! {
     running_twice: "running-twice",
     running_forked: "running-forked",
     running_interpreter: "running-interpreter",
+    reused_fd: "reused-fd",
+    reused_inode: "reused-inode",
+    reused_description: "reused-description",
 }
 
 /// `int $0x80` in a 64-bit program, as 32-bit programs call the kernel.
@@ -129,20 +131,11 @@ fn busy_interpreters() {
 /// made up.
 #[test]
 fn still_open_since_before_the_tracer() {
-    let Some(_turn) = Turn::take_as_root() else {
-        return;
-    };
-    let mut workload =
-        Process::start(Command::new(BINARY).args(["workload", "still-open", "--wait-for-go"]));
-    assert_eq!(workload.line(), "ready");
-    let tracer = Process::start(tracer().args(["--json", "--pid"]).arg(workload.pid().to_string()));
-    let meta = tracer.line();
-    workload.say_go();
-    let scene: Scene = serde_json::from_str(&workload.line()).unwrap();
-    assert_eq!(workload.wait().code, Some(0));
-    let ended = tracer.wait();
-    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
-    let trace = Trace::parse(&format!("{meta}\n{}", ended.stdout));
+    let Some(_turn) = Turn::take_as_root() else { return };
+    let mut attached = Attached::start(&["still-open", "--wait-for-go"]);
+    attached.workload.say_go();
+    let scene: Scene = serde_json::from_str(&attached.workload.line()).unwrap();
+    let trace = attached.end();
 
     let incident = the_incident(&scene, &trace);
     let [known] = &scene.holders[..] else { panic!("{scene:?}") };
@@ -155,7 +148,7 @@ fn still_open_since_before_the_tracer() {
 }
 
 /// All that the scene knows, in the trace.
-fn assert_told(scene: &Scene, trace: &Trace) {
+pub(crate) fn assert_told(scene: &Scene, trace: &Trace) {
     let incident = the_incident(scene, trace);
     assert_eq!(incident.verdict.kind, scene.verdict, "{incident:#?}");
     let unheld: Vec<_> =

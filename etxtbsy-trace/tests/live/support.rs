@@ -212,6 +212,41 @@ impl Drop for Process {
     }
 }
 
+/// A workload, and a tracer that writes to its stdout.
+pub(crate) struct Attached {
+    pub(crate) workload: Process,
+    pub(crate) tracer: Process,
+    /// The lines of the trace that were waited for.
+    told: String,
+}
+
+impl Attached {
+    /// A workload that waits to be told to go, and a tracer of its tree that is live.
+    pub(crate) fn start(arguments: &[&str]) -> Self {
+        let workload = Process::start(Command::new(BINARY).arg("workload").args(arguments));
+        assert_eq!(workload.line(), "ready");
+        let pid = workload.pid().to_string();
+        let tracer = Process::start(tracer().args(["--json", "--pid", &pid]));
+        let mut attached = Self { workload, tracer, told: String::new() };
+        attached.await_line();
+        attached
+    }
+
+    /// Waits for the next line of the trace.
+    pub(crate) fn await_line(&mut self) {
+        self.told += &self.tracer.line();
+        self.told.push('\n');
+    }
+
+    /// Ends the workload's stdin and waits for the end of both.
+    pub(crate) fn end(self) -> Trace {
+        assert_eq!(self.workload.wait().code, Some(0));
+        let ended = self.tracer.wait();
+        assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+        Trace::parse(&(self.told + &ended.stdout))
+    }
+}
+
 impl Ended {
     /// What a workload reports on its stdout.
     pub(crate) fn report<T: DeserializeOwned>(&self) -> T {

@@ -1,6 +1,6 @@
 //! Processes that were forked while the file was open, and processes that have it open at once.
 
-use super::{Busy, Named};
+use super::{Busy, Named, Victim};
 use crate::lines::{How, State, VerdictKind, Via};
 use crate::workload::child::{Actor, Program, close};
 use crate::workload::report::{Holder, Scene, Task};
@@ -18,6 +18,11 @@ pub(super) const SCENES: &[Named] =
 fn between_fork_and_exec() -> Result<Scene> {
     let busy = Busy::new()?;
     let victim = busy.victim()?;
+    held_by_child(&busy, &victim)
+}
+
+/// The same of a file and a victim that are there.
+pub(super) fn held_by_child(busy: &Busy, victim: &Victim<'_>) -> Result<Scene> {
     let bystander = Path::new("/bin/true");
     let program = Program::new(bystander)?;
     let file = busy.open()?;

@@ -16,6 +16,7 @@ mod named;
 mod opened;
 mod passed;
 mod released;
+pub(super) mod reused;
 mod ring;
 mod running;
 mod tables;
@@ -40,7 +41,7 @@ use tempfile::TempDir;
 type Named = (&'static str, fn() -> Result<Scene>);
 
 /// Those that take no arguments.
-const SCENES: [&[Named]; 13] = [
+const SCENES: [&[Named]; 14] = [
     compat::SCENES,
     elsewhere::SCENES,
     forked::SCENES,
@@ -51,6 +52,7 @@ const SCENES: [&[Named]; 13] = [
     opened::SCENES,
     passed::SCENES,
     released::SCENES,
+    reused::SCENES,
     ring::SCENES,
     running::SCENES,
     tables::SCENES,
