@@ -33,28 +33,31 @@ pub(crate) fn tell(task: u64, call: &Call, inode: u64, opened: u32) -> Option<Su
         lost(Lost::FailureUntold);
         return None;
     };
-    entry.write(Failure {
-        kind: Kind::Failure as u32,
-        syscall: call.syscall,
-        seq,
-        enter_ns: call.enter_ns,
-        exit_ns: call.exit_ns,
-        inode,
-        ino: word(inode, offset!(inode_i_ino)),
-        writers: kernel::int(inode, offset!(inode_i_writecount)) as i32,
-        dev: kernel::int(word(inode, offset!(inode_i_sb)), offset!(super_block_s_dev)),
-        opened,
-        tgid: kernel::tgid_of(task),
-        tid: kernel::int(task, offset!(task_pid)),
-        ppid: kernel::ppid_of(task),
-        ns_pid: kernel::ns_pid(task),
-        uid: kernel::uid(task),
-        generation: kernel::int(inode, offset!(inode_i_generation)),
-        pad: 0,
-        cgroup: kernel::cgroup(task),
-        start_ns: word(task, offset!(task_start_time)),
-        comm: kernel::comm(task),
-    });
+    let told = entry.as_mut_ptr();
+    // SAFETY: the reserved record; every field is written before it is submitted. One by one,
+    // for want of stack.
+    unsafe {
+        (*told).kind = Kind::Failure as u32;
+        (*told).syscall = call.syscall;
+        (*told).seq = seq;
+        (*told).enter_ns = call.enter_ns;
+        (*told).exit_ns = call.exit_ns;
+        (*told).inode = inode;
+        (*told).ino = word(inode, offset!(inode_i_ino));
+        (*told).writers = kernel::int(inode, offset!(inode_i_writecount)) as i32;
+        (*told).dev = kernel::int(word(inode, offset!(inode_i_sb)), offset!(super_block_s_dev));
+        (*told).opened = opened;
+        (*told).tgid = kernel::tgid_of(task);
+        (*told).tid = kernel::int(task, offset!(task_pid));
+        (*told).ppid = kernel::ppid_of(task);
+        (*told).ns_pid = kernel::ns_pid(task);
+        (*told).uid = kernel::uid(task);
+        (*told).generation = kernel::int(inode, offset!(inode_i_generation));
+        (*told).pad = 0;
+        (*told).cgroup = kernel::cgroup(task);
+        (*told).start_ns = word(task, offset!(task_start_time));
+        (*told).comm = kernel::comm(task);
+    }
     entry.submit(WAKE);
     Some(Subject { seq, tgid: 0 })
 }
