@@ -23,6 +23,8 @@ use crate::{
 const DRAIN_NS: u64 = 200_000_000;
 /// The same for close(2), which drops it before it returns, a moment after its entry.
 const CLOSE_NS: u64 = 50_000;
+/// How long a process lives that ends right after its exec, from the return of that.
+const SHORT_LIFE_NS: u64 = 100_000;
 /// Where more descriptions could be open than the kernel counts, those that were let go of longer
 /// before the call than this are left out.
 const CLOSE_CALL_NS: u64 = 1_000_000;
@@ -400,8 +402,9 @@ fn judge(fact: &Fact, enter: u64, exit: u64) -> Sure {
     if hold.last == 0 {
         return Sure::No;
     }
-    // A task that has ended has done its work.
-    let done = fact.seen.is_none() && !fact.late && !after(enter);
+    // A task that has ended has done its work; unless it let go so shortly before the call that it
+    // may have ended since.
+    let done = fact.seen.is_none() && !fact.late && !after(enter.saturating_sub(SHORT_LIFE_NS));
     if fact.how() == Some(How::CloseOnExec) && done {
         return Sure::No;
     }

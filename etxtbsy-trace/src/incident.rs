@@ -10,7 +10,7 @@ use crate::{
     ledger::{Case, Keeper, Runner},
     lines::{
         self, Ancestor, BusyFile, Direction, Fd, Forked, Holder, Incident, Opened, Place, Released,
-        Role, State, Unheld, Victim, maybe_text, text, texts,
+        Role, Shortfall, State, Unheld, Victim, maybe_text, text, texts,
     },
     process::{Seen, split_argv},
     verdict,
@@ -79,6 +79,21 @@ pub fn build(id: u64, case: &Case, world: &World<'_>) -> Incident {
     };
     incident.verdict = verdict::of(&incident);
     incident
+}
+
+/// Why an incident is not complete, if it is not.
+#[must_use]
+pub fn shortfall(case: &Case, incident: &Incident) -> Option<Shortfall> {
+    let file_known = case.running.is_some() || case.failure.inode != 0;
+    match incident.direction {
+        _ if incident.complete => None,
+        _ if !file_known => Some(Shortfall::FileNotFound),
+        _ if case.lost => Some(Shortfall::RecordsLost),
+        Direction::Write => Some(Shortfall::RunnerNotFound),
+        Direction::Exec if !incident.unheld.is_empty() => Some(Shortfall::HeldByNoProcess),
+        Direction::Exec if incident.file.writers.is_none() => Some(Shortfall::Ambiguous),
+        Direction::Exec => Some(Shortfall::WriterNotFound),
+    }
 }
 
 fn syscall(number: i32) -> String {

@@ -399,6 +399,26 @@ pub enum VerdictKind {
     Unexplained,
 }
 
+/// Why an incident is not complete.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum Shortfall {
+    /// It could not be told which file was busy, or being run.
+    FileNotFound,
+    /// Records of it were lost.
+    RecordsLost,
+    /// No process held the file, but something else did.
+    HeldByNoProcess,
+    /// It cannot be told which of several processes held it, or how many.
+    Ambiguous,
+    /// A writer was not found.
+    WriterNotFound,
+    /// A process that runs the file was not found.
+    RunnerNotFound,
+}
+
 /// What an incident comes to, in words.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Verdict {
@@ -432,6 +452,13 @@ pub struct Summary {
     pub lost: u64,
     /// How many incidents by verdict.
     pub by_verdict: BTreeMap<VerdictKind, u64>,
+    /// What the incidents that are not complete fall short by, and how many do.
+    #[serde(default)]
+    pub unexplained_by: BTreeMap<Shortfall, u64>,
+    /// The one thing to change first: what helps against the most frequent verdict. `null` where
+    /// there are fewer than two incidents.
+    #[serde(default)]
+    pub change_first: Option<String>,
     /// How long tracing was live, in nanoseconds.
     pub duration_ns: u64,
 }

@@ -21,14 +21,14 @@ use tokio::{
 
 use crate::{
     command::Started,
-    incident::{World, build, rfc3339},
+    incident::{World, build, rfc3339, shortfall},
     kernel::{
         reaper::Reaper,
         records::{Record, path_of},
         tracer::Tracer,
     },
     ledger::{Case, Drop, GRACE_NS, Keeper, Ledger, Runner, Running, Sign},
-    lines::{self, Filter, Line, Meta, SCHEMA, Summary},
+    lines::{self, Filter, Line, Meta, SCHEMA, Summary, VerdictKind},
     loop_device,
     output::Output,
     process::{self, Facts, Observer, Seen, now_ns},
@@ -81,6 +81,8 @@ pub struct Session {
     /// The first output that could not be written.
     failed: Option<anyhow::Error>,
     summary: Summary,
+    /// The first advice that was given with each verdict.
+    advice: HashMap<VerdictKind, String>,
     began_ns: u64,
     realtime_offset_ns: i128,
     tree_ended: bool,
@@ -113,6 +115,7 @@ impl Session {
             sinks,
             failed: None,
             summary: Summary::default(),
+            advice: HashMap::new(),
             began_ns,
             realtime_offset_ns,
             tree_ended: false,
@@ -193,6 +196,7 @@ impl Session {
             }
         }
         self.tell_lost();
+        self.summary.change_first = self.change_first();
         self.summary.duration_ns = now_ns(ClockId::CLOCK_MONOTONIC) - self.began_ns;
         self.write(&Line::Summary(self.summary.clone()));
         let (failed, summary) = (self.failed.take(), self.summary.clone());
@@ -204,6 +208,18 @@ impl Session {
             Some(error) => Err(error),
             None => Ok(summary),
         }
+    }
+
+    /// What helps against the most frequent verdict.
+    fn change_first(&self) -> Option<String> {
+        let explained = |(kind, _): &(&VerdictKind, &u64)| **kind != VerdictKind::Unexplained;
+        let (kind, count) =
+            self.summary.by_verdict.iter().filter(explained).max_by_key(|(_, count)| **count)?;
+        if self.summary.incidents < 2 {
+            return None;
+        }
+        let advice = self.advice.get(kind)?;
+        Some(format!("{count} of {} would be mended by this: {advice}", self.summary.incidents))
     }
 
     /// Gives the holders of the last failures a moment to let go.
@@ -471,7 +487,13 @@ impl Session {
             log::debug!("not explained: {case:#?}");
             self.summary.unexplained += 1;
         }
+        if let Some(shortfall) = shortfall(case, &incident) {
+            *self.summary.unexplained_by.entry(shortfall).or_default() += 1;
+        }
         *self.summary.by_verdict.entry(incident.verdict.kind).or_default() += 1;
+        if let Some(first) = incident.verdict.advice.first() {
+            self.advice.entry(incident.verdict.kind).or_insert_with(|| first.clone());
+        }
         self.write(&Line::Incident(Box::new(incident)));
     }
 

@@ -1,7 +1,7 @@
 //! Cases as the kernel side tells them, and what has to come of them.
 
 use super::*;
-use crate::ledger::Drop;
+use crate::ledger::{Drop, Keeper};
 use etxtbsy_trace_common::Failure;
 
 const ENTER: u64 = 1_000_000_000;
@@ -124,8 +124,12 @@ fn a_last_reference_just_let_go_of_is_believed_because_the_kernel_counts_it() {
     // Not the last reference: something else keeps the description open.
     let shared = ended(&child, How::CloseOnExec, ENTER - 20_000, 0);
     assert_eq!(pids(&attribute(&case(1, vec![gone(shared)]))), [0; 0]);
+    // Its task has ended since, and may have come to its work during the call.
+    let short = Candidate { holder: Holder::default(), ..gone(just) };
+    assert_eq!(pids(&attribute(&case(1, vec![short]))), [CHILD]);
     // Its task has ended, and has done its work before.
-    let dead = Candidate { holder: Holder::default(), ..gone(just) };
+    let before = ended(&child, How::CloseOnExec, ENTER - SHORT_LIFE_NS - 1, 1);
+    let dead = Candidate { holder: Holder::default(), ..gone(before) };
     assert_eq!(pids(&attribute(&case(1, vec![dead]))), [0; 0]);
     // Too long ago.
     let old = ended(&child, How::CloseOnExec, ENTER - DRAIN_NS - 1, 1);
@@ -255,4 +259,114 @@ fn a_copy_with_the_opener_of_an_earlier_description_gets_its_own() {
     );
     let found = attribute(&case);
     assert_eq!((pids(&found), found.holders[0].opened), (vec![CHILD], Some(parent.opened)));
+}
+
+#[test]
+fn what_came_unseen_from_another_opener_was_passed() {
+    let found_fd = Hold { via: Via::Unknown as u32, tgid: CHILD, ..opened(0xa, 500_000) };
+    let found = attribute(&case(1, vec![in_table(Hold { acquired_ns: 0, ..found_fd })]));
+    assert_eq!((pids(&found), found.holders[0].via), (vec![CHILD], Via::Passed));
+    // Its own, or nobody knows whose: no more is said than is known.
+    let own = Hold { tgid: OPENER, ..found_fd };
+    assert_eq!(attribute(&case(1, vec![in_table(own)])).holders[0].via, Via::Unknown);
+    let unknown = Hold { opened: Actor::default(), ..found_fd };
+    assert_eq!(attribute(&case(1, vec![in_table(unknown)])).holders[0].via, Via::Unknown);
+}
+
+/// The opener's own hold, ended, of a description that is open all the same.
+fn outlived(file: u64) -> Candidate {
+    Candidate { open: 1, ..gone(ended(&opened(file, 500_000), How::Close, ENTER - 100_000, 0)) }
+}
+
+#[test]
+fn a_mapping_holds_until_the_description_is_closed() {
+    let mapping =
+        Hold { via: Via::Mapping as u32, fd: NO_FD, table: 0x9000, ..opened(0xa, 500_000) };
+    let mapping = Hold { acquired_ns: 0, ..mapping };
+    let mut case = case(1, vec![outlived(0xa), Candidate { open: 1, ..gone(mapping) }]);
+    let found = attribute(&case);
+    assert_eq!((found.explained, found.holders[0].via), (1, Via::Mapping));
+    assert_eq!((found.holders[0].fds.len(), found.holders[0].released), (0, None));
+    assert_eq!(found.unheld, []);
+
+    case.dropped.insert(0xa, Drop { time_ns: EXIT + 5, exiting: false });
+    assert_eq!(attribute(&case).holders[0].released, Some((How::Unmap, EXIT + 5)));
+    case.dropped.insert(0xa, Drop { time_ns: EXIT + 5, exiting: true });
+    assert_eq!(attribute(&case).holders[0].released, Some((How::Exit, EXIT + 5)));
+}
+
+#[test]
+fn a_description_that_no_process_holds_is_told_with_its_opener() {
+    let mut case = case(1, vec![outlived(0xa)]);
+    let found = attribute(&case);
+    assert_eq!((found.explained, pids(&found)), (0, vec![]));
+    assert_eq!(found.unheld.iter().map(|hold| hold.opened.tgid).collect::<Vec<_>>(), [OPENER]);
+    assert!(!found.is_complete());
+
+    // A thread of the process that closed the fd sleeps in a call on it.
+    case.keepers.insert(0xa, Keeper::Call { tgid: OPENER });
+    let found = attribute(&case);
+    assert_eq!((found.explained, pids(&found), found.unheld.len()), (1, vec![OPENER], 0));
+    assert_eq!(found.holders[0].fds[0].fd, 5);
+
+    // It leaves no room for a guess about another.
+    case.keepers.clear();
+    let child = inherited(&opened(0xb, 400_000), ENTER - 200_000);
+    case.candidates.push(gone(ended(&child, How::CloseOnExec, ENTER - 20_000, 1)));
+    assert_eq!(pids(&attribute(&case)), [0; 0]);
+}
+
+#[test]
+fn a_table_that_outlives_its_opener_belongs_to_those_that_share_it() {
+    let hold = opened(0xa, 500_000);
+    let sharer = Hold { tgid: CHILD, task: 0x3000, via: Via::Fork as u32, ..hold };
+    let alive = |hold: Hold| Candidate { in_table: 1, cloexec: 1, open: 1, ..gone(hold) };
+    // The record of the opener, whose task has ended, comes too.
+    let mut case = case(1, vec![in_table(hold), alive(sharer)]);
+    assert_eq!(pids(&attribute(&case)), [CHILD]);
+    case.released.push(change(ended(&hold, How::Close, EXIT + 9, 1)));
+    let found = attribute(&case);
+    assert_eq!(
+        (pids(&found), found.holders[0].released),
+        (vec![CHILD], Some((How::Close, EXIT + 9)))
+    );
+}
+
+#[test]
+fn what_let_go_after_the_call_had_it_during_the_call() {
+    let child = inherited(&opened(0xa, 500_000), ENTER - 200_000);
+    // Its task has ended before it was looked at.
+    let late = ended(&child, How::CloseOnExec, EXIT + 9, 1);
+    let dead = Candidate { holder: Holder::default(), ..gone(late) };
+    assert_eq!(pids(&attribute(&case(1, vec![dead]))), [CHILD]);
+    // An exit is told when it is over: it may have been over before the call.
+    let exited = gone(ended(&child, How::Exit, EXIT + 9, 0));
+    assert_eq!(pids(&attribute(&case(1, vec![exited]))), [CHILD]);
+    let other = gone(Hold { file: 0xb, tgid: 300, table: 0x1200, ..exited.hold });
+    assert_eq!(pids(&attribute(&case(1, vec![exited, other]))), [0; 0]);
+}
+
+#[test]
+fn a_file_is_told_from_an_earlier_one_at_its_address() {
+    let child = inherited(&opened(0xa, 500_000), ENTER - 200_000);
+    let just =
+        Hold { inode: 1, ino: 7, generation: 3, ..ended(&child, How::CloseOnExec, ENTER - 9, 1) };
+    let mut case = case(1, vec![gone(just)]);
+    (case.failure.ino, case.failure.generation) = (7, 4);
+    assert_eq!(pids(&attribute(&case)), [0; 0]);
+    case.failure.generation = 3;
+    assert_eq!(pids(&attribute(&case)), [CHILD]);
+}
+
+#[test]
+fn where_records_were_lost_nothing_is_complete_and_nothing_is_guessed() {
+    let child = inherited(&opened(0xa, 500_000), ENTER - 200_000);
+    let just = gone(ended(&child, How::CloseOnExec, ENTER - 20_000, 1));
+    let mut guess = case(1, vec![just]);
+    guess.lost = true;
+    assert_eq!(pids(&attribute(&guess)), [0; 0]);
+    let mut sure = case(1, vec![in_table(child)]);
+    sure.lost = true;
+    let found = attribute(&sure);
+    assert_eq!((pids(&found), found.is_complete()), (vec![CHILD], false));
 }

@@ -4,7 +4,7 @@
 
 use crate::lines::{
     Ancestor, BusyFile, Direction, Fd, Filter, Forked, Holder, How, Incident, Line, Lost, Meta,
-    Opened, Released, Role, State, Summary, Verdict, VerdictKind, Via, Victim,
+    Opened, Released, Role, Shortfall, State, Summary, Verdict, VerdictKind, Via, Victim,
 };
 use proptest::prelude::*;
 
@@ -266,6 +266,8 @@ pub(crate) fn summary(incidents: u64, by_verdict: &[(VerdictKind, u64)]) -> Summ
         explained: incidents.saturating_sub(1),
         unexplained: incidents.min(1),
         lost: 0,
+        unexplained_by: [(Shortfall::WriterNotFound, 1)].into(),
+        change_first: some("write the file in a child process"),
         by_verdict: by_verdict.iter().copied().collect(),
         duration_ns: 12_345_678_901,
     }

@@ -37,9 +37,17 @@ pub(super) fn summary(
             summary.lost,
         ));
         let each = summary.by_verdict.iter();
-        let each: Vec<String> = each.map(|(kind, n)| format!("{} {n}", name(kind))).collect();
+        let each: Vec<String> = each.map(|(kind, n)| format!("{} {n}", name(*kind))).collect();
         if !each.is_empty() {
             lines.push(format!("by verdict: {}", each.join(", ")));
+        }
+        let short = summary.unexplained_by.iter();
+        let short: Vec<String> = short.map(|(why, n)| format!("{} {n}", name(*why))).collect();
+        if !short.is_empty() {
+            lines.push(format!("unexplained by: {}", short.join(", ")));
+        }
+        if let Some(first) = &summary.change_first {
+            lines.push(format!("change first: {}", escape::prose(first)));
         }
     }
     if summary.lost > 0 {

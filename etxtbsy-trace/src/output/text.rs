@@ -392,6 +392,8 @@ mod tests {
 wait: from the failure until the last holder found had let go
 122 incidents: 121 explained, 1 unexplained; lost 0; traced for 12.3 s
 by verdict: fork-exec-race 120, leaked-fd 1, unexplained 1
+unexplained by: writer-not-found 1
+change first: write the file in a child process
 ",
         );
     }
