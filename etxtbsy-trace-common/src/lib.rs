@@ -728,6 +728,7 @@ pub struct Offsets {
     pub mount_mnt_parent: u32,
     pub mount_mnt_mountpoint: u32,
     pub mm_exe_file: u32,
+    /// `u32::MAX` where the kernel does not know it (without CONFIG_MEMCG).
     pub mm_owner: u32,
     pub mm_arg_start: u32,
     pub mm_arg_end: u32,
@@ -742,6 +743,7 @@ pub struct Offsets {
     pub sock_family: u32,
     pub sock_receive_queue: u32,
     pub sk_buff_cb: u32,
+    /// `u32::MAX` if it is not known.
     pub unix_skb_parms_fp: u32,
     pub scm_fp_list_count: u32,
     pub scm_fp_list_fp: u32,

@@ -37,7 +37,8 @@ pub(crate) extern "C" fn keeps(keeper: u64, file: u64) -> i32 {
 #[inline(always)]
 fn is_queued(socket: u64, file: u64) -> bool {
     let sk = word(word(socket, offset!(file_private_data)), offset!(socket_sk));
-    if kernel::int(sk, offset!(sock_family)) & 0xffff != AF_UNIX {
+    let known = offset!(unix_skb_parms_fp) != u32::MAX;
+    if !known || kernel::int(sk, offset!(sock_family)) & 0xffff != AF_UNIX {
         return false;
     }
     let queue = sk + offset!(sock_receive_queue) as u64;

@@ -303,7 +303,8 @@ unsafe extern "C" fn mapping_step(_index: u64, context: *mut c_void) -> i64 {
 extern "C" fn mapped(mm: u64, file: u64, seq: u64) -> i32 {
     let Some(mut entry) = tell::reserve::<Candidate>() else { return LOST };
     let told = entry.as_mut_ptr();
-    let task = word(mm, offset!(mm_owner));
+    // Reading at 0 gives zeros, which are no process.
+    let task = if offset!(mm_owner) == u32::MAX { 0 } else { word(mm, offset!(mm_owner)) };
     let mut hold = hold::begin(task, mm, NO_FD, file, Via::Mapping, 0);
     hold::find_origin(&mut hold);
     let hold: *const Hold = &hold;

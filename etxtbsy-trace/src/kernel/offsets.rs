@@ -91,7 +91,8 @@ pub fn resolve(btf: &Btf) -> anyhow::Result<Offsets> {
         sock_family: at("sock", &["__sk_common"])? + at("sock_common", &["skc_family"])?,
         sock_receive_queue: at("sock", &["sk_receive_queue"])?,
         sk_buff_cb: at("sk_buff", &["cb"])?,
-        unix_skb_parms_fp: at("unix_skb_parms", &["fp"])?,
+        // Not there if unix sockets are a module.
+        unix_skb_parms_fp: at("unix_skb_parms", &["fp"]).unwrap_or(u32::MAX),
         scm_fp_list_count: at("scm_fp_list", &["count"])?,
         scm_fp_list_fp: at("scm_fp_list", &["fp"])?,
         ring_nodes: rsrc.as_ref().map_or(u32::MAX, |(data, _, nodes, _)| data + nodes),
@@ -122,8 +123,8 @@ pub fn resolve(btf: &Btf) -> anyhow::Result<Offsets> {
         mount_mnt_parent: at("mount", &["mnt_parent"])?,
         mount_mnt_mountpoint: at("mount", &["mnt_mountpoint"])?,
         mm_exe_file: at("mm_struct", &["exe_file"])?,
-        // CONFIG_MEMCG; without it mappings have no owner that could be told.
-        mm_owner: at("mm_struct", &["owner"])?,
+        // CONFIG_MEMCG.
+        mm_owner: at("mm_struct", &["owner"]).unwrap_or(u32::MAX),
         mm_arg_start: at("mm_struct", &["arg_start"])?,
         mm_arg_end: at("mm_struct", &["arg_end"])?,
         fs_pwd_mnt: at("fs_struct", &["pwd"])? + at("path", &["mnt"])?,
