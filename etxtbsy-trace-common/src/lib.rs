@@ -265,6 +265,8 @@ pub enum Kind {
     Keeper = 10,
     /// [`Runner`].
     Runner = 11,
+    /// [`Compat`].
+    Compat = 12,
 }
 
 /// An execve or execveat returned −ETXTBSY.
@@ -536,6 +538,16 @@ pub struct Runner {
     pub holder: Holder,
 }
 
+/// A 32-bit program runs; told once.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Compat {
+    /// [`Kind::Compat`].
+    pub kind: u32,
+    /// The process.
+    pub tgid: u32,
+}
+
 /// The last exec of a process.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
@@ -656,6 +668,8 @@ pub struct Offsets {
     pub task_tgid: u32,
     pub task_pid: u32,
     pub task_flags: u32,
+    /// `thread_info.status`; `u32::MAX` where 32-bit calls are not followed.
+    pub task_thread_status: u32,
     pub task_group_leader: u32,
     pub task_stack: u32,
     /// `__state`; up to 5.13 `state`, whose lower half is read.
@@ -728,6 +742,7 @@ pub struct Offsets {
     pub mount_mnt_parent: u32,
     pub mount_mnt_mountpoint: u32,
     pub mm_exe_file: u32,
+    pub mm_task_size: u32,
     /// `u32::MAX` where the kernel does not know it (without CONFIG_MEMCG).
     pub mm_owner: u32,
     pub mm_arg_start: u32,
@@ -757,6 +772,9 @@ pub struct Offsets {
     pub regs_second: u32,
     /// The number of the system call.
     pub regs_syscall: u32,
+    /// The first arguments of a 32-bit system call.
+    pub regs_compat_first: u32,
+    pub regs_compat_second: u32,
 }
 
 /// Settings in the map `CONFIG`, written while the programs run.
@@ -770,13 +788,15 @@ pub enum Config {
     /// How many processes user space has put into the tree; those that the programs have put
     /// there, less all that have ended, are [`Count::Tree`].
     TreeFound = 2,
+    /// 1 once a 32-bit program was seen to run.
+    Compat = 3,
 }
 
 #[cfg(feature = "user")]
 mod pod {
     use super::{
-        Candidate, Change, Dropped, Exec, ExecName, Failure, FailureEnd, Hold, Keeper, Left,
-        Lineage, Lingering, Offsets, OpenCalls, Runner, TextHeader, TreeEnded,
+        Candidate, Change, Compat, Dropped, Exec, ExecName, Failure, FailureEnd, Hold, Keeper,
+        Left, Lineage, Lingering, Offsets, OpenCalls, Runner, TextHeader, TreeEnded,
     };
     /// Says that a type is plain old data.
     macro_rules! pod {
@@ -787,7 +807,7 @@ mod pod {
         )*};
     }
     pod!(
-        Candidate, Change, Dropped, Exec, ExecName, Failure, FailureEnd, Hold, Keeper, Left,
-        Lineage, Lingering, Offsets, OpenCalls, Runner, TextHeader, TreeEnded
+        Candidate, Change, Compat, Dropped, Exec, ExecName, Failure, FailureEnd, Hold, Keeper,
+        Left, Lineage, Lingering, Offsets, OpenCalls, Runner, TextHeader, TreeEnded
     );
 }

@@ -16,7 +16,13 @@ pub fn duplicated(ctx: TracePointContext) -> u32 {
     if fd < 0 {
         return 0;
     }
-    let fd = fd as u32;
+    note(fd as u32);
+    0
+}
+
+/// Notes what stands at an fd of current's that another was duplicated to.
+#[inline(always)]
+pub(crate) fn note(fd: u32) {
     let task = kernel::current();
     let table = kernel::table_of(task);
     let file = kernel::file_at(table, fd);
@@ -26,19 +32,18 @@ pub fn duplicated(ctx: TracePointContext) -> u32 {
         // SAFETY: a map value.
         let before = unsafe { (*before).file };
         if before == file {
-            return 0;
+            return;
         }
         // dup2 and dup3 close what was there; if nothing else refers to it, its last reference
         // waits in the task's work.
         hold::release(table, fd, How::Dup, kernel::in_works(task, before) as u32);
     }
     if file == 0 || !kernel::is_writer(file) {
-        return 0;
+        return;
     }
     // SAFETY: no arguments.
     let now = unsafe { bpf_ktime_get_ns() };
     let mut hold = hold::begin(task, table, fd, file, Via::Dup, now);
     hold::find_origin(&mut hold);
     hold::acquire(&hold);
-    0
 }

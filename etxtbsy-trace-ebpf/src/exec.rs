@@ -10,7 +10,7 @@ use aya_ebpf::{
 use etxtbsy_trace_common::{EXEC_NAME_LEN, Exec, ExecCall, ExecName, Lost};
 
 use crate::{
-    copied,
+    compat, copied,
     hold::{self, Event},
     kernel::{self, offset},
     maps::{ANY, EXEC_NAMES, EXECS, LAST_EXECS, ZERO, lost},
@@ -60,6 +60,7 @@ pub fn execed(ctx: RawTracePointContext) -> i32 {
     let start_ns = kernel::word(task, offset!(task_start_time));
     let _ = LAST_EXECS.insert(tgid, Exec { time_ns, start_ns }, ANY);
     tell::left(tgid, 0);
+    compat::note(task, true);
     if let Some(call) = EXECS.get_ptr(task)
         // SAFETY: a map value.
         && unsafe { (*call).table } != table

@@ -40,14 +40,13 @@ pub fn exec_returns(ctx: TracePointContext) -> u32 {
     let ret = unsafe { ctx.read_at::<i64>(16) }.unwrap_or(0);
     let task = kernel::current();
     if ret == 0 {
-        if EXEC_NAMES.get_ptr(task).is_some() {
-            let tgid = kernel::tgid_of(task);
-            hold::walk(kernel::table_of(task), task, tgid, Event::Closed);
-        }
+        exec_succeeded(task);
     } else if ret == ETXTBSY {
         // SAFETY: the number of the system call, at this offset in every version.
         let syscall = unsafe { ctx.read_at::<i32>(8) }.unwrap_or(0);
-        failed(&ctx, task, syscall);
+        if failed(task, syscall, 0) {
+            info!(&ctx, "exec of process {} failed", kernel::tgid_of(task));
+        }
     }
     let _ = EXECS.remove(task);
     if ret == ETXTBSY
@@ -61,6 +60,15 @@ pub fn exec_returns(ctx: TracePointContext) -> u32 {
         tell::record(&FailureEnd { kind: Kind::FailureEnd as u32, lost, seq }, WAKE);
     }
     0
+}
+
+/// An exec has succeeded: the files that it closed are dropped next.
+#[inline(always)]
+pub(crate) fn exec_succeeded(task: u64) {
+    if EXEC_NAMES.get_ptr(task).is_some() {
+        let tgid = kernel::tgid_of(task);
+        hold::walk(kernel::table_of(task), task, tgid, Event::Closed);
+    }
 }
 
 /// The `nth` file in the task's work that was opened to be executed, youngest first; 0 if there
@@ -106,25 +114,28 @@ fn learn(task: u64) {
     }
 }
 
+/// Tells of an exec that failed with ETXTBSY; if the known holders do not account for it, all but
+/// the end, and leaves in `SEARCHES` what a search needs. False if it is of no interest. `path` is the user pointer, for a call
+/// whose entry was not seen.
 #[inline(always)]
-fn failed(ctx: &TracePointContext, task: u64, syscall: i32) {
+pub(crate) fn failed(task: u64, syscall: i32, path: u64) -> bool {
     let tgid = kernel::tgid_of(task);
-    let Some(fput) = CONFIG.get_ptr(Config::Fput as u32) else { return };
+    let Some(fput) = CONFIG.get_ptr(Config::Fput as u32) else { return false };
     // SAFETY: a map value.
     let fput = unsafe { *fput };
     if fput == 0 {
         learn(task);
-        return;
+        return false;
     }
     if !tree::contains(tgid) {
-        return;
+        return false;
     }
     // SAFETY: no arguments.
     let now = unsafe { bpf_ktime_get_ns() };
     let call = match EXECS.get_ptr(task) {
         // SAFETY: a map value.
         Some(call) => unsafe { *call },
-        None => ExecCall { enter_ns: 0, path: 0, table: 0 },
+        None => ExecCall { enter_ns: 0, path, table: 0 },
     };
     // [bprm->file, busy file, earlier scripts…] if an interpreter was busy, else the file alone.
     let (first, second) = (opened_file(task, fput, 0), opened_file(task, fput, 1));
@@ -137,10 +148,9 @@ fn failed(ctx: &TracePointContext, task: u64, syscall: i32) {
     }
     let opened = (first != 0) as u32 + (second != 0) as u32;
     let call = Call { syscall, enter_ns: call.enter_ns, exit_ns: now, path: call.path };
-    let Some(subject) = victim::tell(task, &call, inode, opened) else { return };
+    let Some(subject) = victim::tell(task, &call, inode, opened) else { return false };
     let seq = subject.seq;
     let writers = kernel::int(inode, offset!(inode_i_writecount)) as i32;
-    info!(ctx, "exec of process {} failed: inode {:x}, {} writers", tgid, inode, writers);
     let told = if inode == 0 { 0 } else { tell_candidates(inode, seq) };
     let lost_some = (told & LOST != 0) as u32;
     text::file_path(task, TextOf::BusyFile, subject, busy);
@@ -153,11 +163,12 @@ fn failed(ctx: &TracePointContext, task: u64, syscall: i32) {
     if inode != 0 && (!known || told & ODD != 0) {
         let sought = Sought { inode, seq, path: 0, zero: 0, lost: lost_some, pad: 0 };
         if SEARCHES.insert(task, sought, ANY).is_ok() {
-            return;
+            return true;
         }
         lost(Lost::SearchesFull);
     }
     tell::record(&FailureEnd { kind: Kind::FailureEnd as u32, lost: lost_some, seq }, WAKE);
+    true
 }
 
 /// The telling of an inode's holds.

@@ -11,6 +11,7 @@
 
 mod ask;
 mod close;
+mod compat;
 mod copied;
 mod dup;
 mod exec;

@@ -4,7 +4,7 @@ use core::ffi::c_void;
 use etxtbsy_trace_common::{How, Via};
 
 use crate::{
-    hold,
+    compat, hold,
     kernel::{self, PF_EXITING, offset},
 };
 
@@ -29,7 +29,11 @@ pub fn seed(ctx: *mut c_void) -> i32 {
     let ctx = ctx.cast::<TaskFile>();
     // SAFETY: the context of this iterator.
     let (task, fd, file) = unsafe { ((*ctx).task, (*ctx).fd, (*ctx).file) };
-    if task == 0 || file == 0 || !kernel::is_writer(file) {
+    if task == 0 || file == 0 {
+        return 0;
+    }
+    compat::note(task, false);
+    if !kernel::is_writer(file) {
         return 0;
     }
     let table = kernel::table_of(task);

@@ -193,7 +193,9 @@ impl Fact {
 /// Judges a case.
 #[must_use]
 pub fn attribute(case: &Case) -> Attribution {
-    let (enter, exit) = (case.failure.enter_ns, case.failure.exit_ns);
+    let exit = case.failure.exit_ns;
+    // The entry of a 32-bit call is not seen; it was a moment before.
+    let enter = if case.failure.enter_ns == 0 { exit } else { case.failure.enter_ns };
     let mut facts = gather(case);
     adopt_openers(&mut facts, exit);
     for fact in &mut facts {
@@ -252,7 +254,7 @@ fn lingering(descriptions: &[Vec<Fact>], case: &Case) -> (Vec<Fact>, Vec<Hold>) 
                 && (other[0].hold.opened.time_ns > hold.opened.time_ns || sure(other) > Sure::No)
         });
         let open = facts.iter().any(|fact| fact.open);
-        if !open || again || !(1..=case.failure.enter_ns).contains(&hold.opened.time_ns) {
+        if !open || again || !(1..=case.failure.exit_ns).contains(&hold.opened.time_ns) {
             continue;
         }
         let keeper = match case.keepers.get(&hold.file) {

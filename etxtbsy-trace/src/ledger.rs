@@ -160,6 +160,8 @@ pub enum Sign {
     Told(u64),
     /// The traced tree has ended.
     TreeEnded,
+    /// A 32-bit program runs.
+    Compat,
 }
 
 /// Failures whose story is not over, by the number the kernel side gave them.
@@ -199,6 +201,7 @@ impl Ledger {
                 }
             }
             Record::TreeEnded(_) => return Sign::TreeEnded,
+            Record::Compat(_) => return Sign::Compat,
             Record::Keeper(told) => {
                 let common::Keeper { seq, file, tgid, .. } = told;
                 let keeper = match told.by {

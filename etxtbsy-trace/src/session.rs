@@ -296,6 +296,11 @@ impl Session {
                 Sign::None => {}
                 Sign::Told(seq) => self.observe(seq),
                 Sign::TreeEnded => self.tree_ended = true,
+                Sign::Compat => {
+                    if let Err(error) = self.tracer.follow_compat() {
+                        log::warn!("{error:#}");
+                    }
+                }
             }
         }
     }

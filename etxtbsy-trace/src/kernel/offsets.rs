@@ -45,6 +45,10 @@ pub fn resolve(btf: &Btf) -> anyhow::Result<Offsets> {
         task_tgid: at("task_struct", &["tgid"])?,
         task_pid: at("task_struct", &["pid"])?,
         task_flags: at("task_struct", &["flags"])?,
+        // x86_64 tells by it that a system call is a 32-bit one; arm64 has none.
+        task_thread_status: at("thread_info", &["status"])
+            .and_then(|status| Ok(at("task_struct", &["thread_info"])? + status))
+            .unwrap_or(u32::MAX),
         task_stack: at("task_struct", &["stack"])?,
         task_state: at("task_struct", &["__state", "state"])?,
         task_group_leader: at("task_struct", &["group_leader"])?,
@@ -122,6 +126,7 @@ pub fn resolve(btf: &Btf) -> anyhow::Result<Offsets> {
         mount_mnt: at("mount", &["mnt"])?,
         mount_mnt_parent: at("mount", &["mnt_parent"])?,
         mount_mnt_mountpoint: at("mount", &["mnt_mountpoint"])?,
+        mm_task_size: at("mm_struct", &["task_size"])?,
         mm_exe_file: at("mm_struct", &["exe_file"])?,
         // CONFIG_MEMCG.
         mm_owner: at("mm_struct", &["owner"]).unwrap_or(u32::MAX),
@@ -133,6 +138,8 @@ pub fn resolve(btf: &Btf) -> anyhow::Result<Offsets> {
         // x86_64; arm64, where the result of the call overwrites regs[0].
         regs_first: at("pt_regs", &["di", "orig_x0"])?,
         regs_syscall: at("pt_regs", &["orig_ax", "syscallno"])?,
+        regs_compat_first: at("pt_regs", &["bx"]).unwrap_or(0),
+        regs_compat_second: at("pt_regs", &["cx"]).unwrap_or(0),
         regs_second: match at("pt_regs", &["si"]) {
             Ok(si) => si,
             Err(_) => at("pt_regs", &["regs"])? + 8,

@@ -1,8 +1,8 @@
 //! The records of the ring buffer as values.
 
 use etxtbsy_trace_common::{
-    Candidate, Change, Dropped, Failure, FailureEnd, Keeper, Kind, Left, Runner, TextHeader,
-    TextOf, TreeEnded,
+    Candidate, Change, Compat, Dropped, Failure, FailureEnd, Keeper, Kind, Left, Runner,
+    TextHeader, TextOf, TreeEnded,
 };
 
 /// A record.
@@ -26,6 +26,8 @@ pub enum Record {
     Dropped(Dropped),
     /// What keeps a description that no table shows.
     Keeper(Keeper),
+    /// A 32-bit program runs.
+    Compat(Compat),
     /// A process that ran a file of the name in question.
     Runner(Box<Runner>),
     /// A process that ran a file of interest runs it no more.
@@ -60,6 +62,7 @@ impl Record {
             kind if kind == Kind::Dropped as u32 => Self::Dropped(read(bytes)?),
             kind if kind == Kind::Keeper as u32 => Self::Keeper(read(bytes)?),
             kind if kind == Kind::Runner as u32 => Self::Runner(Box::new(read(bytes)?)),
+            kind if kind == Kind::Compat as u32 => Self::Compat(read(bytes)?),
             kind if kind == Kind::Left as u32 => Self::Left(read(bytes)?),
             kind if kind == Kind::TreeEnded as u32 => Self::TreeEnded(read(bytes)?),
             kind if kind == Kind::Text as u32 => {

@@ -187,6 +187,10 @@ impl Tracer {
         log::debug!("programs attached after {:?}", began.elapsed());
         tracer.seed()?;
         log::debug!("open files noted after {:?}", began.elapsed());
+        let config: Array<_, u64> = Array::try_from(tracer.map_mut("CONFIG")?)?;
+        if config.get(&(Config::Compat as u32), 0)? != 0 {
+            tracer.follow_compat()?;
+        }
         tracer.learn()?;
         log::debug!("ready after {:?}", began.elapsed());
         Ok(tracer)
@@ -242,6 +246,15 @@ impl Tracer {
         let mut file = seed.take_link(link)?.into_file()?;
         // Reading drives the iterator; the program itself writes nothing.
         std::io::copy(&mut file, &mut std::io::sink()).context("cannot list the open files")?;
+        Ok(())
+    }
+
+    /// Follows the system calls of 32-bit programs from now on.
+    pub fn follow_compat(&mut self) -> anyhow::Result<()> {
+        log::info!("a 32-bit program runs: following all system calls");
+        let program: &mut RawTracePoint = program_of(&mut self.ebpf, "compat_returns")?;
+        program.load().context("the kernel refuses the eBPF program compat_returns")?;
+        program.attach("sys_exit").context("cannot attach to the tracepoint sys_exit")?;
         Ok(())
     }
 

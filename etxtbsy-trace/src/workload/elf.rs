@@ -60,3 +60,43 @@ fn file(kind: u32, flags: u32, segment: &[u8]) -> Result<Vec<u8>> {
     file.extend(segment);
     Ok(file)
 }
+
+/// A 32-bit program for x86 that writes "ready" and a newline, waits for a byte or the end of stdin,
+/// and exits with status 0.
+#[cfg(target_arch = "x86_64")]
+pub(super) fn waits_in_32_bits() -> Vec<u8> {
+    const EHDR: usize = size_of::<libc::Elf32_Ehdr>();
+    const PHDR: usize = size_of::<libc::Elf32_Phdr>();
+    const BASE: u32 = 0x0804_8000;
+    const TEXT: &[u8] = b"ready\n";
+    let start = BASE + (EHDR + PHDR) as u32;
+    let mut code = TEXT.to_vec();
+    // mov eax, 4; mov ebx, 1; mov ecx, TEXT; mov edx, 6; int 0x80
+    code.extend(b"\xb8\x04\0\0\0\xbb\x01\0\0\0\xb9");
+    code.extend(start.to_le_bytes());
+    code.extend(b"\xba\x06\0\0\0\xcd\x80");
+    // mov eax, 3; xor ebx, ebx; lea ecx, [esp - 16]; mov edx, 1; int 0x80
+    code.extend(b"\xb8\x03\0\0\0\x31\xdb\x8d\x4c\x24\xf0\xba\x01\0\0\0\xcd\x80");
+    // mov eax, 1; xor ebx, ebx; int 0x80
+    code.extend(b"\xb8\x01\0\0\0\x31\xdb\xcd\x80");
+
+    let mut file = b"\x7fELF\x01\x01\x01\0\0\0\0\0\0\0\0\0".to_vec();
+    // ET_EXEC, EM_386
+    file.extend(2_u16.to_le_bytes());
+    file.extend(3_u16.to_le_bytes());
+    // e_version, e_entry, e_phoff, e_shoff, e_flags
+    for number in [1, start + TEXT.len() as u32, EHDR as u32, 0, 0] {
+        file.extend(number.to_le_bytes());
+    }
+    // e_ehsize, e_phentsize, e_phnum, e_shentsize, e_shnum, e_shstrndx
+    for number in [EHDR as u16, PHDR as u16, 1, 0, 0, 0] {
+        file.extend(number.to_le_bytes());
+    }
+    let length = (EHDR + PHDR + code.len()) as u32;
+    // PT_LOAD, p_offset, p_vaddr, p_paddr, p_filesz, p_memsz, PF_R | PF_X, p_align
+    for number in [1, 0, BASE, BASE, length, length, 5, 0x1000] {
+        file.extend(number.to_le_bytes());
+    }
+    file.extend(code);
+    file
+}

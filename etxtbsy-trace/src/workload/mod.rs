@@ -61,6 +61,9 @@ pub enum Workload {
     /// The pids of processes that held the file are used again. Prints a line and waits for a line
     /// on stdin; when all is told, waits for the end of stdin.
     ReusedPid,
+    /// A 32-bit program prints a line, and waits for a line on stdin.
+    #[command(name = "wait-in-32-bits")]
+    WaitIn32Bits,
     /// Any other of the scenes, by its name.
     #[command(external_subcommand)]
     Scene(Vec<String>),
@@ -113,6 +116,7 @@ impl Workload {
             Self::BusyScriptInterpreter(args) => print(&scene::interpreter::script(&args)?),
             Self::BusyElfInterpreter(args) => print(&scene::interpreter::elf(&args)?),
             Self::ReusedPid => scene::reused::pid(print),
+            Self::WaitIn32Bits => scene::compat::wait(),
             Self::Scene(words) => match &words[..] {
                 [name] => print(&scene::play(name)?),
                 _ => bail!("the workload takes no arguments: {}", words.join(" ")),

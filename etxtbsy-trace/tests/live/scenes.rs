@@ -1,10 +1,11 @@
 //! The scenes: one failure each, of which every pid, thread and fd is known.
 
-use crate::support::{Attached, BINARY, Trace, Turn};
+use crate::support::{Attached, BINARY, Process, Trace, Turn};
 use etxtbsy_trace::lines::{self, Direction, Fd, Incident, Opened, Place, Via};
 use etxtbsy_trace::workload::{Holder, Scene, Task, UNSUPPORTED};
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 macro_rules! scenes {
     ($($test:ident: $name:literal,)*) => {$(
@@ -63,7 +64,6 @@ scenes! {
     shared_table_opener_gone: "shared-table-opener-gone",
     blocked_in_syscall: "blocked-in-syscall",
     other_namespaces: "other-namespaces",
-    compat_open: "compat-open",
     open_running: "open-running",
     open_trunc_running: "open-trunc-running",
     open_running_at: "open-running-at",
@@ -77,11 +77,22 @@ scenes! {
     reused_description: "reused-description",
 }
 
-/// `int $0x80` in a 64-bit program, as 32-bit programs call the kernel.
+/// 32-bit system calls are followed while a 32-bit program is known to run; the scenes make theirs
+/// by `int $0x80`.
 #[test]
-#[ignore = "the tracepoints of system calls do not tell of 32-bit ones (docs/limitations.md)"]
-fn compat_exec() {
-    tell("compat-exec");
+fn compat() {
+    let Some(turn) = Turn::take_as_root() else { return };
+    let mut waiting = Process::start(Command::new(BINARY).args(["workload", "wait-in-32-bits"]));
+    if waiting.line() != "ready" {
+        eprintln!("skipped: {}", waiting.wait().stderr.trim_end());
+        return;
+    }
+    for name in ["compat-open", "compat-exec"] {
+        let (scene, trace) = turn.workload(&[name]);
+        assert_told(&scene, &trace);
+    }
+    waiting.say_go();
+    assert_eq!(waiting.wait().code, Some(0));
 }
 
 /// The device is gone at once: whether it is still found is a matter of luck, what is said of the

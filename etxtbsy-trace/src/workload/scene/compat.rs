@@ -5,6 +5,14 @@ use super::Named;
 #[cfg(target_arch = "x86_64")]
 pub(super) const SCENES: &[Named] = &[("compat-open", int80::open), ("compat-exec", int80::exec)];
 
+/// Becomes a 32-bit program that waits for a byte on stdin.
+pub(in crate::workload) fn wait() -> anyhow::Result<()> {
+    #[cfg(target_arch = "x86_64")]
+    return int80::wait();
+    #[cfg(not(target_arch = "x86_64"))]
+    Err(crate::workload::Unsupported("32-bit programs: not on this architecture".into()).into())
+}
+
 #[cfg(not(target_arch = "x86_64"))]
 pub(super) const SCENES: &[Named] = &[];
 
@@ -13,16 +21,19 @@ mod int80 {
     use super::super::{Busy, owned};
     use crate::lines::Via;
     use crate::workload::Unsupported;
-    use crate::workload::child::fork;
+    use crate::workload::child::{Program, fork, wait as wait_for};
     use crate::workload::report::Scene;
+    use crate::workload::{elf, stage};
     use anyhow::{Context, Result, ensure};
     use nix::errno::Errno;
     use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous};
     use nix::sys::signal::Signal;
     use nix::sys::wait::{WaitStatus, waitpid};
     use std::arch::asm;
+    use std::fs;
     use std::num::NonZero;
     use std::os::unix::ffi::OsStrExt;
+    use std::os::unix::fs::PermissionsExt;
     use std::path::Path;
 
     // arch/x86/entry/syscalls/syscall_32.tbl
@@ -39,11 +50,7 @@ mod int80 {
         // SAFETY: open(2) of a C string.
         let fd = unsafe { call(OPEN, [path, flags, 0]) };
         ensure!(fd >= 0, "the 32-bit open: {}", Errno::from_raw(-fd));
-        let mut scene = victim.held_by(owned(fd), Via::Unknown)?;
-        for holder in &mut scene.holders {
-            holder.opened = None;
-        }
-        Ok(scene)
+        victim.held_by(owned(fd), Via::Open)
     }
 
     pub(super) fn exec() -> Result<Scene> {
@@ -57,6 +64,19 @@ mod int80 {
             Errno::from_raw(-unsafe { call(EXECVE, [path, argv, envp]) })
         })?;
         victim.held_by(busy.open()?, Via::Open)
+    }
+
+    /// Becomes a 32-bit program that waits for a byte on stdin.
+    pub(in crate::workload) fn wait() -> Result<()> {
+        must_exist()?;
+        let dir = stage::directory(Path::new(stage::PLACE))?;
+        let path = dir.path().join("waits");
+        fs::write(&path, elf::waits_in_32_bits())?;
+        fs::set_permissions(&path, PermissionsExt::from_mode(0o755))?;
+        let program = Program::new(&path)?;
+        let child = fork(|| program.exec() as i32)?;
+        ensure!(wait_for(child)? == 0, "the 32-bit program failed");
+        Ok(())
     }
 
     /// Kernels without such calls end whoever makes one.

@@ -4,7 +4,7 @@
 //! writing, which execs it when told to ([`Victim`]), and something in between that keeps the
 //! file open in the way that the scene is about.
 
-mod compat;
+pub(super) mod compat;
 mod elsewhere;
 pub(super) mod fork_in_progress;
 mod forked;
