@@ -46,8 +46,8 @@ impl Rule for ForkExecRace {
             culprit.released.as_ref().and_then(|released| u64::try_from(released.after_ns).ok());
         let mut advice = vec![
             "write the file in a child process, so that the process that forks never has it open (measured: 0 failures in 24176 attempts)".to_owned(),
-            "or hold one lock from the open for writing until each spawned child has exec'd for good or ended (0 in 12584); in Go that is syscall.ForkLock, where the runtime honours it; a lock round the spawn call alone is no better than none with posix_spawn or vfork (72 in 10136)".to_owned(),
-            "or the pipe trick: open an O_CLOEXEC pipe before the file, close its write end before the spawn, and wait for end-of-file; with the pipe's fd below the file's 0 in 24425, above it 29 in 10721".to_owned(),
+            "or hold one lock from the open for writing until each spawned child has exec'd for good or ended (0 in 12584); in Go that is syscall.ForkLock, where the runtime honours it; a lock round the spawn call alone is no cure with posix_spawn or vfork (72 in 10136)".to_owned(),
+            "or the pipe trick: open an O_CLOEXEC pipe before the file, close its write end before the spawn, and wait for end-of-file; seldom fails with the pipe's fd below the file's (0 in 24425, 2 in 21185), more often above it (29 in 10721)".to_owned(),
             "or the flock algorithm: lock the write fd, close it, reopen the file read-only and wait for the lock; a small window remains (4 in 11406: the kernel drops the lock before the write access)".to_owned(),
         ];
         advice.push(match wait {
