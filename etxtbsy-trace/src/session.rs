@@ -516,6 +516,11 @@ impl Session {
             .map(|(what, (now, before))| (what.what().to_owned(), now - before))
             .collect();
         new.push(("records: not understood".to_owned(), std::mem::take(&mut self.garbled)));
+        let ring_full = Lost::RingFull as usize;
+        if self.tracer.is_filtered() && lost[ring_full] > self.lost[ring_full] {
+            // That the tree has ended may be among what found no room.
+            self.tree_ended |= matches!(self.tracer.tree_size(), Ok(0));
+        }
         self.lost = lost;
         for (what, count) in new.into_iter().filter(|(_, count)| *count > 0) {
             self.summary.lost += count;
