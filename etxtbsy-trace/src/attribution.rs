@@ -199,6 +199,8 @@ pub fn attribute(case: &Case) -> Attribution {
     let mut facts = gather(case);
     adopt_openers(&mut facts, exit);
     for fact in &mut facts {
+        // It may have begun while the holds were being told.
+        fact.late |= fact.hold.acquired_ns > exit;
         fact.sure = if fact.late { Sure::No } else { judge(fact, enter, exit) };
     }
     judge_late(&mut facts, enter, exit);

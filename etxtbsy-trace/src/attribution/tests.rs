@@ -155,6 +155,11 @@ fn a_child_that_appears_later_was_being_made_if_its_parent_had_closed_the_file()
     let found = attribute(&case);
     assert_eq!((pids(&found), found.holders[0].state), (vec![CHILD], State::InFork));
 
+    // It was there when the holds were told, a moment after the failure.
+    let early = Hold { acquired_ns: EXIT + 9_000, ..late };
+    let told = attribute(&self::case(1, vec![gone(closed), in_table(early)]));
+    assert_eq!((pids(&told), told.holders[0].state), (vec![CHILD], State::InFork));
+
     // A parent that still had it open may have been copied after the failure.
     case.candidates = vec![in_table(parent)];
     let found = attribute(&case);
