@@ -446,7 +446,8 @@ pub struct TreeEnded {
 pub struct Lingering {
     /// `struct file *`.
     pub file: u64,
-    /// `struct inode *`.
+    /// `struct inode *`; 0 if the last reference waits in the work of a task of the process, where
+    /// it is done with when that ends at the latest.
     pub inode: u64,
 }
 
@@ -456,12 +457,16 @@ pub struct Lingering {
 pub struct Dropped {
     /// [`Kind::Dropped`].
     pub kind: u32,
-    /// 1 if the thread that dropped the last reference was exiting.
+    /// 1 if the process was ending.
     pub exiting: u32,
     /// `struct file *`.
     pub file: u64,
     /// When.
     pub time_ns: u64,
+    /// The process that has let go of it.
+    pub tgid: u32,
+    /// Zero.
+    pub pad: u32,
 }
 
 /// A process that was running a file of interest runs it no more.

@@ -6,7 +6,7 @@ use etxtbsy_trace_common::{Exiting, Lost};
 use crate::{
     hold::{self, Event},
     kernel::{self, offset, word},
-    linger,
+    linger::{self, At},
     maps::{ANY, EXITING, TABLES, lost},
     tell, tree,
 };
@@ -27,7 +27,7 @@ pub fn exiting(ctx: RawTracePointContext) -> i32 {
     if is_last(task) {
         tree::ended(tgid);
         // From 6.18 on, this comes before `exit_mm`.
-        linger::check(word(task, offset!(task_mm)) == 0);
+        linger::check(At::Exit { memory: word(task, offset!(task_mm)) != 0 });
     }
     let table = kernel::table_of(task);
     let Some(seen) = TABLES.get_ptr_mut(table) else { return 0 };
@@ -53,7 +53,7 @@ pub fn parent_told(ctx: RawTracePointContext) -> i32 {
         exited(current);
         // Not where a process is told of a child that was stopped, or sent the signal by hand.
         if is_last(current) {
-            linger::check(true);
+            linger::check(At::End);
             tell::left(kernel::tgid_of(current), 1);
         }
     }

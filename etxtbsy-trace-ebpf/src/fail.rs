@@ -268,7 +268,7 @@ pub(crate) extern "C" fn tell_candidate(
     let (tgid, file) = unsafe { ((*told).hold.tgid, (*kept).file) };
     // SAFETY: as above.
     if in_works && unsafe { (*kept).stage } == Stage::Released as u32 {
-        linger::until_exit(tgid, file, inode);
+        linger::until_exit(tgid, file, 0);
     }
     entry.submit(QUIET);
     let subject = Subject { seq, tgid };

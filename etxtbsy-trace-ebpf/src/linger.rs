@@ -21,7 +21,7 @@ use crate::{
 /// microsecond. The others: [`call_returns`].
 #[tracepoint]
 pub fn slow_call_returns(_ctx: TracePointContext) -> u32 {
-    check(false);
+    check(At::Return);
     0
 }
 
@@ -31,7 +31,7 @@ pub fn slow_call_returns(_ctx: TracePointContext) -> u32 {
 /// Attached only while that is waited for, for it costs every system call of the machine.
 #[raw_tracepoint(tracepoint = "sys_exit")]
 pub fn call_returns(_ctx: RawTracePointContext) -> i32 {
-    check(false);
+    check(At::Return);
     0
 }
 
@@ -43,19 +43,37 @@ pub(crate) fn until_exit(tgid: u32, file: u64, inode: u64) {
     let _ = LINGERING.insert(tgid, Lingering { file, inode }, ANY);
 }
 
+/// Where current's process stands.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum At {
+    /// At the return of a system call.
+    Return,
+    /// In the exit of its last thread, its memory still there, or not (before 6.18).
+    Exit { memory: bool },
+    /// At its end: it has let go of everything.
+    End,
+}
+
 /// Tells of a description that current's process was waited for to let go of, if it has.
 #[inline(always)]
-pub(crate) fn check(exiting: bool) {
+pub(crate) fn check(at: At) {
     let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
     let Some(lingering) = LINGERING.get_ptr(tgid) else { return };
     // SAFETY: a map value.
     let Lingering { file, inode } = unsafe { *lingering };
-    // A last reference that waits in this task's own work is dropped before it returns to user mode.
-    if kernel::is_open(file, inode) || LINGERING.remove(tgid).is_err() {
+    // A last reference that waits in this task's own work is dropped before it returns to user
+    // mode. An address may be in use again, which the end of the process does not ask.
+    let gone = match at {
+        At::End => true,
+        At::Exit { .. } if inode == 0 => true,
+        At::Return | At::Exit { .. } => inode != 0 && !kernel::is_open(file, inode),
+    };
+    if !gone || LINGERING.remove(tgid).is_err() {
         return;
     }
     // SAFETY: no arguments.
     let time_ns = unsafe { bpf_ktime_get_ns() };
+    let exiting = inode != 0 && matches!(at, At::End | At::Exit { memory: false });
     let kind = Kind::Dropped as u32;
-    tell::record(&Dropped { kind, exiting: exiting as u32, file, time_ns }, WAKE);
+    tell::record(&Dropped { kind, exiting: exiting as u32, file, time_ns, tgid, pad: 0 }, WAKE);
 }

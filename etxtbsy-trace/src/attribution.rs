@@ -578,7 +578,7 @@ fn holders(facts: Vec<Fact>, case: &Case) -> Vec<Held> {
 /// How and when a hold ended. Where the fd had gone before the failure, that is when the kernel
 /// was found to have dropped the file, or the failure itself if it did so about then.
 fn released(fact: &Fact, case: &Case) -> Option<(How, u64)> {
-    let dropped = case.dropped.get(&fact.hold.file);
+    let dropped = case.dropped.get(&(fact.hold.file, fact.hold.tgid));
     if fact.is_mapped() {
         return dropped
             .map(|drop| (if drop.exiting { How::Exit } else { How::Unmap }, drop.time_ns));

@@ -91,8 +91,9 @@ pub struct Case {
     pub exes: HashMap<u32, Vec<u8>>,
     /// Paths of the descriptions that holders refer to, by process; component names.
     pub files: HashMap<u32, Vec<u8>>,
-    /// When descriptions that no table showed at the failure were closed, by `struct file`.
-    pub dropped: HashMap<u64, Drop>,
+    /// When processes let go of descriptions that no table showed at the failure, by `struct file`
+    /// and process.
+    pub dropped: HashMap<(u64, u32), Drop>,
     /// What keeps descriptions that no table and no mapping showed, by `struct file`.
     pub keepers: HashMap<u64, Keeper>,
     /// Direction `write`: the processes that ran a file of the name in question.
@@ -124,7 +125,7 @@ impl Case {
                 self.keepers.get(&hold.file),
                 Some(Keeper::Call { .. } | Keeper::Ring { .. })
             );
-            (waits || mapped || kept) && !self.dropped.contains_key(&hold.file)
+            (waits || mapped || kept) && !self.dropped.contains_key(&(hold.file, hold.tgid))
         };
         self.candidates.iter().filter(lingers).collect()
     }
@@ -225,7 +226,7 @@ impl Ledger {
             }
             Record::Dropped(dropped) => {
                 let drop = Drop { time_ns: dropped.time_ns, exiting: dropped.exiting != 0 };
-                self.dropped(dropped.file, drop);
+                self.dropped(dropped.file, dropped.tgid, drop);
             }
         }
         Sign::None
@@ -285,11 +286,13 @@ impl Ledger {
         self.cases.values().map(|case| case.failure.exit_ns + GRACE_NS).min()
     }
 
-    /// The descriptions that no table shows and whose end is waited for, by `struct file *`.
+    /// The descriptions that no table shows and whose end is waited for, by `struct file *` and process.
     #[must_use]
-    pub fn lingering(&self) -> HashMap<u64, Hold> {
+    pub fn lingering(&self) -> HashMap<(u64, u32), Hold> {
         let lingering = self.cases.values().flat_map(Case::lingering);
-        lingering.map(|candidate| (candidate.hold.file, candidate.hold)).collect()
+        lingering
+            .map(|candidate| ((candidate.hold.file, candidate.hold.tgid), candidate.hold))
+            .collect()
     }
 
     /// Whether it is known what keeps a description.
@@ -298,10 +301,10 @@ impl Ledger {
         self.cases.values().any(|case| case.keepers.contains_key(&file))
     }
 
-    /// Notes that a description is closed.
-    pub fn dropped(&mut self, file: u64, drop: Drop) {
+    /// Notes that a process has let go of a description.
+    pub fn dropped(&mut self, file: u64, tgid: u32, drop: Drop) {
         for case in self.cases.values_mut() {
-            case.dropped.entry(file).or_insert(drop);
+            case.dropped.entry((file, tgid)).or_insert(drop);
         }
     }
 

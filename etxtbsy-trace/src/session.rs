@@ -329,7 +329,7 @@ impl Session {
 
     /// Has it told when lingering descriptions are closed.
     fn await_ends(&mut self) {
-        for (file, hold) in self.ledger.lingering() {
+        for ((file, _), hold) in self.ledger.lingering() {
             // The others are done in microseconds.
             if hold.stage == Stage::Held as u32 || self.ledger.is_kept(file) {
                 let lingering = Lingering { file, inode: hold.inode };
@@ -430,8 +430,11 @@ impl Session {
     /// Asks which of the descriptions are closed by now whose end no event tells.
     fn poll(&mut self) {
         let mut closed = Vec::new();
-        for (file, hold) in self.ledger.lingering() {
-            match self.tracer.still_open(hold.task, &Lingering { file, inode: hold.inode }) {
+        for ((file, _), hold) in self.ledger.lingering() {
+            // The address of one that waits in a task's work may be in use again by now.
+            let waits = hold.stage == Stage::Released as u32 && !self.ledger.is_kept(file);
+            let inode = if waits { 0 } else { hold.inode };
+            match self.tracer.still_open(hold.task, &Lingering { file, inode }) {
                 Ok(true) => {}
                 Ok(false) => closed.push((hold, now_ns(ClockId::CLOCK_MONOTONIC))),
                 Err(error) => log::warn!("{error:#}"),
@@ -444,7 +447,7 @@ impl Session {
         self.read();
         for (hold, time_ns) in closed {
             let exiting = !process::is_alive(hold.tgid);
-            self.ledger.dropped(hold.file, Drop { time_ns, exiting });
+            self.ledger.dropped(hold.file, hold.tgid, Drop { time_ns, exiting });
         }
     }
 

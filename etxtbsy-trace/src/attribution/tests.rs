@@ -111,7 +111,7 @@ fn an_exec_that_waits_to_drop_the_file_holds_it() {
     assert_eq!((pids(&found), found.holders[0].state), (vec![CHILD], State::ExecClosing));
     assert_eq!(found.holders[0].released, None, "not before the kernel has dropped it");
 
-    case.dropped.insert(child.file, Drop { time_ns: EXIT + 70_000, exiting: false });
+    case.dropped.insert((child.file, CHILD), Drop { time_ns: EXIT + 70_000, exiting: false });
     let found = attribute(&case);
     assert_eq!(found.holders[0].released, Some((How::CloseOnExec, EXIT + 70_000)));
 }
@@ -294,9 +294,9 @@ fn a_mapping_holds_until_the_description_is_closed() {
     assert_eq!((found.holders[0].fds.len(), found.holders[0].released), (0, None));
     assert_eq!(found.unheld, []);
 
-    case.dropped.insert(0xa, Drop { time_ns: EXIT + 5, exiting: false });
+    case.dropped.insert((0xa, OPENER), Drop { time_ns: EXIT + 5, exiting: false });
     assert_eq!(attribute(&case).holders[0].released, Some((How::Unmap, EXIT + 5)));
-    case.dropped.insert(0xa, Drop { time_ns: EXIT + 5, exiting: true });
+    case.dropped.insert((0xa, OPENER), Drop { time_ns: EXIT + 5, exiting: true });
     assert_eq!(attribute(&case).holders[0].released, Some((How::Exit, EXIT + 5)));
 }
 
