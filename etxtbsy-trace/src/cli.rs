@@ -20,6 +20,7 @@ Examples:
   sudo etxtbsy-trace --pid 4711 -d 60        one process tree, for a minute
   sudo etxtbsy-trace run -o trace.jsonl --error-exitcode 9 -- ./ci.sh
                                              fail the job if it met a busy file
+  etxtbsy-trace replay trace.jsonl           look at what -o recorded, on any machine
   etxtbsy-trace check                        can this user trace on this kernel?
 
 Exit status:
@@ -74,6 +75,8 @@ pub enum Command {
     ///
     /// Each failure comes with its remedy. The exit status is 0 only if tracing will work.
     Check,
+    /// Show recorded JSON lines as if live, without root or eBPF
+    Replay(Replay),
     /// Print the JSON Schema of the JSON lines
     Schema,
 }
@@ -108,6 +111,14 @@ pub struct Demo {
     /// For the tests: how long races go, and each half of a comparison.
     #[arg(long, hide = true)]
     pub seconds: Option<u64>,
+}
+
+/// `replay`.
+#[derive(Clone, Debug, Args)]
+pub struct Replay {
+    /// The file that --output or --json wrote (-: stdin)
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
 }
 
 /// Options that every subcommand takes.
@@ -420,7 +431,7 @@ mod tests {
     #[test]
     fn what_is_not_built_is_refused() {
         assert!(refused(&["--format", "tui"]).contains("invalid value 'tui'"));
-        refused(&["replay", "x"]);
+        refused(&["replay"]);
     }
 
     #[test]

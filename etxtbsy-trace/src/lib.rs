@@ -16,6 +16,7 @@ pub mod loop_device;
 pub mod output;
 pub mod output_file;
 pub mod process;
+pub mod replay;
 pub mod running;
 pub mod schema;
 pub mod session;

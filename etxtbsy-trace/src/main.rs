@@ -12,13 +12,15 @@ use anyhow::Context as _;
 use clap::Parser as _;
 use etxtbsy_trace::{
     check,
-    cli::{Cli, Command, Demo, Format, Presentation, Stream, presentation},
+    cli::{Cli, Command, Demo, Format, Presentation, Replay, Stream, presentation},
     command::{ExecError, Prepared},
     demo::{self, Demonstration},
     kernel::tracer::{Options, Tracer},
-    lines::{Filter, Summary},
+    lines::{Filter, Line, Summary},
     output::{Output, escape, json::Json, text::Text},
-    output_file, schema,
+    output_file,
+    replay::Recording,
+    schema,
     session::{Limits, Session, Sink},
     tree,
     user::{self, Invoker},
@@ -104,6 +106,7 @@ fn dispatch(cli: &Cli) -> anyhow::Result<u8> {
             let works = check::report(&mut io::stdout()).context("cannot write to stdout")?;
             Ok(u8::from(!works))
         }
+        Some(Command::Replay(args)) => replay(cli, args),
         Some(Command::Schema) => {
             let mut out = io::stdout();
             let schema = serde_json::to_string_pretty(&schema::schema())?;
@@ -129,6 +132,26 @@ fn demo(cli: &Cli, Demo { name, seconds, .. }: &Demo) -> anyhow::Result<u8> {
         _ => demo.conclude(&mut io::stderr())?,
     }
     Ok(code)
+}
+
+/// Shows a recording.
+fn replay(cli: &Cli, Replay { file }: &Replay) -> anyhow::Result<u8> {
+    let mut recording = Recording::open(file, cli.options.output.as_deref())?;
+    let mut sinks = sinks(cli, Invoker::of_sudo()?.as_ref())?;
+    let mut left = cli.options.stop_after.map(u64::from);
+    while left != Some(0) {
+        let Some(line) = recording.next().transpose()? else { break };
+        for Sink { name, output } in &mut sinks {
+            output.line(&line).with_context(|| format!("cannot write to {name}"))?;
+        }
+        if matches!(line, Line::Incident(_)) {
+            left = left.map(|left| left - 1);
+        }
+    }
+    if let Some(cut) = recording.cut() {
+        writeln!(io::stderr(), "etxtbsy-trace: {cut}").context("cannot write to stderr")?;
+    }
+    Ok(0)
 }
 
 /// Traces the machine, some trees, or a command; lines go to one `more` sink, too.
