@@ -160,6 +160,8 @@ pub struct Options {
 /// What is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Format {
+    /// A view to look round in, on a terminal; for replay
+    Tui,
     /// Incidents in words, as they are found
     Text,
     /// JSON lines
@@ -198,6 +200,9 @@ impl Cli {
             Some("the argument '--pid <PID>' cannot be used with a subcommand")
         } else if *json && format.is_some() {
             Some("the argument '--json' cannot be used with '--format <FORMAT>'")
+        } else if *format == Some(Format::Tui) && !matches!(self.command, Some(Command::Replay(_)))
+        {
+            Some("the argument '--format tui' is for replay only")
         } else if self.format() == Format::Json && output.as_deref().is_some_and(is_stdout) {
             Some(
                 "'--output' to stdout would write the JSON lines there a second time; leave it out",
@@ -268,23 +273,29 @@ pub fn presentation(
     stderr_is_tty: bool,
     env: impl Fn(&str) -> Option<OsString>,
 ) -> Presentation {
-    let format = cli.format();
-    let stdout_is_taken = matches!(cli.command, Some(Command::Run(_)))
-        || cli.options.output.as_deref().is_some_and(is_stdout);
+    let dumb = env("TERM").is_some_and(|term| term == "dumb");
+    let to_stdout = cli.options.output.as_deref().is_some_and(is_stdout);
+    let replays = matches!(cli.command, Some(Command::Replay(_)));
+    let chosen = cli.options.json || cli.options.format.is_some();
+    let format = if replays && !chosen && stdout_is_tty && !dumb && !to_stdout {
+        Format::Tui
+    } else {
+        cli.format()
+    };
+    let stdout_is_taken = matches!(cli.command, Some(Command::Run(_))) || to_stdout;
     let stream = match format {
         Format::Text if stdout_is_taken => Stream::Stderr,
-        Format::Text | Format::Json => Stream::Stdout,
+        Format::Text | Format::Json | Format::Tui => Stream::Stdout,
     };
     let is_tty = match stream {
         Stream::Stdout => stdout_is_tty,
         Stream::Stderr => stderr_is_tty,
     };
-    let color = format == Format::Text
+    let color = format != Format::Json
         && match cli.options.color {
             Color::Always => true,
             Color::Never => false,
-            Color::Auto => environment_color(&env)
-                .unwrap_or_else(|| is_tty && env("TERM").is_none_or(|term| term != "dumb")),
+            Color::Auto => environment_color(&env).unwrap_or(is_tty && !dumb),
         };
     Presentation { format, stream, color }
 }
@@ -430,7 +441,8 @@ mod tests {
 
     #[test]
     fn what_is_not_built_is_refused() {
-        assert!(refused(&["--format", "tui"]).contains("invalid value 'tui'"));
+        assert!(refused(&["--format", "tui"]).contains("is for replay only"));
+        assert!(refused(&["run", "--format", "tui", "ls"]).contains("is for replay only"));
         refused(&["replay"]);
     }
 
@@ -468,6 +480,25 @@ mod tests {
             let found = decide(args, (false, false), &[]);
             assert_eq!((found.format, found.stream), (format, stream), "{args:?}");
         }
+    }
+
+    #[test]
+    fn a_recording_on_a_terminal_is_the_view() {
+        use Format::{Json, Text, Tui};
+        for (args, tty, env, format) in [
+            (&["replay", "x"][..], true, &[][..], Tui),
+            (&["replay", "x"], false, &[], Text),
+            (&["replay", "x"], true, &[("TERM", "dumb")], Text),
+            (&["replay", "x", "-o", "-"], true, &[], Text),
+            (&["replay", "x", "--format", "text"], true, &[], Text),
+            (&["replay", "x", "--json"], true, &[], Json),
+            (&["replay", "x", "--format", "tui"], false, &[], Tui),
+            (&[], true, &[], Text),
+        ] {
+            assert_eq!(decide(args, (tty, false), env).format, format, "{args:?} {tty} {env:?}");
+        }
+        assert!(decide(&["replay", "x"], (true, true), &[]).color);
+        assert!(!decide(&["replay", "x"], (true, true), &[("NO_COLOR", "1")]).color);
     }
 
     #[test]

@@ -22,6 +22,7 @@ pub mod schema;
 pub mod session;
 pub mod teach;
 pub mod tree;
+pub mod tui;
 pub mod user;
 pub mod verdict;
 pub mod workload;

@@ -8,7 +8,7 @@ use std::{
     process::ExitCode,
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use clap::Parser as _;
 use etxtbsy_trace::{
     check,
@@ -23,6 +23,7 @@ use etxtbsy_trace::{
     schema,
     session::{Limits, Session, Sink},
     tree,
+    tui::terminal::{self, Feed},
     user::{self, Invoker},
     workload::Workload,
 };
@@ -137,17 +138,27 @@ fn demo(cli: &Cli, Demo { name, seconds, .. }: &Demo) -> anyhow::Result<u8> {
 /// Shows a recording.
 fn replay(cli: &Cli, Replay { file }: &Replay) -> anyhow::Result<u8> {
     let mut recording = Recording::open(file, cli.options.output.as_deref())?;
-    let mut sinks = sinks(cli, Invoker::of_sudo()?.as_ref())?;
-    let mut left = cli.options.stop_after.map(u64::from);
-    while left != Some(0) {
-        let Some(line) = recording.next().transpose()? else { break };
-        for Sink { name, output } in &mut sinks {
-            output.line(&line).with_context(|| format!("cannot write to {name}"))?;
-        }
-        if matches!(line, Line::Incident(_)) {
-            left = left.map(|left| left - 1);
-        }
+    let Presentation { format, color, .. } = present(cli);
+    if format == Format::Tui && !io::stdout().is_terminal() {
+        bail!("stdout is not a terminal; --format text or --json writes to anything");
     }
+    let mut sinks = sinks(cli, Invoker::of_sudo()?.as_ref())?;
+    let mut seen = |line: &Line| -> anyhow::Result<()> {
+        for Sink { name, output } in &mut sinks {
+            output.line(line).with_context(|| format!("cannot write to {name}"))?;
+        }
+        Ok(())
+    };
+    let wanted = cli.options.stop_after.map_or(u64::MAX, u64::from);
+    if format == Format::Tui {
+        let source = move |feed: &Feed| {
+            recording.feed(wanted, |line| Ok(feed.line(line)))?;
+            Ok(recording.cut())
+        };
+        terminal::show(color, source, seen)?;
+        return Ok(0);
+    }
+    recording.feed(wanted, |line| seen(&line).map(|()| true))?;
     if let Some(cut) = recording.cut() {
         writeln!(io::stderr(), "etxtbsy-trace: {cut}").context("cannot write to stderr")?;
     }
@@ -269,6 +280,7 @@ fn sinks(cli: &Cli, owner: Option<&Invoker>) -> anyhow::Result<Vec<Sink>> {
     let output: Box<dyn Output> = match format {
         Format::Json => Box::new(Json::new(writer)),
         Format::Text => Box::new(Text::new(writer, color, cli.options.verbose > 0)),
+        Format::Tui => return Ok(sinks),
     };
     sinks.push(Sink { name: name.to_owned(), output });
     Ok(sinks)

@@ -65,6 +65,23 @@ impl<R: BufRead> Recording<R> {
         self.cut.then(|| format!("{name} line {number}: cut off; it is left out"))
     }
 
+    /// Hands over each line, up to so many incidents, as long as `take` wants more.
+    pub fn feed(
+        &mut self,
+        mut incidents: u64,
+        mut take: impl FnMut(Line) -> anyhow::Result<bool>,
+    ) -> anyhow::Result<()> {
+        while incidents > 0
+            && let Some(line) = self.next().transpose()?
+        {
+            incidents -= u64::from(matches!(line, Line::Incident(_)));
+            if !take(line)? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     /// The next line, `None` at the end.
     fn read(&mut self) -> anyhow::Result<Option<Line>> {
         loop {
@@ -135,7 +152,9 @@ mod tests {
     fn recorded() -> Vec<u8> {
         let mut out = Vec::new();
         let mut json = Json::new(&mut out);
-        samples::every_line().iter().for_each(|line| json.line(line).unwrap());
+        for line in samples::every_line() {
+            json.line(&line).unwrap();
+        }
         out
     }
 

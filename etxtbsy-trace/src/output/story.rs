@@ -5,7 +5,7 @@ use hdrhistogram::Histogram;
 use std::collections::HashMap;
 
 /// How many stories are told apart; those after are counted as one.
-const STORIES: usize = 500;
+pub const STORIES: usize = 500;
 /// How many characters of a name tell stories apart.
 const NAME: usize = 200;
 
@@ -146,12 +146,13 @@ pub struct Tally {
 
 impl Tally {
     /// Nothing yet, from incident `id` on.
-    fn new(id: u64) -> Self {
+    #[must_use]
+    pub fn new(id: u64) -> Self {
         Self { count: 0, explained: 0, endless: 0, ids: (id, id), waits: Waits::new() }
     }
 
     /// Counts an incident.
-    fn add(&mut self, incident: &Incident) {
+    pub fn add(&mut self, incident: &Incident) {
         self.count += 1;
         self.explained += u64::from(incident.complete);
         self.ids.1 = incident.id;

@@ -3,7 +3,7 @@
 use super::look::{Look, Tone};
 use super::story::Stories;
 use super::{Output, escape, incident, summary, time};
-use crate::lines::{Incident, Line, Lost, Meta};
+use crate::lines::{Filter, Incident, Line, Lost, Meta};
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 
@@ -98,18 +98,23 @@ impl<W: Write> Output for Text<W> {
     }
 }
 
-/// What is watched, and since when.
-fn begin(meta: &Meta, look: Look) -> String {
-    let since = time::moment(&meta.time).unwrap_or_else(|| look.short(&meta.time, 32));
-    let pids: Vec<String> = meta.filter.pids.iter().map(ToString::to_string).collect();
-    let watched = match (&meta.filter.command, pids.as_slice()) {
+/// Which processes are watched, a command in at most about `columns`.
+pub fn watched(filter: &Filter, columns: usize) -> String {
+    let pids: Vec<String> = filter.pids.iter().map(ToString::to_string).collect();
+    match (&filter.command, pids.as_slice()) {
         (Some(command), _) => {
-            format!("{} and its descendants", escape::command(command, look.many(80)))
+            format!("{} and its descendants", escape::command(command, columns))
         }
         (None, []) => "the whole machine".to_owned(),
         (None, [pid]) => format!("process {pid} and its descendants"),
         (None, pids) => format!("processes {} and their descendants", pids.join(", ")),
-    };
+    }
+}
+
+/// What is watched, and since when.
+fn begin(meta: &Meta, look: Look) -> String {
+    let since = time::moment(&meta.time).unwrap_or_else(|| look.short(&meta.time, 32));
+    let watched = watched(&meta.filter, look.many(80));
     let text = format!(
         "etxtbsy-trace {} on {} {}, since {since}: watching {watched}",
         look.short(&meta.version, 32),
