@@ -128,7 +128,8 @@ pub struct Options {
     #[arg(short, long, global = true, value_name = "FILE")]
     pub output: Option<PathBuf>,
 
-    /// What is shown [default: text; for `run` on stderr, so that CMD keeps its stdout]
+    /// What is shown [default: text; for `run` on stderr, so that CMD keeps its stdout; for `replay`
+    /// on a terminal: tui]
     #[arg(long, global = true, value_enum)]
     pub format: Option<Format>,
 

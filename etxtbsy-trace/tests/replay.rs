@@ -1,5 +1,7 @@
 //! `replay`, as a user calls it; it needs neither root nor eBPF.
 
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
+
 use std::{
     io::Write as _,
     process::{Command, Output, Stdio},
