@@ -739,10 +739,24 @@ mod tests {
             Signal::SIGUSR1,
             Signal::SIGUSR2,
         ] {
+            heed(signal);
             let started = prepared(&["sleep", "1000"]).start().unwrap();
             // To this thread; the other tests' threads do not block it.
             nix::sys::signal::raise(signal).unwrap();
             assert_eq!(started.wait().await.unwrap(), 128 + signal as u8);
+        }
+    }
+
+    /// Undoes that whoever started the tests had a signal ignored (nohup, a shell's `&`): a command
+    /// would inherit that.
+    fn heed(signal: Signal) {
+        // SAFETY: asks for the action, and sets the default one where there is no handler.
+        unsafe {
+            let mut action: libc::sigaction = mem::zeroed();
+            libc::sigaction(signal as i32, ptr::null(), &raw mut action);
+            if action.sa_sigaction == libc::SIG_IGN {
+                libc::signal(signal as i32, libc::SIG_DFL);
+            }
         }
     }
 
