@@ -115,8 +115,8 @@ fn learn(task: u64) {
 }
 
 /// Tells of an exec that failed with ETXTBSY; if the known holders do not account for it, all but
-/// the end, and leaves in `SEARCHES` what a search needs. False if it is of no interest. `path` is the user pointer, for a call
-/// whose entry was not seen.
+/// the end, and leaves in `SEARCHES` what a search needs. False if it is of no interest. `path` is
+/// the user pointer, for a call whose entry was not seen.
 #[inline(always)]
 pub(crate) fn failed(task: u64, syscall: i32, path: u64) -> bool {
     let tgid = kernel::tgid_of(task);
@@ -251,7 +251,7 @@ pub(crate) extern "C" fn tell_candidate(
         (*told).users = kernel::users_of(hold.table);
         (*told).kind = Kind::Candidate as u32;
         (*told).in_table = in_table as u32;
-        let in_works = same & is_task_of(hold) & kernel::in_works(hold.task, hold.file);
+        let in_works = same & hold::is_task_of(hold) & kernel::in_works(hold.task, hold.file);
         (*told).in_works = in_works as u32;
         (*told).cloexec = kernel::cloexec_at(hold.table, hold.fd);
         (*told).seq = seq;
@@ -279,14 +279,6 @@ pub(crate) extern "C" fn tell_candidate(
     let exe = word(word(task, offset!(task_mm)), offset!(mm_exe_file));
     text::file_path(current, TextOf::HolderExe, subject, exe);
     there as i32 * THERE + odd as i32 * ODD
-}
-
-/// Whether the task of a hold is still the one that it was: a `task_struct` is freed and used
-/// again.
-#[inline(always)]
-fn is_task_of(hold: &Hold) -> bool {
-    (kernel::tgid_of(hold.task) == hold.tgid)
-        & (word(hold.task, offset!(task_start_time)) == hold.start_ns)
 }
 
 /// Makes a copy of a hold speak of another process that uses the same table.

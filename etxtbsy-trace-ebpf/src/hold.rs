@@ -135,6 +135,14 @@ pub(crate) fn find_opener(opener: &mut Actor, table: u64, fd: u32, file: u64, in
     opener_of(opener, table, fd, file, inode);
 }
 
+/// Whether the task of a hold is still the one that it was: a `task_struct` is freed and used
+/// again.
+#[inline(always)]
+pub(crate) fn is_task_of(hold: &Hold) -> bool {
+    (kernel::tgid_of(hold.task) == hold.tgid)
+        & (kernel::word(hold.task, offset!(task_start_time)) == hold.start_ns)
+}
+
 /// Finds out who opened the description of a hold that came otherwise than by open or fork, and
 /// how this process came to it, if it has other fds of it.
 #[inline(always)]

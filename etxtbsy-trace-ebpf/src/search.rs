@@ -81,18 +81,18 @@ pub fn search(_ctx: TracePointContext) -> u32 {
     }
     enter(&mut tables);
     if repeat(STEPS, table_step, &mut tables) >= STEPS as i64 {
-        crate::maps::lost(Lost::WalkTruncated);
+        maps::lost(Lost::WalkTruncated);
     }
     let i_mmap = word(inode, offset!(inode_i_mapping)) + offset!(mapping_i_mmap) as u64;
     let mut mappings = Mappings {
         inode,
         seq,
         node: word(i_mmap, offset!(rb_leftmost)),
-        descending: 0,
+        from: 0,
         told: tables.told,
     };
     if repeat(MAPPINGS, mapping_step, &mut mappings) >= MAPPINGS as i64 {
-        crate::maps::lost(Lost::WalkTruncated);
+        maps::lost(Lost::WalkTruncated);
     }
     let _ = SEARCHES.remove(current);
     let lost = lost | (mappings.told as i32 & LOST != 0) as u32;
@@ -254,8 +254,9 @@ struct Mappings {
     seq: u64,
     /// `struct rb_node *`, within a `vm_area_struct`.
     node: u64,
-    /// 1 while it goes to the leftmost node below this one.
-    descending: u64,
+    /// How it came to the node: 0 from the left, or at the start; 1 from above, so that those below
+    /// on the left come first; 2 from the right, so that this one has been visited.
+    from: u64,
     /// As above.
     told: u64,
 }
@@ -267,14 +268,14 @@ unsafe extern "C" fn mapping_step(_index: u64, context: *mut c_void) -> i64 {
     if node == 0 {
         return 1;
     }
-    if mappings.descending == 1 {
+    if mappings.from == 1 {
         let left = word(node, offset!(rb_left));
         if left != 0 {
             mappings.node = left;
             return 0;
         }
     }
-    if mappings.descending != 2 {
+    if mappings.from != 2 {
         let vma = node - offset!(vma_rb) as u64;
         let file = word(vma, offset!(vma_vm_file));
         if kernel::is_writer(file) && kernel::inode_of(file) == mappings.inode {
@@ -283,16 +284,14 @@ unsafe extern "C" fn mapping_step(_index: u64, context: *mut c_void) -> i64 {
         let right = word(node, offset!(rb_right));
         if right != 0 {
             mappings.node = right;
-            mappings.descending = 1;
+            mappings.from = 1;
             return 0;
         }
     }
     // The lowest two bits are the colour.
     let parent = word(node, offset!(rb_parent)) & !3;
     mappings.node = parent;
-    // From the right: it has been visited.
-    let from_right = word(parent, offset!(rb_right)) == node;
-    mappings.descending = if from_right { 2 } else { 0 };
+    mappings.from = if word(parent, offset!(rb_right)) == node { 2 } else { 0 };
     0
 }
 

@@ -7,6 +7,7 @@ use aya_ebpf::{
 use etxtbsy_trace_common::{Change, Hold, HoldKey, Holder, Kind, Left, Lost};
 
 use crate::{
+    hold,
     kernel::{self, offset, word},
     maps::{ENDED, EVENTS, HOLDS, RUNNING, WATCHED, lost},
 };
@@ -103,10 +104,8 @@ pub(crate) unsafe fn look(hold: *const Hold, holder: *mut Holder) -> u64 {
     // SAFETY: the caller's promise.
     unsafe {
         let task = (*hold).task;
-        let same = kernel::tgid_of(task) == (*hold).tgid
-            && word(task, offset!(task_start_time)) == (*hold).start_ns;
         // Reading at 0 gives zeros, and needs no branches.
-        let task = if same { task } else { 0 };
+        let task = if hold::is_task_of(&*hold) { task } else { 0 };
         see(task, holder);
         task
     }

@@ -15,11 +15,10 @@ use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 use nix::time::ClockId;
 use std::collections::{HashMap, HashSet};
 use std::ffi::{c_int, c_void};
-use std::fs::{self, OpenOptions};
-use std::io::Write;
+use std::fs;
 use std::mem::MaybeUninit;
 use std::num::NonZero;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -114,13 +113,7 @@ fn write_and_run(
         if !counts.goes_on() {
             break;
         }
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o777)
-            .open(path)
-            .with_context(|| path.display().to_string())?;
-        file.write_all(program)?;
+        let file = stage::executable(path, program)?;
         if round.is_multiple_of(LINGER) {
             thread::yield_now();
         }

@@ -27,13 +27,18 @@ pub(super) fn directory(place: &Path) -> Result<TempDir> {
 
 /// Makes an executable script and gives the fd, close-on-exec, by which it was written.
 pub(super) fn script(path: &Path) -> Result<File> {
+    executable(path, SCRIPT)
+}
+
+/// Makes an executable file and gives the fd, close-on-exec, by which it was written.
+pub(super) fn executable(path: &Path, content: &[u8]) -> Result<File> {
     let mut file = OpenOptions::new()
         .write(true)
         .create_new(true)
         .mode(0o777)
         .open(path)
         .with_context(|| path.display().to_string())?;
-    file.write_all(SCRIPT)?;
+    file.write_all(content)?;
     Ok(file)
 }
 
