@@ -128,8 +128,8 @@ pub struct Options {
     #[arg(short, long, global = true, value_name = "FILE")]
     pub output: Option<PathBuf>,
 
-    /// What is shown [default: text; for `run` on stderr, so that CMD keeps its stdout; for `replay`
-    /// on a terminal: tui]
+    /// What is shown [default: tui on a terminal, else text; for `run` text on stderr, so that CMD
+    /// keeps its stdin, stdout and terminal]
     #[arg(long, global = true, value_enum)]
     pub format: Option<Format>,
 
@@ -161,7 +161,7 @@ pub struct Options {
 /// What is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Format {
-    /// A view to look round in, on a terminal; for replay
+    /// A live view, on a terminal; with `run`, CMD reads nothing, and its output has a pane
     Tui,
     /// Incidents in words, as they are found
     Text,
@@ -201,9 +201,8 @@ impl Cli {
             Some("the argument '--pid <PID>' cannot be used with a subcommand")
         } else if *json && format.is_some() {
             Some("the argument '--json' cannot be used with '--format <FORMAT>'")
-        } else if *format == Some(Format::Tui) && !matches!(self.command, Some(Command::Replay(_)))
-        {
-            Some("the argument '--format tui' is for replay only")
+        } else if *format == Some(Format::Tui) && output.as_deref().is_some_and(is_stdout) {
+            Some("'--output' to stdout would write the JSON lines over the view; name a file")
         } else if self.format() == Format::Json && output.as_deref().is_some_and(is_stdout) {
             Some(
                 "'--output' to stdout would write the JSON lines there a second time; leave it out",
@@ -262,6 +261,8 @@ pub struct Presentation {
     pub stream: Stream,
     /// Whether to colour it.
     pub color: bool,
+    /// Whether the locale has nothing but ASCII.
+    pub ascii: bool,
 }
 
 /// Decides what is shown, where, and how.
@@ -276,16 +277,16 @@ pub fn presentation(
 ) -> Presentation {
     let dumb = env("TERM").is_some_and(|term| term == "dumb");
     let to_stdout = cli.options.output.as_deref().is_some_and(is_stdout);
-    let replays = matches!(cli.command, Some(Command::Replay(_)));
+    let viewable = matches!(cli.command, None | Some(Command::Demo(_) | Command::Replay(_)));
     let chosen = cli.options.json || cli.options.format.is_some();
-    let format = if replays && !chosen && stdout_is_tty && !dumb && !to_stdout {
+    let format = if viewable && !chosen && stdout_is_tty && !dumb && !to_stdout {
         Format::Tui
     } else {
         cli.format()
     };
     let stdout_is_taken = matches!(cli.command, Some(Command::Run(_))) || to_stdout;
     let stream = match format {
-        Format::Text if stdout_is_taken => Stream::Stderr,
+        Format::Text | Format::Tui if stdout_is_taken => Stream::Stderr,
         Format::Text | Format::Json | Format::Tui => Stream::Stdout,
     };
     let is_tty = match stream {
@@ -298,7 +299,7 @@ pub fn presentation(
             Color::Never => false,
             Color::Auto => environment_color(&env).unwrap_or(is_tty && !dumb),
         };
-    Presentation { format, stream, color }
+    Presentation { format, stream, color, ascii: !has_utf8(&env) }
 }
 
 /// What the environment wants, as <https://no-color.org> and <https://bixense.com/clicolors> have
@@ -312,6 +313,14 @@ fn environment_color(env: impl Fn(&str) -> Option<OsString>) -> Option<bool> {
     } else {
         None
     }
+}
+
+/// Whether the locale's encoding is UTF-8, as setlocale(3) would find it.
+fn has_utf8(env: impl Fn(&str) -> Option<OsString>) -> bool {
+    let set = ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().filter_map(env);
+    let locale = set.filter(|value| !value.is_empty()).next().unwrap_or_default();
+    let locale = locale.to_string_lossy().to_lowercase();
+    locale.contains("utf-8") || locale.contains("utf8")
 }
 
 /// A name for a one-line message: as it is, or quoted and escaped if it is empty or holds anything

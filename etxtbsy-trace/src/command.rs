@@ -21,7 +21,7 @@ use std::{
     io::{self, PipeReader, PipeWriter, Read, Write, pipe},
     mem,
     os::{
-        fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
+        fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
         unix::ffi::OsStrExt,
     },
     path::Path,
@@ -117,9 +117,16 @@ impl Prepared {
     /// `argv` holds the command, looked up in PATH as execvp(3) does, and its arguments. With an
     /// `identity`, it will run as that user, in that user's environment.
     ///
+    /// It has our stdin, stdout and stderr, but for those that `streams` gives something else: our
+    /// fd, and which of its own it becomes.
+    ///
     /// The child has our resource limits and signal dispositions as they are now: call this before
     /// changing any. Of those that the Rust runtime has changed already, SIGPIPE gets its default.
-    pub fn new(argv: &[OsString], identity: Option<&Invoker>) -> Result<Self> {
+    pub fn new(
+        argv: &[OsString],
+        identity: Option<&Invoker>,
+        streams: &[(BorrowedFd<'_>, RawFd)],
+    ) -> Result<Self> {
         let program = argv.first().context("no command to run; give one after run --")?.clone();
         let (go_reader, go) = pipe()?;
         let (report, report_writer) = pipe()?;
@@ -128,6 +135,7 @@ impl Prepared {
             environment: CStrings::new(environment(identity))?,
             identity: identity.map(Identity::from),
             signal_mask: SigSet::empty(),
+            streams: streams.iter().map(|(ours, theirs)| (ours.as_raw_fd(), *theirs)).collect(),
             waits_on: go_reader.as_raw_fd(),
             reports_to: report_writer.as_raw_fd(),
             closes: [go.as_raw_fd(), report.as_raw_fd()],
@@ -246,7 +254,8 @@ impl Started {
         const KEYS: [c_int; 2] = [libc::SIGINT, libc::SIGQUIT];
         let is_key =
             signal.ssi_code == libc::SI_KERNEL && KEYS.contains(&signal.ssi_signo.cast_signed());
-        is_key || signal.ssi_pid == self.pid()
+        // What we sent ourselves went to all of the group, as the keys do.
+        is_key || [self.pid(), std::process::id()].contains(&signal.ssi_pid)
     }
 }
 
@@ -403,6 +412,8 @@ struct Plan {
     identity: Option<Identity>,
     /// The mask that the command gets.
     signal_mask: SigSet,
+    /// Our fds, and those of the command that they become.
+    streams: Vec<(RawFd, RawFd)>,
     waits_on: RawFd,
     reports_to: RawFd,
     /// The parent's ends of the pipes.
@@ -438,6 +449,9 @@ impl Plan {
                 libc::_exit(1);
             }
 
+            for (ours, theirs) in &self.streams {
+                libc::dup2(*ours, *theirs);
+            }
             let mut step = Step::Exec;
             if let Some(identity) = &self.identity
                 && let Err(refused) = identity.take()
@@ -569,7 +583,7 @@ mod tests {
 
     fn prepared(argv: &[&str]) -> Prepared {
         let argv: Vec<_> = argv.iter().map(OsString::from).collect();
-        Prepared::new(&argv, None).unwrap()
+        Prepared::new(&argv, None, &[]).unwrap()
     }
 
     async fn code(argv: &[&str]) -> u8 {
@@ -597,7 +611,7 @@ mod tests {
 
     async fn output(script: &str, identity: Option<&Invoker>) -> String {
         let (_directory, path) = scratch();
-        let prepared = Prepared::new(&into_file(&path, script), identity).unwrap();
+        let prepared = Prepared::new(&into_file(&path, script), identity, &[]).unwrap();
         assert_eq!(prepared.start().unwrap().wait().await.unwrap(), 0, "{script}");
         fs::read_to_string(path).unwrap()
     }
@@ -627,7 +641,7 @@ mod tests {
 
         // By another process, lest a fork of another test's thread hold it open for writing.
         let write = into_file(&path, "echo '#!/no/such/interpreter'");
-        Prepared::new(&write, None).unwrap().start().unwrap().wait().await.unwrap();
+        Prepared::new(&write, None, &[]).unwrap().start().unwrap().wait().await.unwrap();
         assert_eq!(error(&[name]), (126, format!("{name}: cannot execute: Permission denied")));
         fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
         let missing = format!("{name}: cannot execute: its interpreter was not found");
@@ -652,7 +666,7 @@ mod tests {
     async fn it_runs_under_its_known_pid_and_not_before_start() {
         let (_directory, path) = scratch();
         let argv = into_file(&path, "echo $$");
-        let prepared = Prepared::new(&argv, None).unwrap();
+        let prepared = Prepared::new(&argv, None, &[]).unwrap();
         let pid = prepared.pid();
         // It waits in its read, or is on the way there: it cannot get past it.
         let exe = |pid: u32| fs::read_link(format!("/proc/{pid}/exe")).unwrap();
@@ -667,7 +681,7 @@ mod tests {
     #[tokio::test]
     async fn dropped_without_start_it_ends_and_never_ran() {
         let (_directory, path) = scratch();
-        let prepared = Prepared::new(&into_file(&path, "echo ran"), None).unwrap();
+        let prepared = Prepared::new(&into_file(&path, "echo ran"), None, &[]).unwrap();
         let process = PathBuf::from(format!("/proc/{}", prepared.pid()));
         assert!(process.exists());
         drop(prepared);
@@ -682,7 +696,7 @@ mod tests {
     #[ignore = "the helper of another test"]
     fn helper_that_is_killed() {
         let path = PathBuf::from(env::var_os(HELPER_FILE).unwrap());
-        let prepared = Prepared::new(&into_file(&path, "echo ran"), None).unwrap();
+        let prepared = Prepared::new(&into_file(&path, "echo ran"), None, &[]).unwrap();
         println!("\npid {}", prepared.pid());
         io::stdin().read_line(&mut String::new()).unwrap();
         unreachable!("it is killed before");
@@ -813,7 +827,7 @@ mod tests {
         let fifo = directory.path().join("fifo");
         nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
         let argv = ["cat".into(), fifo.clone().into()];
-        let started = Prepared::new(&argv, None).unwrap().start().unwrap();
+        let started = Prepared::new(&argv, None, &[]).unwrap().start().unwrap();
         // Opens once cat has opened it too, and holds cat there.
         let hold = OpenOptions::new().write(true).open(&fifo).unwrap();
         let found: BTreeSet<_> = fs::read_dir(format!("/proc/{}/fd", started.pid()))
@@ -873,7 +887,8 @@ mod tests {
             return;
         }
         let nobody = Invoker::named("nobody").unwrap();
-        let error = Prepared::new(&["true".into()], Some(&nobody)).unwrap().start().unwrap_err();
+        let error =
+            Prepared::new(&["true".into()], Some(&nobody), &[]).unwrap().start().unwrap_err();
         assert_eq!(error.exit_code(), 1);
         assert!(!error.to_string().contains('\n'));
     }

@@ -21,6 +21,7 @@ pub mod running;
 pub mod schema;
 pub mod session;
 pub mod teach;
+pub mod trace;
 pub mod tree;
 pub mod tui;
 pub mod user;

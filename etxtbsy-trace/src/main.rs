@@ -8,7 +8,7 @@ use std::{
     process::ExitCode,
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use clap::Parser as _;
 use etxtbsy_trace::{
     check,
@@ -16,14 +16,22 @@ use etxtbsy_trace::{
     command::{ExecError, Prepared},
     demo::{self, Demonstration},
     kernel::tracer::{Options, Tracer},
-    lines::{Filter, Line, Summary},
+    lines::{Filter, Line},
     output::{Output, escape, json::Json, text::Text},
     output_file,
     replay::Recording,
     schema,
-    session::{Limits, Session, Sink},
+    session::{Limits, Sink},
+    trace::Job,
     tree,
-    tui::terminal::{self, Feed},
+    tui::{
+        command_output::Streams,
+        feed::{End, Feed},
+        held::Held,
+        state::State,
+        terminal::{self, Signals},
+        view,
+    },
     user::{self, Invoker},
     workload::Workload,
 };
@@ -31,6 +39,7 @@ use nix::{
     sys::resource::{RLIM_INFINITY, Resource, setrlimit},
     unistd::dup2_stdout,
 };
+use tokio::sync::Notify;
 
 /// Undocumented: a size for the ring buffer, by which the tests make it overflow.
 const RING_BYTES: &str = "ETXTBSY_TRACE_RING_BYTES";
@@ -61,8 +70,17 @@ fn main() -> ExitCode {
         1 => log::LevelFilter::Info,
         _ => log::LevelFilter::Debug,
     };
-    env_logger::Builder::new().filter(Some("etxtbsy_trace"), level).init();
-    finish(dispatch(&cli))
+    let mut logger = env_logger::Builder::new();
+    logger.filter(Some("etxtbsy_trace"), level);
+    let held = Held::default();
+    if present(&cli).format == Format::Tui {
+        logger.target(env_logger::Target::Pipe(Box::new(held.clone())));
+    }
+    logger.init();
+    let result = dispatch(&cli);
+    // Nothing is left to say it to, if stderr is closed.
+    let _ = held.let_go(io::stderr());
+    finish(result)
 }
 
 /// Runs a workload.
@@ -138,11 +156,12 @@ fn demo(cli: &Cli, Demo { name, seconds, .. }: &Demo) -> anyhow::Result<u8> {
 /// Shows a recording.
 fn replay(cli: &Cli, Replay { file }: &Replay) -> anyhow::Result<u8> {
     let mut recording = Recording::open(file, cli.options.output.as_deref())?;
-    let Presentation { format, color, .. } = present(cli);
-    if format == Format::Tui && !io::stdout().is_terminal() {
-        bail!("stdout is not a terminal; --format text or --json writes to anything");
+    let presentation = present(cli);
+    let format = presentation.format;
+    if format == Format::Tui {
+        terminal::is_there()?;
     }
-    let mut sinks = sinks(cli, Invoker::of_sudo()?.as_ref())?;
+    let mut sinks = sinks(cli, Invoker::of_sudo()?.as_ref(), None)?;
     let mut seen = |line: &Line| -> anyhow::Result<()> {
         for Sink { name, output } in &mut sinks {
             output.line(line).with_context(|| format!("cannot write to {name}"))?;
@@ -151,11 +170,11 @@ fn replay(cli: &Cli, Replay { file }: &Replay) -> anyhow::Result<u8> {
     };
     let wanted = cli.options.stop_after.map_or(u64::MAX, u64::from);
     if format == Format::Tui {
-        let source = move |feed: &Feed| {
+        let source = move |feed: Feed| {
             recording.feed(wanted, |line| Ok(feed.line(line)))?;
-            Ok(recording.cut())
+            Ok(End::stay(recording.cut().unwrap_or_else(|| "end of the recording".to_owned())))
         };
-        terminal::show(color, source, seen)?;
+        terminal::show(state(presentation), Signals::View, source, seen)?;
         return Ok(0);
     }
     recording.feed(wanted, |line| seen(&line).map(|()| true))?;
@@ -175,9 +194,17 @@ fn trace(
     let sudo_user = Invoker::of_sudo()?;
     let roots =
         cli.pids.iter().map(|pid| tree::existing(*pid)).collect::<anyhow::Result<Vec<_>>>()?;
+    let presentation = present(cli);
+    let in_view = presentation.format == Format::Tui;
+    if in_view {
+        terminal::is_there()?;
+    }
+    let streams = (in_view && command.is_some()).then(Streams::new).transpose()?;
+    let replaced = streams.as_ref().map(Streams::replace).unwrap_or_default();
     // Before anything is opened or changed that it would inherit.
-    let prepared = command.map(|(argv, user)| Prepared::new(argv, user)).transpose()?;
-    let mut sinks = sinks(cli, sudo_user.as_ref())?;
+    let prepared = command.map(|(argv, user)| Prepared::new(argv, user, &replaced)).transpose()?;
+    let after_view = Held::default();
+    let mut sinks = sinks(cli, sudo_user.as_ref(), Some(&after_view))?;
     sinks.extend(more);
     // Maps count against it up to 5.10; where raising is forbidden, loading says whether it matters.
     if let Err(errno) = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY) {
@@ -198,59 +225,28 @@ fn trace(
     };
     let limits =
         Limits { duration: cli.options.duration, incidents: cli.options.stop_after.map(u64::from) };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("cannot start the event loop")?;
-    let (code, summary) = runtime.block_on(session(tracer, filter, sinks, prepared, limits))?;
+    let job = Job { tracer, filter, sinks, prepared, limits };
+    let (code, summary) = if in_view {
+        let outcome = job.run_in_view(state(presentation), streams);
+        match presentation.stream {
+            Stream::Stdout => after_view.let_go(io::stdout()).context("cannot write to stdout")?,
+            Stream::Stderr => after_view.let_go(io::stderr()).context("cannot write to stderr")?,
+        }
+        outcome?
+    } else {
+        job.run(&Notify::new())?
+    };
     Ok(match (code, cli.options.error_exitcode) {
         (Some(0), Some(error)) if summary.incidents > 0 => error.get(),
         (code, _) => code.unwrap_or(0),
     })
 }
 
-async fn session(
-    mut tracer: Tracer,
-    filter: Filter,
-    sinks: Vec<Sink>,
-    prepared: Option<Prepared>,
-    limits: Limits,
-) -> anyhow::Result<(Option<u8>, Summary)> {
-    let _log = show_log(&mut tracer)?;
-    let mut session = Session::begin(tracer, filter, sinks)?;
-    let started = match prepared.map(Prepared::start).transpose() {
-        Ok(started) => started,
-        Err(error) => {
-            // The command itself may have been the busy file: that is told first.
-            session.end(limits).await?;
-            return Err(error.into());
-        }
-    };
-    let code = session.trace(started.as_ref(), limits).await?;
-    let summary = session.end(limits).await;
-    // Where tracing is over before the command is, it goes on, and keeps its exit status.
-    let code = match (code, &started) {
-        (None, Some(started)) => Some(started.wait().await.context("cannot wait for the command")?),
-        (code, _) => code,
-    };
-    Ok((code, summary?))
-}
-
-/// Shows the diagnostics of the eBPF programs as they come, until the handle is dropped.
-fn show_log(tracer: &mut Tracer) -> anyhow::Result<Option<tokio::task::JoinHandle<()>>> {
-    let Some(logger) = tracer.take_log() else { return Ok(None) };
-    // SAFETY: the logger owns its fd, and closes it when it is dropped.
-    let mut logger = unsafe {
-        tokio::io::unix::AsyncFd::register_with_interest(logger, tokio::io::Interest::READABLE)
-    }
-    .map_err(io::Error::from)
-    .context("cannot wait for diagnostics")?;
-    Ok(Some(tokio::spawn(async move {
-        while let Ok(mut readable) = logger.readable_mut().await {
-            readable.get_inner_mut().flush();
-            readable.clear_ready();
-        }
-    })))
+/// An empty view.
+fn state(Presentation { color, ascii, .. }: Presentation) -> State {
+    let mut state = State::new(view::COUNT, color);
+    state.ascii = ascii;
+    state
 }
 
 /// What is shown, where, and how, on the streams that we have.
@@ -260,8 +256,12 @@ fn present(cli: &Cli) -> Presentation {
     })
 }
 
-/// Where the lines go.
-fn sinks(cli: &Cli, owner: Option<&Invoker>) -> anyhow::Result<Vec<Sink>> {
+/// Where the lines go, besides the view; what is said when it has gone is held.
+fn sinks(
+    cli: &Cli,
+    owner: Option<&Invoker>,
+    after_view: Option<&Held>,
+) -> anyhow::Result<Vec<Sink>> {
     let mut sinks = Vec::new();
     if let Some(path) = &cli.options.output {
         let file = output_file::create(path, owner)?;
@@ -272,15 +272,19 @@ fn sinks(cli: &Cli, owner: Option<&Invoker>) -> anyhow::Result<Vec<Sink>> {
         };
         sinks.push(Sink { name, output: Box::new(Json::new(file)) });
     }
-    let Presentation { format, stream, color } = present(cli);
-    let (name, writer): (_, Box<dyn io::Write>) = match stream {
+    let Presentation { format, stream, color, .. } = present(cli);
+    let (name, writer): (_, Box<dyn io::Write + Send>) = match stream {
         Stream::Stdout => ("stdout", Box::new(io::stdout())),
         Stream::Stderr => ("stderr", Box::new(io::stderr())),
     };
     let output: Box<dyn Output> = match format {
         Format::Json => Box::new(Json::new(writer)),
         Format::Text => Box::new(Text::new(writer, color, cli.options.verbose > 0)),
-        Format::Tui => return Ok(sinks),
+        Format::Tui => {
+            let Some(held) = after_view else { return Ok(sinks) };
+            let text = Text::new(held.clone(), color, cli.options.verbose > 0);
+            Box::new(text.only_the_end())
+        }
     };
     sinks.push(Sink { name: name.to_owned(), output });
     Ok(sinks)

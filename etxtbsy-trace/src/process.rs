@@ -1,8 +1,19 @@
 //! What /proc says of a process while it lives.
 
-use std::{collections::HashMap, os::unix::ffi::OsStrExt as _, path::PathBuf};
+use std::{
+    collections::HashMap,
+    os::{
+        fd::{AsFd as _, FromRawFd as _, OwnedFd, RawFd},
+        unix::ffi::OsStrExt as _,
+    },
+    path::PathBuf,
+};
 
-use nix::time::{ClockId, clock_gettime};
+use nix::{
+    errno::Errno,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    time::{ClockId, clock_gettime},
+};
 use procfs::process::{Process, Stat};
 
 /// What /proc said of a process.
@@ -101,6 +112,19 @@ const FD_CALLS: [libc::c_long; 19] = [
 pub fn is_alive(pid: u32) -> bool {
     let stat = Process::new(pid.cast_signed()).and_then(|process| process.stat());
     stat.is_ok_and(|stat| !matches!(stat.state, 'Z' | 'X' | 'x'))
+}
+
+/// Waits until a process that is not our child has ended; returns at once if there is none.
+pub fn await_end(pid: u32) {
+    // SAFETY: no pointers.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    if fd < 0 {
+        return;
+    }
+    // SAFETY: the kernel has just given us this fd.
+    let pidfd = unsafe { OwnedFd::from_raw_fd(fd as RawFd) };
+    let mut fds = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
+    while poll(&mut fds, PollTimeout::NONE) == Err(Errno::EINTR) {}
 }
 
 /// Whether the first argument of a system call is an fd.

@@ -16,6 +16,7 @@ use nix::{sys::utsname::uname, time::ClockId};
 use tokio::{
     io::{Interest, unix::AsyncFd},
     signal::unix::{SignalKind, signal},
+    sync::Notify,
     time::{Instant, sleep_until},
 };
 
@@ -135,12 +136,13 @@ impl Session {
     }
 
     /// Traces until `command` has ended, or, without one, until the traced tree has, a signal
-    /// comes or an output fails; `limits` end it earlier. Gives the command's exit status, `None` if
+    /// comes or an output fails; `limits` and `stop` end it earlier. Gives the command's exit status, `None` if
     /// it has not ended.
     pub async fn trace(
         &mut self,
         command: Option<&Started>,
         limits: Limits,
+        stop: &Notify,
     ) -> anyhow::Result<Option<u8>> {
         let until = limits.duration.map(|duration| Instant::now() + duration);
         // With a command, signals are for the command: `Started::wait` passes them on.
@@ -173,6 +175,7 @@ impl Session {
                     return Ok(Some(code));
                 }
                 () = interrupted, if command.is_none() => return Ok(None),
+                () = stop.notified() => break,
                 () = at(until) => break,
                 () = at(tick) => {}
                 // Last: a storm of failures must not keep the others waiting.
@@ -325,6 +328,23 @@ impl Session {
         self.seen.insert(seq, seen);
         self.find_runners(seq);
         self.await_ends();
+        self.tell_pending(seq);
+    }
+
+    /// Shows a failure before its story is over.
+    fn tell_pending(&mut self, seq: u64) {
+        let Some(case) = self.ledger.case(seq) else { return };
+        let nothing = Seen::new();
+        let tracer = &self.tracer;
+        let world = World {
+            seen: self.seen.get(&seq).unwrap_or(&nothing),
+            lineage: &|pid| tracer.lineage(pid),
+            realtime_offset_ns: self.realtime_offset_ns,
+            target_begins: self.begins.get(&seq).cloned(),
+        };
+        for sink in &mut self.sinks {
+            sink.output.pending(&|| build(0, case, &world));
+        }
     }
 
     /// Has it told when lingering descriptions are closed.

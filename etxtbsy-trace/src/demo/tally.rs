@@ -5,17 +5,16 @@ use crate::{
     output::{Output, name},
 };
 use std::{
-    cell::RefCell,
     collections::{BTreeMap, HashMap},
     io,
     path::{Path, PathBuf},
-    rc::Rc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 /// An output that counts; the counts are shared with its clones.
 #[derive(Clone, Default)]
 pub(super) struct Tally {
-    counts: Rc<RefCell<Counts>>,
+    counts: Arc<Mutex<Counts>>,
 }
 
 /// The incidents of a trace.
@@ -40,15 +39,19 @@ pub(super) struct Seen {
 }
 
 impl Tally {
+    fn counts(&self) -> MutexGuard<'_, Counts> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Takes out what was counted.
     pub(super) fn take(&self) -> Counts {
-        self.counts.take()
+        std::mem::take(&mut *self.counts())
     }
 }
 
 impl Output for Tally {
     fn line(&mut self, line: &Line) -> io::Result<()> {
-        let mut counts = self.counts.borrow_mut();
+        let mut counts = self.counts();
         match line {
             Line::Incident(incident) => counts.add(incident),
             Line::Lost(lost) => counts.lost += lost.count,

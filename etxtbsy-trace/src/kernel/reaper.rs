@@ -23,10 +23,12 @@ use nix::{
 pub struct Reaper(#[allow(dead_code, reason = "its end is what the process waits for")] PipeWriter);
 
 impl Reaper {
-    /// Starts it. This process must have no other thread.
+    /// Starts it. What the process does takes no lock but that of memory, which the C library frees
+    /// for it; so this one may have other threads.
     pub fn start() -> anyhow::Result<Self> {
         let (reader, writer) = std::io::pipe().context("cannot make a pipe")?;
-        // SAFETY: there is no other thread, so that the child may do anything.
+        // SAFETY: the child allocates, which the C library allows after its own fork(), and else only
+        // calls the kernel.
         match unsafe { fork() }.context("cannot fork")? {
             ForkResult::Parent { child } => {
                 waitpid(child, None).context("cannot wait for the process that ends tracing")?;

@@ -19,7 +19,7 @@ impl<W: Write> Json<W> {
     }
 }
 
-impl<W: Write> Output for Json<W> {
+impl<W: Write + Send> Output for Json<W> {
     fn line(&mut self, line: &Line) -> io::Result<()> {
         self.buffer.clear();
         line.serialize(&mut Serializer::with_formatter(&mut self.buffer, Visible))?;

@@ -11,14 +11,18 @@ mod summary;
 pub mod text;
 pub mod time;
 
-use crate::lines::Line;
+use crate::lines::{Incident, Line};
 use serde::Serialize;
 use std::io;
 
 /// Something that takes the lines, one after the other, in the order of [`Line`]'s variants.
-pub trait Output {
+pub trait Output: Send {
     /// Takes one line; what it makes of it has left the program when this returns.
     fn line(&mut self, line: &Line) -> io::Result<()>;
+
+    /// A call has just failed; `incident` makes what is known of it so far, with an id of 0. Its
+    /// line comes when its story is over. Most outputs wait for that.
+    fn pending(&mut self, _incident: &dyn Fn() -> Incident) {}
 }
 
 /// The name an enum of the lines has in JSON, such as `fork-exec-race`.

@@ -17,6 +17,8 @@ const REASONS: usize = 16;
 pub struct Text<W> {
     out: W,
     look: Look,
+    /// Whether nothing is told before the end.
+    ends_only: bool,
     stories: Stories,
     lost: BTreeMap<String, u64>,
     /// What the last thing written was.
@@ -38,14 +40,24 @@ impl<W: Write> Text<W> {
         Self {
             out,
             look: Look { color, verbose },
+            ends_only: false,
             stories: Stories::default(),
             lost: BTreeMap::new(),
             last: Last::Nothing,
         }
     }
 
+    /// The same, with nothing before the end.
+    #[must_use]
+    pub fn only_the_end(self) -> Self {
+        Self { ends_only: true, ..self }
+    }
+
     /// Writes one thing, in one piece.
     fn put(&mut self, what: Last, text: &str) -> io::Result<()> {
+        if self.ends_only {
+            return Ok(());
+        }
         let apart = match self.last {
             Last::Nothing => false,
             Last::Line => what == Last::Block,
@@ -81,7 +93,7 @@ impl<W: Write> Text<W> {
     }
 }
 
-impl<W: Write> Output for Text<W> {
+impl<W: Write + Send> Output for Text<W> {
     fn line(&mut self, line: &Line) -> io::Result<()> {
         match line {
             Line::Meta(meta) => {
@@ -91,6 +103,7 @@ impl<W: Write> Output for Text<W> {
             Line::Incident(incident) => self.incident(incident),
             Line::Lost(lost) => self.lost(lost),
             Line::Summary(end) => {
+                self.ends_only = false;
                 let text = summary::summary(end, &self.stories, &self.lost, self.look);
                 self.put(Last::Block, &text)
             }

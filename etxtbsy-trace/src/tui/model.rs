@@ -1,5 +1,6 @@
 //! What came in: counts of everything, and the details of the latest incidents.
 
+use super::feed::Skipped;
 use crate::{
     lines::{Incident, Line, Meta, Summary},
     output::story::{STORIES, Story, Tally},
@@ -50,6 +51,13 @@ impl Model {
             Line::Lost(lost) => self.lost += lost.count,
             Line::Summary(summary) => self.summary = Some(summary),
         }
+    }
+
+    /// Counts incidents that there is no room for.
+    pub fn skip(&mut self, Skipped { incidents, explained, lost }: Skipped) {
+        self.incidents += incidents;
+        self.explained += explained;
+        self.lost += lost;
     }
 
     fn incident(&mut self, incident: Box<Incident>) {

@@ -2,6 +2,7 @@
 
 use super::{
     input::{self, Action},
+    live::Live,
     model::{Group, Model},
 };
 use crate::{
@@ -44,6 +45,8 @@ pub struct State {
     pub model: Model,
     /// Whether to colour.
     pub color: bool,
+    /// Whether to draw with nothing but ASCII.
+    pub ascii: bool,
     /// Which pane the keys are for; 0 is the list.
     pub focus: usize,
     /// By how many lines the focused pane is scrolled, if it is not the list.
@@ -58,6 +61,8 @@ pub struct State {
     pub search: String,
     /// Whether that is being typed.
     pub typing: bool,
+    /// What only a live session has.
+    pub live: Option<Live>,
     /// How the input ended, once it has.
     pub ended: Option<String>,
     /// Whether to end.
@@ -75,6 +80,7 @@ impl State {
         Self {
             model: Model::default(),
             color,
+            ascii: false,
             focus: 0,
             scroll: 0,
             help: false,
@@ -82,6 +88,7 @@ impl State {
             paused: false,
             search: String::new(),
             typing: false,
+            live: None,
             ended: None,
             quit: false,
             selected: None,
@@ -93,6 +100,9 @@ impl State {
 
     /// Takes a line.
     pub fn add(&mut self, line: Line) {
+        if let (Some(live), Line::Incident(incident)) = (&mut self.live, &line) {
+            live.settle(incident);
+        }
         if !self.paused {
             return self.model.add(line);
         }

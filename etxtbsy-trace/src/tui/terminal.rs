@@ -1,14 +1,29 @@
 //! The terminal: taken over, drawn on when something changed, and given back however it ends.
 
-use super::{state::State, view};
-use crate::lines::Line;
-use anyhow::Context as _;
-use nix::sys::signal::{SigSet, Signal};
+use super::{
+    feed::{End, Feed, Message},
+    input, live,
+    state::State,
+    view,
+};
+use crate::{lines::Line, process::now_ns};
+use anyhow::{Context as _, bail};
+use nix::{
+    sys::signal::{SigSet, Signal, kill, raise},
+    time::ClockId,
+    unistd::Pid,
+};
 use ratatui::{
     DefaultTerminal,
-    crossterm::event::{self, Event},
+    crossterm::{
+        event::{self, Event, KeyCode, KeyEvent, KeyModifiers},
+        execute,
+        terminal::{EnterAlternateScreen, enable_raw_mode},
+    },
 };
 use std::{
+    io::{self, IsTerminal as _},
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
     thread,
     time::{Duration, Instant},
@@ -16,64 +31,90 @@ use std::{
 
 /// How long after a drawing the next one comes at the soonest, unless a key was pressed.
 const FRAME: Duration = Duration::from_millis(40);
-/// How many messages wait at most; a reader of lines that is faster waits for us.
+/// How often a clock is drawn that nothing else moves: while a story is not over, and else.
+const TICKS: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(60)];
+/// How many messages wait at most.
 const WAITING: usize = 1024;
 
-/// What the loop waits for.
-enum Message {
-    Line(Box<Line>),
-    /// There are no more lines; what to say about it, or why.
-    End(anyhow::Result<Option<String>>),
-    Terminal(Event),
-    /// A signal wants us to end.
-    Stop,
+/// Whose the signals are that end a program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signals {
+    /// They end the view.
+    View,
+    /// The source reads them until it is through.
+    Source,
 }
 
-/// Where lines for the view go.
-pub struct Feed(SyncSender<Message>);
+/// Who ended the view.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Left {
+    /// The user, by a key for that, or a signal, or the source.
+    Quit,
+    /// The user, by Ctrl-C.
+    Interrupt,
+}
 
-impl Feed {
-    /// Hands over a line; false once the view has gone.
-    #[must_use]
-    pub fn line(&self, line: Line) -> bool {
-        self.0.send(Message::Line(Box::new(line))).is_ok()
+/// Fails if there is no terminal to show anything on.
+pub fn is_there() -> anyhow::Result<()> {
+    if !io::stdout().is_terminal() {
+        bail!("stdout is not a terminal; --format text or --json writes to anything");
     }
+    Ok(())
 }
 
 /// Shows what `source` feeds, from a thread of its own, until the user quits; each line goes to
-/// `seen`, too. `source` gives back what to say when it is through.
+/// `seen`, too.
+///
+/// The signals that end a program, and those that stop and continue it, are blocked in this thread
+/// from here on.
 pub fn show(
-    color: bool,
-    source: impl FnOnce(&Feed) -> anyhow::Result<Option<String>> + Send + 'static,
+    mut state: State,
+    whose: Signals,
+    source: impl FnOnce(Feed) -> anyhow::Result<End> + Send + 'static,
     seen: impl FnMut(&Line) -> anyhow::Result<()>,
-) -> anyhow::Result<()> {
-    let mut signals = SigSet::empty();
-    for signal in [Signal::SIGTERM, Signal::SIGHUP] {
-        signals.add(signal);
-    }
-    // Before there are threads, which inherit it.
-    signals.thread_block().context("cannot block signals")?;
+) -> anyhow::Result<Left> {
+    use Signal::{SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGUSR1, SIGUSR2};
+    let (ends, stops) = ([SIGINT, SIGQUIT, SIGTERM, SIGHUP], [SIGTSTP, SIGCONT]);
+    // Before there are threads, which inherit it. The last two are the traced command's.
+    let all: SigSet = ends.into_iter().chain(stops).chain([SIGUSR1, SIGUSR2]).collect();
+    all.thread_block().context("cannot block signals")?;
     let (sender, receiver) = sync_channel(WAITING);
     // Its hook gives the terminal back on a panic.
     let mut terminal = ratatui::try_init().context("cannot take over the terminal")?;
-    let (stop, keys) = (sender.clone(), sender.clone());
-    thread::spawn(move || signals.wait().map(|_| stop.send(Message::Stop)));
+    await_signals(stops.into_iter().collect(), sender.clone());
+    if whose == Signals::View {
+        await_signals(ends.into_iter().collect(), sender.clone());
+    }
+    let keys = sender.clone();
     thread::spawn(move || {
         while let Ok(event) = event::read()
             && keys.send(Message::Terminal(event)).is_ok()
         {}
         // The terminal has gone, or the loop.
-        let _ = keys.send(Message::Stop);
+        let _ = keys.send(Message::Signal(SIGHUP));
     });
     thread::spawn(move || {
-        let feed = Feed(sender);
-        let end = source(&feed);
-        feed.0.send(Message::End(end))
+        let feed = Feed(sender.clone());
+        let end = catch_unwind(AssertUnwindSafe(|| source(feed)));
+        // The panic itself was told by its hook.
+        let end = end.unwrap_or_else(|_| bail!("it panicked"));
+        let _ = sender.send(Message::End(end));
+        if whose == Signals::Source {
+            await_signals(ends.into_iter().collect(), sender);
+        }
     });
-    let mut state = State::new(view::COUNT, color);
     let result = run(&mut terminal, &mut state, &receiver, seen);
     ratatui::restore();
     result
+}
+
+/// Tells the loop of signals, which are blocked.
+fn await_signals(signals: SigSet, loop_: SyncSender<Message>) {
+    thread::spawn(move || {
+        while let Ok(signal) = signals.wait()
+            && loop_.send(Message::Signal(signal)).is_ok()
+        {}
+    });
 }
 
 /// Takes messages and draws what has changed, until it is to end. Idle, it only waits.
@@ -82,18 +123,14 @@ fn run(
     state: &mut State,
     receiver: &Receiver<Message>,
     mut seen: impl FnMut(&Line) -> anyhow::Result<()>,
-) -> anyhow::Result<()> {
-    let mut draw = |state: &State| -> anyhow::Result<Instant> {
-        terminal.draw(|frame| view::draw(frame, state)).context("cannot draw")?;
-        Ok(Instant::now())
-    };
-    let mut drawn = draw(state)?;
+) -> anyhow::Result<Left> {
+    let mut drawn = draw(terminal, state)?;
     let mut changed = false;
     while !state.quit {
-        let message = if changed {
-            receiver.recv_timeout(FRAME.saturating_sub(drawn.elapsed()))
-        } else {
-            receiver.recv().map_err(|_| RecvTimeoutError::Disconnected)
+        let wait = if changed { Some(FRAME) } else { tick(state) };
+        let message = match wait {
+            Some(wait) => receiver.recv_timeout(wait.saturating_sub(drawn.elapsed())),
+            None => receiver.recv().map_err(|_| RecvTimeoutError::Disconnected),
         };
         let mut at_once = false;
         match message {
@@ -101,23 +138,81 @@ fn run(
                 seen(&line)?;
                 state.add(*line);
             }
+            Ok(Message::Skipped(skipped)) => state.model.skip(skipped),
+            Ok(Message::Session(event)) => {
+                if let Some(live) = &mut state.live {
+                    live.take(event);
+                }
+            }
             Ok(Message::End(end)) => {
-                state.ended = Some(end?.unwrap_or_else(|| "end of the recording".to_owned()));
+                let End { words, quit } = end?;
+                state.ended = Some(words);
+                state.quit |= quit;
+                if let Some(live) = &mut state.live {
+                    live.take(live::Event::Ended);
+                }
             }
             Ok(Message::Terminal(Event::Key(key))) => {
-                state.key(key);
                 at_once = true;
+                match key {
+                    _ if input::interrupts(key) => return Ok(Left::Interrupt),
+                    _ if suspends(key) => {
+                        // To all that the key would have stopped, ourselves included.
+                        kill(Pid::from_raw(0), Signal::SIGTSTP).context("cannot stop")?;
+                    }
+                    _ => state.key(key),
+                }
             }
             Ok(Message::Terminal(Event::Resize(..))) => at_once = true,
             Ok(Message::Terminal(_)) => continue,
-            Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => return Ok(()),
-            Err(RecvTimeoutError::Timeout) => {}
+            Ok(Message::Signal(Signal::SIGTSTP)) => {
+                ratatui::restore();
+                raise(Signal::SIGSTOP).context("cannot stop")?;
+                continue;
+            }
+            Ok(Message::Signal(Signal::SIGCONT)) => {
+                // Whoever stopped us may have changed its settings since.
+                ratatui::restore();
+                retake(terminal).context("cannot take over the terminal")?;
+                at_once = true;
+            }
+            Ok(Message::Signal(_)) | Err(RecvTimeoutError::Disconnected) => break,
+            Err(RecvTimeoutError::Timeout) => at_once = true,
         }
         changed = true;
         if at_once || drawn.elapsed() >= FRAME {
-            drawn = draw(state)?;
+            drawn = draw(terminal, state)?;
             changed = false;
         }
     }
-    Ok(())
+    Ok(Left::Quit)
+}
+
+/// Draws, as of now.
+fn draw(terminal: &mut DefaultTerminal, state: &mut State) -> anyhow::Result<Instant> {
+    if let Some(live) = state.live.as_mut().filter(|live| !live.ended) {
+        live.now_ns = now_ns(ClockId::CLOCK_MONOTONIC);
+    }
+    terminal.draw(|frame| view::draw(frame, state)).context("cannot draw")?;
+    Ok(Instant::now())
+}
+
+/// Takes the terminal over once more.
+fn retake(terminal: &mut DefaultTerminal) -> io::Result<()> {
+    enable_raw_mode()?;
+    execute!(io::stdout(), EnterAlternateScreen)?;
+    // Clears, without asking where the cursor is: the keys' thread would take the answer.
+    terminal.resize(terminal.size()?.into())
+}
+
+/// When to draw although nothing came.
+fn tick(state: &State) -> Option<Duration> {
+    let live = state.live.as_ref().filter(|live| !live.ended)?;
+    let [growing, clock] = TICKS;
+    Some(if live.pending.is_empty() { clock } else { growing })
+}
+
+/// Whether this is Ctrl-Z.
+fn suspends(event: KeyEvent) -> bool {
+    event.modifiers.contains(KeyModifiers::CONTROL) && event.code == KeyCode::Char('z')
 }

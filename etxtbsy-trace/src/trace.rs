@@ -1,0 +1,174 @@
+//! A session with all it needs, run to its end: with the terminal left alone, or in the view.
+
+use crate::{
+    command::{Prepared, Started},
+    kernel::tracer::Tracer,
+    lines::{Filter, Summary},
+    process,
+    session::{Limits, Session, Sink},
+    tui::{
+        command_output::Streams,
+        feed::{End, Feed},
+        live::{CommandLines, Event, Live, Traced},
+        state::State,
+        terminal::{self, Left, Signals},
+    },
+};
+use anyhow::{Context as _, Result};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use std::{
+    io,
+    sync::{Arc, mpsc},
+    thread,
+};
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    sync::Notify,
+    task::JoinHandle,
+};
+
+/// What is traced, and where the lines go.
+pub struct Job {
+    /// Live, with its filter set.
+    pub tracer: Tracer,
+    /// The same filter, for the first line.
+    pub filter: Filter,
+    /// Where the lines go.
+    pub sinks: Vec<Sink>,
+    /// The command to trace.
+    pub prepared: Option<Prepared>,
+    /// When to end.
+    pub limits: Limits,
+}
+
+/// The command's exit status, if there is one, and the last line.
+pub type Outcome = (Option<u8>, Summary);
+
+impl Job {
+    /// Traces until the end, or until `stop` is notified.
+    pub fn run(self, stop: &Notify) -> Result<Outcome> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .context("cannot start the event loop")?;
+        runtime.block_on(self.trace(stop))
+    }
+
+    async fn trace(self, stop: &Notify) -> Result<Outcome> {
+        let Self { mut tracer, filter, sinks, prepared, limits } = self;
+        let _log = show_log(&mut tracer)?;
+        let mut session = Session::begin(tracer, filter, sinks)?;
+        let started = match prepared.map(Prepared::start).transpose() {
+            Ok(started) => started,
+            Err(error) => {
+                // The command itself may have been the busy file: that is told first.
+                session.end(limits).await?;
+                return Err(error.into());
+            }
+        };
+        let code = session.trace(started.as_ref(), limits, stop).await?;
+        let summary = session.end(limits).await;
+        // Where tracing is over before the command is, it goes on, and keeps its exit status.
+        let code = match (code, &started) {
+            (None, Some(started)) => Some(wait(started).await?),
+            (code, _) => code,
+        };
+        Ok((code, summary?))
+    }
+
+    /// Traces in the view, which stays until the user has seen enough. `streams` are what the
+    /// command writes to; what it wrote is written to stdout in the end.
+    pub fn run_in_view(mut self, mut state: State, streams: Option<Streams>) -> Result<Outcome> {
+        let traced: Vec<Traced> = self.filter.pids.iter().map(|pid| root(*pid)).collect();
+        let output = streams.as_ref().map(|_| CommandLines::default());
+        state.live = Some(Live { traced, output, ..Live::default() });
+        let has_command = self.prepared.is_some();
+        let stop = Arc::new(Notify::new());
+        let (tell_reading, reading) = mpsc::channel();
+        let (tell_outcome, outcome) = mpsc::channel();
+        let (pids, stopped) = (self.filter.pids.clone(), Arc::clone(&stop));
+        let source = move |feed: Feed| {
+            if let Some(streams) = streams {
+                let _ = tell_reading.send(streams.read(feed.clone())?);
+            }
+            watch(pids, feed.clone());
+            self.sinks.push(Sink { name: "the view".to_owned(), output: Box::new(feed.live()) });
+            let outcome = self.run(&stopped);
+            let end = end(&outcome);
+            let _ = tell_outcome.send(outcome);
+            Ok(end)
+        };
+        let whose = if has_command { Signals::Source } else { Signals::View };
+        let left = terminal::show(state, whose, source, |_| Ok(()));
+        let reading = reading.recv().ok();
+        if let Some(reading) = &reading {
+            reading.to_terminal()?;
+        }
+        if !has_command {
+            stop.notify_one();
+        } else if matches!(left, Ok(Left::Interrupt)) {
+            // As the terminal would have done, had the view not taken the key.
+            kill(Pid::from_raw(0), Signal::SIGINT).context("cannot interrupt the command")?;
+        }
+        let outcome = outcome.recv();
+        if let Some(reading) = reading {
+            reading.end();
+        }
+        left?;
+        outcome.context("tracing ended early")?
+    }
+}
+
+/// A process that is traced, as it is now.
+fn root(pid: u32) -> Traced {
+    let process = procfs::process::Process::new(pid.cast_signed());
+    let comm = process.and_then(|process| process.stat()).ok().map(|stat| stat.comm);
+    Traced { pid, comm, alive: process::is_alive(pid) }
+}
+
+/// Tells the view of the end of processes.
+fn watch(pids: Vec<u32>, feed: Feed) {
+    for pid in pids {
+        let feed = feed.clone();
+        thread::spawn(move || {
+            process::await_end(pid);
+            feed.session(Event::Exited(pid));
+        });
+    }
+}
+
+/// What the view says when tracing is over.
+fn end(outcome: &Result<Outcome>) -> End {
+    /// The exit status of what a signal killed, as shells give it.
+    const KILLED: [u8; 4] = [128 + 1, 128 + 2, 128 + 3, 128 + 15];
+    match outcome {
+        // What killed the command wanted us to end, too.
+        Ok((code, _)) if code.is_some_and(|code| KILLED.contains(&code)) => End::quit(),
+        Ok((Some(code), _)) => End::stay(format!("the command ended with status {code}")),
+        Ok((None, _)) => End::stay("tracing has ended".to_owned()),
+        Err(_) => End::quit(),
+    }
+}
+
+/// Waits for the command.
+async fn wait(started: &Started) -> Result<u8> {
+    started.wait().await.context("cannot wait for the command")
+}
+
+/// Shows the diagnostics of the eBPF programs as they come, until the handle is dropped.
+fn show_log(tracer: &mut Tracer) -> Result<Option<JoinHandle<()>>> {
+    let Some(logger) = tracer.take_log() else { return Ok(None) };
+    // SAFETY: the logger owns its fd, and closes it when it is dropped.
+    let mut logger = unsafe { AsyncFd::register_with_interest(logger, Interest::READABLE) }
+        .map_err(io::Error::from)
+        .context("cannot wait for diagnostics")?;
+    Ok(Some(tokio::spawn(async move {
+        while let Ok(mut readable) = logger.readable_mut().await {
+            readable.get_inner_mut().flush();
+            readable.clear_ready();
+        }
+    })))
+}
