@@ -91,9 +91,8 @@ impl Job {
         let (tell_outcome, outcome) = mpsc::channel();
         let (pids, stopped) = (self.filter.pids.clone(), Arc::clone(&stop));
         let source = move |feed: Feed| {
-            if let Some(streams) = streams {
-                let _ = tell_reading.send(streams.read(feed.clone())?);
-            }
+            let reads = streams.map(|streams| streams.read(feed.clone())).transpose()?;
+            let _ = tell_reading.send(reads);
             watch(pids, feed.clone());
             self.sinks.push(Sink { name: "the view".to_owned(), output: Box::new(feed.live()) });
             let outcome = self.run(&stopped);
@@ -103,7 +102,7 @@ impl Job {
         };
         let whose = if has_command { Signals::Source } else { Signals::View };
         let left = terminal::show(state, whose, source, |_| Ok(()));
-        let reading = reading.recv().ok();
+        let reading = reading.recv().ok().flatten();
         if let Some(reading) = &reading {
             reading.to_terminal()?;
         }

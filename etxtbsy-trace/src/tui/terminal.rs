@@ -9,21 +9,26 @@ use super::{
 use crate::{lines::Line, process::now_ns};
 use anyhow::{Context as _, bail};
 use nix::{
+    errno::Errno,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::signal::{SigSet, Signal, kill, raise},
     time::ClockId,
     unistd::Pid,
 };
 use ratatui::{
     DefaultTerminal,
+    backend::CrosstermBackend,
     crossterm::{
+        cursor::Show,
         event::{self, Event, KeyCode, KeyEvent, KeyModifiers},
         execute,
-        terminal::{EnterAlternateScreen, enable_raw_mode},
+        terminal::{Clear, ClearType, EnterAlternateScreen, enable_raw_mode},
     },
 };
 use std::{
     io::{self, IsTerminal as _},
-    panic::{AssertUnwindSafe, catch_unwind},
+    os::fd::AsFd as _,
+    panic::{self, AssertUnwindSafe, catch_unwind},
     sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
     thread,
     time::{Duration, Instant},
@@ -79,8 +84,8 @@ pub fn show(
     let all: SigSet = ends.into_iter().chain(stops).chain([SIGUSR1, SIGUSR2]).collect();
     all.thread_block().context("cannot block signals")?;
     let (sender, receiver) = sync_channel(WAITING);
-    // Its hook gives the terminal back on a panic.
-    let mut terminal = ratatui::try_init().context("cannot take over the terminal")?;
+    restore_on_panic();
+    let mut terminal = take().context("cannot take over the terminal")?;
     await_signals(stops.into_iter().collect(), sender.clone());
     if whose == Signals::View {
         await_signals(ends.into_iter().collect(), sender.clone());
@@ -90,21 +95,25 @@ pub fn show(
         while let Ok(event) = event::read()
             && keys.send(Message::Terminal(event)).is_ok()
         {}
-        // The terminal has gone, or the loop.
+        // They cannot be read, or the loop has gone.
         let _ = keys.send(Message::Signal(SIGHUP));
+    });
+    let hangup = sender.clone();
+    thread::spawn(move || {
+        await_hangup();
+        let _ = hangup.send(Message::Signal(SIGHUP));
     });
     thread::spawn(move || {
         let feed = Feed(sender.clone());
         let end = catch_unwind(AssertUnwindSafe(|| source(feed)));
-        // The panic itself was told by its hook.
-        let end = end.unwrap_or_else(|_| bail!("it panicked"));
+        let end = end.unwrap_or_else(|_| bail!("the source of the view panicked"));
         let _ = sender.send(Message::End(end));
         if whose == Signals::Source {
             await_signals(ends.into_iter().collect(), sender);
         }
     });
     let result = run(&mut terminal, &mut state, &receiver, seen);
-    ratatui::restore();
+    give_back();
     result
 }
 
@@ -115,6 +124,14 @@ fn await_signals(signals: SigSet, loop_: SyncSender<Message>) {
             && loop_.send(Message::Signal(signal)).is_ok()
         {}
     });
+}
+
+/// Waits until the terminal has gone, which those who read from it are not told.
+fn await_hangup() {
+    let stdout = io::stdout();
+    // No event: a hang-up is told anyhow.
+    let mut fds = [PollFd::new(stdout.as_fd(), PollFlags::empty())];
+    while poll(&mut fds, PollTimeout::NONE) == Err(Errno::EINTR) {}
 }
 
 /// Takes messages and draws what has changed, until it is to end. Idle, it only waits.
@@ -166,14 +183,14 @@ fn run(
             Ok(Message::Terminal(Event::Resize(..))) => at_once = true,
             Ok(Message::Terminal(_)) => continue,
             Ok(Message::Signal(Signal::SIGTSTP)) => {
-                ratatui::restore();
+                give_back();
                 raise(Signal::SIGSTOP).context("cannot stop")?;
                 continue;
             }
             Ok(Message::Signal(Signal::SIGCONT)) => {
                 // Whoever stopped us may have changed its settings since.
-                ratatui::restore();
-                retake(terminal).context("cannot take over the terminal")?;
+                give_back();
+                *terminal = take().context("cannot take over the terminal")?;
                 at_once = true;
             }
             Ok(Message::Signal(_)) | Err(RecvTimeoutError::Disconnected) => break,
@@ -197,12 +214,32 @@ fn draw(terminal: &mut DefaultTerminal, state: &mut State) -> anyhow::Result<Ins
     Ok(Instant::now())
 }
 
-/// Takes the terminal over once more.
-fn retake(terminal: &mut DefaultTerminal) -> io::Result<()> {
+/// Takes the terminal over.
+fn take() -> io::Result<DefaultTerminal> {
     enable_raw_mode()?;
-    execute!(io::stdout(), EnterAlternateScreen)?;
-    // Clears, without asking where the cursor is: the keys' thread would take the answer.
-    terminal.resize(terminal.size()?.into())
+    execute!(io::stdout(), EnterAlternateScreen, Clear(ClearType::All))?;
+    DefaultTerminal::new(CrosstermBackend::new(io::stdout()))
+}
+
+/// Gives the terminal back, its cursor shown.
+fn give_back() {
+    ratatui::restore();
+    let _ = execute!(io::stdout(), Show);
+}
+
+/// Has a panic of this thread, which draws, give the terminal back before it is told. One of
+/// another thread waits with the log until the view has ended.
+fn restore_on_panic() {
+    let draws = thread::current().id();
+    let told = panic::take_hook();
+    panic::set_hook(Box::new(move |info| {
+        if thread::current().id() == draws {
+            give_back();
+            told(info);
+        } else {
+            log::error!("{info}");
+        }
+    }));
 }
 
 /// When to draw although nothing came.

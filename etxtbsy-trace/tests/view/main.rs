@@ -1,0 +1,245 @@
+//! The view on a real terminal, in tmux: typed into, looked at, and gone without a trace. Live
+//! sessions need root; without, their tests say so and pass.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that panics has failed")]
+
+mod screen;
+
+use etxtbsy_trace::{
+    lines::Line,
+    tui::{
+        state::State,
+        terminal::{self, Signals},
+        view,
+    },
+};
+use nix::unistd::geteuid;
+use screen::Screen;
+use std::{
+    fs,
+    path::Path,
+    process::{Child, Command, Stdio},
+};
+
+/// The binary under test.
+const BINARY: &str = env!("CARGO_BIN_EXE_etxtbsy-trace");
+
+/// A terminal, unless tracing is impossible.
+fn screen(width: u16, height: u16) -> Option<Screen> {
+    if geteuid().is_root() {
+        return Some(Screen::new(width, height));
+    }
+    eprintln!("skipped: tracing needs root (run: cargo xtask test)");
+    None
+}
+
+/// A process that does not outlive its test.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill().and_then(|()| self.0.wait());
+    }
+}
+
+/// The lines of a file, each whole.
+fn lines(file: &Path) -> Vec<Line> {
+    let text = fs::read_to_string(file).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).expect(line)).collect()
+}
+
+/// The only file in a directory whose name ends so.
+fn exported(dir: &Path) -> Vec<std::path::PathBuf> {
+    let files = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    files.filter(|path| path.extension().is_some_and(|it| it == "jsonl")).collect()
+}
+
+#[test]
+fn an_incident_comes_in_and_is_looked_at_filtered_and_exported() {
+    let Some(screen) = screen(100, 40) else { return };
+    let before = screen.settings();
+    screen.line(&format!("{BINARY} demo leaked-daemon"));
+    let shown = screen.await_text("leaked-fd");
+    // The chain and the verdict of the newest are there without a key.
+    assert!(shown.contains("opener") && shown.contains("O_CLOEXEC"), "{shown}");
+    screen.keys(&["Enter"]);
+    screen.await_text("#1 ");
+    screen.keys(&["Escape", "\\"]);
+    screen.keys(&["-l", "nosuchprogram"]);
+    screen.wait("nothing", |text| !text.contains("leaked-fd"));
+    screen.keys(&["Escape", "Escape"]);
+    screen.await_text("leaked-fd");
+    screen.keys(&["C-s"]);
+    screen.wait("the prompt of the export", |text| text.contains("all"));
+    screen.keys(&["a"]);
+    screen.await_text(".jsonl");
+    let [file] = &exported(screen.dir.path())[..] else { panic!("not one file") };
+    let lines = lines(file);
+    assert!(matches!(lines[0], Line::Meta(_)) && matches!(lines[1], Line::Incident(_)));
+    screen.keys(&["q"]);
+    // What it came to stays on the terminal.
+    let left = screen.await_prompt();
+    assert!(left.contains("by verdict: leaked-fd"), "{left}");
+    assert_eq!(screen.settings(), before);
+}
+
+#[test]
+fn a_tree_is_watched_and_its_end_is_told() {
+    let Some(screen) = screen(120, 40) else { return };
+    let go = screen.dir.path().join("go");
+    nix::unistd::mkfifo(&go, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let script = format!("read word < {}; exec {BINARY} workload still-open", go.display());
+    let child = Command::new("sh").args(["-c", &script]).stdout(Stdio::null()).spawn().unwrap();
+    let mut child = Ended(child);
+    screen.line(&format!("{BINARY} --pid {}", child.0.id()));
+    let shown = screen.await_text("no incident yet");
+    assert!(shown.contains(&format!("sh[{}]", child.0.id())), "{shown}");
+    fs::write(&go, "go\n").unwrap();
+    let shown = screen.await_text("still-open");
+    assert!(shown.contains("victim"), "{shown}");
+    child.0.wait().unwrap();
+    screen.await_text("tracing has ended");
+    // It stays, to be looked at.
+    screen.keys(&["Tab"]);
+    screen.await_text("[chain]");
+    screen.keys(&["C-c"]);
+    screen.await_prompt();
+}
+
+#[test]
+fn a_commands_output_is_never_written_over_the_view() {
+    let Some(screen) = screen(100, 40) else { return };
+    let before = screen.settings();
+    let script = "echo first line; echo second line >&2; exit 5";
+    screen.line(&format!("{BINARY} run --format tui -- sh -c '{script}'; echo status $?"));
+    let shown = screen.await_text("ended with status 5");
+    assert!(shown.contains("second line"), "no pane has it: {shown}");
+    assert_eq!(screen.fact("alternate_on"), "1");
+    screen.keys(&["q"]);
+    let left = screen.await_text("status 5\n");
+    assert!(left.contains("\nfirst line\nsecond line\n"), "{left}");
+    assert_eq!(screen.settings(), before);
+}
+
+#[test]
+fn ctrl_z_gives_the_terminal_back_and_fg_takes_it_again() {
+    let Some(screen) = screen(100, 30) else { return };
+    let before = screen.settings();
+    screen.line("set -m");
+    screen.line(&format!("{BINARY} run --format tui -- sleep 1000"));
+    screen.await_text("no incident yet");
+    screen.keys(&["C-z"]);
+    screen.await_prompt();
+    assert_eq!(screen.settings(), before);
+    screen.line("fg");
+    screen.await_text("no incident yet");
+    assert_eq!(screen.fact("alternate_on"), "1");
+    // It reacts, and the command gets the Ctrl-C that the view took from it.
+    screen.keys(&["?"]);
+    screen.await_text("this page");
+    screen.keys(&["C-c"]);
+    screen.await_prompt();
+    assert_eq!(screen.settings(), before);
+}
+
+#[test]
+fn signals_end_it_and_the_terminal_is_restored() {
+    let Some(screen) = screen(100, 30) else { return };
+    let before = screen.settings();
+    for signal in ["TERM", "HUP", "INT", "QUIT"] {
+        let file = screen.dir.path().join(signal);
+        // The shell becomes the tracer, whose pid it told.
+        let start = format!("sh -c 'echo $$ > {0}; exec {BINARY} -o {0}.out'", file.display());
+        screen.line(&start);
+        screen.await_text("no incident yet");
+        let pid = fs::read_to_string(&file).unwrap();
+        let sent = Command::new("kill").args([&format!("-{signal}"), pid.trim()]).status().unwrap();
+        assert!(sent.success());
+        screen.await_prompt();
+        assert_eq!(screen.settings(), before, "{signal}");
+        let lines = lines(&screen.dir.path().join(format!("{signal}.out")));
+        assert!(matches!(lines[..], [Line::Meta(_), Line::Summary(_)]), "{signal}: {lines:?}");
+    }
+}
+
+#[test]
+fn a_panic_restores_the_terminal() {
+    let screen = Screen::new(100, 30);
+    let before = screen.settings();
+    let this = std::env::current_exe().unwrap();
+    for (test, told) in [
+        ("a_source_that_panics", "source of the view panicked"),
+        ("a_loop_that_panics", "on purpose"),
+    ] {
+        let this = this.display();
+        screen.line(&format!("clear; {this} --ignored --exact {test} --nocapture"));
+        let left = screen.wait("a panic", |text| text.contains("test result"));
+        assert!(left.contains(told), "{left}");
+        assert_eq!(screen.settings(), before, "{test}");
+    }
+}
+
+/// One line of a recording.
+fn lost() -> Line {
+    let text = r#"{"type":"lost","what":"ring buffer full","count":3}"#;
+    serde_json::from_str(text).unwrap()
+}
+
+#[test]
+#[ignore = "for a_panic_restores_the_terminal"]
+fn a_source_that_panics() {
+    let state = State::new(view::COUNT, true);
+    let shown = terminal::show(state, Signals::View, |_| panic!("on purpose"), |_| Ok(()));
+    eprintln!("{:#}", shown.unwrap_err());
+}
+
+#[test]
+#[ignore = "for a_panic_restores_the_terminal"]
+fn a_loop_that_panics() {
+    let state = State::new(view::COUNT, true);
+    let _ = terminal::show(
+        state,
+        Signals::View,
+        |feed| {
+            let _ = feed.line(lost());
+            Ok(etxtbsy_trace::tui::feed::End::stay(String::new()))
+        },
+        |_| panic!("on purpose"),
+    );
+}
+
+#[test]
+fn it_draws_nothing_while_nothing_happens() {
+    let Some(screen) = screen(80, 24) else { return };
+    screen.line(&format!("exec {BINARY} --pid $$"));
+    screen.await_text("no incident yet");
+    let drawn = screen.dir.path().join("drawn");
+    screen.record(&drawn);
+    screen.keys(&["?"]);
+    screen.await_text("this page");
+    let size = || fs::metadata(&drawn).unwrap().len();
+    let after_key = size();
+    assert!(after_key > 0);
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    assert_eq!(size(), after_key);
+}
+
+#[test]
+fn it_follows_the_size_of_the_terminal() {
+    let screen = Screen::new(80, 24);
+    let before = screen.settings();
+    let recording = screen.dir.path().join("trace.jsonl");
+    fs::write(&recording, serde_json::to_string(&lost()).unwrap() + "\n").unwrap();
+    screen.line(&format!("{BINARY} replay {}", recording.display()));
+    screen.await_text("lost: 3");
+    for (width, height) in [(200, 60), (20, 5), (81, 24)] {
+        screen.resize(width, height);
+        screen.wait("the last column", |text| {
+            let lines: Vec<&str> = text.lines().collect();
+            lines.len() == usize::from(height)
+                && lines.iter().any(|line| line.chars().count() == usize::from(width))
+        });
+    }
+    screen.keys(&["q"]);
+    screen.await_prompt();
+    assert_eq!(screen.settings(), before);
+}
