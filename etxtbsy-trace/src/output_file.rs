@@ -13,7 +13,7 @@ use std::{
     fs::File,
     io,
     os::fd::{AsFd, OwnedFd},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 /// Creates or truncates the file at `path` (`-`: stdout) as `owner` would: it is theirs, and
@@ -26,24 +26,53 @@ pub fn create(path: &Path, owner: Option<&Invoker>) -> Result<File> {
             io::stdout().as_fd().try_clone_to_owned().context("cannot write to stdout")?;
         return Ok(stdout.into());
     }
-    let opened = match owner {
-        Some(owner) => as_user(owner, || File::create(path))?,
-        None => File::create(path),
+    open(owner, || File::create(path))?
+        .map_err(|error| anyhow!("{}; name another file: -o FILE", refusal(path, owner, &error)))
+}
+
+/// Creates the first of the files at `paths` that does not exist yet, as `owner` would.
+pub fn create_new(
+    paths: impl Iterator<Item = PathBuf>,
+    owner: Option<&Invoker>,
+) -> Result<(PathBuf, File)> {
+    let mut last = None;
+    for path in paths {
+        match open(owner, || File::create_new(&path))? {
+            Ok(file) => return Ok((path, file)),
+            Err(error) => {
+                let taken = error.kind() == io::ErrorKind::AlreadyExists;
+                last = Some(refusal(&path, owner, &error));
+                if !taken {
+                    break;
+                }
+            }
+        }
+    }
+    Err(anyhow!(last.unwrap_or_default()))
+}
+
+/// Opens a file as `owner` would.
+fn open(
+    owner: Option<&Invoker>,
+    open: impl FnOnce() -> io::Result<File>,
+) -> Result<io::Result<File>> {
+    match owner {
+        Some(owner) => as_user(owner, open),
+        None => Ok(open()),
+    }
+}
+
+/// Why the file at `path` cannot be written.
+fn refusal(path: &Path, owner: Option<&Invoker>, error: &io::Error) -> String {
+    let cause = match error.raw_os_error() {
+        Some(errno) => Errno::from_raw(errno).desc().to_owned(),
+        None => error.to_string(),
     };
-    opened.map_err(|error| {
-        let cause = match error.raw_os_error() {
-            Some(errno) => Errno::from_raw(errno).desc().to_owned(),
-            None => error.to_string(),
-        };
-        let who = match owner {
-            Some(owner) => format!("{}, uid {}", shown(&owner.name), owner.uid),
-            None => format!("uid {}", Uid::effective()),
-        };
-        anyhow!(
-            "cannot write {}: {cause} (as {who}); name another file: -o FILE",
-            shown(path.as_os_str())
-        )
-    })
+    let who = match owner {
+        Some(owner) => format!("{}, uid {}", shown(&owner.name), owner.uid),
+        None => format!("uid {}", Uid::effective()),
+    };
+    format!("cannot write {}: {cause} (as {who})", shown(path.as_os_str()))
 }
 
 /// Lets this thread, and no other, do one thing on file systems with the rights of a user
@@ -109,6 +138,21 @@ mod tests {
         fs::write(&path, "old and longer").unwrap();
         create(&path, None).unwrap().write_all(b"new").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"new");
+    }
+
+    #[test]
+    fn a_new_file_takes_the_place_of_none() {
+        let Some(nobody) = nobody() else { return };
+        let directory = directory(0o777);
+        let paths = ["a", "b", "c"].map(|name| directory.path().join(name));
+        std::os::unix::fs::symlink("/nowhere", &paths[0]).unwrap();
+        fs::write(&paths[1], "old").unwrap();
+        let (path, mut file) = create_new(paths.iter().cloned(), Some(&nobody)).unwrap();
+        file.write_all(b"new").unwrap();
+        assert_eq!((&path, fs::metadata(&path).unwrap().uid()), (&paths[2], nobody.uid.as_raw()));
+        assert_eq!(fs::read(&paths[1]).unwrap(), b"old");
+        let error = create_new(paths.into_iter(), None).unwrap_err().to_string();
+        assert!(error.contains("/c: File exists (as uid 0)"), "{error}");
     }
 
     #[test]

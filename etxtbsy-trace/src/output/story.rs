@@ -168,6 +168,12 @@ impl Tally {
     pub fn waits(&self) -> Option<(u64, u64)> {
         self.waits.median_and_max()
     }
+
+    /// The longest of them.
+    #[must_use]
+    pub fn longest(&self) -> Option<u64> {
+        (self.waits.least <= self.waits.most).then_some(self.waits.most)
+    }
 }
 
 /// Durations in nanoseconds, of which only how many there are of each size is kept.

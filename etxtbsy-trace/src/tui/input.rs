@@ -1,5 +1,6 @@
 //! The keys: one table, by which they act, and which the footer and the help page show.
 
+use super::view::{Page, help, statistics};
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 
 /// What a key does.
@@ -7,18 +8,20 @@ use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 pub enum Action {
     /// End the program.
     Quit,
-    /// Show or leave the help page.
-    Help,
+    /// Show a page, or leave it.
+    Page(&'static Page),
     /// Leave what was opened last.
     Back,
     /// Show or hide the single incidents of a story.
     Toggle,
     /// The next pane.
     NextPane,
+    /// The pane before.
+    PreviousPane,
     /// Lines down, or up if below zero.
-    Move(i32),
+    Move(isize),
     /// Pages down, or up.
-    Page(i32),
+    Pages(isize),
     /// To the first line.
     First,
     /// To the last line.
@@ -29,10 +32,46 @@ pub enum Action {
     NextMatch,
     /// To the match before.
     PreviousMatch,
+    /// Type what to show.
+    Filter,
+    /// Show one verdict only, then the next, then all.
+    Verdict,
+    /// Show only what is not explained, or all.
+    Unexplained,
+    /// Sort by something else.
+    Sort,
+    /// Sort the other way round.
+    Invert,
     /// Keep the newest selected, or stop that.
     Follow,
     /// Hold back what comes in, or take it.
     Pause,
+    /// Put the incident into the clipboard.
+    Copy,
+    /// Ask what to write to a file.
+    Export,
+}
+
+/// A key, Ctrl held or not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Key {
+    code: KeyCode,
+    control: bool,
+}
+
+/// A key that stands for a character.
+const fn c(c: char) -> Key {
+    code(KeyCode::Char(c))
+}
+
+/// Such a key with Ctrl.
+const fn ctrl(c: char) -> Key {
+    Key { code: KeyCode::Char(c), control: true }
+}
+
+/// Another key.
+const fn code(code: KeyCode) -> Key {
+    Key { code, control: false }
 }
 
 /// A row of the table.
@@ -41,16 +80,26 @@ pub struct Binding {
     pub name: &'static str,
     /// What they do, for the help page.
     pub help: &'static str,
-    /// The same in a word, for the footer; empty where it has no room.
+    /// The same in a word, for the footer; empty for what nobody has to be told.
     pub word: &'static str,
-    keys: &'static [KeyCode],
+    keys: &'static [Key],
     action: Action,
+}
+
+#[cfg(test)]
+impl Binding {
+    /// A press of its first key.
+    pub(super) fn event(&self) -> KeyEvent {
+        let Key { code, control } = self.keys[0];
+        let modifiers = if control { KeyModifiers::CONTROL } else { KeyModifiers::NONE };
+        KeyEvent::new(code, modifiers)
+    }
 }
 
 /// A row.
 const fn key(
     name: &'static str,
-    keys: &'static [KeyCode],
+    keys: &'static [Key],
     action: Action,
     word: &'static str,
     help: &'static str,
@@ -58,45 +107,76 @@ const fn key(
     Binding { name, help, word, keys, action }
 }
 
-/// All keys.
-pub const KEYS: [Binding; 16] = [
-    key("q", &[KeyCode::Char('q')], Action::Quit, "quit", "quit (Ctrl-C, too)"),
-    key("?", &[KeyCode::Char('?'), KeyCode::F(1)], Action::Help, "help", "this page (F1, too)"),
-    key("Enter", &[KeyCode::Enter], Action::Toggle, "expand", "show the incidents of a story"),
-    key("Tab", &[KeyCode::Tab], Action::NextPane, "pane", "to the next pane, which grows"),
-    key("/", &[KeyCode::Char('/')], Action::Search, "search", "search; Enter goes to the match"),
-    key("n", &[KeyCode::Char('n')], Action::NextMatch, "next", "to the next match"),
-    key("f", &[KeyCode::Char('f')], Action::Follow, "follow", "keep the newest selected"),
-    key("Space", &[KeyCode::Char(' ')], Action::Pause, "pause", "hold back what comes in"),
-    key("N", &[KeyCode::Char('N')], Action::PreviousMatch, "", "to the match before"),
-    key("j Down", &[KeyCode::Char('j'), KeyCode::Down], Action::Move(1), "", "down"),
-    key("k Up", &[KeyCode::Char('k'), KeyCode::Up], Action::Move(-1), "", "up"),
-    key("PgDn", &[KeyCode::PageDown], Action::Page(1), "", "a page down"),
-    key("PgUp", &[KeyCode::PageUp], Action::Page(-1), "", "a page up"),
-    key("g Home", &[KeyCode::Char('g'), KeyCode::Home], Action::First, "", "to the first line"),
-    key("G End", &[KeyCode::Char('G'), KeyCode::End], Action::Last, "", "to the last line"),
-    key("Esc", &[KeyCode::Esc], Action::Back, "", "leave help, search, a pane, a story"),
+/// Ends the program wherever it is.
+const INTERRUPT: Key = ctrl('c');
+
+/// All keys; the footer shows as many of them as it has room for.
+pub const KEYS: &[Binding] = &[
+    key("q", &[c('q'), INTERRUPT], Action::Quit, "quit", "quit (Ctrl-C, too); Ctrl-Z suspends"),
+    key("?", &[c('?'), code(KeyCode::F(1))], Action::Page(&help::PAGE), "help", "keys (F1, too)"),
+    key("Enter", &[code(KeyCode::Enter)], Action::Toggle, "open", "show the incidents of a story"),
+    key("Tab", &[code(KeyCode::Tab)], Action::NextPane, "pane", "to the next pane, which grows"),
+    key("/", &[c('/')], Action::Search, "search", "search in what is shown; Enter goes to it"),
+    key(
+        "\\",
+        &[c('\\'), code(KeyCode::F(4))],
+        Action::Filter,
+        "filter",
+        "show what is like these words (F4): 'exact ^begins ends$ !without",
+    ),
+    key("s", &[c('s')], Action::Sort, "sort", "sort by newest, count, longest wait, verdict, path"),
+    key("t", &[c('t')], Action::Page(&statistics::PAGE), "stats", "statistics of all incidents"),
+    key("Space", &[c(' ')], Action::Pause, "pause", "hold back what comes in"),
+    key("f", &[c('f')], Action::Follow, "follow", "keep the newest selected"),
+    key("v", &[c('v')], Action::Verdict, "verdict", "show one verdict only, the next, all"),
+    key("u", &[c('u')], Action::Unexplained, "unexplained", "show only what is not explained"),
+    key("i", &[c('i')], Action::Invert, "invert", "sort the other way round"),
+    key("c", &[c('c')], Action::Copy, "copy", "copy the incident as text, by the terminal"),
+    key("Ctrl-S", &[ctrl('s')], Action::Export, "export", "write incidents to a file here"),
+    key("n", &[c('n')], Action::NextMatch, "next", "to the next match (N: the one before)"),
+    key("N", &[c('N')], Action::PreviousMatch, "", ""),
+    key(
+        "j k",
+        &[c('j'), code(KeyCode::Down)],
+        Action::Move(1),
+        "",
+        "a line down, up (arrows, too)",
+    ),
+    key("", &[c('k'), code(KeyCode::Up)], Action::Move(-1), "", ""),
+    key("PgDn PgUp", &[code(KeyCode::PageDown)], Action::Pages(1), "", "a page down, up"),
+    key("", &[code(KeyCode::PageUp)], Action::Pages(-1), "", ""),
+    key(
+        "g G",
+        &[c('g'), code(KeyCode::Home)],
+        Action::First,
+        "",
+        "to the first, last line (Home, End)",
+    ),
+    key("", &[c('G'), code(KeyCode::End)], Action::Last, "", ""),
+    key("", &[code(KeyCode::BackTab)], Action::PreviousPane, "", ""),
+    key("Esc", &[code(KeyCode::Esc)], Action::Back, "", "leave page, search, pane, filter, story"),
 ];
 
-/// Whether this is Ctrl-C, which ends the program wherever it is.
+/// Whether this ends the program wherever it is.
 #[must_use]
 pub fn interrupts(event: KeyEvent) -> bool {
-    event.modifiers.contains(KeyModifiers::CONTROL) && event.code == KeyCode::Char('c')
+    pressed(event) == Some(INTERRUPT)
 }
 
 /// What a key press does, if anything.
 #[must_use]
 pub fn action(event: KeyEvent) -> Option<Action> {
-    if event.kind == KeyEventKind::Release {
+    let key = pressed(event)?;
+    KEYS.iter().find(|binding| binding.keys.contains(&key)).map(|binding| binding.action)
+}
+
+/// The key that was pressed; none if it was released, or has a modifier that means nothing here.
+fn pressed(event: KeyEvent) -> Option<Key> {
+    let other = KeyModifiers::ALT | KeyModifiers::SUPER | KeyModifiers::META | KeyModifiers::HYPER;
+    if event.kind == KeyEventKind::Release || event.modifiers.intersects(other) {
         return None;
     }
-    if interrupts(event) {
-        return Some(Action::Quit);
-    }
-    if event.modifiers.intersects(KeyModifiers::CONTROL | KeyModifiers::ALT) {
-        return None;
-    }
-    KEYS.iter().find(|binding| binding.keys.contains(&event.code)).map(|binding| binding.action)
+    Some(Key { code: event.code, control: event.modifiers.contains(KeyModifiers::CONTROL) })
 }
 
 #[cfg(test)]
@@ -106,9 +186,9 @@ mod tests {
     #[test]
     fn no_key_has_two_meanings() {
         let mut seen = Vec::new();
-        for code in KEYS.iter().flat_map(|binding| binding.keys) {
-            assert!(!seen.contains(code), "{code:?}");
-            seen.push(*code);
+        for key in KEYS.iter().flat_map(|binding| binding.keys) {
+            assert!(!seen.contains(key), "{key:?}");
+            seen.push(*key);
         }
     }
 
@@ -117,15 +197,18 @@ mod tests {
         let with = |code, modifiers| action(KeyEvent::new(code, modifiers));
         for (code, wanted) in [
             (KeyCode::Char('q'), Some(Action::Quit)),
-            (KeyCode::F(1), Some(Action::Help)),
+            (KeyCode::F(1), Some(Action::Page(&help::PAGE))),
             (KeyCode::Up, Some(Action::Move(-1))),
             (KeyCode::End, Some(Action::Last)),
+            (KeyCode::Char('s'), Some(Action::Sort)),
             (KeyCode::Char('x'), None),
         ] {
             assert_eq!(with(code, KeyModifiers::NONE), wanted);
         }
         assert_eq!(with(KeyCode::Char('G'), KeyModifiers::SHIFT), Some(Action::Last));
         assert_eq!(with(KeyCode::Char('c'), KeyModifiers::CONTROL), Some(Action::Quit));
+        assert_eq!(with(KeyCode::Char('s'), KeyModifiers::CONTROL), Some(Action::Export));
         assert_eq!(with(KeyCode::Char('q'), KeyModifiers::CONTROL), None);
+        assert_eq!(with(KeyCode::Char('q'), KeyModifiers::ALT), None);
     }
 }

@@ -1,41 +1,44 @@
-//! What the user did with what came in: selection, focus, search, pause.
+//! What the user did with what came in.
 
 use super::{
+    effect::Effect,
+    export::Scope,
+    filter::{self, Filter},
     input::{self, Action},
+    list::{List, Row},
     live::Live,
     model::{Group, Model},
+    prompt::{self, Typed},
+    view::Page,
 };
 use crate::{
     lines::{Incident, Line},
-    output::name,
+    output::{Output as _, text::Text},
 };
 use ratatui::crossterm::event::{KeyCode, KeyEvent};
-use std::collections::{HashSet, VecDeque};
+use std::{cell::Cell, collections::VecDeque};
 
-/// How many lines a page is.
-const PAGE: i32 = 10;
 /// How many lines are held back at most; those before are taken in nevertheless.
 const HELD: usize = 10_000;
-/// How many characters can be searched for.
-const SEARCH: usize = 100;
 
-/// A row of the list of incidents.
+/// What the user is asked, at the bottom of the screen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Row {
-    /// A story, by its place in the model.
-    Story(usize),
-    /// An incident of a story, by its id.
-    Single(usize, u64),
+pub enum Prompt {
+    /// What to look for.
+    Search,
+    /// What to show.
+    Filter,
+    /// What to write to a file.
+    Export,
 }
 
-impl Row {
-    /// The place of its story.
-    #[must_use]
-    pub fn story(self) -> usize {
-        match self {
-            Self::Story(place) | Self::Single(place, _) => place,
-        }
-    }
+/// How much of the focused pane, or of the page, was to be seen when it was last drawn.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Room {
+    /// How many lines.
+    pub height: usize,
+    /// By how many lines it can be scrolled.
+    pub most: usize,
 }
 
 /// All that is drawn follows from this.
@@ -45,30 +48,32 @@ pub struct State {
     pub model: Model,
     /// Whether to colour.
     pub color: bool,
-    /// Whether to draw with nothing but ASCII.
+    /// Whether to draw with ASCII alone.
     pub ascii: bool,
     /// Which pane the keys are for; 0 is the list.
     pub focus: usize,
-    /// By how many lines the focused pane is scrolled, if it is not the list.
+    /// By how many lines the focused pane, if it is not the list, or the page is scrolled.
     pub scroll: usize,
-    /// Whether the help page is shown.
-    pub help: bool,
-    /// Whether the newest stays selected.
-    pub follow: bool,
+    /// Noted by whoever draws it.
+    pub room: Cell<Room>,
+    /// The page that is shown instead of the panes.
+    pub page: Option<&'static Page>,
     /// Whether lines are held back.
     pub paused: bool,
     /// What is searched for.
     pub search: String,
-    /// Whether that is being typed.
-    pub typing: bool,
+    /// What the user is asked.
+    pub prompt: Option<Prompt>,
+    /// What to say about the last key.
+    pub notice: Option<String>,
     /// What only a live session has.
     pub live: Option<Live>,
     /// How the input ended, once it has.
     pub ended: Option<String>,
     /// Whether to end.
     pub quit: bool,
-    selected: Option<Row>,
-    expanded: HashSet<usize>,
+    filter: Filter,
+    list: List,
     held: VecDeque<Line>,
     panes: usize,
 }
@@ -83,16 +88,17 @@ impl State {
             ascii: false,
             focus: 0,
             scroll: 0,
-            help: false,
-            follow: true,
+            room: Cell::default(),
+            page: None,
             paused: false,
             search: String::new(),
-            typing: false,
+            prompt: None,
+            notice: None,
             live: None,
             ended: None,
             quit: false,
-            selected: None,
-            expanded: HashSet::new(),
+            filter: Filter::default(),
+            list: List::default(),
             held: VecDeque::new(),
             panes,
         }
@@ -104,14 +110,19 @@ impl State {
             live.settle(incident);
         }
         if !self.paused {
-            return self.model.add(line);
+            return self.take(line);
         }
         self.held.push_back(line);
         if self.held.len() > HELD
             && let Some(line) = self.held.pop_front()
         {
-            self.model.add(line);
+            self.take(line);
         }
+    }
+
+    fn take(&mut self, line: Line) {
+        self.model.add(line, |incident| self.filter.passes(incident));
+        self.list.changed();
     }
 
     /// How many lines are held back.
@@ -120,137 +131,186 @@ impl State {
         self.held.len()
     }
 
-    /// The rows of the list, the newest story first, and in each the newest incident.
+    /// Until when there is something to tell of, nanoseconds of CLOCK_MONOTONIC.
     #[must_use]
-    pub fn rows(&self) -> Vec<Row> {
-        let mut rows = Vec::new();
-        for place in self.model.newest_first() {
-            rows.push(Row::Story(place));
-            if self.expanded.contains(&place)
-                && let Some(group) = self.model.group(place)
-            {
-                rows.extend(group.kept.iter().rev().map(|one| Row::Single(place, one.id)));
-            }
+    pub fn until_ns(&self) -> Option<u64> {
+        let now_ns = self.live.as_ref().map(|live| live.now_ns);
+        now_ns.max(self.model.latest_ns)
+    }
+
+    /// How long tracing was live, in nanoseconds, or has been so far.
+    #[must_use]
+    pub fn elapsed_ns(&self) -> Option<u64> {
+        if let Some(summary) = &self.model.summary {
+            return Some(summary.duration_ns);
         }
-        rows
+        self.until_ns()?.checked_sub(self.model.meta.as_ref()?.time_ns)
     }
 
-    /// Where the selected one is among `rows`; the story of one that was folded, else the first.
+    /// The filter.
     #[must_use]
-    pub fn selected(&self, rows: &[Row]) -> usize {
-        let at = |wanted: Row| rows.iter().position(|row| *row == wanted);
-        let known = self.selected.filter(|_| !self.follow);
-        known.and_then(|row| at(row).or_else(|| at(Row::Story(row.story())))).unwrap_or(0)
+    pub fn filter(&self) -> &Filter {
+        &self.filter
     }
 
-    /// The incident of a row; of a story, the latest.
+    /// The list.
     #[must_use]
-    pub fn incident(&self, row: Row) -> Option<(&Group, &Incident)> {
-        let group = self.model.group(row.story())?;
-        let incident = match row {
-            Row::Story(_) => group.kept.back(),
-            Row::Single(_, id) => group.kept.iter().find(|incident| incident.id == id),
-        };
-        Some((group, incident?))
+    pub fn list(&self) -> &List {
+        &self.list
     }
 
     /// The incident that the panes are about.
     #[must_use]
     pub fn shown(&self) -> Option<(&Group, &Incident)> {
-        let rows = self.rows();
-        self.incident(*rows.get(self.selected(&rows))?)
+        self.list.row(&self.model)?.incident(&self.model)
     }
 
-    /// Whether an expanded story.
+    /// What can be exported now: the key, the word for it, and what it is.
     #[must_use]
-    pub fn is_expanded(&self, place: usize) -> bool {
-        self.expanded.contains(&place)
+    pub fn scopes(&self) -> Vec<(char, &'static str, Scope)> {
+        let mut scopes = Vec::new();
+        if let Some(row) = self.list.row(&self.model) {
+            let word = match row {
+                Row::Story(_) => "selected story",
+                Row::Single(..) => "selected",
+            };
+            scopes.push(('s', word, Scope::Selected(row)));
+        }
+        if self.filter.is_on() {
+            scopes.push(('f', "filtered", Scope::Filtered));
+        }
+        scopes.push(('a', "all", Scope::All));
+        scopes
     }
 
-    /// Takes a key press.
-    pub fn key(&mut self, event: KeyEvent) {
-        if self.typing && !input::interrupts(event) {
-            return self.type_search(event);
+    /// Takes a key press; gives back what is to be done.
+    pub fn key(&mut self, event: KeyEvent) -> Option<Effect> {
+        self.notice = None;
+        if input::interrupts(event) {
+            self.quit = true;
+            return None;
         }
-        if let Some(action) = input::action(event) {
-            self.act(action);
+        match self.prompt {
+            None => self.act(input::action(event)?),
+            Some(Prompt::Search) => {
+                self.type_search(event);
+                None
+            }
+            Some(Prompt::Filter) => {
+                self.type_filter(event);
+                None
+            }
+            Some(Prompt::Export) => self.choose_export(event),
         }
     }
 
     fn type_search(&mut self, event: KeyEvent) {
-        match event.code {
-            KeyCode::Enter => {
-                self.typing = false;
-                self.find(1);
+        match prompt::edit(&mut self.search, event) {
+            Typed::Nothing | Typed::Changed => {}
+            Typed::Done => {
+                self.prompt = None;
+                self.find(true);
             }
-            KeyCode::Esc => {
-                self.typing = false;
+            Typed::Given => {
+                self.prompt = None;
                 self.search.clear();
             }
-            KeyCode::Backspace => {
-                self.search.pop();
-            }
-            KeyCode::Char(c) if self.search.len() < SEARCH => self.search.push(c),
-            _ => {}
         }
     }
 
-    fn act(&mut self, action: Action) {
+    fn type_filter(&mut self, event: KeyEvent) {
+        let mut text = self.filter.text().to_owned();
+        let typed = prompt::edit(&mut text, event);
+        match typed {
+            Typed::Nothing => {}
+            Typed::Changed => self.sift(|filter| filter.type_in(&text)),
+            Typed::Done => self.prompt = None,
+            Typed::Given => {
+                self.prompt = None;
+                self.sift(|filter| filter.type_in(""));
+            }
+        }
+    }
+
+    fn choose_export(&mut self, event: KeyEvent) -> Option<Effect> {
+        if event.code == KeyCode::Esc {
+            self.prompt = None;
+        }
+        let scopes = self.scopes();
+        let (_, _, scope) = scopes.iter().find(|(key, ..)| event.code == KeyCode::Char(*key))?;
+        self.prompt = None;
+        Some(Effect::Export(*scope))
+    }
+
+    fn act(&mut self, action: Action) -> Option<Effect> {
         match action {
             Action::Quit => self.quit = true,
-            Action::Help => self.help = !self.help,
+            Action::Page(page) => self.open((self.page != Some(page)).then_some(page)),
             Action::Back => self.back(),
-            Action::Toggle => self.toggle(),
+            Action::Toggle => self.list.toggle(&self.model),
             Action::NextPane => self.focus_on((self.focus + 1) % self.panes),
+            Action::PreviousPane => self.focus_on((self.focus + self.panes - 1) % self.panes),
             Action::Move(lines) => self.step(lines),
-            Action::Page(pages) => self.step(pages * PAGE),
-            Action::First => self.step(i32::MIN),
-            Action::Last => self.step(i32::MAX),
+            Action::Pages(pages) => self.step(pages.saturating_mul(self.page_height())),
+            Action::First => self.step(isize::MIN),
+            Action::Last => self.step(isize::MAX),
             Action::Search => {
                 self.search.clear();
-                self.typing = true;
+                self.prompt = Some(Prompt::Search);
             }
-            Action::NextMatch => self.find(1),
-            Action::PreviousMatch => self.find(-1),
-            Action::Follow => {
-                self.hold_selection();
-                self.follow = !self.follow;
+            Action::NextMatch => self.find(true),
+            Action::PreviousMatch => self.find(false),
+            Action::Filter => self.prompt = Some(Prompt::Filter),
+            Action::Verdict => {
+                let occurring = self.model.statistics.verdicts.keys().copied();
+                let next = occurring.filter(|kind| Some(*kind) > self.filter.verdict).min();
+                self.sift(|filter| filter.verdict = next);
             }
-            Action::Pause => {
-                self.paused = !self.paused;
-                if !self.paused {
-                    for line in std::mem::take(&mut self.held) {
-                        self.model.add(line);
-                    }
-                }
+            Action::Unexplained => self.sift(|filter| filter.unexplained = !filter.unexplained),
+            Action::Sort => self.list.sort(),
+            Action::Invert => self.list.invert(),
+            Action::Follow => self.list.toggle_follow(&self.model),
+            Action::Pause => self.pause(),
+            Action::Copy => return self.copy(),
+            Action::Export if self.model.kept() > 0 => self.prompt = Some(Prompt::Export),
+            Action::Export => self.notice = Some("there is no incident to export".to_owned()),
+        }
+        None
+    }
+
+    fn pause(&mut self) {
+        self.paused = !self.paused;
+        if !self.paused {
+            for line in std::mem::take(&mut self.held) {
+                self.take(line);
             }
         }
     }
 
     fn back(&mut self) {
-        let rows = self.rows();
-        let place = rows.get(self.selected(&rows)).map(|row| row.story());
-        if self.help {
-            self.help = false;
+        if self.page.is_some() {
+            self.open(None);
         } else if !self.search.is_empty() {
             self.search.clear();
         } else if self.focus > 0 {
             self.focus_on(0);
-        } else if let Some(place) = place
-            && self.expanded.remove(&place)
-        {
-            self.select(Row::Story(place));
+        } else if self.filter.is_on() {
+            self.sift(|filter| *filter = Filter::default());
+        } else {
+            self.list.close(&self.model);
         }
     }
 
-    fn toggle(&mut self) {
-        let rows = self.rows();
-        let Some(row) = rows.get(self.selected(&rows)) else { return };
-        let place = row.story();
-        self.select(Row::Story(place));
-        if !self.expanded.remove(&place) {
-            self.expanded.insert(place);
-        }
+    /// Changes the filter.
+    fn sift(&mut self, change: impl FnOnce(&mut Filter)) {
+        change(&mut self.filter);
+        self.model.sift(|incident| self.filter.passes(incident));
+        self.list.changed();
+    }
+
+    fn open(&mut self, page: Option<&'static Page>) {
+        self.page = page;
+        self.scroll = 0;
     }
 
     fn focus_on(&mut self, pane: usize) {
@@ -258,73 +318,48 @@ impl State {
         self.scroll = 0;
     }
 
-    /// Selects a row, which ends following.
-    fn select(&mut self, row: Row) {
-        self.selected = Some(row);
-        self.follow = false;
-        self.scroll = 0;
+    /// How many lines a page is; one stays in sight.
+    fn page_height(&self) -> isize {
+        self.room.get().height.saturating_sub(1).max(1).cast_signed()
     }
 
-    /// Notes what is selected, so that it stays so.
-    fn hold_selection(&mut self) {
-        let rows = self.rows();
-        self.selected = rows.get(self.selected(&rows)).copied();
-    }
-
-    fn step(&mut self, lines: i32) {
-        let moved = |at: usize| at.saturating_add_signed(lines as isize);
-        if self.focus > 0 {
-            self.scroll = moved(self.scroll);
-            return;
-        }
-        let rows = self.rows();
-        let to = moved(self.selected(&rows)).min(rows.len().saturating_sub(1));
-        if let Some(row) = rows.get(to) {
-            self.select(*row);
+    fn step(&mut self, lines: isize) {
+        if self.focus > 0 || self.page.is_some() {
+            let most = self.room.get().most;
+            self.scroll = self.scroll.min(most).saturating_add_signed(lines).min(most);
+        } else {
+            self.list.step(&self.model, lines);
         }
     }
 
     /// Selects the next row that matches, or the one before, round the end.
-    fn find(&mut self, direction: isize) {
-        if self.search.is_empty() {
+    fn find(&mut self, forward: bool) {
+        let wanted = &self.search;
+        if wanted.is_empty() {
             return;
         }
-        let rows = self.rows();
-        let from = self.selected(&rows);
-        let count = rows.len();
-        let found = (1..=count)
-            .map(|step| if direction > 0 { from + step } else { from + count - step } % count)
-            .find(|at| self.matches(rows[*at]));
-        if let Some(at) = found {
-            self.select(rows[at]);
+        if self.list.find(&self.model, forward, |incident| filter::contains(incident, wanted)) {
+            self.scroll = 0;
+        } else {
+            self.notice = Some(format!("not found: {wanted}"));
         }
     }
 
-    /// Whether a row has what is searched for, in whatever case.
-    #[must_use]
-    pub fn matches(&self, row: Row) -> bool {
-        let Some((_, incident)) = self.incident(row) else { return false };
-        let wanted = self.search.to_lowercase();
-        let verdict = name(incident.verdict.kind);
-        let holders = incident.holders.iter().map(|holder| holder.comm.as_deref());
-        let mut texts = [
-            Some(verdict.as_str()),
-            incident.path.as_deref(),
-            incident.file.path.as_deref(),
-            incident.victim.comm.as_deref(),
-            incident.victim.exe.as_deref(),
-        ]
-        .into_iter()
-        .chain(holders)
-        .flatten();
-        texts.any(|text| text.to_lowercase().contains(&wanted))
+    /// The incident that is shown, as text.
+    fn copy(&self) -> Option<Effect> {
+        let (_, incident) = self.shown()?;
+        let mut text = Vec::new();
+        // A vector takes all that is written to it.
+        Text::new(&mut text, false, true).line(&Line::Incident(Box::new(incident.clone()))).ok()?;
+        let text = String::from_utf8(text).ok()?;
+        Some(Effect::Copy { what: format!("#{}", incident.id), text })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::output::samples;
+    use crate::{lines::VerdictKind, output::samples};
     use ratatui::crossterm::event::KeyModifiers;
 
     /// Every sample came in.
@@ -336,11 +371,21 @@ mod tests {
         state
     }
 
-    /// Presses keys, one after the other.
+    /// Presses keys, one after the other; none of them asks for anything.
     fn press(state: &mut State, keys: &[KeyCode]) {
         for code in keys {
-            state.key(KeyEvent::new(*code, KeyModifiers::NONE));
+            assert_eq!(state.key(KeyEvent::new(*code, KeyModifiers::NONE)), None);
         }
+    }
+
+    /// Presses a key with Ctrl.
+    fn control(state: &mut State, c: char) -> Option<Effect> {
+        state.key(KeyEvent::new(KeyCode::Char(c), KeyModifiers::CONTROL))
+    }
+
+    /// How many rows the list has.
+    fn rows(state: &State) -> usize {
+        state.list.rows(&state.model).len()
     }
 
     /// Presses the keys of characters.
@@ -386,8 +431,11 @@ mod tests {
             typed(&mut state, keys);
             assert_eq!(shown(&state), id, "{keys}");
         }
-        press(&mut state, &[KeyCode::PageDown]);
-        assert_eq!(shown(&state), 2);
+        state.room.set(Room { height: 4, most: 0 });
+        for (key, id) in [(KeyCode::PageDown, 3), (KeyCode::PageDown, 2), (KeyCode::PageUp, 5)] {
+            press(&mut state, &[key]);
+            assert_eq!(shown(&state), id);
+        }
         press(&mut state, &[KeyCode::Home, KeyCode::Down]);
         assert_eq!(shown(&state), 5);
         press(&mut State::new(4, false), &[KeyCode::Down, KeyCode::End, KeyCode::Enter]);
@@ -397,11 +445,11 @@ mod tests {
     fn a_story_opens_and_closes() {
         let mut state = state();
         press(&mut state, &[KeyCode::Down, KeyCode::Enter]);
-        assert_eq!(state.rows().len(), 7);
+        assert_eq!(rows(&state), 7);
         press(&mut state, &[KeyCode::Down, KeyCode::Down]);
         assert_eq!(shown(&state), 1);
         press(&mut state, &[KeyCode::Esc]);
-        assert_eq!((state.rows().len(), shown(&state)), (5, 5));
+        assert_eq!((rows(&state), shown(&state)), (5, 5));
     }
 
     #[test]
@@ -410,7 +458,7 @@ mod tests {
         typed(&mut state, "/LEAqk");
         press(&mut state, &[KeyCode::Backspace, KeyCode::Backspace]);
         typed(&mut state, "k");
-        assert!(state.typing && !state.quit);
+        assert!(state.prompt == Some(Prompt::Search) && !state.quit);
         press(&mut state, &[KeyCode::Enter]);
         assert_eq!(shown(&state), 2);
         typed(&mut state, "n");
@@ -423,6 +471,9 @@ mod tests {
         typed(&mut state, "n/nowhere");
         press(&mut state, &[KeyCode::Enter]);
         assert_eq!(shown(&state), 6);
+        assert_eq!(state.notice.as_deref(), Some("not found: nowhere"));
+        press(&mut state, &[KeyCode::Esc]);
+        assert_eq!((state.notice.as_deref(), state.search.as_str()), (None, ""));
     }
 
     #[test]
@@ -444,12 +495,17 @@ mod tests {
     fn panes_take_the_keys_in_turn() {
         let mut state = state();
         press(&mut state, &[KeyCode::Tab]);
-        typed(&mut state, "jj");
-        assert_eq!((state.focus, state.scroll, shown(&state)), (1, 2, 6));
+        state.room.set(Room { height: 5, most: 7 });
+        for (keys, scroll) in [("jj", 2), ("G", 7), ("jk", 6), ("g", 0)] {
+            typed(&mut state, keys);
+            assert_eq!((state.focus, state.scroll, shown(&state)), (1, scroll, 6));
+        }
         press(&mut state, &[KeyCode::Esc]);
         assert_eq!((state.focus, state.scroll), (0, 0));
         press(&mut state, &[KeyCode::Tab; 4]);
         assert_eq!(state.focus, 0);
+        press(&mut state, &[KeyCode::BackTab]);
+        assert_eq!(state.focus, 3);
     }
 
     #[test]
@@ -459,5 +515,115 @@ mod tests {
         assert!(!state.quit);
         state.key(KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL));
         assert!(state.quit);
+    }
+
+    #[test]
+    fn the_filter_narrows_as_it_is_typed() {
+        let mut state = state();
+        typed(&mut state, "\\");
+        for (c, left) in [('d', 5), ('a', 1), ('e', 1), ('m', 1), ('q', 0)] {
+            typed(&mut state, &c.to_string());
+            assert_eq!(rows(&state), left, "{}", state.filter.text());
+        }
+        assert!(!state.quit && state.shown().is_none());
+        press(&mut state, &[KeyCode::Backspace, KeyCode::Enter]);
+        assert_eq!((shown(&state), state.prompt), (2, None));
+        arrives(&mut state, 7);
+        assert_eq!((rows(&state), shown(&state)), (1, 2), "what comes in is filtered");
+        // It can be typed on, and given up.
+        typed(&mut state, "\\x");
+        assert_eq!(state.filter.text(), "daemx");
+        press(&mut state, &[KeyCode::Esc]);
+        assert_eq!((rows(&state), state.filter.is_on()), (5, false));
+    }
+
+    #[test]
+    fn verdicts_that_occur_go_round() {
+        let mut state = state();
+        let mut seen = Vec::new();
+        for _ in 0..6 {
+            typed(&mut state, "v");
+            seen.push((state.filter.verdict, rows(&state)));
+        }
+        let kinds = [
+            VerdictKind::ForkExecRace,
+            VerdictKind::StillOpen,
+            VerdictKind::LeakedFd,
+            VerdictKind::RunningExecutable,
+            VerdictKind::Unexplained,
+        ];
+        let mut wanted: Vec<_> = kinds.iter().map(|kind| (Some(*kind), 1)).collect();
+        wanted.push((None, 5));
+        assert_eq!(seen, wanted);
+        typed(&mut state, "u");
+        assert_eq!(rows(&state), 2);
+        typed(&mut state, "v");
+        assert_eq!((rows(&state), shown(&state)), (1, 5));
+        press(&mut state, &[KeyCode::Esc]);
+        assert_eq!((rows(&state), state.filter.is_on()), (5, false));
+    }
+
+    #[test]
+    fn pages_open_and_close() {
+        let mut state = state();
+        state.room.set(Room { height: 5, most: 3 });
+        typed(&mut state, "?jj");
+        assert!(state.page.is_some() && state.scroll == 2);
+        let help = state.page;
+        typed(&mut state, "t");
+        assert!(state.page.is_some() && state.page != help && state.scroll == 0);
+        typed(&mut state, "jt");
+        assert!(state.page.is_none() && state.scroll == 0);
+        typed(&mut state, "?");
+        press(&mut state, &[KeyCode::Esc]);
+        assert!(state.page.is_none());
+        assert_eq!(shown(&state), 6, "the keys were for the pages");
+    }
+
+    #[test]
+    fn an_export_asks_first() {
+        let mut state = state();
+        let answer = |state: &mut State, c| {
+            assert_eq!(control(state, 's'), None);
+            assert_eq!(state.prompt, Some(Prompt::Export));
+            state.key(KeyEvent::new(KeyCode::Char(c), KeyModifiers::NONE))
+        };
+        let export = |scope| Some(Effect::Export(scope));
+        assert_eq!(answer(&mut state, 's'), export(Scope::Selected(Row::Story(4))));
+        assert_eq!(answer(&mut state, 'a'), export(Scope::All));
+        assert_eq!((answer(&mut state, 'f'), state.prompt), (None, Some(Prompt::Export)));
+        press(&mut state, &[KeyCode::Esc]);
+        typed(&mut state, "u");
+        assert_eq!((answer(&mut state, 'f'), state.prompt), (export(Scope::Filtered), None));
+        let mut empty = State::new(4, false);
+        assert_eq!((control(&mut empty, 's'), empty.prompt), (None, None));
+        assert_eq!(empty.notice.as_deref(), Some("there is no incident to export"));
+    }
+
+    #[test]
+    fn a_copy_is_the_whole_incident_as_text() {
+        let mut state = state();
+        typed(&mut state, "G");
+        let effect = state.key(KeyEvent::new(KeyCode::Char('c'), KeyModifiers::NONE));
+        let Some(Effect::Copy { what, text }) = effect else { panic!("{effect:?}") };
+        assert_eq!(what, "#2");
+        assert!(text.starts_with("#2 ") && text.contains("Text file busy"), "{text}");
+        assert!(text.contains("open it with O_CLOEXEC") && samples::harmless(&text), "{text}");
+        let none = State::new(4, false).key(KeyEvent::new(KeyCode::Char('c'), KeyModifiers::NONE));
+        assert_eq!(none, None);
+    }
+
+    #[test]
+    fn time_goes_on_to_the_last_line_or_to_now() {
+        let mut state = State::new(4, false);
+        assert_eq!(state.elapsed_ns(), None);
+        state.add(samples::meta().into());
+        let start = samples::meta().time_ns;
+        state.live = Some(Live { now_ns: start + 5, ..Live::default() });
+        assert_eq!(state.elapsed_ns(), Some(5));
+        arrives(&mut state, 1);
+        assert_eq!(state.elapsed_ns(), Some(7_000_000_000));
+        state.add(Line::Summary(samples::summary(1, &[])));
+        assert_eq!(state.elapsed_ns(), Some(12_345_678_901));
     }
 }

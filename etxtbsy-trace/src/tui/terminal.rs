@@ -1,12 +1,13 @@
 //! The terminal: taken over, drawn on when something changed, and given back however it ends.
 
 use super::{
+    effect::Effect,
     feed::{End, Feed, Message},
     input, live,
     state::State,
     view,
 };
-use crate::{lines::Line, process::now_ns};
+use crate::{lines::Line, process::now_ns, user::Invoker};
 use anyhow::{Context as _, bail};
 use nix::{
     errno::Errno,
@@ -29,6 +30,7 @@ use std::{
     io::{self, IsTerminal as _},
     os::fd::AsFd as _,
     panic::{self, AssertUnwindSafe, catch_unwind},
+    path::Path,
     sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
     thread,
     time::{Duration, Instant},
@@ -177,7 +179,11 @@ fn run(
                         // To all that the key would have stopped, ourselves included.
                         kill(Pid::from_raw(0), Signal::SIGTSTP).context("cannot stop")?;
                     }
-                    _ => state.key(key),
+                    _ => {
+                        if let Some(effect) = state.key(key) {
+                            state.notice = Some(carry_out(&effect, state, terminal));
+                        }
+                    }
                 }
             }
             Ok(Message::Terminal(Event::Resize(..))) => at_once = true,
@@ -203,6 +209,14 @@ fn run(
         }
     }
     Ok(Left::Quit)
+}
+
+/// Does what a key asked for; gives back what to say about it.
+fn carry_out(effect: &Effect, state: &State, terminal: &mut DefaultTerminal) -> String {
+    match Invoker::of_sudo() {
+        Ok(owner) => effect.carry_out(state, terminal.backend_mut(), Path::new(""), owner.as_ref()),
+        Err(error) => format!("{error:#}"),
+    }
 }
 
 /// Draws, as of now.

@@ -1,44 +1,150 @@
 //! The line on top: what is traced, and the counts.
 
 use super::style;
-use crate::{
-    output::{escape, text},
-    tui::state::State,
-};
+use crate::{lines::Filter, output::escape, tui::state::State};
 use ratatui::text::{Line, Span};
 
-/// The line.
-pub(super) fn line(state: &State) -> Line<'static> {
+/// How few columns of what is traced are still worth showing.
+const WORTH: usize = 12;
+/// How many columns a process's name takes at most.
+const NAME: usize = 16;
+
+/// The line, in so many columns: what is lost and counted comes first where there is little room.
+pub(super) fn line(state: &State, columns: usize) -> Line<'static> {
     let model = &state.model;
-    let mut spans = vec![Span::styled("etxtbsy-trace", style::strong())];
+    let mut line = Line::from(Span::styled("etxtbsy-trace", style::strong()));
     if model.lost > 0 {
-        spans.push(Span::styled(format!("  lost: {}", model.lost), style::bad(state)));
+        line.push_span(Span::styled(format!("  lost: {}", model.lost), style::bad(state)));
     }
     if state.paused {
-        spans.push(Span::styled(format!("  PAUSED, {} wait", state.held()), style::bad(state)));
+        line.push_span(Span::styled(format!("  PAUSED, {} wait", state.held()), style::bad(state)));
     }
-    let percent = (model.explained * 100).checked_div(model.incidents);
+    let percent = (u128::from(model.explained) * 100).checked_div(u128::from(model.incidents));
     let explained = percent.map(|percent| format!(", {percent}% explained"));
-    spans.push(Span::styled(
-        format!("  {} incidents{}", model.incidents, explained.unwrap_or_default()),
+    let s = if model.incidents == 1 { "" } else { "s" };
+    line.push_span(Span::styled(
+        format!("  {} incident{s}{}", model.incidents, explained.unwrap_or_default()),
         style::strong(),
     ));
     if let Some(rate) = rate(state) {
-        spans.push(Span::raw(format!(", {rate:.1}/s")));
+        line.push_span(format!(", {rate:.1}/s"));
     }
-    if let Some(meta) = &model.meta {
-        let kernel = escape::short(&meta.kernel, 20);
-        spans.push(Span::raw(format!("  {}", text::watched(&meta.filter, 40))));
-        spans.push(Span::styled(format!("  on {kernel}"), style::faint()));
+    if let Some(ns) = state.elapsed_ns() {
+        line.push_span(format!("  {}", clock(ns)));
     }
-    spans.into()
+    let Some(meta) = &model.meta else { return line };
+    let room = columns.saturating_sub(line.width() + 2);
+    if room >= WORTH {
+        let (traced, ended) = traced(state, &meta.filter, room);
+        line.push_span(format!("  {traced}"));
+        line.push_span(Span::styled(ended, style::bad(state)));
+        let kernel = format!("  on {}", escape::short(&meta.kernel, 20));
+        if line.width() + escape::width(&kernel) <= columns {
+            line.push_span(Span::styled(kernel, style::faint()));
+        }
+    }
+    line
 }
 
-/// Incidents a second, from the start of tracing to the latest.
+/// What is traced, in about so many columns, and whether it has ended.
+fn traced(state: &State, filter: &Filter, columns: usize) -> (String, &'static str) {
+    let roots = state.live.as_ref().map(|live| live.traced.as_slice()).unwrap_or_default();
+    let ended = match roots {
+        [] => "",
+        roots if roots.iter().any(|root| root.alive) => "",
+        _ => " (ended)",
+    };
+    let room = columns.saturating_sub(ended.len());
+    if let Some(command) = &filter.command {
+        return (escape::command(command, room), ended);
+    }
+    let named = |pid: u32| {
+        let comm = roots.iter().find(|root| root.pid == pid).and_then(|root| root.comm.as_deref());
+        match comm {
+            Some(comm) => format!("{}[{pid}]", escape::short(comm, NAME)),
+            None => format!("pid {pid}"),
+        }
+    };
+    let all = filter.pids.iter().map(|pid| named(*pid)).collect::<Vec<_>>().join(", ");
+    let traced = match filter.pids.len() {
+        0 => "the machine".to_owned(),
+        count if escape::width(&all) > room => format!("{count} trees"),
+        _ => all,
+    };
+    (traced, ended)
+}
+
+/// A duration as a clock shows it: `0:07`, `1:02:03`, `2d 3:04:05`.
+fn clock(ns: u64) -> String {
+    let seconds = ns / 1_000_000_000;
+    let (days, hours) = (seconds / 86_400, seconds / 3_600 % 24);
+    let (minutes, seconds) = (seconds / 60 % 60, seconds % 60);
+    match (days, hours) {
+        (0, 0) => format!("{minutes}:{seconds:02}"),
+        (0, _) => format!("{hours}:{minutes:02}:{seconds:02}"),
+        _ => format!("{days}d {hours}:{minutes:02}:{seconds:02}"),
+    }
+}
+
+/// Incidents a second, since tracing began.
 fn rate(state: &State) -> Option<f64> {
-    let model = &state.model;
-    let ns = model.latest_ns?.checked_sub(model.meta.as_ref()?.time_ns)?;
     #[expect(clippy::cast_precision_loss, reason = "one decimal is shown")]
-    let rate = model.incidents as f64 * 1e9 / ns as f64;
+    let rate = state.model.incidents as f64 * 1e9 / state.elapsed_ns()? as f64;
     rate.is_finite().then_some(rate)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        output::samples,
+        tui::live::{Live, Traced},
+    };
+
+    /// What the header says in 100 columns, while processes of these names are traced, or not any
+    /// more.
+    fn header(command: bool, names: &[&str], alive: bool) -> String {
+        let mut meta = samples::meta();
+        if !command {
+            meta.filter.command = None;
+        }
+        let traced: Vec<Traced> = (4300..)
+            .zip(names)
+            .map(|(pid, name)| Traced { pid, comm: Some((*name).to_owned()), alive })
+            .collect();
+        meta.filter.pids = traced.iter().map(|root| root.pid).collect();
+        let mut state = State::new(4, false);
+        let now_ns = meta.time_ns + 3_723_000_000_000;
+        state.add(meta.into());
+        state.live = Some(Live { now_ns, traced, ..Live::default() });
+        line(&state, 100).to_string()
+    }
+
+    #[test]
+    fn what_is_traced_is_named_and_its_end_told() {
+        let start = "etxtbsy-trace  0 incidents, 0.0/s  1:02:03";
+        for (command, names, alive, shown) in [
+            (true, ["demo"].as_slice(), true, "make test"),
+            (true, &["demo"], false, "make test (ended)"),
+            (false, &[], true, "the machine"),
+            (false, &["demo\n"], true, r"demo\n[4300]"),
+            (false, &["demo\n"], false, r"demo\n[4300] (ended)"),
+            (false, &["demo", "bash"], true, "demo[4300], bash[4301]"),
+            (false, &["one of sixteen.."; 9], true, "9 trees"),
+        ] {
+            assert_eq!(header(command, names, alive), format!("{start}  {shown}  on 6.18.0"));
+        }
+        let replayed = State::new(4, false);
+        let filter = Filter { pids: vec![4300], command: None };
+        assert_eq!(traced(&replayed, &filter, 40), ("pid 4300".to_owned(), ""));
+    }
+
+    #[test]
+    fn clocks() {
+        for (seconds, shown) in
+            [(0, "0:00"), (67, "1:07"), (3_723, "1:02:03"), (183_845, "2d 3:04:05")]
+        {
+            assert_eq!(clock(seconds * 1_000_000_000), shown);
+        }
+    }
 }

@@ -1,32 +1,68 @@
 //! The keys: in a line at the bottom, and on a page of their own.
 
-use super::style;
+use super::{page::Page, style};
 use crate::{
     output::escape,
-    tui::{input::KEYS, state::State},
+    tui::{
+        export::Export,
+        input::KEYS,
+        state::{Prompt, State},
+    },
 };
-use ratatui::text::{Line, Span};
-
-/// The line at the bottom.
-pub(super) fn footer(state: &State) -> Line<'static> {
-    if state.typing {
-        return format!("/{}_", escape::text(&state.search)).into();
-    }
-    let mut spans = Vec::new();
-    for binding in KEYS.iter().filter(|binding| !binding.word.is_empty()) {
-        spans.push(Span::styled(binding.name, style::strong()));
-        spans.push(Span::raw(format!(" {}  ", binding.word)));
-    }
-    if let Some(ended) = &state.ended {
-        spans.insert(0, Span::styled(format!("{}  ", escape::prose(ended)), style::holder(state)));
-    }
-    spans.into()
-}
+use ratatui::{
+    layout::Size,
+    text::{Line, Span},
+};
 
 /// The page.
-pub(super) fn lines() -> Vec<Line<'static>> {
+pub(crate) static PAGE: Page = Page { title: "keys", lines };
+
+/// The line at the bottom, in so many columns: what is asked, or what is to be said, and the keys
+/// that there is room for.
+pub(super) fn footer(state: &State, columns: usize) -> Line<'static> {
+    match state.prompt {
+        Some(Prompt::Search) => return format!("/{}_", escape::text(&state.search)).into(),
+        Some(Prompt::Filter) => {
+            return format!("filter: {}_", escape::text(state.filter().text())).into();
+        }
+        Some(Prompt::Export) => return export(state),
+        None => {}
+    }
+    let mut line = Line::default();
+    let said = [(&state.notice, style::strong()), (&state.ended, style::holder(state))];
+    for (said, style) in said {
+        if let Some(said) = said {
+            line.push_span(Span::styled(format!("{}  ", escape::prose(said)), style));
+        }
+    }
+    for binding in KEYS.iter().filter(|binding| !binding.word.is_empty()) {
+        let width = line.width() + escape::width(binding.name) + 1 + escape::width(binding.word);
+        if width > columns {
+            break;
+        }
+        line.push_span(Span::styled(binding.name, style::strong()));
+        line.push_span(format!(" {}  ", binding.word));
+    }
+    line
+}
+
+/// Which incidents can be exported.
+fn export(state: &State) -> Line<'static> {
+    let mut line = Line::raw("export ");
+    for (key, word, scope) in state.scopes() {
+        let count = Export::new(&state.model, scope).count();
+        line.push_span(Span::styled(key.to_string(), style::strong()));
+        line.push_span(format!(" {word} ({count})  "));
+    }
+    line.push_span(Span::styled("Esc", style::strong()));
+    line.push_span(" cancel");
+    line
+}
+
+fn lines(_: &State, _: Size) -> Vec<Line<'static>> {
     let row = |(name, help)| {
         Line::from(vec![Span::styled(format!("{name:>10}  "), style::strong()), Span::raw(help)])
     };
-    KEYS.iter().map(|binding| row((binding.name, binding.help))).collect()
+    let told = KEYS.iter().filter(|binding| !binding.help.is_empty());
+    told.map(|binding| row((binding.name, binding.help))).collect()
 }

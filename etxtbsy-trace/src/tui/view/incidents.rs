@@ -3,7 +3,7 @@
 use super::style;
 use crate::{
     output::{escape, name, story::Wait, time},
-    tui::state::{Row, State},
+    tui::{list::Row, model::Group, state::State},
 };
 use ratatui::{
     layout::Size,
@@ -11,13 +11,45 @@ use ratatui::{
     text::{Line, Span},
 };
 
+/// The columns of the bar that shows how frequent a story was over the time.
+const BAR: usize = 8;
+/// Its heights, from nothing on.
+const HEIGHTS: [char; 9] = [' ', '▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+/// The same in ASCII.
+const DENSITIES: [char; 9] = [' ', '.', ':', '-', '=', '+', '*', '#', '@'];
+
+/// What is shown, in which order: `newest first; demo, leaked-fd: 3 of 7`.
+pub(super) fn note(state: &State) -> String {
+    let (filter, model) = (state.filter(), &state.model);
+    let mut note = state.list().order().name().to_owned();
+    if state.list().follows() {
+        note += ", following";
+    }
+    if !filter.is_on() {
+        return note;
+    }
+    let text = filter.text().trim();
+    let text = (!text.is_empty()).then(|| format!("\"{}\"", escape::short(text, 24)));
+    let unexplained = filter.unexplained.then(|| "unexplained".to_owned());
+    let kinds: Vec<String> =
+        [text, filter.verdict.map(name), unexplained].into_iter().flatten().collect();
+    let shown: usize = model.groups().iter().map(Group::passing).sum();
+    let memory = if (model.kept() as u64) < model.incidents { " in memory" } else { "" };
+    format!("{note}; {}: {shown} of {}{memory}", kinds.join(", "), model.kept())
+}
+
 /// The part of the list with the selected row in its middle.
 pub(super) fn lines(state: &State, size: Size) -> Vec<Line<'static>> {
-    let rows = state.rows();
+    let rows = state.list().rows(&state.model);
     if rows.is_empty() {
-        return vec![Line::styled("no incident yet", style::faint())];
+        let text = if state.model.incidents == 0 {
+            "no incident yet"
+        } else {
+            "no incident passes the filter (Esc takes it away)"
+        };
+        return vec![Line::styled(text, style::faint())];
     }
-    let selected = state.selected(&rows);
+    let selected = state.list().selected(&state.model);
     let height = usize::from(size.height);
     let first = selected.saturating_sub(height / 2).min(rows.len().saturating_sub(height));
     let part = rows.iter().enumerate().skip(first).take(height);
@@ -25,25 +57,28 @@ pub(super) fn lines(state: &State, size: Size) -> Vec<Line<'static>> {
 }
 
 fn line(state: &State, row: Row, selected: bool, width: usize) -> Line<'static> {
-    let Some((group, incident)) = state.incident(row) else { return Line::default() };
+    let Some((group, incident)) = row.incident(&state.model) else { return Line::default() };
     let victim = &incident.victim;
     let program = escape::short(victim.comm.as_deref().unwrap_or("?"), 16);
     let line = match row {
         Row::Story(place) => {
-            let sign = if state.is_expanded(place) { '-' } else { '+' };
+            let sign = if state.list().is_expanded(place) { '-' } else { '+' };
             let story = group.story.as_ref();
             let file = story
                 .map_or("(other stories)", |it| it.file.as_deref().unwrap_or("(path unknown)"));
-            let room = width.saturating_sub(2 + 7 + 20 + 18);
+            let count =
+                if state.filter().is_on() { group.passing() as u64 } else { group.tally.count };
+            let room = width.saturating_sub(2 + 7 + BAR + 1 + 20 + 18);
             vec![
                 Span::raw(format!("{sign} ")),
-                Span::styled(format!("{:>5}x ", group.tally.count), style::strong()),
+                Span::styled(format!("{:>5}x ", short(count)), style::strong()),
+                Span::styled(bar(state, group) + " ", style::holder(state)),
                 Span::styled(format!("{:<19} ", name(incident.verdict.kind)), style::holder(state)),
                 Span::raw(format!("{program:<17} ")),
                 Span::raw(escape::short(file, room)),
             ]
         }
-        Row::Single(_, id) => {
+        Row::Single(..) => {
             let clock = time::clock(&incident.time);
             let wait = match Wait::of(incident) {
                 Wait::Over(ns) => {
@@ -53,9 +88,27 @@ fn line(state: &State, row: Row, selected: bool, width: usize) -> Line<'static> 
                 Wait::Unknown => Span::styled("holder not found", style::bad(state)),
             };
             let clock = clock.unwrap_or_else(|| escape::short(&incident.time, 16));
+            let id = incident.id;
             vec![Span::raw(format!("    #{id}  {clock}  {program}[{}]  ", victim.pid)), wait]
         }
     };
     let line = Line::from(line);
     if selected { line.patch_style(style::strong().add_modifier(Modifier::REVERSED)) } else { line }
+}
+
+/// A count in at most five columns.
+fn short(count: u64) -> String {
+    match count {
+        ..100_000 => count.to_string(),
+        100_000..10_000_000 => format!("{}k", count / 1_000),
+        _ => format!("{}M", count / 1_000_000),
+    }
+}
+
+/// How frequent a story was over the time, compared with its own most frequent time.
+fn bar(state: &State, group: &Group) -> String {
+    let signs = if state.ascii { DENSITIES } else { HEIGHTS };
+    let until_ns = state.until_ns().unwrap_or(0);
+    let levels = state.model.bar(group, until_ns, BAR, signs.len() - 1);
+    levels.into_iter().map(|level| signs[level]).collect()
 }

@@ -1,19 +1,23 @@
-//! What is drawn: a header, the panes, a footer, or the help page.
+//! What is drawn: a header, the panes or a page, a footer.
 
 mod chain;
 mod header;
-mod help;
+pub(super) mod help;
 mod incidents;
+mod page;
+pub(super) mod statistics;
 mod style;
 mod timeline;
 mod verdict;
 
-use super::state::State;
+pub use page::Page;
+
+use super::state::{Room, State};
 use ratatui::{
     Frame,
     layout::{Constraint, Layout, Rect, Size},
     text::Line,
-    widgets::{Block, Borders, Clear, Paragraph},
+    widgets::{Block, Borders, Paragraph},
 };
 
 /// Where a terminal is wide and high enough to have the list beside the other panes.
@@ -22,17 +26,24 @@ const WIDE: Size = Size { width: 140, height: 30 };
 /// A part of the screen.
 struct Pane {
     title: &'static str,
+    /// What stands beside the title.
+    note: fn(&State) -> String,
     /// Its lines, for so much room; the list shows its part of them itself.
     lines: fn(&State, Size) -> Vec<Line<'static>>,
 }
 
 /// The panes from top to bottom, the list first.
 const PANES: [Pane; 4] = [
-    Pane { title: "incidents", lines: incidents::lines },
-    Pane { title: "chain", lines: chain::lines },
-    Pane { title: "timeline", lines: timeline::lines },
-    Pane { title: "verdict", lines: verdict::lines },
+    Pane { title: "incidents", note: incidents::note, lines: incidents::lines },
+    Pane { title: "chain", note: nothing, lines: chain::lines },
+    Pane { title: "timeline", note: nothing, lines: timeline::lines },
+    Pane { title: "verdict", note: nothing, lines: verdict::lines },
 ];
+
+/// Nothing stands beside the title.
+fn nothing(_: &State) -> String {
+    String::new()
+}
 
 /// How many panes can have the focus.
 pub const COUNT: usize = PANES.len();
@@ -41,14 +52,16 @@ pub const COUNT: usize = PANES.len();
 pub fn draw(frame: &mut Frame, state: &State) {
     let rows = [Constraint::Length(1), Constraint::Fill(1), Constraint::Length(1)];
     let [head, body, foot] = Layout::vertical(rows).areas(frame.area());
-    frame.render_widget(header::line(state), head);
-    frame.render_widget(help::footer(state), foot);
-    if state.help {
-        let block = Block::new().borders(Borders::TOP).title(" keys ");
-        frame.render_widget(Clear, body);
-        frame.render_widget(Paragraph::new(help::lines()).block(block), body);
-        return;
+    frame.render_widget(header::line(state, head.width.into()), head);
+    frame.render_widget(help::footer(state, foot.width.into()), foot);
+    match state.page {
+        Some(page) => page.draw(frame, state, body),
+        None => panes(frame, state, body),
     }
+}
+
+/// Draws the panes.
+fn panes(frame: &mut Frame, state: &State, body: Rect) {
     let share = |pane: usize| Constraint::Fill(if pane == state.focus { 3 } else { 2 });
     let areas: Vec<Rect> = if body.width >= WIDE.width && body.height >= WIDE.height {
         let columns = Layout::horizontal([Constraint::Fill(2), Constraint::Fill(3)]).spacing(1);
@@ -61,11 +74,18 @@ pub fn draw(frame: &mut Frame, state: &State) {
     for (at, (pane, area)) in PANES.iter().zip(areas).enumerate() {
         let focused = at == state.focus;
         let title = if focused { format!("[{}]", pane.title) } else { format!(" {} ", pane.title) };
-        let block =
+        let mut block =
             Block::new().borders(Borders::TOP).title(title).title_style(style::title(focused));
+        let note = (pane.note)(state);
+        if !note.is_empty() {
+            block = block.title(Line::styled(format!(" {note} "), style::faint()).right_aligned());
+        }
         let inner = block.inner(area);
         let mut lines = (pane.lines)(state, inner.as_size());
         let most = lines.len().saturating_sub(usize::from(inner.height));
+        if focused {
+            state.room.set(Room { height: inner.height.into(), most });
+        }
         let skip = if focused && at > 0 { state.scroll.min(most) } else { 0 };
         lines.drain(..skip);
         frame.render_widget(block, area);
@@ -76,8 +96,9 @@ pub fn draw(frame: &mut Frame, state: &State) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{lines::Line, output::samples};
+    use crate::{lines::Line, output::samples, tui::input::KEYS};
     use proptest::prelude::*;
+    use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
     use ratatui::{Terminal, backend::TestBackend};
 
     /// What a terminal of that size shows.
@@ -133,11 +154,58 @@ mod tests {
         matches("each-80x24", &all);
     }
 
+    /// Presses keys, `\x13` being Ctrl-S.
+    fn press(state: &mut State, keys: &str) {
+        for c in keys.chars() {
+            let event = match c {
+                '\x13' => KeyEvent::new(KeyCode::Char('s'), KeyModifiers::CONTROL),
+                '\n' => KeyEvent::new(KeyCode::Enter, KeyModifiers::NONE),
+                c => KeyEvent::new(KeyCode::Char(c), KeyModifiers::NONE),
+            };
+            state.key(event);
+        }
+    }
+
     #[test]
-    fn the_help_page_fits() {
+    fn pages_at_both_sizes() {
+        for (name, keys) in [("help", "?"), ("statistics", "t")] {
+            let mut state = race();
+            press(&mut state, keys);
+            matches(&format!("{name}-80x24"), &screen(&state, 80, 24));
+            matches(&format!("{name}-200x60"), &screen(&state, 200, 60));
+        }
+    }
+
+    #[test]
+    fn the_list_says_what_it_shows() {
+        let mut all = String::new();
+        for keys in ["\\demo worker", "\\demo\n", "vsi", "\\nowhere\n", "u \n\x13", "/nope\n"] {
+            let mut state = race();
+            press(&mut state, keys);
+            all += &screen(&state, 80, 24);
+        }
+        matches("list-80x24", &all);
+    }
+
+    #[test]
+    fn the_help_page_names_all_keys_in_80_columns() {
         let mut state = race();
-        state.help = true;
-        matches("help-80x24", &screen(&state, 80, 24));
+        press(&mut state, "?");
+        let lines = (help::PAGE.lines)(&state, Size::new(80, 22));
+        assert!(lines.iter().all(|line| line.width() <= 80), "{lines:#?}");
+        assert!(lines.len() <= 21, "{}", lines.len());
+    }
+
+    #[test]
+    fn without_unicode_bars_are_ascii() {
+        let mut state = race();
+        state.ascii = true;
+        let list = incidents::lines(&state, Size::new(80, 6));
+        let note = incidents::note(&state);
+        press(&mut state, "t");
+        let text: String = list.iter().map(ToString::to_string).collect();
+        assert!(text.contains('@') && text.is_ascii() && note.is_ascii(), "{text}");
+        assert!(!screen(&state, 80, 24).contains('█'));
     }
 
     #[test]
@@ -145,7 +213,7 @@ mod tests {
         for (width, height) in [(1, 1), (3, 2), (20, 5), (79, 23), (500, 3), (10, 200)] {
             let mut state = race();
             screen(&state, width, height);
-            state.help = true;
+            state.page = Some(&help::PAGE);
             screen(&state, width, height);
         }
     }
@@ -167,12 +235,53 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
         #[test]
+        fn whatever_is_pressed_and_comes_in_there_is_a_valid_selection(
+            steps in prop::collection::vec(0..120_usize, 0..80),
+            size in (1..120_u16, 1..40_u16),
+        ) {
+            let lines = samples::every_line();
+            let mut state = State::new(COUNT, true);
+            for step in steps {
+                match step {
+                    0..30 => state.add(lines[step % lines.len()].clone()),
+                    30..60 => {
+                        let key = KEYS[(step - 30) % KEYS.len()].event();
+                        state.key(key);
+                    }
+                    60..70 => {
+                        let codes = [KeyCode::Enter, KeyCode::Esc, KeyCode::Backspace, KeyCode::Left];
+                        state.key(KeyEvent::new(codes[step % codes.len()], KeyModifiers::NONE));
+                    }
+                    _ => press(&mut state, &char::from(step as u8).to_string()),
+                }
+                // It ends the program, not the state.
+                state.quit = false;
+                let (list, model) = (state.list(), &state.model);
+                let rows = list.rows(model);
+                prop_assert!(rows.is_empty() || list.selected(model) < rows.len());
+                prop_assert_eq!(state.shown().is_some(), !rows.is_empty());
+                prop_assert!(rows.iter().all(|row| row.incident(model).is_some()));
+                screen(&state, size.0, size.1);
+            }
+        }
+
+        #[test]
         fn nothing_hostile_reaches_the_terminal(strings in samples::strings()) {
             let incident = samples::with_strings(&samples::several(), &strings);
             let mut meta = samples::meta();
             meta.kernel.clone_from(&strings[0]);
+            let typed = strings[1].clone();
             meta.filter.command = Some(strings);
-            let state = state(vec![meta.into(), incident.into()]);
+            let mut state = state(vec![meta.into(), incident.into()]);
+            prop_assert!(samples::harmless(&screen(&state, 200, 60)));
+            press(&mut state, "t");
+            prop_assert!(samples::harmless(&screen(&state, 200, 60)));
+            press(&mut state, "t/");
+            press(&mut state, &typed);
+            prop_assert!(samples::harmless(&screen(&state, 200, 60)));
+            press(&mut state, "\n\\");
+            press(&mut state, &typed);
+            state.notice = Some(typed);
             prop_assert!(samples::harmless(&screen(&state, 200, 60)));
         }
     }
