@@ -317,8 +317,8 @@ fn environment_color(env: impl Fn(&str) -> Option<OsString>) -> Option<bool> {
 
 /// Whether the locale's encoding is UTF-8, as setlocale(3) would find it.
 fn has_utf8(env: impl Fn(&str) -> Option<OsString>) -> bool {
-    let set = ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().filter_map(env);
-    let locale = set.filter(|value| !value.is_empty()).next().unwrap_or_default();
+    let mut set = ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().filter_map(env);
+    let locale = set.find(|value| !value.is_empty()).unwrap_or_default();
     let locale = locale.to_string_lossy().to_lowercase();
     locale.contains("utf-8") || locale.contains("utf8")
 }
@@ -450,10 +450,22 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_built_is_refused() {
-        assert!(refused(&["--format", "tui"]).contains("is for replay only"));
-        assert!(refused(&["run", "--format", "tui", "ls"]).contains("is for replay only"));
+    fn lines_are_not_written_over_the_view() {
+        assert!(refused(&["--format", "tui", "-o", "-"]).contains("over the view"));
         refused(&["replay"]);
+    }
+
+    #[test]
+    fn a_locale_without_utf8_has_ascii_alone() {
+        for (env, ascii) in [
+            (&[][..], true),
+            (&[("LANG", "C")], true),
+            (&[("LANG", "de_DE.UTF-8")], false),
+            (&[("LANG", "C.utf8"), ("LC_ALL", "")], false),
+            (&[("LANG", "C.UTF-8"), ("LC_CTYPE", "POSIX")], true),
+        ] {
+            assert_eq!(decide(&[], (true, true), env).ascii, ascii, "{env:?}");
+        }
     }
 
     #[test]
@@ -493,7 +505,7 @@ mod tests {
     }
 
     #[test]
-    fn a_recording_on_a_terminal_is_the_view() {
+    fn a_terminal_has_the_view() {
         use Format::{Json, Text, Tui};
         for (args, tty, env, format) in [
             (&["replay", "x"][..], true, &[][..], Tui),
@@ -503,7 +515,10 @@ mod tests {
             (&["replay", "x", "--format", "text"], true, &[], Text),
             (&["replay", "x", "--json"], true, &[], Json),
             (&["replay", "x", "--format", "tui"], false, &[], Tui),
-            (&[], true, &[], Text),
+            (&[], true, &[], Tui),
+            (&[], false, &[], Text),
+            (&["demo"], true, &[], Tui),
+            (&["run", "ls"], true, &[], Text),
         ] {
             assert_eq!(decide(args, (tty, false), env).format, format, "{args:?} {tty} {env:?}");
         }

@@ -93,7 +93,7 @@ impl Job {
         let source = move |feed: Feed| {
             let reads = streams.map(|streams| streams.read(feed.clone())).transpose()?;
             let _ = tell_reading.send(reads);
-            watch(pids, feed.clone());
+            watch(pids, &feed);
             self.sinks.push(Sink { name: "the view".to_owned(), output: Box::new(feed.live()) });
             let outcome = self.run(&stopped);
             let end = end(&outcome);
@@ -129,7 +129,7 @@ fn root(pid: u32) -> Traced {
 }
 
 /// Tells the view of the end of processes.
-fn watch(pids: Vec<u32>, feed: Feed) {
+fn watch(pids: Vec<u32>, feed: &Feed) {
     for pid in pids {
         let feed = feed.clone();
         thread::spawn(move || {

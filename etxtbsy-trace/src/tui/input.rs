@@ -1,6 +1,6 @@
 //! The keys: one table, by which they act, and which the footer and the help page show.
 
-use super::view::{Page, help, statistics};
+use super::view::{Page, help, output, statistics};
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 
 /// What a key does.
@@ -126,6 +126,7 @@ pub const KEYS: &[Binding] = &[
     ),
     key("s", &[c('s')], Action::Sort, "sort", "sort by newest, count, longest wait, verdict, path"),
     key("t", &[c('t')], Action::Page(&statistics::PAGE), "stats", "statistics of all incidents"),
+    key("o", &[c('o')], Action::Page(&output::PAGE), "output", "what the command of run wrote"),
     key("Space", &[c(' ')], Action::Pause, "pause", "hold back what comes in"),
     key("f", &[c('f')], Action::Follow, "follow", "keep the newest selected"),
     key("v", &[c('v')], Action::Verdict, "verdict", "show one verdict only, the next, all"),

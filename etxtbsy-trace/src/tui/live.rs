@@ -101,6 +101,7 @@ impl CommandLines {
     }
 
     /// The lines there are, the one that has not ended last.
+    #[must_use]
     pub fn lines(&self) -> impl DoubleEndedIterator<Item = String> {
         let last =
             (!self.last.is_empty()).then(|| String::from_utf8_lossy(&self.last).into_owned());

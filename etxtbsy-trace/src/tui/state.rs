@@ -159,10 +159,23 @@ impl State {
         &self.list
     }
 
-    /// The incident that the panes are about.
+    /// The incident that the panes are about, and its story, once that is over.
     #[must_use]
-    pub fn shown(&self) -> Option<(&Group, &Incident)> {
-        self.list.row(&self.model)?.incident(&self.model)
+    pub fn shown(&self) -> Option<(Option<&Group>, &Incident)> {
+        if self.list.follows()
+            && let Some(incident) = self.pending().next()
+        {
+            return Some((None, incident));
+        }
+        let (group, incident) = self.list.row(&self.model)?.incident(&self.model)?;
+        Some((Some(group), incident))
+    }
+
+    /// The failures whose story is not over, the newest first. What passes the filter is known once
+    /// it is.
+    pub fn pending(&self) -> impl Iterator<Item = &Incident> {
+        let live = self.live.as_ref().filter(|_| !self.paused && !self.filter.is_on());
+        live.into_iter().flat_map(|live| live.pending.iter().rev()).map(|incident| &**incident)
     }
 
     /// What can be exported now: the key, the word for it, and what it is.
@@ -326,6 +339,8 @@ impl State {
     fn step(&mut self, lines: isize) {
         if self.focus > 0 || self.page.is_some() {
             let most = self.room.get().most;
+            let from_end = self.page.is_some_and(|page| page.from_end);
+            let lines = if from_end { lines.saturating_neg() } else { lines };
             self.scroll = self.scroll.min(most).saturating_add_signed(lines).min(most);
         } else {
             self.list.step(&self.model, lines);

@@ -186,7 +186,9 @@ fn run(
                     }
                 }
             }
-            Ok(Message::Terminal(Event::Resize(..))) => at_once = true,
+            Ok(Message::Terminal(Event::Resize(..))) | Err(RecvTimeoutError::Timeout) => {
+                at_once = true;
+            }
             Ok(Message::Terminal(_)) => continue,
             Ok(Message::Signal(Signal::SIGTSTP)) => {
                 give_back();
@@ -200,7 +202,6 @@ fn run(
                 at_once = true;
             }
             Ok(Message::Signal(_)) | Err(RecvTimeoutError::Disconnected) => break,
-            Err(RecvTimeoutError::Timeout) => at_once = true,
         }
         changed = true;
         if at_once || drawn.elapsed() >= FRAME {

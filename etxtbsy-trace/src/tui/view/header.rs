@@ -30,7 +30,10 @@ pub(super) fn line(state: &State, columns: usize) -> Line<'static> {
         line.push_span(format!(", {rate:.1}/s"));
     }
     if let Some(ns) = state.elapsed_ns() {
-        line.push_span(format!("  {}", clock(ns)));
+        // Nothing is drawn while nothing happens, but once a minute.
+        let goes_on = state.live.as_ref().is_some_and(|live| !live.ended);
+        let clock = if goes_on { format!("{} min", ns / 60_000_000_000) } else { clock(ns) };
+        line.push_span(format!("  {clock}"));
     }
     let Some(meta) = &model.meta else { return line };
     let room = columns.saturating_sub(line.width() + 2);
@@ -122,7 +125,7 @@ mod tests {
 
     #[test]
     fn what_is_traced_is_named_and_its_end_told() {
-        let start = "etxtbsy-trace  0 incidents, 0.0/s  1:02:03";
+        let start = "etxtbsy-trace  0 incidents, 0.0/s  62 min";
         for (command, names, alive, shown) in [
             (true, ["demo"].as_slice(), true, "make test"),
             (true, &["demo"], false, "make test (ended)"),

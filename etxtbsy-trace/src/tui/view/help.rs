@@ -15,7 +15,7 @@ use ratatui::{
 };
 
 /// The page.
-pub(crate) static PAGE: Page = Page { title: "keys", lines };
+pub(crate) static PAGE: Page = Page { title: "keys", from_end: false, lines };
 
 /// The line at the bottom, in so many columns: what is asked, or what is to be said, and the keys
 /// that there is room for.

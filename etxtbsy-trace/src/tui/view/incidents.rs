@@ -2,6 +2,7 @@
 
 use super::style;
 use crate::{
+    lines::Incident,
     output::{escape, name, story::Wait, time},
     tui::{list::Row, model::Group, state::State},
 };
@@ -17,6 +18,9 @@ const BAR: usize = 8;
 const HEIGHTS: [char; 9] = [' ', '▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 /// The same in ASCII.
 const DENSITIES: [char; 9] = [' ', '.', ':', '-', '=', '+', '*', '#', '@'];
+
+/// How many failures whose story is not over have a line.
+const PENDING: usize = 3;
 
 /// What is shown, in which order: `newest first; demo, leaked-fd: 3 of 7`.
 pub(super) fn note(state: &State) -> String {
@@ -40,8 +44,10 @@ pub(super) fn note(state: &State) -> String {
 
 /// The part of the list with the selected row in its middle.
 pub(super) fn lines(state: &State, size: Size) -> Vec<Line<'static>> {
+    let mut lines: Vec<Line<'static>> =
+        state.pending().take(PENDING).map(|incident| pending(state, incident)).collect();
     let rows = state.list().rows(&state.model);
-    if rows.is_empty() {
+    if rows.is_empty() && lines.is_empty() {
         let text = if state.model.incidents == 0 {
             "no incident yet"
         } else {
@@ -50,10 +56,35 @@ pub(super) fn lines(state: &State, size: Size) -> Vec<Line<'static>> {
         return vec![Line::styled(text, style::faint())];
     }
     let selected = state.list().selected(&state.model);
-    let height = usize::from(size.height);
+    let height = usize::from(size.height).saturating_sub(lines.len());
     let first = selected.saturating_sub(height / 2).min(rows.len().saturating_sub(height));
+    let follows = state.list().follows() && !lines.is_empty();
     let part = rows.iter().enumerate().skip(first).take(height);
-    part.map(|(at, row)| line(state, *row, at == selected, usize::from(size.width))).collect()
+    lines.extend(part.map(|(at, row)| {
+        line(state, *row, at == selected && !follows, usize::from(size.width))
+    }));
+    if follows {
+        lines[0] = reversed(std::mem::take(&mut lines[0]));
+    }
+    lines
+}
+
+/// A failure whose story is not over.
+fn pending(state: &State, incident: &Incident) -> Line<'static> {
+    let clock = time::clock(&incident.time).unwrap_or_default();
+    let comm = escape::short(incident.victim.comm.as_deref().unwrap_or("?"), 16);
+    let file = escape::short(incident.file.path.as_deref().unwrap_or("(path unknown)"), 60);
+    let now_ns = state.live.as_ref().map_or(0, |live| live.now_ns);
+    let held = time::span(now_ns.saturating_sub(incident.time_ns));
+    Line::from(vec![
+        Span::styled(format!("  held {held:<10} "), style::holder(state)),
+        Span::raw(format!("{clock}  {comm}[{}]  {file}", incident.victim.pid)),
+    ])
+}
+
+/// A row that is selected.
+fn reversed(line: Line<'static>) -> Line<'static> {
+    line.patch_style(style::strong().add_modifier(Modifier::REVERSED))
 }
 
 fn line(state: &State, row: Row, selected: bool, width: usize) -> Line<'static> {
@@ -93,7 +124,7 @@ fn line(state: &State, row: Row, selected: bool, width: usize) -> Line<'static> 
         }
     };
     let line = Line::from(line);
-    if selected { line.patch_style(style::strong().add_modifier(Modifier::REVERSED)) } else { line }
+    if selected { reversed(line) } else { line }
 }
 
 /// A count in at most five columns.

@@ -4,6 +4,7 @@ mod chain;
 mod header;
 pub(super) mod help;
 mod incidents;
+pub(super) mod output;
 mod page;
 pub(super) mod statistics;
 mod style;

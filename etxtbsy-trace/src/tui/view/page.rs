@@ -13,6 +13,8 @@ use std::fmt;
 pub struct Page {
     /// Its name; no two have the same.
     pub(super) title: &'static str,
+    /// Whether its end is shown, and one scrolls up from there.
+    pub(crate) from_end: bool,
     /// Its lines, for so much room.
     pub(super) lines: fn(&State, Size) -> Vec<Line<'static>>,
 }
@@ -40,7 +42,8 @@ impl Page {
         let height = usize::from(inner.height);
         let most = lines.len().saturating_sub(height);
         state.room.set(Room { height, most });
-        lines.drain(..state.scroll.min(most));
+        let scrolled = state.scroll.min(most);
+        lines.drain(..if self.from_end { most - scrolled } else { scrolled });
         frame.render_widget(block, area);
         frame.render_widget(Paragraph::new(lines), inner);
     }

@@ -15,7 +15,7 @@ use ratatui::{
 };
 
 /// The page.
-pub(crate) static PAGE: Page = Page { title: "statistics", lines };
+pub(crate) static PAGE: Page = Page { title: "statistics", from_end: false, lines };
 
 /// From this width on, two tables stand beside each other.
 const WIDE: usize = 76;

@@ -2,7 +2,7 @@
 
 use super::style;
 use crate::{
-    output::{name, story::Wait, time},
+    output::{name, story::{Tally, Wait}, time},
     tui::state::State,
 };
 use ratatui::{
@@ -19,7 +19,8 @@ pub(super) fn lines(state: &State, size: Size) -> Vec<Line<'static>> {
         Wait::Endless => "still busy when this was written".to_owned(),
         Wait::Unknown => "no holder was found".to_owned(),
     };
-    let others = group.tally.waits().filter(|_| group.tally.count > 1).map(|(median, most)| {
+    let tally = group.map(|group| &group.tally).filter(|tally| tally.count > 1);
+    let others = tally.and_then(Tally::waits).map(|(median, most)| {
         format!("; of this story: median {}, longest {}", time::span(median), time::span(most))
     });
     let mut lines = vec![Line::from(vec![
