@@ -23,7 +23,7 @@ use ratatui::{
         cursor::Show,
         event::{self, Event, KeyCode, KeyEvent, KeyModifiers},
         execute,
-        terminal::{Clear, ClearType, EnterAlternateScreen, enable_raw_mode},
+        terminal::{Clear, ClearType, EnterAlternateScreen, disable_raw_mode, enable_raw_mode},
     },
 };
 use std::{
@@ -197,7 +197,7 @@ fn run(
             }
             Ok(Message::Signal(Signal::SIGCONT)) => {
                 // Whoever stopped us may have changed its settings since.
-                give_back();
+                disable_raw_mode().context("cannot take over the terminal")?;
                 *terminal = take().context("cannot take over the terminal")?;
                 at_once = true;
             }

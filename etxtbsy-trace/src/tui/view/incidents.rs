@@ -60,9 +60,11 @@ pub(super) fn lines(state: &State, size: Size) -> Vec<Line<'static>> {
     let first = selected.saturating_sub(height / 2).min(rows.len().saturating_sub(height));
     let follows = state.list().follows() && !lines.is_empty();
     let part = rows.iter().enumerate().skip(first).take(height);
-    lines.extend(part.map(|(at, row)| {
-        line(state, *row, at == selected && !follows, usize::from(size.width))
-    }));
+    lines.extend(
+        part.map(|(at, row)| {
+            line(state, *row, at == selected && !follows, usize::from(size.width))
+        }),
+    );
     if follows {
         lines[0] = reversed(std::mem::take(&mut lines[0]));
     }

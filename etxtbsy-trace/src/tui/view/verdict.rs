@@ -2,7 +2,11 @@
 
 use super::style;
 use crate::{
-    output::{name, story::{Tally, Wait}, time},
+    output::{
+        name,
+        story::{Tally, Wait},
+        time,
+    },
     tui::state::State,
 };
 use ratatui::{
