@@ -26,6 +26,12 @@ pub enum Action {
     First,
     /// To the last line.
     Last,
+    /// The timeline closer, or wider.
+    Zoom(bool),
+    /// The timeline later, or earlier.
+    Pan(bool),
+    /// The timeline as at first.
+    Fit,
     /// Type what to look for.
     Search,
     /// To the next match.
@@ -154,6 +160,17 @@ pub const KEYS: &[Binding] = &[
     ),
     key("", &[c('G'), code(KeyCode::End)], Action::Last, "", ""),
     key("", &[code(KeyCode::BackTab)], Action::PreviousPane, "", ""),
+    key(
+        "+ - 0 h l",
+        &[c('+'), c('=')],
+        Action::Zoom(true),
+        "",
+        "timeline closer, wider, as at first, earlier, later (arrows)",
+    ),
+    key("", &[c('-'), c('_')], Action::Zoom(false), "", ""),
+    key("", &[c('0')], Action::Fit, "", ""),
+    key("", &[c('h'), code(KeyCode::Left)], Action::Pan(false), "", ""),
+    key("", &[c('l'), code(KeyCode::Right)], Action::Pan(true), "", ""),
     key("Esc", &[code(KeyCode::Esc)], Action::Back, "", "leave page, search, pane, filter, story"),
 ];
 
