@@ -20,80 +20,120 @@ pub fn width(escaped: &str) -> usize {
     escaped.width()
 }
 
-/// One character, as it is shown.
-fn put(out: &mut String, c: char) {
-    match c {
-        '\\' => out.push_str("\\\\"),
-        '\n' | '\r' | '\t' => out.extend(c.escape_default()),
-        '\0'..='\x1f' | '\x7f' => {
-            out.push_str("\\x");
-            let digits = [u32::from(c) >> 4, u32::from(c) & 0xf];
-            out.extend(digits.iter().filter_map(|d| char::from_digit(*d, 16)));
+/// Which characters a terminal shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Charset {
+    /// All of them.
+    Unicode,
+    /// Those of ASCII; any other one is shown as `\u{…}`.
+    Ascii,
+}
+
+impl Charset {
+    /// One character, as it is shown.
+    fn put(self, out: &mut String, c: char) {
+        match c {
+            '\\' => out.push_str("\\\\"),
+            '\n' | '\r' | '\t' => out.extend(c.escape_default()),
+            '\0'..='\x1f' | '\x7f' => {
+                out.push_str("\\x");
+                let digits = [u32::from(c) >> 4, u32::from(c) & 0xf];
+                out.extend(digits.iter().filter_map(|d| char::from_digit(*d, 16)));
+            }
+            c if hidden(c) || (self == Self::Ascii && !c.is_ascii()) => {
+                out.extend(c.escape_unicode());
+            }
+            c => out.push(c),
         }
-        c if hidden(c) => out.extend(c.escape_unicode()),
-        c => out.push(c),
+    }
+
+    /// [`text`], in these characters.
+    #[must_use]
+    pub fn text(self, raw: &str) -> String {
+        let mut out = String::with_capacity(raw.len());
+        raw.chars().for_each(|c| self.put(&mut out, c));
+        out
+    }
+
+    /// [`prose`], in these characters, and the `µ` of our microseconds.
+    #[must_use]
+    pub fn prose(self, raw: &str) -> String {
+        let parts = raw.split_inclusive(['\\', 'µ']).map(|part| {
+            let own = part.strip_suffix(['\\', 'µ']).unwrap_or(part);
+            self.text(own) + &part[own.len()..]
+        });
+        parts.collect()
+    }
+
+    /// [`short`], in these characters, but for the `…`.
+    #[must_use]
+    pub fn short(self, raw: &str, columns: usize) -> String {
+        let whole = self.text(raw);
+        if width(&whole) <= columns {
+            return whole;
+        }
+        let room = columns.saturating_sub(1);
+        let head = self.fitting(raw.chars(), room / 3);
+        let tail = self.fitting(raw.chars().rev(), room - room / 3);
+        format!("{}…{}", self.text(&raw[..head]), self.text(&raw[raw.len() - tail..]))
+    }
+
+    /// [`command`], in these characters, but for the `…`.
+    #[must_use]
+    pub fn command(self, argv: &[String], columns: usize) -> String {
+        let mut out = String::new();
+        for (at, argument) in argv.iter().enumerate() {
+            let quoted = quote(&self.short(argument, columns));
+            if at > 0 && width(&out) + 1 + width(&quoted) > columns {
+                return out + &format!(" … ({} more)", argv.len() - at);
+            }
+            if at > 0 {
+                out.push(' ');
+            }
+            out += &quoted;
+        }
+        out
+    }
+
+    /// How many bytes of `chars` fit into `columns`.
+    fn fitting(self, chars: impl Iterator<Item = char>, columns: usize) -> usize {
+        let (mut used, mut bytes) = (0, 0);
+        for c in chars {
+            let mut shown = String::new();
+            self.put(&mut shown, c);
+            used += width(&shown);
+            if used > columns {
+                break;
+            }
+            bytes += c.len_utf8();
+        }
+        bytes
     }
 }
 
 /// The whole of `raw`; a backslash becomes two, so that nothing can pass for an escape.
 #[must_use]
 pub fn text(raw: &str) -> String {
-    let mut out = String::with_capacity(raw.len());
-    raw.chars().for_each(|c| put(&mut out, c));
-    out
+    Charset::Unicode.text(raw)
 }
 
 /// [`text`] for sentences of ours with foreign names in them: backslashes stay as they are.
 #[must_use]
 pub fn prose(raw: &str) -> String {
-    let parts: Vec<String> = raw.split('\\').map(text).collect();
-    parts.join("\\")
+    Charset::Unicode.prose(raw)
 }
 
 /// [`text`] in at most `columns`: what is too long loses its middle, more of the head than of the
 /// tail, for it is the end of a path that tells files apart. No escape is cut in two.
 #[must_use]
 pub fn short(raw: &str, columns: usize) -> String {
-    let whole = text(raw);
-    if width(&whole) <= columns {
-        return whole;
-    }
-    let room = columns.saturating_sub(1);
-    let head = fitting(raw.chars(), room / 3);
-    let tail = fitting(raw.chars().rev(), room - room / 3);
-    format!("{}…{}", text(&raw[..head]), text(&raw[raw.len() - tail..]))
-}
-
-/// How many bytes of `chars` fit into `columns`.
-fn fitting(chars: impl Iterator<Item = char>, columns: usize) -> usize {
-    let (mut used, mut bytes) = (0, 0);
-    for c in chars {
-        let mut shown = String::new();
-        put(&mut shown, c);
-        used += width(&shown);
-        if used > columns {
-            break;
-        }
-        bytes += c.len_utf8();
-    }
-    bytes
+    Charset::Unicode.short(raw, columns)
 }
 
 /// A command line, quoted as a shell would want it, in at most about `columns`.
 #[must_use]
 pub fn command(argv: &[String], columns: usize) -> String {
-    let mut out = String::new();
-    for (at, argument) in argv.iter().enumerate() {
-        let quoted = quote(&short(argument, columns));
-        if at > 0 && width(&out) + 1 + width(&quoted) > columns {
-            return out + &format!(" … ({} more)", argv.len() - at);
-        }
-        if at > 0 {
-            out.push(' ');
-        }
-        out += &quoted;
-    }
-    out
+    Charset::Unicode.command(argv, columns)
 }
 
 /// Quotes an argument that a shell would not take for one word as it stands.
@@ -137,6 +177,13 @@ mod tests {
             assert_eq!(text(raw), shown);
         }
         assert_eq!(prose("`#!/bin/sh\\n` in a\nb"), r"`#!/bin/sh\n` in a\nb");
+    }
+
+    #[test]
+    fn a_terminal_without_unicode_gets_ascii() {
+        assert_eq!(Charset::Ascii.text("a/家\n"), r"a/\u{5bb6}\n");
+        assert_eq!(Charset::Ascii.short("家家", 14), r"…\u{5bb6}");
+        assert_eq!(Charset::Ascii.prose("`\\n`: 家 for 180 µs"), r"`\n`: \u{5bb6} for 180 µs");
     }
 
     #[test]

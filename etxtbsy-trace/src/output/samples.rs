@@ -4,7 +4,8 @@
 
 use crate::lines::{
     Ancestor, BusyFile, Direction, Fd, Filter, Forked, Holder, How, Incident, Line, Lost, Meta,
-    Opened, Released, Role, Shortfall, State, Summary, Verdict, VerdictKind, Via, Victim,
+    Opened, Place, Released, Role, Shortfall, State, Summary, Unheld, Verdict, VerdictKind, Via,
+    Victim,
 };
 use proptest::prelude::*;
 
@@ -162,6 +163,7 @@ pub(crate) fn leaked() -> Incident {
     holder.fds[0].cloexec = Some(false);
     holder.opened.as_mut().unwrap().time_ns = NOW - 7_384_000_000_000;
     holder.forked.as_mut().unwrap().time_ns = NOW - 7_200_000_000_000;
+    holder.start_ns = Some(NOW - 7_200_000_010_000);
     holder.released = None;
     incident.file.path = some("/bin/sh");
     incident.file.role = Some(Role::ScriptInterpreter);
@@ -251,6 +253,95 @@ pub(crate) fn write_direction() -> Incident {
         summary: "demo[4300] runs it".to_owned(),
         advice: list(&["write a new file and rename it over the old one"]),
     };
+    incident
+}
+
+/// Two threads forked children that hold what one of them opened, and one child has a child.
+pub(crate) fn family() -> Incident {
+    let mut incident = race();
+    let mut second = holder(4311, "demo");
+    second.state = State::Forked;
+    second.start_ns = Some(NOW - 60_000);
+    second.forked.as_mut().unwrap().time_ns = NOW - 52_000;
+    second.released.as_mut().unwrap().after_ns = 95_000;
+    let mut third = second.clone();
+    third.pid = 4315;
+    third.start_ns = Some(NOW - 300_000);
+    third.comm = some("make-tool");
+    third.ppid = Some(4308);
+    let forked = third.forked.as_mut().unwrap();
+    (forked.pid, forked.tid, forked.comm) = (4308, 4308, some("sh"));
+    forked.time_ns = NOW - 280_000;
+    third.ancestors.insert(0, ancestor(4308, "sh"));
+    third.released = Some(Released {
+        how: How::Exit,
+        time_ns: NOW + 260_000,
+        after_ns: 260_000,
+        exec: None,
+        exec_b64: None,
+    });
+    third.uid = Some(0);
+    third.fds.push(Fd { fd: 9, flags: list(&["O_WRONLY"]), cloexec: Some(false) });
+    incident.holders.extend([second, third]);
+    incident
+}
+
+/// A mapping that outlived its fd.
+pub(crate) fn mapping() -> Incident {
+    let mut incident = still_open();
+    let holder = &mut incident.holders[0];
+    holder.via = Via::Mapping;
+    holder.fds.clear();
+    holder.released.as_mut().unwrap().how = How::Unmap;
+    holder.released.as_mut().unwrap().after_ns = 800_000;
+    incident.verdict = Verdict {
+        kind: VerdictKind::SharedMapping,
+        summary: "demo[4300] maps it".to_owned(),
+        advice: list(&["unmap it before the exec"]),
+    };
+    incident
+}
+
+/// The fd was sent to another process, nobody knows when.
+pub(crate) fn passed() -> Incident {
+    let mut incident = race();
+    let holder = &mut incident.holders[0];
+    holder.comm = some("receiver");
+    holder.via = Via::Passed;
+    holder.state = State::Running;
+    holder.forked = None;
+    holder.start_ns = Some(NOW - 60_000_000_000);
+    holder.ancestors.remove(0);
+    holder.released.as_mut().unwrap().how = How::Close;
+    holder.released.as_mut().unwrap().exec = None;
+    incident.verdict = Verdict {
+        kind: VerdictKind::PassedFd,
+        summary: "receiver[4310] got it from another process".to_owned(),
+        advice: list(&["have it closed there"]),
+    };
+    incident
+}
+
+/// No process holds it, but a socket's queue does.
+pub(crate) fn unheld() -> Incident {
+    let mut incident = unexplained();
+    let opened = race().holders[0].opened.clone();
+    incident.unheld = vec![Unheld { place: Place::SocketQueue, device: None, opened }];
+    incident
+}
+
+/// A program that has been running since nobody knows when.
+pub(crate) fn running_for_ever() -> Incident {
+    let mut incident = write_direction();
+    incident.holders[0].start_ns = None;
+    incident
+}
+
+/// A race whose story is not over.
+pub(crate) fn pending() -> Incident {
+    let mut incident = race();
+    incident.holders[0].state = State::Forked;
+    incident.holders[0].released = None;
     incident
 }
 

@@ -26,6 +26,12 @@ pub enum Action {
     First,
     /// To the last line.
     Last,
+    /// The timeline closer, or wider.
+    Zoom(bool),
+    /// The timeline later, or earlier.
+    Pan(bool),
+    /// The timeline as at first.
+    Fit,
     /// Type what to look for.
     Search,
     /// To the next match.
@@ -124,14 +130,20 @@ pub const KEYS: &[Binding] = &[
         "filter",
         "show what is like these words (F4): 'exact ^begins ends$ !without",
     ),
-    key("s", &[c('s')], Action::Sort, "sort", "sort by newest, count, longest wait, verdict, path"),
+    key(
+        "s i",
+        &[c('s')],
+        Action::Sort,
+        "sort",
+        "sort by newest, count, longest wait, verdict, path; invert that",
+    ),
+    key("", &[c('i')], Action::Invert, "", ""),
     key("t", &[c('t')], Action::Page(&statistics::PAGE), "stats", "statistics of all incidents"),
     key("o", &[c('o')], Action::Page(&output::PAGE), "output", "what the command of run wrote"),
     key("Space", &[c(' ')], Action::Pause, "pause", "hold back what comes in"),
     key("f", &[c('f')], Action::Follow, "follow", "keep the newest selected"),
     key("v", &[c('v')], Action::Verdict, "verdict", "show one verdict only, the next, all"),
     key("u", &[c('u')], Action::Unexplained, "unexplained", "show only what is not explained"),
-    key("i", &[c('i')], Action::Invert, "invert", "sort the other way round"),
     key("c", &[c('c')], Action::Copy, "copy", "copy the incident as text, by the terminal"),
     key("Ctrl-S", &[ctrl('s')], Action::Export, "export", "write incidents to a file here"),
     key("n", &[c('n')], Action::NextMatch, "next", "to the next match (N: the one before)"),
@@ -155,6 +167,17 @@ pub const KEYS: &[Binding] = &[
     ),
     key("", &[c('G'), code(KeyCode::End)], Action::Last, "", ""),
     key("", &[code(KeyCode::BackTab)], Action::PreviousPane, "", ""),
+    key(
+        "+ - 0 h l",
+        &[c('+'), c('=')],
+        Action::Zoom(true),
+        "",
+        "timeline closer, wider, as at first, earlier, later (arrows)",
+    ),
+    key("", &[c('-'), c('_')], Action::Zoom(false), "", ""),
+    key("", &[c('0')], Action::Fit, "", ""),
+    key("", &[c('h'), code(KeyCode::Left)], Action::Pan(false), "", ""),
+    key("", &[c('l'), code(KeyCode::Right)], Action::Pan(true), "", ""),
     key("Esc", &[code(KeyCode::Esc)], Action::Back, "", "leave page, search, pane, filter, story"),
 ];
 

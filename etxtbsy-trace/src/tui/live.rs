@@ -72,9 +72,19 @@ impl Live {
 
     /// The story of a failure is over.
     pub fn settle(&mut self, incident: &Incident) {
-        let of = |it: &Incident| (it.time_ns, it.victim.tid);
         self.pending.retain(|it| of(it) != of(incident));
     }
+
+    /// Whether the story of a failure is not over.
+    #[must_use]
+    pub fn is_pending(&self, incident: &Incident) -> bool {
+        self.pending.iter().any(|it| of(it) == of(incident))
+    }
+}
+
+/// What tells a failure from all others: a thread does one call at a time.
+fn of(incident: &Incident) -> (u64, u32) {
+    (incident.time_ns, incident.victim.tid)
 }
 
 /// The last lines of a text that comes in pieces.
@@ -110,6 +120,14 @@ impl CommandLines {
 }
 
 #[cfg(test)]
+impl Live {
+    /// A session with a failure whose story is not over.
+    pub(super) fn pending(incident: Incident, now_ns: u64) -> Self {
+        Self { now_ns, pending: vec![Box::new(incident)], ..Self::default() }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::output::samples;
@@ -121,7 +139,9 @@ mod tests {
         second.victim.tid += 1;
         live.take(Event::Pending(Box::new(first.clone())));
         live.take(Event::Pending(Box::new(second.clone())));
+        assert!(live.is_pending(&first));
         live.settle(&first);
+        assert!(!live.is_pending(&first));
         assert_eq!(live.pending, [Box::new(second)]);
         live.take(Event::Ended);
         assert!(live.pending.is_empty());

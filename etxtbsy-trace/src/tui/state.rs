@@ -5,11 +5,13 @@ use super::{
     export::Scope,
     filter::{self, Filter},
     input::{self, Action},
+    lanes,
     list::{List, Row},
     live::Live,
     model::{Group, Model},
     prompt::{self, Typed},
     view::Page,
+    zoom::{Sight, Zoom},
 };
 use crate::{
     lines::{Incident, Line},
@@ -60,6 +62,8 @@ pub struct State {
     pub page: Option<&'static Page>,
     /// Whether lines are held back.
     pub paused: bool,
+    /// Which part of the timeline is shown.
+    pub zoom: Zoom,
     /// What is searched for.
     pub search: String,
     /// What the user is asked.
@@ -91,6 +95,7 @@ impl State {
             room: Cell::default(),
             page: None,
             paused: false,
+            zoom: Zoom::default(),
             search: String::new(),
             prompt: None,
             notice: None,
@@ -267,6 +272,17 @@ impl State {
             Action::Pages(pages) => self.step(pages.saturating_mul(self.page_height())),
             Action::First => self.step(isize::MIN),
             Action::Last => self.step(isize::MAX),
+            Action::Zoom(closer) => {
+                if let Some(sight) = self.sight() {
+                    self.zoom = self.zoom.zoomed(&sight, closer);
+                }
+            }
+            Action::Pan(later) => {
+                if let Some(sight) = self.sight() {
+                    self.zoom = self.zoom.panned(&sight, later);
+                }
+            }
+            Action::Fit => self.zoom = Zoom::default(),
             Action::Search => {
                 self.search.clear();
                 self.prompt = Some(Prompt::Search);
@@ -298,6 +314,19 @@ impl State {
                 self.take(line);
             }
         }
+    }
+
+    /// Now, nanoseconds of CLOCK_MONOTONIC, if the story of an incident is not over.
+    #[must_use]
+    pub fn now_ns(&self, incident: &Incident) -> Option<u64> {
+        let live = self.live.as_ref()?;
+        live.is_pending(incident).then_some(live.now_ns)
+    }
+
+    /// What the timeline can show of the incident shown.
+    fn sight(&self) -> Option<Sight> {
+        let (_, incident) = self.shown()?;
+        Some(lanes::sight(&lanes::lanes(incident, self.now_ns(incident))).0)
     }
 
     fn back(&mut self) {
@@ -521,6 +550,17 @@ mod tests {
         assert_eq!(state.focus, 0);
         press(&mut state, &[KeyCode::BackTab]);
         assert_eq!(state.focus, 3);
+    }
+
+    #[test]
+    fn the_timeline_is_zoomed_from_whatever_pane() {
+        let mut state = state();
+        typed(&mut state, "k");
+        for (keys, fit) in [("+", false), ("-", true), ("=l", false), ("0", true), ("h", true)] {
+            typed(&mut state, keys);
+            assert_eq!(state.zoom == Zoom::default(), fit, "{keys}");
+        }
+        press(&mut State::new(4, false), &[KeyCode::Char('+'), KeyCode::Left]);
     }
 
     #[test]

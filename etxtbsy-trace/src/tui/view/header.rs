@@ -41,7 +41,7 @@ pub(super) fn line(state: &State, columns: usize) -> Line<'static> {
         let (traced, ended) = traced(state, &meta.filter, room);
         line.push_span(format!("  {traced}"));
         line.push_span(Span::styled(ended, style::bad(state)));
-        let kernel = format!("  on {}", escape::short(&meta.kernel, 20));
+        let kernel = format!("  on {}", style::charset(state).short(&meta.kernel, 20));
         if line.width() + escape::width(&kernel) <= columns {
             line.push_span(Span::styled(kernel, style::faint()));
         }
@@ -59,12 +59,12 @@ fn traced(state: &State, filter: &Filter, columns: usize) -> (String, &'static s
     };
     let room = columns.saturating_sub(ended.len());
     if let Some(command) = &filter.command {
-        return (escape::command(command, room), ended);
+        return (style::charset(state).command(command, room), ended);
     }
     let named = |pid: u32| {
         let comm = roots.iter().find(|root| root.pid == pid).and_then(|root| root.comm.as_deref());
         match comm {
-            Some(comm) => format!("{}[{pid}]", escape::short(comm, NAME)),
+            Some(comm) => format!("{}[{pid}]", style::charset(state).short(comm, NAME)),
             None => format!("pid {pid}"),
         }
     };

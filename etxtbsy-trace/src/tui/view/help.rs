@@ -21,9 +21,12 @@ pub(crate) static PAGE: Page = Page { title: "keys", from_end: false, lines };
 /// that there is room for.
 pub(super) fn footer(state: &State, columns: usize) -> Line<'static> {
     match state.prompt {
-        Some(Prompt::Search) => return format!("/{}_", escape::text(&state.search)).into(),
+        Some(Prompt::Search) => {
+            return format!("/{}_", style::charset(state).text(&state.search)).into();
+        }
         Some(Prompt::Filter) => {
-            return format!("filter: {}_", escape::text(state.filter().text())).into();
+            return format!("filter: {}_", style::charset(state).text(state.filter().text()))
+                .into();
         }
         Some(Prompt::Export) => return export(state),
         None => {}
@@ -32,7 +35,7 @@ pub(super) fn footer(state: &State, columns: usize) -> Line<'static> {
     let said = [(&state.notice, style::strong()), (&state.ended, style::holder(state))];
     for (said, style) in said {
         if let Some(said) = said {
-            line.push_span(Span::styled(format!("{}  ", escape::prose(said)), style));
+            line.push_span(Span::styled(format!("{}  ", style::charset(state).prose(said)), style));
         }
     }
     for binding in KEYS.iter().filter(|binding| !binding.word.is_empty()) {

@@ -3,7 +3,7 @@
 use super::style;
 use crate::{
     lines::Incident,
-    output::{escape, name, story::Wait, time},
+    output::{name, story::Wait, time},
     tui::{list::Row, model::Group, state::State},
 };
 use ratatui::{
@@ -33,7 +33,7 @@ pub(super) fn note(state: &State) -> String {
         return note;
     }
     let text = filter.text().trim();
-    let text = (!text.is_empty()).then(|| format!("\"{}\"", escape::short(text, 24)));
+    let text = (!text.is_empty()).then(|| format!("\"{}\"", style::charset(state).short(text, 24)));
     let unexplained = filter.unexplained.then(|| "unexplained".to_owned());
     let kinds: Vec<String> =
         [text, filter.verdict.map(name), unexplained].into_iter().flatten().collect();
@@ -74,8 +74,9 @@ pub(super) fn lines(state: &State, size: Size) -> Vec<Line<'static>> {
 /// A failure whose story is not over.
 fn pending(state: &State, incident: &Incident) -> Line<'static> {
     let clock = time::clock(&incident.time).unwrap_or_default();
-    let comm = escape::short(incident.victim.comm.as_deref().unwrap_or("?"), 16);
-    let file = escape::short(incident.file.path.as_deref().unwrap_or("(path unknown)"), 60);
+    let comm = style::charset(state).short(incident.victim.comm.as_deref().unwrap_or("?"), 16);
+    let file =
+        style::charset(state).short(incident.file.path.as_deref().unwrap_or("(path unknown)"), 60);
     let now_ns = state.live.as_ref().map_or(0, |live| live.now_ns);
     let held = time::span(now_ns.saturating_sub(incident.time_ns));
     Line::from(vec![
@@ -92,7 +93,7 @@ fn reversed(line: Line<'static>) -> Line<'static> {
 fn line(state: &State, row: Row, selected: bool, width: usize) -> Line<'static> {
     let Some((group, incident)) = row.incident(&state.model) else { return Line::default() };
     let victim = &incident.victim;
-    let program = escape::short(victim.comm.as_deref().unwrap_or("?"), 16);
+    let program = style::charset(state).short(victim.comm.as_deref().unwrap_or("?"), 16);
     let line = match row {
         Row::Story(place) => {
             let sign = if state.list().is_expanded(place) { '-' } else { '+' };
@@ -108,7 +109,7 @@ fn line(state: &State, row: Row, selected: bool, width: usize) -> Line<'static> 
                 Span::styled(bar(state, group) + " ", style::holder(state)),
                 Span::styled(format!("{:<19} ", name(incident.verdict.kind)), style::holder(state)),
                 Span::raw(format!("{program:<17} ")),
-                Span::raw(escape::short(file, room)),
+                Span::raw(style::charset(state).short(file, room)),
             ]
         }
         Row::Single(..) => {
@@ -120,7 +121,7 @@ fn line(state: &State, row: Row, selected: bool, width: usize) -> Line<'static> 
                 Wait::Endless => Span::styled("still held", style::holder(state)),
                 Wait::Unknown => Span::styled("holder not found", style::bad(state)),
             };
-            let clock = clock.unwrap_or_else(|| escape::short(&incident.time, 16));
+            let clock = clock.unwrap_or_else(|| style::charset(state).short(&incident.time, 16));
             let id = incident.id;
             vec![Span::raw(format!("    #{id}  {clock}  {program}[{}]  ", victim.pid)), wait]
         }

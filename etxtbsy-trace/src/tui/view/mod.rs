@@ -1,9 +1,12 @@
 //! What is drawn: a header, the panes or a page, a footer.
 
+mod ascii;
+mod axis;
 mod chain;
 mod header;
 pub(super) mod help;
 mod incidents;
+mod layout;
 pub(super) mod output;
 mod page;
 pub(super) mod statistics;
@@ -21,15 +24,13 @@ use ratatui::{
     widgets::{Block, Borders, Paragraph},
 };
 
-/// Where a terminal is wide and high enough to have the list beside the other panes.
-const WIDE: Size = Size { width: 140, height: 30 };
-
 /// A part of the screen.
 struct Pane {
     title: &'static str,
     /// What stands beside the title.
     note: fn(&State) -> String,
-    /// Its lines, for so much room; the list shows its part of them itself.
+    /// Its lines, for so much room, or all of them if its height is endless (`u16::MAX`); the list
+    /// shows its part of them itself.
     lines: fn(&State, Size) -> Vec<Line<'static>>,
 }
 
@@ -59,19 +60,20 @@ pub fn draw(frame: &mut Frame, state: &State) {
         Some(page) => page.draw(frame, state, body),
         None => panes(frame, state, body),
     }
+    if state.ascii {
+        ascii::only(frame.buffer_mut());
+    }
 }
 
 /// Draws the panes.
 fn panes(frame: &mut Frame, state: &State, body: Rect) {
-    let share = |pane: usize| Constraint::Fill(if pane == state.focus { 3 } else { 2 });
-    let areas: Vec<Rect> = if body.width >= WIDE.width && body.height >= WIDE.height {
-        let columns = Layout::horizontal([Constraint::Fill(2), Constraint::Fill(3)]).spacing(1);
-        let [left, right] = columns.areas(body);
-        let below = Layout::vertical((1..COUNT).map(share)).split(right);
-        [left].into_iter().chain(below.iter().copied()).collect()
-    } else {
-        Layout::vertical((0..COUNT).map(share)).split(body).to_vec()
+    // The list may be long.
+    let all = |pane: usize, width: u16| match pane {
+        0 => state.list().rows(&state.model).len(),
+        _ => (PANES[pane].lines)(state, Size::new(width, u16::MAX)).len(),
     };
+    let wants = |pane: usize, width: u16| u16::try_from(all(pane, width) + 1).unwrap_or(u16::MAX);
+    let areas = layout::areas(body, state.focus, wants);
     for (at, (pane, area)) in PANES.iter().zip(areas).enumerate() {
         let focused = at == state.focus;
         let title = if focused { format!("[{}]", pane.title) } else { format!(" {} ", pane.title) };
@@ -82,13 +84,21 @@ fn panes(frame: &mut Frame, state: &State, body: Rect) {
             block = block.title(Line::styled(format!(" {note} "), style::faint()).right_aligned());
         }
         let inner = block.inner(area);
-        let mut lines = (pane.lines)(state, inner.as_size());
-        let most = lines.len().saturating_sub(usize::from(inner.height));
-        if focused {
-            state.room.set(Room { height: inner.height.into(), most });
-        }
-        let skip = if focused && at > 0 { state.scroll.min(most) } else { 0 };
+        let height = usize::from(inner.height);
+        let hidden = if at > 0 { all(at, inner.width).saturating_sub(height) } else { 0 };
+        let skip = if focused { state.scroll.min(hidden) } else { 0 };
+        // A pane that scrolls has all its lines, any other those for which it has room.
+        let scrolls = focused && hidden > 0;
+        let size = Size::new(inner.width, if scrolls { u16::MAX } else { inner.height });
+        let mut lines = (pane.lines)(state, size);
         lines.drain(..skip);
+        if focused {
+            state.room.set(Room { height, most: hidden });
+        }
+        if hidden > skip {
+            let more = format!(" {} more ▼ ", hidden - skip);
+            block = block.title(Line::styled(more, style::faint()).right_aligned());
+        }
         frame.render_widget(block, area);
         frame.render_widget(Paragraph::new(lines), inner);
     }
@@ -97,7 +107,11 @@ fn panes(frame: &mut Frame, state: &State, body: Rect) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{lines::Line, output::samples, tui::input::KEYS};
+    use crate::{
+        lines::{Incident, Line},
+        output::samples,
+        tui::{input::KEYS, live::Live},
+    };
     use proptest::prelude::*;
     use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
     use ratatui::{Terminal, backend::TestBackend};
@@ -146,13 +160,66 @@ mod tests {
         matches("race-200x60", &screen(&race(), 200, 60));
     }
 
+    /// An incident of each sort.
+    fn each() -> Vec<Incident> {
+        let lines = samples::every_line().into_iter().filter_map(|line| match line {
+            Line::Incident(incident) => Some(*incident),
+            _ => None,
+        });
+        let more = [
+            samples::family(),
+            samples::mapping(),
+            samples::passed(),
+            samples::unheld(),
+            samples::running_for_ever(),
+            samples::pending(),
+        ];
+        lines.chain(more).collect()
+    }
+
+    /// Screens with one incident each.
+    fn screens(width: u16, height: u16, ascii: bool) -> String {
+        let screens = each().into_iter().map(|incident| {
+            let now_ns = incident.time_ns + 90_000;
+            let shown = incident.clone();
+            let pending = incident == samples::pending();
+            let mut state = state(vec![samples::meta().into(), incident.into()]);
+            if pending {
+                state.live = Some(Live::pending(shown, now_ns));
+            }
+            state.ascii = ascii;
+            screen(&state, width, height)
+        });
+        screens.collect()
+    }
+
     #[test]
-    fn every_sample_on_its_own() {
+    fn every_sort_at_both_sizes() {
+        matches("each-80x24", &screens(80, 24, false));
+        matches("each-200x60", &screens(200, 60, false));
+    }
+
+    #[test]
+    fn every_sort_in_ascii() {
+        let shown = screens(80, 24, true);
+        assert!(shown.is_ascii());
+        matches("each-ascii-80x24", &shown);
+    }
+
+    #[test]
+    fn nothing_came_in_yet() {
+        matches("empty-80x24", &screen(&state(vec![samples::meta().into()]), 80, 24));
+    }
+
+    #[test]
+    fn the_focused_pane_grows_and_scrolls() {
         let mut all = String::new();
-        for line in samples::every_line() {
-            all += &screen(&state(vec![samples::meta().into(), line]), 80, 24);
+        for pane in 1..COUNT {
+            let mut state = state(vec![samples::meta().into(), samples::family().into()]);
+            (state.focus, state.scroll) = (pane, 1);
+            all += &screen(&state, 80, 24);
         }
-        matches("each-80x24", &all);
+        matches("focus-80x24", &all);
     }
 
     /// Presses keys, `\x13` being Ctrl-S.
@@ -210,16 +277,6 @@ mod tests {
     }
 
     #[test]
-    fn any_size_is_drawn() {
-        for (width, height) in [(1, 1), (3, 2), (20, 5), (79, 23), (500, 3), (10, 200)] {
-            let mut state = race();
-            screen(&state, width, height);
-            state.page = Some(&help::PAGE);
-            screen(&state, width, height);
-        }
-    }
-
-    #[test]
     fn without_colour_there_is_none() {
         let mut state = race();
         for color in [true, false] {
@@ -234,7 +291,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(64))]
+        #![proptest_config(ProptestConfig::with_cases(128))]
         #[test]
         fn whatever_is_pressed_and_comes_in_there_is_a_valid_selection(
             steps in prop::collection::vec(0..120_usize, 0..80),
@@ -267,23 +324,48 @@ mod tests {
         }
 
         #[test]
-        fn nothing_hostile_reaches_the_terminal(strings in samples::strings()) {
-            let incident = samples::with_strings(&samples::several(), &strings);
+        fn nothing_hostile_reaches_the_terminal(
+            strings in samples::strings(),
+            at in 0..12_usize,
+            size in prop_oneof![
+                (1_u16..24, 1_u16..8),
+                (1_u16..250, 1_u16..80),
+                Just((80, 24)),
+                Just((200, 60)),
+            ],
+            keys in "[-+=0hlj?t]{0,6}",
+            ascii in any::<bool>(),
+            shift in any::<i64>(),
+        ) {
+            let mut incident = samples::with_strings(&each()[at], &strings);
+            for holder in &mut incident.holders {
+                holder.released.iter_mut().for_each(|it| it.after_ns = shift);
+                holder.start_ns = Some(shift.unsigned_abs());
+            }
+            let shown = incident.clone();
             let mut meta = samples::meta();
             meta.kernel.clone_from(&strings[0]);
             let typed = strings[1].clone();
             meta.filter.command = Some(strings);
             let mut state = state(vec![meta.into(), incident.into()]);
-            prop_assert!(samples::harmless(&screen(&state, 200, 60)));
-            press(&mut state, "t");
-            prop_assert!(samples::harmless(&screen(&state, 200, 60)));
-            press(&mut state, "t/");
+            state.ascii = ascii;
+            state.focus = at % COUNT;
+            if shift % 2 == 0 {
+                state.live = Some(Live::pending(shown, shift.unsigned_abs()));
+            }
+            let drawn = |state: &State| {
+                let shown = screen(state, size.0, size.1);
+                samples::harmless(&shown) && (!ascii || shown.is_ascii())
+            };
+            press(&mut state, &keys);
+            prop_assert!(drawn(&state));
+            press(&mut state, "/");
             press(&mut state, &typed);
-            prop_assert!(samples::harmless(&screen(&state, 200, 60)));
+            prop_assert!(drawn(&state));
             press(&mut state, "\n\\");
             press(&mut state, &typed);
             state.notice = Some(typed);
-            prop_assert!(samples::harmless(&screen(&state, 200, 60)));
+            prop_assert!(drawn(&state));
         }
     }
 }

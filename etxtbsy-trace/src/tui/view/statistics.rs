@@ -3,7 +3,10 @@
 
 use super::{page::Page, style};
 use crate::{
-    output::{escape, name, time},
+    output::{
+        escape::{self, Charset},
+        name, time,
+    },
     tui::{
         state::State,
         statistics::{DECADES, Program, Statistics, Top},
@@ -109,12 +112,15 @@ impl Table<'_> {
         let (first, rest) = top.first(most.saturating_sub(1));
         let mut lines = vec![self.heading(title)];
         let room = self.width.saturating_sub(COUNT);
+        let charset = style::charset(self.state);
         let row = |label: String, count| {
             let pad = " ".repeat(room.saturating_sub(escape::width(&label)));
             Line::from(vec![Span::raw(label + &pad), self.count(count)])
         };
         lines.extend(
-            first.into_iter().map(|(program, count)| row(program_name(program, room), count)),
+            first
+                .into_iter()
+                .map(|(program, count)| row(program_name(program, charset, room), count)),
         );
         if rest > 0 {
             lines.push(row("(others)".to_owned(), rest));
@@ -176,16 +182,16 @@ impl Table<'_> {
 }
 
 /// A program in so many columns: its executable and, where it is another, its name.
-fn program_name((comm, exe): &Program, columns: usize) -> String {
+fn program_name((comm, exe): &Program, charset: Charset, columns: usize) -> String {
     let base = exe.as_deref().and_then(|exe| exe.rsplit('/').next());
     match (comm.as_deref(), exe.as_deref()) {
         (Some(comm), Some(exe)) if base != Some(comm) => {
-            let comm = escape::short(comm, 16);
+            let comm = charset.short(comm, 16);
             let room = columns.saturating_sub(escape::width(&comm) + 3);
-            format!("{} ({comm})", escape::short(exe, room))
+            format!("{} ({comm})", charset.short(exe, room))
         }
-        (_, Some(exe)) => escape::short(exe, columns),
-        (Some(comm), None) => escape::short(comm, columns),
+        (_, Some(exe)) => charset.short(exe, columns),
+        (Some(comm), None) => charset.short(comm, columns),
         (None, None) => "(unknown)".to_owned(),
     }
 }
@@ -212,7 +218,8 @@ mod tests {
     #[test]
     fn programs_are_named_once() {
         let named = |comm: Option<&str>, exe: Option<&str>, columns| {
-            program_name(&(comm.map(str::to_owned), exe.map(str::to_owned)), columns)
+            let program = (comm.map(str::to_owned), exe.map(str::to_owned));
+            program_name(&program, Charset::Unicode, columns)
         };
         assert_eq!(named(Some("demo"), Some("/usr/bin/demo"), 40), "/usr/bin/demo");
         assert_eq!(named(Some("worker-N"), Some("/usr/bin/demo"), 40), "/usr/bin/demo (worker-N)");

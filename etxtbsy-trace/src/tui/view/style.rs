@@ -1,6 +1,9 @@
 //! Colours, of the 16 that every terminal's theme keeps readable, and how lines are broken.
 
-use crate::{output::escape, tui::state::State};
+use crate::{
+    output::escape::{self, Charset},
+    tui::{lanes::Part, state::State},
+};
 use ratatui::style::{Color, Modifier, Style};
 
 /// The title of a pane.
@@ -33,20 +36,54 @@ pub(super) fn good(state: &State) -> Style {
     colored(state, Color::Green)
 }
 
+/// The opener, and what it had open.
+pub(super) fn opener(state: &State) -> Style {
+    colored(state, Color::Cyan)
+}
+
+/// A fork.
+pub(super) fn fork(state: &State) -> Style {
+    colored(state, Color::Magenta)
+}
+
+/// An exec under way.
+pub(super) fn exec(state: &State) -> Style {
+    colored(state, Color::Blue)
+}
+
+/// What a process is to the failure.
+pub(super) fn part(state: &State, part: Part) -> Style {
+    match part {
+        Part::Opener => opener(state),
+        Part::Forker => fork(state),
+        Part::Holder => holder(state),
+        Part::Victim => bad(state),
+    }
+}
+
 fn colored(state: &State, color: Color) -> Style {
     if state.color { Style::new().fg(color) } else { Style::new() }
 }
 
-/// Text, made harmless, in lines of at most `columns` where its words allow.
-pub(super) fn wrap(raw: &str, columns: usize) -> Vec<String> {
+/// The characters that text from other processes is shown in.
+pub(super) fn charset(state: &State) -> Charset {
+    if state.ascii { Charset::Ascii } else { Charset::Unicode }
+}
+
+/// Text, made harmless, in lines of at most `columns`; longer words lose their middle.
+pub(super) fn wrap(state: &State, raw: &str, columns: usize) -> Vec<String> {
+    let charset = charset(state);
     let mut lines: Vec<String> = Vec::new();
-    for word in escape::prose(raw).split(' ') {
+    for raw in raw.split(' ') {
+        let whole = charset.prose(raw);
+        let fits = escape::width(&whole) <= columns;
+        let word = if fits { whole } else { charset.short(raw, columns) };
         match lines.last_mut() {
-            Some(line) if escape::width(line) + 1 + escape::width(word) <= columns => {
+            Some(line) if escape::width(line) + 1 + escape::width(&word) <= columns => {
                 line.push(' ');
-                line.push_str(word);
+                line.push_str(&word);
             }
-            _ => lines.push(word.to_owned()),
+            _ => lines.push(word),
         }
     }
     lines

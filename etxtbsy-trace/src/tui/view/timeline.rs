@@ -1,211 +1,410 @@
 //! When: a lane for each process on one axis, the failure in red across them.
 
-use super::{chain::comm_of, style};
+use super::{axis::Axis, style};
 use crate::{
-    lines::{Direction, Holder, Incident},
     output::{escape, time},
-    tui::state::State,
+    tui::{
+        lanes::{Bar, Doing, Event, Lane, Mark, Part, lanes, sight},
+        state::State,
+    },
 };
 use ratatui::{
     layout::Size,
+    style::Style,
     text::{Line, Span},
 };
+use std::collections::BTreeMap;
 
-/// The columns of the names.
-const NAMES: usize = 22;
-/// How many lanes of holders there are at most.
-const HOLDERS: usize = 16;
-/// What is that many times further from the failure than all before it is beyond the edge.
-const FAR: u64 = 20;
+/// The columns of the names, where there are few and where there are many.
+const NAMES: [usize; 2] = [22, 34];
+/// From how many columns on there are many.
+const MANY: usize = 120;
+/// The rows of the axis and of the legend.
+const FOOT: usize = 2;
+/// How many rows a lane has at most.
+const ROWS: usize = 4;
+/// How few columns of a text are still worth showing.
+const WORTH: usize = 12;
 
-/// What is marked on a lane, at an offset from the failure, in nanoseconds.
-struct Lane {
-    name: String,
-    /// When its fork was begun and done.
-    forking: Option<(i64, i64)>,
-    /// From when to when it held the file; the end is open if it still does.
-    held: Option<(i64, Option<i64>)>,
-    /// When it opened the file.
-    opened: Option<i64>,
-    victim: bool,
-}
+/// A character and its style.
+type Cell = (char, Style);
+/// What signs occur, in the order of the legend, and what they mean.
+type Legend = BTreeMap<usize, (char, Style, &'static str)>;
 
-/// A stretch of time in columns.
-struct Axis {
-    from: i64,
-    to: i64,
-    columns: usize,
-}
-
-impl Axis {
-    /// With the failure, and all that is not far from it compared with the rest, in view.
-    fn new(offsets: &[i64], columns: usize) -> Self {
-        let mut sorted: Vec<i64> = offsets.iter().copied().filter(|it| *it != 0).collect();
-        sorted.sort_by_key(|offset| offset.unsigned_abs());
-        let mut reach = sorted.first().map_or(1_000, |offset| offset.unsigned_abs());
-        let (mut from, mut to) = (0, 0);
-        for offset in sorted {
-            if offset.unsigned_abs() > reach.saturating_mul(FAR) {
-                break;
-            }
-            reach = offset.unsigned_abs();
-            from = offset.min(from);
-            to = offset.max(to);
-        }
-        let margin = (to.saturating_sub(from) / 16).max(1);
-        Self { from: from.saturating_sub(margin), to: to.saturating_add(margin), columns }
-    }
-
-    /// The column of an offset; the nearest for those beyond an edge.
-    fn column(&self, offset: i64) -> usize {
-        let last = self.columns.saturating_sub(1);
-        let part = i128::from(offset.clamp(self.from, self.to)) - i128::from(self.from);
-        let whole = (i128::from(self.to) - i128::from(self.from)).max(1);
-        usize::try_from(part * last as i128 / whole).unwrap_or(last)
-    }
-}
-
-/// The lanes of the incident shown, below the axis and its legend.
+/// The lanes of the incident shown, above the axis and its legend: as high as there is room, but
+/// as low as can be if that is endless.
 pub(super) fn lines(state: &State, size: Size) -> Vec<Line<'static>> {
     let Some((_, incident)) = state.shown() else { return Vec::new() };
-    let columns = usize::from(size.width).saturating_sub(NAMES);
-    if columns < 8 {
+    let width = usize::from(size.width);
+    let names = NAMES[usize::from(width >= MANY)];
+    let columns = width.saturating_sub(names);
+    if columns < WORTH {
         return Vec::new();
     }
-    let lanes = lanes(incident);
-    let axis = Axis::new(&lanes.iter().flat_map(offsets).collect::<Vec<_>>(), columns);
-    let mut lines: Vec<Line> = lanes.iter().map(|lane| draw(state, lane, &axis)).collect();
-    lines.push(scale(&axis));
+    let lanes = lanes(incident, state.now_ns(incident));
+    let (sight, known) = sight(&lanes);
+    let axis = Axis { span: state.zoom.window(&sight), columns };
+    let ticks = if known { axis.ticks() } else { Vec::new() };
+    let mut picture = Picture {
+        state,
+        axis,
+        names,
+        grid: vec![(' ', Style::new()); columns],
+        legend: Legend::new(),
+    };
+    for tick in &ticks {
+        picture.grid[tick.column] = ('┊', style::faint());
+    }
+    let room = match size.height {
+        u16::MAX => lanes.len(),
+        height => usize::from(height).saturating_sub(FOOT).max(2),
+    };
+    let mut lines = picture.lanes(&lanes, room);
+    let mut under = String::new();
+    for tick in ticks {
+        let wide = escape::width(&tick.name);
+        let start = tick.column.saturating_sub(wide / 2).min(columns.saturating_sub(wide));
+        let gap = start.checked_sub(escape::width(&under));
+        if let Some(gap) = gap.filter(|gap| *gap > 0 || under.is_empty()) {
+            under = under + &" ".repeat(gap) + &tick.name;
+        }
+    }
+    if !known {
+        under.push_str("no times known");
+    }
+    lines.push(Line::styled(format!("{:names$}{under}", "time from the failure"), style::faint()));
+    lines.extend(legend(&picture.legend, width));
     lines
 }
 
-/// All that an axis should show of a lane.
-fn offsets(lane: &Lane) -> impl Iterator<Item = i64> {
-    let forking = lane.forking.map(|(from, to)| [from, to]).into_iter().flatten();
-    let held = lane.held.map(|(from, to)| [Some(from), to]).into_iter().flatten().flatten();
-    forking.chain(held).chain(lane.opened)
-}
-
-/// The openers that do not hold it themselves, the holders, and the victim.
-fn lanes(incident: &Incident) -> Vec<Lane> {
-    let offset = |time_ns: u64| time_ns.wrapping_sub(incident.time_ns) as i64;
-    let holders = &incident.holders[..incident.holders.len().min(HOLDERS)];
-    let mut lanes: Vec<Lane> = Vec::new();
-    let openers = holders.iter().filter_map(|holder| Some((holder, holder.opened.as_ref()?)));
-    for (holder, opened) in openers {
-        let comm = comm_of(holder, opened.pid).or(opened.comm.as_deref());
-        let name = named(comm, opened.pid);
-        let held = incident.holders.iter().any(|holder| holder.pid == opened.pid);
-        if !held && !lanes.iter().any(|lane| lane.name == name) {
-            let opened = Some(offset(opened.time_ns));
-            lanes.push(Lane { name, forking: None, held: None, opened, victim: false });
+/// The signs and what they mean.
+fn legend(legend: &Legend, width: usize) -> Vec<Line<'static>> {
+    let mut lines: Vec<Line> = vec![Line::default()];
+    for (sign, style, word) in legend.values() {
+        let item = format!(" {word}  ");
+        let used = lines.last().map_or(0, Line::width);
+        // The blanks at its end need no room.
+        if used > 0 && used + item.chars().count() - 1 > width {
+            lines.push(Line::default());
+        }
+        if let Some(line) = lines.last_mut() {
+            line.push_span(Span::styled(sign.to_string(), *style));
+            line.push_span(Span::raw(item));
         }
     }
-    lanes.extend(holders.iter().map(|holder| lane(incident, holder, offset)));
-    let victim = &incident.victim;
-    let name = named(victim.comm.as_deref(), victim.pid);
-    lanes.push(Lane { name, forking: None, held: None, opened: None, victim: true });
-    lanes
+    lines
 }
 
-/// The lane of a holder.
-fn lane(incident: &Incident, holder: &Holder, offset: impl Fn(u64) -> i64) -> Lane {
-    let opened = holder.opened.as_ref().filter(|opened| opened.pid == holder.pid);
-    let opened = opened.map(|opened| offset(opened.time_ns));
-    let forked = holder.forked.as_ref().map(|forked| offset(forked.time_ns));
-    let started = holder.start_ns.map(&offset);
-    let exec = holder.exec_ns.filter(|_| incident.direction == Direction::Write).map(&offset);
-    let forking = started.zip(forked).filter(|(from, to)| from < to);
-    // What it held before anybody looked it held at the failure at least.
-    let from = forking.map(|(from, _)| from).or(forked).or(exec).or(opened).unwrap_or(0);
-    let to = holder.released.as_ref().map(|released| released.after_ns);
-    let name = named(holder.comm.as_deref(), holder.pid);
-    Lane { name, forking, held: Some((from, to)), opened, victim: false }
+struct Picture<'a> {
+    state: &'a State,
+    axis: Axis,
+    names: usize,
+    /// What shows where nothing is.
+    grid: Vec<Cell>,
+    legend: Legend,
 }
 
-fn named(comm: Option<&str>, pid: u32) -> String {
-    let pid = format!("[{pid}]");
-    escape::short(comm.unwrap_or("?"), NAMES.saturating_sub(pid.len() + 1)) + &pid
-}
+impl Picture<'_> {
+    /// The lanes in so many rows. Where there is no room for all, those who matter most are left.
+    fn lanes(&mut self, lanes: &[Lane], room: usize) -> Vec<Line<'static>> {
+        let rows = (room / lanes.len().max(1)).clamp(1, ROWS);
+        let first = |part: Part| lanes.iter().position(|lane| lane.part == part);
+        let firsts = [Part::Victim, Part::Holder, Part::Opener].map(first);
+        let mut shown: Vec<usize> = (0..lanes.len()).collect();
+        shown.sort_by_key(|at| firsts.iter().position(|it| *it == Some(*at)).unwrap_or(*at + 3));
+        shown.truncate(room);
+        shown.sort_unstable();
+        shown.into_iter().flat_map(|at| self.lane(&lanes[at], rows)).collect()
+    }
 
-/// One lane.
-fn draw(state: &State, lane: &Lane, axis: &Axis) -> Line<'static> {
-    let mut cells = vec![('·', style::faint()); axis.columns];
-    let failure = axis.column(0);
-    if let Some((from, to)) = lane.held {
-        let last = axis.columns - 1;
-        let (start, end) = (axis.column(from), to.map_or(last, |to| axis.column(to)));
-        for cell in cells.iter_mut().take(end.max(start) + 1).skip(start) {
-            *cell = ('█', style::holder(state));
+    /// A lane: its bars, what happened in words, and some space.
+    fn lane(&mut self, lane: &Lane, rows: usize) -> Vec<Line<'static>> {
+        let look = style::part(self.state, lane.part);
+        let mut cells = self.bars(lane);
+        let below = self.failure(cells.clone());
+        self.marks(lane, &mut cells);
+        if rows == 1 {
+            self.word(lane, &mut cells);
         }
-        if let Some((from, to)) = lane.forking {
-            for cell in cells.iter_mut().take(axis.column(to)).skip(axis.column(from)) {
-                *cell = ('░', style::holder(state));
+        let mut lines = vec![self.line(&self.name(lane), look, &cells)];
+        let solid = |cell: &Cell| ['█', '▓', '▒', '░', '│', '┃'].contains(&cell.0);
+        if rows == ROWS && lane.bars.iter().any(|bar| bar.doing > Doing::Open) {
+            let thick = below.into_iter().zip(&self.grid);
+            let thick = thick.map(|(bar, blank)| if solid(&bar) { bar } else { *blank });
+            lines.push(self.line("", look, &thick.collect::<Vec<_>>()));
+        }
+        if rows > 1 {
+            let blank = self.failure(self.grid.clone());
+            let words = self.words(lane, vec![blank; 1 + usize::from(rows > 2)]);
+            lines.extend(words.into_iter().map(|cells| self.line("", look, &cells)));
+        }
+        lines
+    }
+
+    /// What a lane is called.
+    fn name(&self, lane: &Lane) -> String {
+        let part = match lane.part {
+            _ if self.names == NAMES[0] => "",
+            Part::Opener => "opener ",
+            Part::Forker => "forker ",
+            Part::Holder => "holder ",
+            Part::Victim => "victim ",
+        };
+        let pid = format!("[{}]", lane.pid);
+        let room = self.names.saturating_sub(part.len() + pid.len() + 1);
+        let comm = style::charset(self.state).short(lane.comm.as_deref().unwrap_or("?"), room);
+        format!("{part}{comm}{pid}")
+    }
+
+    fn line(&self, name: &str, look: Style, cells: &[Cell]) -> Line<'static> {
+        let padding = " ".repeat(self.names.saturating_sub(escape::width(name)));
+        let mut spans = vec![Span::styled(name.to_owned(), look), Span::raw(padding)];
+        for run in cells.chunk_by(|a, b| a.1 == b.1) {
+            let text: String = run.iter().map(|(c, _)| *c).filter(|c| *c != '\0').collect();
+            spans.push(Span::styled(text, run[0].1));
+        }
+        spans.into()
+    }
+
+    /// A sign of the legend.
+    fn sign(&mut self, place: usize, sign: char, look: Style, word: &'static str) -> Cell {
+        self.legend.insert(place, (sign, look, word));
+        (sign, look)
+    }
+
+    /// The sign at an edge for what goes on beyond it.
+    fn edge(&mut self, late: bool, look: Style) -> Cell {
+        let sign = if late { '»' } else { '«' };
+        self.sign(20 + usize::from(late), sign, look, if late { "later" } else { "earlier" })
+    }
+
+    /// What a process was doing.
+    fn bars(&mut self, lane: &Lane) -> Vec<Cell> {
+        let mut cells = self.grid.clone();
+        for bar in &lane.bars {
+            self.bar(bar, &mut cells);
+        }
+        cells
+    }
+
+    fn bar(&mut self, bar: &Bar, cells: &mut [Cell]) {
+        let state = self.state;
+        let (place, sign, look, word) = match bar.doing {
+            Doing::Open => (1, '━', style::opener(state), "open"),
+            Doing::Unknown => (11, '┄', style::faint(), "not known"),
+            Doing::Forking => (3, '░', style::fork(state), "in fork"),
+            Doing::Held => (4, '█', style::holder(state), "held"),
+            Doing::Exec => (5, '▓', style::exec(state), "in exec"),
+            Doing::Running => (6, '▒', style::holder(state), "being run"),
+        };
+        let last = cells.len() - 1;
+        let span = self.axis.span;
+        if bar.to < span.from {
+            cells[0] = self.edge(false, look);
+            return;
+        }
+        if bar.from > span.to {
+            cells[last] = self.edge(true, look);
+            return;
+        }
+        let cell = self.sign(place, sign, look, word);
+        let (start, end) = (self.axis.nearest(bar.from), self.axis.nearest(bar.to));
+        for column in &mut cells[start..=end.max(start)] {
+            *column = cell;
+        }
+        if bar.from == i64::MIN {
+            cells[0] = ('?', look);
+        } else if bar.from < span.from {
+            cells[0] = self.edge(false, look);
+        }
+        if bar.to == i64::MAX && bar.doing == Doing::Unknown {
+            cells[last] = ('?', look);
+        } else if bar.to == i64::MAX {
+            let word = if bar.doing == Doing::Running { "still being run" } else { "still held" };
+            cells[last] = self.sign(8, '→', look, word);
+        } else if bar.to > span.to {
+            cells[last] = self.edge(true, look);
+        }
+    }
+
+    /// The failure, across whatever there is.
+    fn failure(&self, mut cells: Vec<Cell>) -> Vec<Cell> {
+        let look = style::bad(self.state);
+        if let Some(column) = self.axis.column(0) {
+            let busy = !matches!(cells[column].0, ' ' | '┊' | '┄');
+            cells[column] = (if busy { '┃' } else { '│' }, look);
+        }
+        cells
+    }
+
+    /// What happened, as signs over the bars.
+    fn marks(&mut self, lane: &Lane, cells: &mut Vec<Cell>) {
+        *cells = self.failure(std::mem::take(cells));
+        let state = self.state;
+        for mark in &lane.marks {
+            let (place, sign, look, word) = match mark.event {
+                Event::Opened => (0, '●', style::opener(state), "opened"),
+                Event::Forked => (2, '┬', style::fork(state), "forks"),
+                Event::Released => (7, '○', style::good(state), "lets go"),
+                Event::Failed => (10, 'X', style::bad(state), "fails"),
+                // The end of its bar tells so.
+                Event::Holding if mark.at == i64::MAX => continue,
+                Event::Holding => (9, '▶', style::holder(state), "held now"),
+            };
+            let look = look.patch(style::strong());
+            let column = self.axis.nearest(mark.at);
+            cells[column] = match self.axis.column(mark.at) {
+                Some(_) => self.sign(place, sign, look, word),
+                None => self.edge(column > 0, look),
+            };
+        }
+    }
+
+    /// How it ended, in words after its sign, if there is room.
+    fn word(&self, lane: &Lane, cells: &mut [Cell]) {
+        for mark in &lane.marks {
+            let (raw, look) = match mark.event {
+                Event::Failed => ("Text file busy", style::bad(self.state)),
+                Event::Released => (mark.text.as_str(), style::faint()),
+                _ => continue,
+            };
+            let Some(column) = self.axis.column(mark.at) else { continue };
+            let blank = |(c, _): &&Cell| [' ', '┊'].contains(c);
+            let free = cells[column + 1..].iter().take_while(blank).count();
+            if let Some(text) = self.fitting(raw, free.saturating_sub(2)) {
+                put(cells, column + 2, &text, look);
             }
         }
-        if from < axis.from {
-            cells[0] = ('<', style::holder(state));
-        }
-        match to {
-            Some(to) if to <= axis.to => cells[end] = ('▌', style::good(state)),
-            _ => cells[last] = ('>', style::holder(state)),
-        }
     }
-    if let Some(opened) = lane.opened {
-        let sign = if opened < axis.from { '<' } else { 'o' };
-        cells[axis.column(opened)] = (sign, style::strong());
+
+    /// A text, made harmless, that is not much longer than there is room for.
+    fn fitting(&self, raw: &str, room: usize) -> Option<String> {
+        let text = style::charset(self.state).short(raw, room);
+        (room >= WORTH || escape::width(&text) <= room && !text.contains('…')).then_some(text)
     }
-    cells[failure] = match (lane.victim, cells[failure].0) {
-        (true, _) => ('X', style::bad(state)),
-        (false, '·') => ('│', style::bad(state)),
-        (false, _) => ('┃', style::bad(state)),
-    };
-    let style = if lane.victim { style::bad(state) } else { style::strong() };
-    let padding = " ".repeat(NAMES.saturating_sub(escape::width(&lane.name)));
-    let mut spans = vec![Span::styled(lane.name.clone(), style), Span::raw(padding)];
-    spans.extend(cells.into_iter().map(|(c, style)| Span::styled(c.to_string(), style)));
-    spans.into()
+
+    /// What happened, in words below their signs, in the first row that has room for them: on their
+    /// right, or else on their left.
+    fn words(&self, lane: &Lane, mut rows: Vec<Vec<Cell>>) -> Vec<Vec<Cell>> {
+        let mut marks: Vec<&Mark> = lane.marks.iter().collect();
+        marks.sort_by_key(|mark| mark.at);
+        let last = self.axis.columns - 1;
+        let place = |at: i64| if at == i64::MAX { Some(last) } else { self.axis.column(at) };
+        let failure = self.axis.column(0);
+        let mut free = vec![0; rows.len()];
+        for (at, mark) in marks.iter().enumerate() {
+            let Some(column) = place(mark.at) else { continue };
+            let sign = if mark.at < 0 { '-' } else { '+' };
+            let time = match mark.at {
+                0 | i64::MAX => String::new(),
+                at => format!("{sign}{} ", time::span(at.unsigned_abs())),
+            };
+            // Its hook and a blank, and another one before what comes next.
+            let used = escape::width(&time) + 3;
+            let wide = escape::width(&style::charset(self.state).text(&mark.text));
+            let next = marks[at + 1..].iter().find_map(|mark| place(mark.at));
+            let right = |row: usize| {
+                // Its sign hangs down no further than the first row, as a rule.
+                let next = next.filter(|_| row == 0).into_iter();
+                let next = next.chain(failure.filter(|it| *it > column)).min();
+                (next.unwrap_or(last + 2) - column).saturating_sub(used)
+            };
+            let left = |row: usize| {
+                let failure = failure.filter(|it| *it < column).map_or(0, |it| it + 2);
+                (column + 2).saturating_sub(free[row].max(failure) + used)
+            };
+            let passable = |row: &usize| free[..=*row].iter().all(|free| *free <= column);
+            let sides = (0..rows.len()).filter(passable);
+            let sides: Vec<(usize, usize, bool)> =
+                sides.flat_map(|row| [(row, right(row), true), (row, left(row), false)]).collect();
+            let fits = sides.iter().find(|(_, room, _)| wide <= *room);
+            let Some(&(row, room, rightwards)) =
+                fits.or_else(|| sides.iter().max_by_key(|(_, room, _)| *room))
+            else {
+                continue;
+            };
+            let Some(text) = self.fitting(&mark.text, room) else { continue };
+            let text = format!("{time}{text}");
+            let failed = mark.event == Event::Failed;
+            let look = if failed { style::bad(self.state) } else { style::faint() };
+            let text = if rightwards { format!("└ {text}") } else { format!("{text} ┘") };
+            let start =
+                if rightwards { column } else { (column + 1).saturating_sub(escape::width(&text)) };
+            free[row] = put(&mut rows[row], start, &text, look) + 1;
+            for above in &mut rows[..row] {
+                above[column] = ('│', look);
+            }
+        }
+        rows
+    }
 }
 
-/// The ends of the axis, the failure, and what the signs mean.
-fn scale(axis: &Axis) -> Line<'static> {
-    let failure = axis.column(0);
-    let from = format!("-{}", time::span(axis.from.unsigned_abs()));
-    let to = format!("+{}", time::span(axis.to.unsigned_abs()));
-    let mut text = format!("{:<NAMES$}{from}", "o open ░ fork █ held");
-    for (place, word) in [(failure, "0"), (axis.columns.saturating_sub(escape::width(&to)), &to)] {
-        let gap = (NAMES + place).saturating_sub(escape::width(&text));
-        if gap > 0 {
-            text = text + &" ".repeat(gap) + word;
+/// Puts a text into the cells from `column` on; tells where it ends.
+fn put(cells: &mut [Cell], column: usize, text: &str, look: Style) -> usize {
+    let mut at = column;
+    for c in text.chars() {
+        let wide = escape::width(c.encode_utf8(&mut [0; 4]));
+        if let Some(cells) = cells.get_mut(at..at + wide) {
+            // A wide character takes the columns of those after it.
+            cells.fill(('\0', look));
+            cells[0].0 = c;
         }
+        at += wide;
     }
-    Line::styled(text, style::faint())
+    at
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::output::samples;
+    use crate::{output::samples, tui::live::Live};
+    use ratatui::{crossterm::event::KeyCode, layout::Size};
 
-    #[test]
-    fn the_held_bar_stands_over_the_failure() {
-        let lanes = lanes(&samples::race());
-        let names: Vec<&str> = lanes.iter().map(|lane| lane.name.as_str()).collect();
-        assert_eq!(names, ["demo[4300]", "demo[4310]", "worker-3[4312]"]);
-        assert_eq!(lanes[1].held, Some((-130_000, Some(180_000))));
-        assert_eq!(lanes[1].forking, Some((-130_000, -120_000)));
-        let axis = Axis::new(&lanes.iter().flat_map(offsets).collect::<Vec<_>>(), 60);
-        let columns = [-455_000, -130_000, 0, 180_000].map(|offset| axis.column(offset));
-        assert!(columns.is_sorted() && columns[0] < columns[1] && columns[1] < columns[2]);
-        assert!(columns[2] < columns[3] && columns[3] < 60);
+    /// The rows of a state with one incident.
+    fn shown(incident: crate::lines::Incident, zoom: &str, now_ns: Option<u64>) -> Vec<String> {
+        let mut state = State::new(4, false);
+        state.add(incident.clone().into());
+        state.live = now_ns.map(|now_ns| Live::pending(incident, now_ns));
+        for c in zoom.chars() {
+            let code = KeyCode::Char(c);
+            let _ = state.key(code.into());
+        }
+        let lines = lines(&state, Size::new(100, u16::MAX));
+        lines.iter().map(|line| line.to_string().trim_end().to_owned()).collect()
     }
 
     #[test]
-    fn what_is_far_is_beyond_the_edge() {
-        let axis = Axis::new(&[-7_200_000_000_000, -130_000, 20_000], 60);
-        assert!(axis.from > -200_000 && axis.to < 50_000);
-        assert_eq!((axis.column(i64::MIN), axis.column(i64::MAX)), (0, 59));
-        let empty = Axis::new(&[], 60);
-        assert!(empty.column(0) < 60);
+    fn the_held_bar_stands_over_the_failure() {
+        let rows = shown(samples::race(), "", None);
+        let column = |row: &str, sign: char| row.chars().position(|c| c == sign);
+        let failure = column(&rows[2], 'X');
+        assert_eq!(column(&rows[0], '│'), failure);
+        assert_eq!(column(&rows[1], '┃'), failure);
+        assert!(rows[3].contains('0'));
+        assert!(column(&rows[0], '●') < column(&rows[0], '┬'));
+        assert!(column(&rows[1], '█') < failure && failure < column(&rows[1], '○'));
+    }
+
+    #[test]
+    fn what_is_held_and_what_is_out_of_view_are_told_apart() {
+        let mut held = samples::race();
+        held.holders[0].released = None;
+        let rows = shown(held.clone(), "", None);
+        assert!(rows[1].ends_with('→') && rows[4].contains("→ still held"), "{rows:#?}");
+        let rows = shown(samples::race(), "++", None);
+        assert!(rows[1].contains("«░") && rows[1].ends_with('»'), "{rows:#?}");
+        assert!(rows[4].contains("« earlier") && rows[4].contains("» later"), "{rows:#?}");
+        let now = held.time_ns + 50_000;
+        let rows = shown(held, "", Some(now));
+        assert!(rows[1].contains('▶') && rows[4].contains("▶ held now"), "{rows:#?}");
+    }
+
+    #[test]
+    fn without_times_there_is_no_axis() {
+        let mut incident = samples::write_direction();
+        incident.holders[0].start_ns = None;
+        let rows = shown(incident, "", None);
+        assert!(rows[0].contains("?┄") && rows[0].ends_with("▒→"), "{rows:#?}");
+        assert!(rows[2].ends_with("no times known"), "{rows:#?}");
     }
 }

@@ -3,7 +3,7 @@
 use super::style;
 use crate::{
     output::{
-        name,
+        escape, name,
         story::{Tally, Wait},
         time,
     },
@@ -14,30 +14,73 @@ use ratatui::{
     text::{Line, Span},
 };
 
-/// Verdict, hold time and advice of the incident shown.
+/// How many lines are kept for the first advice.
+const FIRST: usize = 1;
+
+/// Verdict, hold time and advice of the incident shown. Where there is no room for all of it, the
+/// sentence gives way to the first advice.
 pub(super) fn lines(state: &State, size: Size) -> Vec<Line<'static>> {
     let Some((group, incident)) = state.shown() else { return Vec::new() };
     let width = usize::from(size.width);
-    let held = match Wait::of(incident) {
-        Wait::Over(ns) => format!("busy for {} after the failure", time::span(ns)),
-        Wait::Endless => "still busy when this was written".to_owned(),
-        Wait::Unknown => "no holder was found".to_owned(),
+    let (held, style) = match Wait::of(incident) {
+        Wait::Over(ns) => {
+            (format!("busy for {} after the failure", time::span(ns)), style::good(state))
+        }
+        Wait::Endless => {
+            let now = state
+                .now_ns(incident)
+                .map(|now_ns| time::span(now_ns.saturating_sub(incident.time_ns)));
+            let words = now.map_or_else(
+                || "still busy when this was written".to_owned(),
+                |now| format!("busy for {now} after the failure, and still"),
+            );
+            (words, style::holder(state))
+        }
+        Wait::Unknown => ("no holder was found".to_owned(), style::bad(state)),
     };
     let tally = group.map(|group| &group.tally).filter(|tally| tally.count > 1);
     let others = tally.and_then(Tally::waits).map(|(median, most)| {
         format!("; of this story: median {}, longest {}", time::span(median), time::span(most))
     });
+    let kind = style::holder(state).patch(style::strong());
     let mut lines = vec![Line::from(vec![
-        Span::styled(name(incident.verdict.kind), style::holder(state).patch(style::strong())),
-        Span::raw(format!("  {held}{}", others.unwrap_or_default())),
+        Span::styled(name(incident.verdict.kind), kind),
+        Span::styled(format!("  {held}"), style),
+        Span::raw(others.unwrap_or_default()),
     ])];
-    lines.extend(style::wrap(&incident.verdict.summary, width).into_iter().map(Line::from));
-    for advice in &incident.verdict.advice {
-        let wrapped = style::wrap(advice, width.saturating_sub(2));
-        lines.extend(wrapped.into_iter().enumerate().map(|(at, line)| {
-            let sign = if at == 0 { "> " } else { "  " };
-            Line::from(vec![Span::styled(sign, style::good(state)), Span::raw(line)])
-        }));
+    let mut sentence = style::wrap(state, &incident.verdict.summary, width);
+    let most = usize::from(size.height).saturating_sub(1 + FIRST).max(1);
+    let advice: Vec<Line> =
+        incident.verdict.advice.iter().flat_map(|advice| item(state, advice, width)).collect();
+    let room = usize::from(size.height).saturating_sub(1 + advice.len()).max(most);
+    if sentence.len() > room {
+        sentence.truncate(room);
+        if let Some(last) = sentence.last_mut() {
+            *last = cut(last, width);
+        }
     }
+    lines.extend(sentence.into_iter().map(Line::from));
+    lines.extend(advice);
     lines
+}
+
+/// A line that goes on where there is no room for it.
+fn cut(line: &str, width: usize) -> String {
+    let words = line.rsplit_once(' ').map_or(line, |(words, _)| words);
+    let whole = escape::width(line) + 2 <= width;
+    format!("{} …", if whole { line } else { words })
+}
+
+/// An advice, with a sign before its first line; one that tells what is no help has another.
+fn item(state: &State, advice: &str, width: usize) -> Vec<Line<'static>> {
+    let (sign, style) = if advice.starts_with("no help") {
+        ("× ", style::bad(state))
+    } else {
+        ("→ ", style::good(state))
+    };
+    let wrapped = style::wrap(state, advice, width.saturating_sub(2));
+    let wrapped = wrapped.into_iter().enumerate().map(|(at, line)| {
+        Line::from(vec![Span::styled(if at == 0 { sign } else { "  " }, style), Span::raw(line)])
+    });
+    wrapped.collect()
 }
