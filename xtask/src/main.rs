@@ -5,8 +5,10 @@ mod bench;
 mod command;
 mod component;
 mod linker;
+mod picture;
 mod setup;
 mod test;
+mod tmux;
 mod toolchain;
 
 use std::{ffi::OsString, process::ExitCode};
@@ -40,6 +42,8 @@ enum Task {
     },
     /// Leaves target/release/etxtbsy-trace
     Build,
+    /// Draws docs/view.svg, the view of a real session (as root, by sudo if need be; takes tmux)
+    Picture,
     /// Installs what is missing, and nothing else
     Setup,
     /// Measures what tracing costs (as root, by sudo if need be)
@@ -74,6 +78,7 @@ fn start(task: Task) -> Result<()> {
             Ok(())
         }
         Task::Build => build(),
+        Task::Picture => build().and_then(|()| picture::draw()),
         Task::Test { args } => test::run(&toolchain, &args),
         Task::Bench(args) => {
             build().and_then(|()| bench::run(&args, &command::built("etxtbsy-trace")?))

@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result};
 use crate::{
     command::{self, cargo, command, output, step, target_dir},
     component::Component,
+    tmux,
     toolchain::{Toolchain, path_with_cargo_bin},
 };
 
@@ -67,6 +68,7 @@ fn lints(toolchain: &Toolchain) -> Result<()> {
 /// Runs `cargo test` such that cargo itself has no more rights than we, but the tests are root's:
 /// nothing in the target directory becomes root's.
 fn on_live_kernel(args: &[OsString]) -> Result<()> {
+    tmux::ensure()?;
     step("tests on the live kernel, as root: loading eBPF programs takes root");
     let mut test = cargo(["test", "--release", "--locked"]);
     if !command::is_root() {
