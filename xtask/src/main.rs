@@ -6,8 +6,10 @@ mod command;
 mod component;
 mod linker;
 mod setup;
+mod table;
 mod test;
 mod toolchain;
+mod vm;
 
 use std::{ffi::OsString, process::ExitCode};
 
@@ -44,6 +46,8 @@ enum Task {
     Setup,
     /// Measures what tracing costs (as root, by sudo if need be)
     Bench(bench::Args),
+    /// Runs the tests on other kernels, in virtual machines (takes no root)
+    Vm(vm::Args),
 }
 
 fn main() -> ExitCode {
@@ -78,6 +82,7 @@ fn start(task: Task) -> Result<()> {
         Task::Bench(args) => {
             build().and_then(|()| bench::run(&args, &command::built("etxtbsy-trace")?))
         }
+        Task::Vm(args) => vm::run(&args),
         Task::Demo { args } => {
             build()?;
             step("demo, as root: loading eBPF programs takes root");
