@@ -48,8 +48,8 @@ impl Kernel {
         Ok(Self {
             version: upstream,
             instead_of: (!is_wanted).then(|| wanted.to_owned()),
-            image: find(&root, &|name| name.starts_with("vmlinuz-"))
-                .with_context(|| format!("no vmlinuz-* in {}", root.display()))?,
+            image: find(&root, &|name| name.starts_with("vmlinuz"))
+                .with_context(|| format!("no vmlinuz in {}", root.display()))?,
             modules: find(&root, &|name| name == release)
                 .filter(|it| it.is_dir())
                 .with_context(|| format!("no modules of {release} in {}", root.display()))?,

@@ -14,6 +14,13 @@ use anyhow::{Context as _, Result};
 
 use crate::command::command;
 
+/// Emulated processors: without a fifth level of page tables, and without the instructions that
+/// copy byte by byte, which are fast in hardware only.
+const EMULATED: &str = "max,la57=off,erms=off,fsrm=off";
+
+/// How many: more than most machines here have, so that the threads of a race overtake each other.
+const PROCESSORS: &str = "4";
+
 /// How the processors of the machine are made.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Accelerator {
@@ -29,8 +36,8 @@ impl Accelerator {
     fn arguments(self) -> [&'static str; 4] {
         match self {
             Self::Kvm => ["-accel", "kvm", "-cpu", "host"],
-            Self::Tcg => ["-accel", "tcg,thread=multi", "-cpu", "max,la57=off"],
-            Self::TcgSingle => ["-accel", "tcg,thread=single", "-cpu", "max,la57=off"],
+            Self::Tcg => ["-accel", "tcg,thread=multi", "-cpu", EMULATED],
+            Self::TcgSingle => ["-accel", "tcg,thread=single", "-cpu", EMULATED],
         }
     }
 }
@@ -101,7 +108,7 @@ impl Qemu {
         let mut qemu = self.command();
         qemu.args(["-machine", "q35", "-nodefaults", "-no-user-config", "-display", "none"])
             .args(accelerator.arguments())
-            .args(["-smp", "2", "-m", "2048", "-no-reboot"])
+            .args(["-smp", PROCESSORS, "-m", "2048", "-no-reboot"])
             .arg("-kernel")
             .arg(kernel)
             .arg("-initrd")
