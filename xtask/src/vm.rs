@@ -1,5 +1,6 @@
 //! The integration tests on other kernels: each in a virtual machine of its own.
 
+mod document;
 mod image;
 mod kernel;
 mod packages;
@@ -29,6 +30,9 @@ use summary::{Run, Summary};
 /// The kernels that users run, as Debian's releases have them.
 const VERSIONS: [&str; 5] = ["5.10", "6.1", "6.12", "6.18", "7.2"];
 
+/// What is written for users.
+const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/kernels.md");
+
 /// Within which init runs, or the boot has failed.
 const BOOT: Duration = Duration::from_secs(90);
 
@@ -36,7 +40,7 @@ const BOOT: Duration = Duration::from_secs(90);
 const PROBE: Duration = Duration::from_secs(20);
 
 /// Within which all tests of a kernel have ended.
-const KERNEL: Duration = Duration::from_hours(2);
+const KERNEL: Duration = Duration::from_secs(2 * 3600);
 
 /// How often a boot is tried that dies before init runs.
 const BOOTS: u32 = 4;
@@ -53,9 +57,9 @@ pub(crate) struct Args {
     /// Where Debian's packages are fetched, if not from the mirror that this machine uses
     #[arg(long, value_name = "URL")]
     mirror: Option<String>,
-    /// Prints the table in Markdown
-    #[arg(long)]
-    markdown: bool,
+    /// Writes the tables into docs/kernels.md, of all kernels and tests
+    #[arg(long, conflicts_with_all = ["versions", "filters", "shell"])]
+    docs: bool,
     /// Runs only the tests whose names have one of these in them
     #[arg(last = true, value_name = "FILTER")]
     filters: Vec<String>,
@@ -89,7 +93,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     for kernel in &kernels {
         summary.add(host.run(kernel, accelerator)?);
     }
-    println!("{}", summary.shown(args.markdown));
+    println!("{}", summary.shown(false));
+    if args.docs {
+        document::replace(Path::new(DOCUMENT), &summary.shown(true))?;
+    }
     ensure!(summary.is_green(), "not all tests have passed: see target/vm/*/");
     Ok(())
 }

@@ -146,7 +146,7 @@ fn paths(ldd: &str) -> Vec<PathBuf> {
 
 /// A line each.
 fn lines(lines: &[String]) -> String {
-    lines.iter().map(|line| format!("{line}\n")).collect()
+    lines.iter().flat_map(|line| [line.as_str(), "\n"]).collect()
 }
 
 #[cfg(test)]
@@ -160,6 +160,6 @@ mod tests {
                     \t/lib64/ld-linux-x86-64.so.2 (0x00007f02)\n";
         let expected = ["/lib/x86_64-linux-gnu/libc.so.6", "/lib64/ld-linux-x86-64.so.2"];
         assert_eq!(paths(said), expected.map(PathBuf::from));
-        assert_eq!(paths("\tstatically linked\n"), [PathBuf::new(); 0]);
+        assert!(paths("\tstatically linked\n").is_empty());
     }
 }

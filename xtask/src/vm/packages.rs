@@ -16,7 +16,7 @@ use crate::{
     command::{command, output, run, step},
 };
 
-/// Which suites have kernels, oldest first; of each what is said of it, and of its security updates.
+/// Which suites have kernels, oldest first; true if there are security updates of it.
 const SUITES: [(&str, bool); 7] = [
     ("bullseye", true),
     ("bookworm", true),
@@ -30,7 +30,7 @@ const SUITES: [(&str, bool); 7] = [
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 /// After which the lists are fetched again.
-const STALE: Duration = Duration::from_hours(24);
+const STALE: Duration = Duration::from_secs(24 * 3600);
 
 /// A package in one version.
 #[derive(Debug, Clone, PartialEq)]
@@ -207,15 +207,12 @@ fn own_mirror() -> Option<String> {
 
 /// apt's list of sources. Security updates are beside the mirror's `debian`.
 fn sources(mirror: &str) -> String {
-    let mut lines = String::new();
-    for (suite, has_security) in SUITES {
-        lines += &format!("deb [signed-by={KEYRING}] {mirror} {suite} main\n");
-        if has_security {
-            lines +=
-                &format!("deb [signed-by={KEYRING}] {mirror}-security {suite}-security main\n");
-        }
-    }
-    lines
+    let line = |place: &str| format!("deb [signed-by={KEYRING}] {mirror}{place} main\n");
+    let lines = SUITES.into_iter().flat_map(|(suite, has_security)| {
+        let security = has_security.then(|| line(&format!("-security {suite}-security")));
+        [line(&format!(" {suite}"))].into_iter().chain(security)
+    });
+    lines.collect()
 }
 
 /// What `apt-cache madison` says: `  name | version | where`.
@@ -250,6 +247,20 @@ mod tests {
             versions(said),
             [package("linux-image-a", "6.1.192-2"), package("linux-image-b", "7.2.13-1")]
         );
+    }
+
+    #[test]
+    fn security_updates_are_beside_the_mirror() {
+        let sources = sources("http://mirror/debian");
+        assert_eq!(sources.lines().count(), 10);
+        for place in [
+            "http://mirror/debian bookworm main",
+            "http://mirror/debian-security bookworm-security main",
+            "http://mirror/debian sid main",
+        ] {
+            let line = format!("deb [signed-by={KEYRING}] {place}");
+            assert!(sources.lines().any(|it| it == line), "{line}");
+        }
     }
 
     #[test]

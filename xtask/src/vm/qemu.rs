@@ -3,6 +3,7 @@
 use std::{
     fs::{File, OpenOptions},
     io::{BufRead as _, BufReader},
+    os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, Stdio},
     sync::mpsc::{Receiver, RecvTimeoutError, channel},
@@ -11,6 +12,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+use nix::sys::{prctl::set_pdeathsig, signal::Signal};
 
 use crate::command::command;
 
@@ -106,6 +108,11 @@ impl Qemu {
             Task::Shell => " vm=shell",
         };
         let mut qemu = self.command();
+        // SAFETY: prctl(2) alone is called between fork and exec, and may be.
+        unsafe {
+            // However this process ends, none stays behind.
+            qemu.pre_exec(|| Ok(set_pdeathsig(Signal::SIGKILL)?));
+        }
         qemu.args(["-machine", "q35", "-nodefaults", "-no-user-config", "-display", "none"])
             .args(accelerator.arguments())
             .args(["-smp", PROCESSORS, "-m", "2048", "-no-reboot"])

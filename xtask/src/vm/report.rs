@@ -90,11 +90,22 @@ fn outcome(status: i32, output: &[String]) -> Outcome {
     skipped.map_or(Outcome::Passed, |why| Outcome::Skipped(why.to_owned()))
 }
 
-/// The line after that which says where the test panicked.
+/// How much of a line says why; a whole incident can be in one.
+const CAUSE: usize = 240;
+
+/// The line after that which says where the test panicked, with the two sides of an assertion.
 fn cause(status: i32, output: &[String]) -> String {
-    let panicked = output.iter().skip_while(|line| !line.contains("panicked at ")).nth(1);
-    match panicked {
-        Some(line) => line.clone(),
+    let mut panic = output.iter().skip_while(|line| !line.contains("panicked at ")).skip(1);
+    match panic.next() {
+        Some(line) => {
+            let is_side = |line: &&String| {
+                let line = line.trim_start();
+                line.starts_with("left: ") || line.starts_with("right: ")
+            };
+            let sides = panic.filter(is_side).map(|side| side.trim_start()).take(2);
+            let all: Vec<&str> = [line.as_str()].into_iter().chain(sides).collect();
+            all.join("; ").chars().take(CAUSE).collect()
+        }
         None if status == 128 + 9 => "killed: it had not ended in time".to_owned(),
         None => {
             let last = output.iter().rev().find(|line| !line.trim().is_empty());
@@ -128,7 +139,10 @@ mod tests {
              @ ended 0 4.00 5.00\n\
              @ started live races::go22315\n\
              | thread 'races::go22315' (7) panicked at etxtbsy-trace/tests/live/races.rs:9:5:\n\
-             | 0 of 7 explained\n\
+             | assertion `left == right` failed: Incident {\n\
+             |     id: 1,\n\
+             |   left: 0\n\
+             |  right: 1\n\
              | note: run with `RUST_BACKTRACE=1`\n\
              @ ended 101 6.00 7.00\n\
              @ done\n",
@@ -138,13 +152,14 @@ mod tests {
             outcome,
             took: Duration::from_millis(took),
         };
+        let why = "assertion `left == right` failed: Incident {; left: 0; right: 1";
         assert_eq!(report.release.as_deref(), Some("6.1.0-56"));
         assert_eq!(
             report.tests,
             [
                 test("live::scenes::dup", Outcome::Passed, 2250),
                 test("live::demos::races", Outcome::Skipped("there is no java".into()), 1000),
-                test("live::races::go22315", Outcome::Failed("0 of 7 explained".into()), 1000),
+                test("live::races::go22315", Outcome::Failed(why.into()), 1000),
             ]
         );
         assert!(report.is_done);

@@ -36,7 +36,10 @@ impl Run {
         if self.report.release.is_none() {
             return Some("did not boot");
         }
-        (!self.report.is_done).then_some("did not get to the end of the tests")
+        if !self.report.is_done {
+            return Some("did not get to the end of the tests");
+        }
+        self.report.tests.is_empty().then_some("has run no test: none has such a name")
     }
 
     fn count(&self, is_it: fn(&Outcome) -> bool) -> String {
@@ -111,26 +114,74 @@ impl Summary {
     /// What there is to say, and of which kernels.
     fn remarks(&self) -> BTreeMap<String, Vec<&str>> {
         let mut remarks: BTreeMap<String, Vec<&str>> = BTreeMap::new();
-        let mut add = |remark: String, run: &'_ Run| {
-            remarks.entry(remark).or_default().push(
-                self.runs.iter().find(|it| it.kernel == run.kernel).map_or("", |it| &it.kernel),
-            );
-        };
         for run in &self.runs {
+            let mut add = |remark: String| remarks.entry(remark).or_default().push(&run.kernel);
             if let Some(wanted) = &run.wanted {
-                add(format!("no suite of Debian serves {wanted}: this is the closest"), run);
+                add(format!("no suite of Debian serves {wanted}: this is the closest"));
             }
             if let Some(trouble) = run.trouble() {
-                add(trouble.to_owned(), run);
+                add(trouble.to_owned());
             }
             for test in &run.report.tests {
                 match &test.outcome {
                     Outcome::Passed => {}
-                    Outcome::Skipped(why) => add(format!("{}: skipped: {why}", test.name), run),
-                    Outcome::Failed(why) => add(format!("{}: failed: {why}", test.name), run),
+                    Outcome::Skipped(why) => add(format!("{}: skipped: {why}", test.name)),
+                    Outcome::Failed(why) => add(format!("{}: failed: {why}", test.name)),
                 }
             }
         }
         remarks
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(kernel: &str, lines: &str) -> Run {
+        let mut report = Report::default();
+        for line in lines.lines() {
+            report.take(line);
+        }
+        let wanted = (kernel == "6.19.14").then(|| "6.18".to_owned());
+        Run { kernel: kernel.into(), wanted, report, took: Duration::from_secs(90) }
+    }
+
+    #[test]
+    fn kernels_stand_side_by_side() {
+        let mut summary = Summary::default();
+        summary.add(run(
+            "6.1.192",
+            "@ booted 6.1\n@ started live a\n@ ended 0 1.0 2.5\n\
+             @ started live b\n| skipped: there is no java\n@ ended 0 2.5 3.0\n@ done",
+        ));
+        assert!(summary.is_green());
+        summary.add(run("6.19.14", "@ booted 6.19\n@ started live a\n@ ended 101 1.0 3.0\n@ done"));
+        assert!(!summary.is_green());
+        assert_eq!(
+            summary.shown(true),
+            "| Linux   | passed | skipped | failed |    took |\n\
+             | ------- | -----: | ------: | -----: | ------: |\n\
+             | 6.1.192 |      1 |       1 |      0 | 1.5 min |\n\
+             | 6.19.14 |      0 |       0 |      1 | 1.5 min |\n\
+             \n\
+             | test    |       6.1.192 |      6.19.14 |\n\
+             | ------- | ------------: | -----------: |\n\
+             | live::a |      ok 1.5 s | FAILED 2.0 s |\n\
+             | live::b | skipped 0.5 s |      not run |\n\
+             \n\
+             - live::a: failed: status 101: it said nothing (6.19.14)\n\
+             - live::b: skipped: there is no java (6.1.192)\n\
+             - no suite of Debian serves 6.18: this is the closest (6.19.14)\n"
+        );
+    }
+
+    #[test]
+    fn a_kernel_without_tests_is_not_green() {
+        for lines in ["", "@ booted 6.1", "@ booted 6.1\n@ done"] {
+            let mut summary = Summary::default();
+            summary.add(run("6.1.192", lines));
+            assert!(!summary.is_green(), "{lines}");
+        }
     }
 }
