@@ -5,7 +5,7 @@ mod operation;
 mod programs;
 mod race;
 mod sample;
-mod table;
+
 mod tracer;
 
 use std::{
@@ -19,12 +19,15 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use crate::command::{self, command, root, step};
+use crate::{
+    command::{self, command, root, step},
+    table::Table,
+};
 use operation::Measured;
 pub(crate) use operation::Operation;
 use race::Race;
 use sample::{Spread, bytes, count, time};
-use table::Table;
+
 use tracer::{Output, Tracer};
 
 /// How long the tracer is watched while nothing happens.

@@ -7,9 +7,11 @@ mod component;
 mod linker;
 mod picture;
 mod setup;
+mod table;
 mod test;
 mod tmux;
 mod toolchain;
+mod vm;
 
 use std::{ffi::OsString, process::ExitCode};
 
@@ -48,6 +50,8 @@ enum Task {
     Setup,
     /// Measures what tracing costs (as root, by sudo if need be)
     Bench(bench::Args),
+    /// Runs the tests on other kernels, in virtual machines (takes no root)
+    Vm(vm::Args),
 }
 
 fn main() -> ExitCode {
@@ -83,6 +87,7 @@ fn start(task: Task) -> Result<()> {
         Task::Bench(args) => {
             build().and_then(|()| bench::run(&args, &command::built("etxtbsy-trace")?))
         }
+        Task::Vm(args) => vm::run(&args),
         Task::Demo { args } => {
             build()?;
             step("demo, as root: loading eBPF programs takes root");

@@ -190,7 +190,8 @@ fn assert_table(name: &str, ended: &Ended, trace: &Trace) {
 
     let certain = REMEDIES.iter().any(|(remedy, certain)| *remedy == name && *certain);
     assert!(!certain || failures[1] == 0, "{}", ended.stdout);
-    if name == "retry" {
+    // The row is there if anything was retried.
+    if name == "retry" && failures[1] > 0 {
         assert_eq!(numbers("scripts not run")[1], 0, "{}", ended.stdout);
     }
 }

@@ -285,6 +285,7 @@ impl Trace {
     pub(crate) fn read(output: &Path, ended: &Ended) -> Self {
         let text = std::fs::read_to_string(output)
             .unwrap_or_else(|error| panic!("{}: {error}: {}", output.display(), ended.stderr));
+        assert!(!text.is_empty(), "nothing was written: {}", ended.stderr);
         Self::parse(&text)
     }
 

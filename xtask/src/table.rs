@@ -3,21 +3,22 @@
 use std::fmt::Write as _;
 
 /// Rows of cells; the first column is text, the others are numbers.
-pub(super) struct Table {
+pub(crate) struct Table {
     rows: Vec<Vec<String>>,
 }
 
 impl Table {
-    pub(super) fn new<const N: usize>(head: [&str; N]) -> Self {
-        Self { rows: vec![Vec::from(head.map(str::to_owned))] }
+    pub(crate) fn new<S: Into<String>>(head: impl IntoIterator<Item = S>) -> Self {
+        Self { rows: vec![head.into_iter().map(Into::into).collect()] }
     }
 
-    pub(super) fn row<const N: usize>(&mut self, cells: [String; N]) {
-        self.rows.push(Vec::from(cells));
+    /// As many cells as the head has.
+    pub(crate) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
+        self.rows.push(cells.into_iter().collect());
     }
 
     /// For a terminal, or in Markdown.
-    pub(super) fn shown(&self, markdown: bool) -> String {
+    pub(crate) fn shown(&self, markdown: bool) -> String {
         let columns = self.rows.first().map_or(0, Vec::len);
         let widths: Vec<usize> = (0..columns)
             .map(|at| self.rows.iter().map(|row| row[at].chars().count()).max().unwrap_or(0))

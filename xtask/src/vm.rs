@@ -1,0 +1,224 @@
+//! The integration tests on other kernels: each in a virtual machine of its own.
+
+mod document;
+mod image;
+mod kernel;
+mod packages;
+mod qemu;
+mod report;
+mod suite;
+mod summary;
+
+use std::{
+    fs,
+    io::Write as _,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::command::{step, target_dir};
+use image::Image;
+use kernel::Kernel;
+use packages::Packages;
+use qemu::{Accelerator, NoLine, Qemu, Task};
+use report::{Outcome, Report};
+use suite::Suite;
+use summary::{Run, Summary};
+
+/// The kernels that users run, as Debian's releases have them.
+const VERSIONS: [&str; 5] = ["5.10", "6.1", "6.12", "6.18", "7.2"];
+
+/// What is written for users.
+const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/kernels.md");
+
+/// Within which init runs, or the boot has failed.
+const BOOT: Duration = Duration::from_secs(90);
+
+/// The same for a boot that may only tell whether KVM is usable.
+const PROBE: Duration = Duration::from_secs(20);
+
+/// Within which all tests of a kernel have ended.
+const KERNEL: Duration = Duration::from_secs(2 * 3600);
+
+/// How often a boot is tried that dies before init runs.
+const BOOTS: u32 = 4;
+
+/// Arguments of `cargo xtask vm`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Kernels to run the tests on, the newest of each that Debian's suites serve
+    #[arg(value_name = "VERSION", default_values_t = VERSIONS.map(str::to_owned))]
+    versions: Vec<String>,
+    /// Opens a shell on this kernel instead
+    #[arg(long, value_name = "VERSION", conflicts_with = "versions")]
+    shell: Option<String>,
+    /// Where Debian's packages are fetched, if not from the mirror that this machine uses
+    #[arg(long, value_name = "URL")]
+    mirror: Option<String>,
+    /// Writes the tables into docs/kernels.md, of all kernels and tests
+    #[arg(long, conflicts_with_all = ["versions", "filters", "shell"])]
+    docs: bool,
+    /// Runs only the tests whose names have one of these in them
+    #[arg(last = true, value_name = "FILTER")]
+    filters: Vec<String>,
+}
+
+/// Runs the tests on each kernel; an error if one of them fails.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let suite = Suite::build()?;
+    let dir = target_dir()?.join("vm");
+    let packages = Packages::of_debian(&dir.join("packages"), args.mirror.as_deref())?;
+    let busybox = busybox(&packages)?;
+    let qemu = match Qemu::installed() {
+        Some(qemu) => qemu,
+        None => Qemu::unpacked(&packages::unpacked_program("qemu-system-x86", &dir)?)?,
+    };
+    let versions = args.shell.as_ref().map_or(&*args.versions, std::slice::from_ref);
+    let kernels = versions
+        .iter()
+        .map(|version| Kernel::fetch(&packages, version))
+        .collect::<Result<Vec<Kernel>>>()?;
+    let image = Image::new(dir.join("root"), &busybox, &suite, &args.filters)?;
+    let host = Host { dir, qemu, image };
+
+    let first = kernels.first().context("no kernel to run")?;
+    let accelerator = host.accelerator(first)?;
+    if args.shell.is_some() {
+        let archive = host.pack(first)?;
+        return host.qemu.shell(&first.image, &archive, accelerator);
+    }
+    let mut summary = Summary::default();
+    for kernel in &kernels {
+        summary.add(host.run(kernel, accelerator)?);
+    }
+    println!("{}", summary.shown(false));
+    if args.docs {
+        document::replace(Path::new(DOCUMENT), &summary.shown(true))?;
+    }
+    ensure!(summary.is_green(), "not all tests have passed: see target/vm/*/");
+    Ok(())
+}
+
+/// Debian's static busybox, which packs the initramfs, and is in it.
+fn busybox(packages: &Packages) -> Result<PathBuf> {
+    let all = packages.list("busybox-static", "")?;
+    let newest = all.last().context("no suite has the package busybox-static")?;
+    let root = packages.unpacked(std::slice::from_ref(newest))?;
+    ["bin/busybox", "usr/bin/busybox"]
+        .map(|path| root.join(path))
+        .into_iter()
+        .find(|path| path.exists())
+        .with_context(|| format!("no busybox in {}", root.display()))
+}
+
+/// What all virtual machines have in common.
+struct Host<'a> {
+    dir: PathBuf,
+    qemu: Qemu,
+    image: Image<'a>,
+}
+
+impl Host<'_> {
+    /// Where everything about a kernel's run is kept.
+    fn dir_of(&self, kernel: &Kernel) -> Result<PathBuf> {
+        let dir = self.dir.join(&kernel.version);
+        fs::create_dir_all(&dir)?;
+        Ok(dir)
+    }
+
+    fn pack(&self, kernel: &Kernel) -> Result<PathBuf> {
+        let archive = self.dir.join("initramfs.cpio");
+        self.image.pack(kernel, &archive)?;
+        Ok(archive)
+    }
+
+    /// KVM if a kernel boots with it: that the device is there does not say so.
+    fn accelerator(&self, kernel: &Kernel) -> Result<Accelerator> {
+        if qemu::has_kvm() {
+            step("trying whether KVM is usable");
+            let archive = self.pack(kernel)?;
+            let log = self.dir_of(kernel)?.join("kvm.log");
+            let machine =
+                self.qemu.start(&kernel.image, &archive, Accelerator::Kvm, Task::Probe, &log)?;
+            let mut report = Report::default();
+            while let Ok(line) = machine.line(PROBE) {
+                report.take(&line);
+            }
+            if report.release.is_some() {
+                return Ok(Accelerator::Kvm);
+            }
+            eprintln!("    it is not, see {}", log.display());
+        }
+        step("without KVM: the processors are emulated, and everything takes ten times as long");
+        Ok(Accelerator::Tcg)
+    }
+
+    /// Runs the tests on one kernel.
+    fn run(&self, kernel: &Kernel, accelerator: Accelerator) -> Result<Run> {
+        let accelerator = suited(accelerator, kernel);
+        step(&format!("Linux {}", kernel.version));
+        if let Some(wanted) = &kernel.instead_of {
+            eprintln!("    no suite serves {wanted} today: this is the closest");
+        }
+        let archive = self.pack(kernel)?;
+        let dir = self.dir_of(kernel)?;
+        let log = dir.join("serial.log");
+        let began = Instant::now();
+        let mut report = Report::default();
+        for boot in 1..=BOOTS {
+            let machine =
+                self.qemu.start(&kernel.image, &archive, accelerator, Task::Tests, &log)?;
+            report = watch(&machine, &dir.join("tests.log"))?;
+            if report.release.is_some() {
+                break;
+            }
+            let kept = dir.join(format!("boot-{boot}.log"));
+            fs::rename(&log, &kept)?;
+            eprintln!("    it died before init: see {}", kept.display());
+        }
+        Ok(Run {
+            kernel: kernel.version.clone(),
+            wanted: kernel.instead_of.clone(),
+            report,
+            took: began.elapsed(),
+        })
+    }
+}
+
+/// 6.12's memory is corrupted where emulated processors run in several threads, whatever it runs.
+fn suited(accelerator: Accelerator, kernel: &Kernel) -> Accelerator {
+    let is_corrupted = kernel.version.starts_with("6.12.");
+    if accelerator == Accelerator::Tcg && is_corrupted {
+        Accelerator::TcgSingle
+    } else {
+        accelerator
+    }
+}
+
+/// Reads what a machine says until it ends or its time is over; what tests wrote goes into a log.
+fn watch(machine: &qemu::Running, log: &Path) -> Result<Report> {
+    let mut log = fs::File::create(log).with_context(|| log.display().to_string())?;
+    let mut report = Report::default();
+    let why = loop {
+        let within = if report.release.is_some() { KERNEL } else { BOOT };
+        match machine.line(within) {
+            Ok(line) => {
+                writeln!(log, "{line}")?;
+                if report.take(&line)
+                    && let Some(test) = report.tests.last()
+                {
+                    eprintln!("    {:<60} {}", test.name, summary::cell(test));
+                    if let Outcome::Failed(why) | Outcome::Skipped(why) = &test.outcome {
+                        eprintln!("        {why}");
+                    }
+                }
+            }
+            Err(NoLine::Ended) => break "the machine died",
+            Err(NoLine::Late) => break "the machine had not ended in time",
+        }
+    };
+    report.end(why);
+    Ok(report)
+}

@@ -1,0 +1,165 @@
+//! The initramfs: busybox, the tests, and what those are linked with. No distribution's image.
+
+use std::{
+    fs::{self, File, Permissions},
+    io::Write as _,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::Stdio,
+};
+
+use anyhow::{Context as _, Result, ensure};
+
+use super::{kernel::Kernel, suite::Suite};
+use crate::command::{command, output};
+
+/// Runs first.
+const INIT: &str = include_str!("init");
+
+/// Programs that the tests name or copy: taken from this machine, so that they are the very same as
+/// in tests on the host. All others are busybox's.
+const PROGRAMS: [&str; 3] = ["/bin/sh", "/bin/true", "/bin/cat"];
+
+/// Modules that the tests need, by the names that `lsmod` shows.
+const MODULES: [&str; 2] = ["overlay", "loop"];
+
+/// Where init mounts and writes.
+const DIRECTORIES: [&str; 12] = [
+    "dev",
+    "etc",
+    "proc",
+    "root",
+    "sys",
+    "tmp",
+    "var/tmp",
+    "vm/modules",
+    "bin",
+    "lib",
+    "lib64",
+    "run",
+];
+
+/// The users that the tests ask for.
+const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/sh\n";
+const GROUP: &str = "root:x:0:\nnogroup:x:65534:\n";
+
+/// A root directory in the making.
+pub(super) struct Image<'a> {
+    root: PathBuf,
+    busybox: &'a Path,
+}
+
+impl<'a> Image<'a> {
+    /// All but what belongs to one kernel.
+    pub(super) fn new(
+        root: PathBuf,
+        busybox: &'a Path,
+        suite: &Suite,
+        filters: &[String],
+    ) -> Result<Self> {
+        if root.exists() {
+            fs::remove_dir_all(&root)?;
+        }
+        for directory in DIRECTORIES {
+            fs::create_dir_all(root.join(directory))?;
+        }
+        let image = Self { root, busybox };
+        image.write("init", INIT)?;
+        fs::set_permissions(image.root.join("init"), Permissions::from_mode(0o755))?;
+        image.write("etc/passwd", PASSWD)?;
+        image.write("etc/group", GROUP)?;
+        image.write("vm/filters", &lines(filters))?;
+        image.write("vm/environment", &lines(&suite.environment))?;
+        image.write("vm/tests", &lines(&suite.lines()))?;
+        for directory in &suite.directories {
+            fs::create_dir_all(image.inside(directory))?;
+        }
+        image.copy(busybox, Path::new("/bin/busybox"))?;
+        for program in PROGRAMS.map(Path::new).into_iter().chain(suite.programs()) {
+            image.copy(program, program)?;
+            for library in libraries(program)? {
+                image.copy(&library, &library)?;
+            }
+        }
+        Ok(image)
+    }
+
+    /// Packs it for a kernel, with that one's modules.
+    pub(super) fn pack(&self, kernel: &Kernel, archive: &Path) -> Result<()> {
+        let modules = self.root.join("vm/modules");
+        fs::remove_dir_all(&modules)?;
+        fs::create_dir(&modules)?;
+        let order = kernel.copy_modules(&MODULES, &modules, self.busybox)?;
+        self.write("vm/modules/order", &lines(&order))?;
+
+        let names = command("find").current_dir(&self.root).output()?.stdout;
+        let mut cpio = command(self.busybox)
+            .args(["cpio", "--create", "--format", "newc", "--owner", "0:0"])
+            .current_dir(&self.root)
+            .stdin(Stdio::piped())
+            .stdout(File::create(archive)?)
+            .spawn()?;
+        let written = cpio.stdin.take().context("no stdin")?.write_all(&names);
+        ensure!(cpio.wait()?.success(), "`busybox cpio` failed");
+        Ok(written?)
+    }
+
+    /// A path of the virtual machine, here.
+    fn inside(&self, path: &Path) -> PathBuf {
+        self.root.join(path.strip_prefix("/").unwrap_or(path))
+    }
+
+    fn write(&self, name: &str, text: &str) -> Result<()> {
+        fs::write(self.root.join(name), text).with_context(|| name.to_owned())
+    }
+
+    /// Copies a file with its mode, once; a link as what it leads to.
+    fn copy(&self, from: &Path, to: &Path) -> Result<()> {
+        let to = self.inside(to);
+        if !to.exists() {
+            fs::create_dir_all(to.parent().context("not a file")?)?;
+            fs::copy(from, &to)
+                .with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))?;
+        }
+        Ok(())
+    }
+}
+
+/// The shared libraries that a program is linked with, and the loader; none for a static program.
+fn libraries(program: &Path) -> Result<Vec<PathBuf>> {
+    let said = output(command("ldd").arg(program))
+        .with_context(|| format!("`ldd {}` failed", program.display()))?;
+    Ok(paths(&said))
+}
+
+/// The paths in what `ldd` says.
+fn paths(ldd: &str) -> Vec<PathBuf> {
+    // "	libc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x00007f01)"
+    // "	/lib64/ld-linux-x86-64.so.2 (0x00007f02)"
+    let path = |line: &str| {
+        let (path, _address) = line.trim().rsplit_once(" (")?;
+        let path = path.rsplit_once(" => ").map_or(path, |(_name, path)| path);
+        path.starts_with('/').then(|| path.into())
+    };
+    ldd.lines().filter_map(path).collect()
+}
+
+/// A line each.
+fn lines(lines: &[String]) -> String {
+    lines.iter().flat_map(|line| [line.as_str(), "\n"]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn libraries_are_what_ldd_found() {
+        let said = "\tlinux-vdso.so.1 (0x00007f03)\n\
+                    \tlibc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x00007f01)\n\
+                    \t/lib64/ld-linux-x86-64.so.2 (0x00007f02)\n";
+        let expected = ["/lib/x86_64-linux-gnu/libc.so.6", "/lib64/ld-linux-x86-64.so.2"];
+        assert_eq!(paths(said), expected.map(PathBuf::from));
+        assert!(paths("\tstatically linked\n").is_empty());
+    }
+}

@@ -1,0 +1,131 @@
+//! The integration tests, as cargo builds them: the very programs that run on the host.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+
+use crate::command::{cargo, step, target_dir};
+
+/// A variable of the tests' environment that says how long races go.
+const RACE_SECONDS: &str = "ETXTBSY_TRACE_RACE_SECONDS";
+
+/// Within which a test has ended, or has hung: several times what the tests themselves allow a
+/// process.
+const TEST: Duration = Duration::from_secs(10 * 60);
+
+/// A program of tests.
+struct Tests {
+    name: String,
+    program: PathBuf,
+    /// In which cargo runs it.
+    directory: PathBuf,
+}
+
+/// What the virtual machine runs.
+pub(super) struct Suite {
+    tests: Vec<Tests>,
+    /// The programs under test, at the places where the tests look for them.
+    binaries: Vec<PathBuf>,
+    /// What has to be there beside them.
+    pub(super) directories: Vec<PathBuf>,
+    /// `KEY=value`
+    pub(super) environment: Vec<String>,
+}
+
+impl Suite {
+    /// Builds them.
+    pub(super) fn build() -> Result<Self> {
+        step("building the tests");
+        let built = cargo(["test", "--release", "--locked", "--no-run"])
+            .args(["--package=etxtbsy-trace", "--test=*"])
+            .arg("--message-format=json-render-diagnostics")
+            .stderr(Stdio::inherit())
+            .output()
+            .context("cannot start cargo")?;
+        ensure!(built.status.success(), "the tests do not build");
+        let mut suite = Self {
+            tests: Vec::new(),
+            binaries: Vec::new(),
+            directories: vec![target_dir()?.join("tmp")],
+            environment: environment(),
+        };
+        for line in String::from_utf8_lossy(&built.stdout).lines() {
+            suite.add(line);
+        }
+        ensure!(!suite.tests.is_empty(), "cargo names no program of tests");
+        let directories = suite.tests.iter().map(|tests| tests.directory.clone());
+        suite.directories.extend(directories);
+        Ok(suite)
+    }
+
+    /// Takes note of the program in a message of cargo's, if there is one.
+    fn add(&mut self, message: &str) {
+        let Ok(message) = serde_json::from_str::<Value>(message) else { return };
+        let Some(program) = message["executable"].as_str().map(PathBuf::from) else { return };
+        let Some(name) = message["target"]["name"].as_str() else { return };
+        let manifest = message["manifest_path"].as_str().map(Path::new);
+        let Some(directory) = manifest.and_then(Path::parent) else { return };
+        if message["profile"]["test"] == true {
+            let (name, directory) = (name.to_owned(), directory.to_owned());
+            self.tests.push(Tests { name, program, directory });
+        } else {
+            self.binaries.push(program);
+        }
+    }
+
+    /// What is to be copied.
+    pub(super) fn programs(&self) -> impl Iterator<Item = &Path> {
+        self.tests.iter().map(|tests| &tests.program).chain(&self.binaries).map(PathBuf::as_path)
+    }
+
+    /// A line for each program of tests, as init reads it.
+    pub(super) fn lines(&self) -> Vec<String> {
+        let line =
+            |it: &Tests| format!("{} {} {}", it.name, it.program.display(), it.directory.display());
+        self.tests.iter().map(line).collect()
+    }
+}
+
+/// What the tests are told by variables, and init by its own.
+fn environment() -> Vec<String> {
+    let own = env::vars().filter(|(key, _)| key.starts_with("ETXTBSY_TRACE_"));
+    let race = env::var(RACE_SECONDS).ok().and_then(|seconds| seconds.parse().ok());
+    let limit = TEST + Duration::from_secs(race.unwrap_or(0));
+    own.map(|(key, value)| format!("{key}={value}"))
+        .chain([format!("TEST_SECONDS={}", limit.as_secs()), "RUST_BACKTRACE=0".to_owned()])
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cargo_names_tests_and_programs() {
+        let mut suite = Suite {
+            tests: Vec::new(),
+            binaries: Vec::new(),
+            directories: Vec::new(),
+            environment: Vec::new(),
+        };
+        for message in [
+            r#"{"reason":"compiler-artifact","manifest_path":"/w/p/Cargo.toml","target":{"name":"live"},"profile":{"test":true},"executable":"/t/live-1"}"#,
+            r#"{"reason":"compiler-artifact","manifest_path":"/w/p/Cargo.toml","target":{"name":"p"},"profile":{"test":false},"executable":"/t/p"}"#,
+            r#"{"reason":"compiler-artifact","manifest_path":"/w/q/Cargo.toml","target":{"name":"q"},"profile":{"test":false},"executable":null}"#,
+            r#"{"reason":"build-finished","success":true}"#,
+        ] {
+            suite.add(message);
+        }
+        assert_eq!(suite.lines(), ["live /t/live-1 /w/p"]);
+        assert_eq!(
+            suite.programs().collect::<Vec<_>>(),
+            [Path::new("/t/live-1"), Path::new("/t/p")]
+        );
+    }
+}
