@@ -252,10 +252,11 @@ impl Started {
     /// sends is meant for whoever started it, not for the command.
     fn has_it_already(&self, signal: &siginfo) -> bool {
         const KEYS: [c_int; 2] = [libc::SIGINT, libc::SIGQUIT];
-        let is_key =
-            signal.ssi_code == libc::SI_KERNEL && KEYS.contains(&signal.ssi_signo.cast_signed());
-        // What we sent ourselves went to all of the group, as the keys do.
-        is_key || [self.pid(), std::process::id()].contains(&signal.ssi_pid)
+        // From the terminal, or by the view, which took the key from it and sent it to the group.
+        let by_key = signal.ssi_code == libc::SI_KERNEL
+            || (signal.ssi_code == libc::SI_USER && signal.ssi_pid == std::process::id());
+        let is_key = by_key && KEYS.contains(&signal.ssi_signo.cast_signed());
+        is_key || signal.ssi_pid == self.pid()
     }
 }
 
