@@ -1,0 +1,107 @@
+//! What this kernel's eBPF can do: found by trying, never by version.
+
+use anyhow::Result;
+use aya::{
+    maps::MapType,
+    programs::ProgramType,
+    sys::{BpfHelper, is_helper_supported, is_map_supported, is_program_supported},
+};
+
+use super::{Fact, Finding, Machine};
+use crate::kernel::offsets;
+
+/// Something that the programs use.
+struct Feature {
+    name: &'static str,
+    purpose: &'static str,
+    /// Whether the kernel has it.
+    probe: fn(&Machine) -> Result<bool>,
+    /// What to do without it.
+    without: Without,
+}
+
+/// What to do without a feature.
+#[derive(Clone, Copy)]
+enum Without {
+    /// Nothing: it takes a kernel of that version.
+    Kernel(&'static str),
+}
+
+const FEATURES: [Feature; 8] = [
+    Feature {
+        name: "tracepoint programs",
+        purpose: "to see system calls",
+        probe: |_| Ok(is_program_supported(ProgramType::TracePoint)?),
+        without: Without::Kernel("4.7"),
+    },
+    Feature {
+        name: "raw tracepoint programs",
+        purpose: "to see forks, execs and exits",
+        probe: |_| Ok(is_program_supported(ProgramType::RawTracePoint)?),
+        without: Without::Kernel("4.17"),
+    },
+    Feature {
+        name: "task_file iterator",
+        purpose: "to note the files that are open when tracing begins",
+        probe: |machine| {
+            let btf = machine.btf().map_err(|error| anyhow::anyhow!("{error}"))?;
+            Ok(offsets::has_iterator(btf, "task_file"))
+        },
+        without: Without::Kernel("5.8"),
+    },
+    Feature {
+        name: "bpf_loop",
+        purpose: "to walk fd tables",
+        probe: |_| {
+            let helper = BpfHelper::BPF_FUNC_loop;
+            Ok(is_helper_supported(ProgramType::RawTracePoint, helper)?)
+        },
+        without: Without::Kernel("5.17"),
+    },
+    Feature {
+        name: "ring buffer",
+        purpose: "to tell what happens, in order",
+        probe: |_| Ok(is_map_supported(MapType::RingBuf)?),
+        without: Without::Kernel("5.8"),
+    },
+    Feature {
+        name: "hash maps",
+        purpose: "to keep who holds what",
+        probe: |_| Ok(is_map_supported(MapType::Hash)?),
+        without: Without::Kernel("3.19"),
+    },
+    Feature {
+        name: "LRU hash maps",
+        purpose: "to keep what has just ended",
+        probe: |_| Ok(is_map_supported(MapType::LruHash)?),
+        without: Without::Kernel("4.10"),
+    },
+    Feature {
+        name: "tail calls",
+        purpose: "to search for holders in steps that the verifier can check",
+        probe: |_| Ok(is_map_supported(MapType::ProgramArray)?),
+        without: Without::Kernel("4.2"),
+    },
+];
+
+pub(super) fn facts() -> Vec<Fact> {
+    let features = FEATURES.iter();
+    features
+        .map(|feature| {
+            Fact::new(feature.name, feature.purpose, move |machine| feature.look(machine))
+        })
+        .collect()
+}
+
+impl Feature {
+    fn look(&self, machine: &Machine) -> Finding {
+        match ((self.probe)(machine), self.without) {
+            (Ok(true), _) => Finding::ok("there"),
+            (Ok(false), Without::Kernel(version)) => Finding::missing(
+                "this kernel does not have it",
+                format!("boot a kernel from {version} on"),
+            ),
+            (Err(error), _) => Finding::unknown(format!("cannot try: {error:#}")),
+        }
+    }
+}

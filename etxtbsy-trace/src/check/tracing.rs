@@ -1,0 +1,148 @@
+//! The tracepoints, and tracing itself.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    sync::{Arc, Mutex, PoisonError, mpsc},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use tokio::sync::Notify;
+
+use super::{Fact, Finding, Machine};
+use crate::{
+    kernel::{
+        offsets,
+        tracer::{Options, Tracepoint, TracepointKind, Tracer, tracepoints},
+    },
+    lines::{Filter, Incident, Line, VerdictKind},
+    output::{self, Output},
+    session::{Limits, Sink},
+    teach,
+    trace::Job,
+};
+
+/// How long the self-made failure may take until it is told.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+pub(super) fn facts() -> Vec<Fact> {
+    let mut programs: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for Tracepoint { name, program, .. } in tracepoints() {
+        programs.entry(name).or_default().push(program);
+    }
+    let mut facts: Vec<Fact> = tracepoints()
+        .filter_map(|tracepoint| {
+            let purpose = format!("for {}", programs.remove(tracepoint.name)?.join(" and "));
+            Some(Fact::new(tracepoint.name, purpose, move |machine| look(tracepoint, machine)))
+        })
+        .collect();
+    facts.push(Fact::new("self-trace", "to see all of it work", self_trace).last());
+    facts
+}
+
+/// Whether a tracepoint is there.
+fn look(Tracepoint { name, kind, .. }: Tracepoint, machine: &Machine) -> Finding {
+    match kind {
+        TracepointKind::Syscall { optional } => match machine.syscalls() {
+            Ok(Ok(names)) if names.contains(name) => Finding::ok("there"),
+            Ok(Ok(_)) if optional => Finding::ok("this kernel has no such call"),
+            Ok(Ok(_)) => Finding::missing(
+                "this kernel does not have it",
+                "boot a kernel built with CONFIG_FTRACE_SYSCALLS=y",
+            ),
+            _ => Finding::unknown("tracefs cannot be read"),
+        },
+        TracepointKind::Raw | TracepointKind::Ring => match machine.btf() {
+            Err(_) => Finding::unknown("the kernel's BTF cannot be read"),
+            Ok(btf) if kind == TracepointKind::Ring => ring(offsets::ring_completes_with_cqe(btf)),
+            Ok(btf) if offsets::has_tracepoint(btf, name) => Finding::ok("there"),
+            Ok(_) => Finding::missing(
+                "this kernel does not have it",
+                "boot a kernel built with CONFIG_TRACEPOINTS=y",
+            ),
+        },
+    }
+}
+
+fn ring(is_known: bool) -> Finding {
+    if is_known {
+        return Finding::ok("there");
+    }
+    Finding::degraded(
+        "not there, or without its completion (before 6.13)",
+        "who opened a file by io_uring is not told; its holders are",
+    )
+}
+
+/// Makes a failure under the tracer, and looks at what is told of it.
+fn self_trace(machine: &Machine) -> Finding {
+    if !machine.whole.get() {
+        return Finding::unknown("not tried: something else is missing");
+    }
+    let began = Instant::now();
+    let remedy = "report it with what the same command says with -vv";
+    match traced_failure() {
+        Err(error) => Finding::missing(format!("{error:#}"), remedy),
+        Ok(incident) => {
+            let Incident { file, verdict, explained, complete, holders, .. } = &incident;
+            let own = holders.first().is_some_and(|holder| holder.pid == std::process::id());
+            let told = format!(
+                "{}: {explained} of {} writers explained",
+                output::name(verdict.kind),
+                file.writers.unwrap_or(0),
+            );
+            if *complete && own && verdict.kind == VerdictKind::StillOpen {
+                let took = began.elapsed().as_millis();
+                Finding::ok(format!("a failure was made and explained in {took} ms, {told}"))
+            } else {
+                Finding::missing(format!("a failure was made and not explained, {told}"), remedy)
+            }
+        }
+    }
+}
+
+/// What is told of an exec that fails because this process has its file open.
+fn traced_failure() -> Result<Incident> {
+    let pid = std::process::id();
+    let tracer = Tracer::start(&Options { roots: Some(vec![pid]), ..Options::default() })?;
+    let (live, lives) = mpsc::channel();
+    let told = Told { live, incident: Arc::default() };
+    let incident = Arc::clone(&told.incident);
+    let job = Job {
+        tracer,
+        filter: Filter { pids: vec![pid], command: None },
+        sinks: vec![Sink { name: "the check".to_owned(), output: Box::new(told) }],
+        prepared: None,
+        limits: Limits { duration: Some(PATIENCE), incidents: Some(1) },
+    };
+    let failure = thread::spawn(move || lives.recv().map(|()| teach::busy_exec()));
+    job.run(&Notify::new())?;
+    let failed = failure.join().ok().and_then(Result::ok).context("no failure was made")??;
+    ensure!(failed, teach::ALLOWED);
+    let told = incident.lock().unwrap_or_else(PoisonError::into_inner).take();
+    told.context("a failure was made and not seen")
+}
+
+/// Notes what is told.
+struct Told {
+    /// Is told that tracing is live.
+    live: mpsc::Sender<()>,
+    incident: Arc<Mutex<Option<Incident>>>,
+}
+
+impl Output for Told {
+    fn line(&mut self, line: &Line) -> io::Result<()> {
+        match line {
+            // Nobody waits for a second one.
+            Line::Meta(_) => self.live.send(()).unwrap_or_default(),
+            Line::Incident(incident) => {
+                let mut told = self.incident.lock().unwrap_or_else(PoisonError::into_inner);
+                *told = Some(Incident::clone(incident));
+            }
+            Line::Lost(_) | Line::Summary(_) => {}
+        }
+        Ok(())
+    }
+}
