@@ -1,6 +1,6 @@
 //! What this kernel's eBPF can do: found by trying, never by version.
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use aya::{
     maps::MapType,
     programs::ProgramType,
@@ -16,15 +16,10 @@ struct Feature {
     purpose: &'static str,
     /// Whether the kernel has it.
     probe: fn(&Machine) -> Result<bool>,
-    /// What to do without it.
-    without: Without,
-}
-
-/// What to do without a feature.
-#[derive(Clone, Copy)]
-enum Without {
-    /// Nothing: it takes a kernel of that version.
-    Kernel(&'static str),
+    /// What stands in for it, if anything does.
+    instead: Option<&'static str>,
+    /// The version that brought it, for the remedy.
+    since: &'static str,
 }
 
 const FEATURES: [Feature; 8] = [
@@ -32,22 +27,25 @@ const FEATURES: [Feature; 8] = [
         name: "tracepoint programs",
         purpose: "to see system calls",
         probe: |_| Ok(is_program_supported(ProgramType::TracePoint)?),
-        without: Without::Kernel("4.7"),
+        instead: None,
+        since: "4.7",
     },
     Feature {
         name: "raw tracepoint programs",
         purpose: "to see forks, execs and exits",
         probe: |_| Ok(is_program_supported(ProgramType::RawTracePoint)?),
-        without: Without::Kernel("4.17"),
+        instead: None,
+        since: "4.17",
     },
     Feature {
         name: "task_file iterator",
         purpose: "to note the files that are open when tracing begins",
         probe: |machine| {
-            let btf = machine.btf().map_err(|error| anyhow::anyhow!("{error}"))?;
+            let btf = machine.btf().map_err(|error| anyhow!("{error}"))?;
             Ok(offsets::has_iterator(btf, "task_file"))
         },
-        without: Without::Kernel("5.8"),
+        instead: None,
+        since: "5.8",
     },
     Feature {
         name: "bpf_loop",
@@ -56,31 +54,36 @@ const FEATURES: [Feature; 8] = [
             let helper = BpfHelper::BPF_FUNC_loop;
             Ok(is_helper_supported(ProgramType::RawTracePoint, helper)?)
         },
-        without: Without::Kernel("5.17"),
+        instead: None,
+        since: "5.17",
     },
     Feature {
         name: "ring buffer",
         purpose: "to tell what happens, in order",
         probe: |_| Ok(is_map_supported(MapType::RingBuf)?),
-        without: Without::Kernel("5.8"),
+        instead: None,
+        since: "5.8",
     },
     Feature {
         name: "hash maps",
         purpose: "to keep who holds what",
         probe: |_| Ok(is_map_supported(MapType::Hash)?),
-        without: Without::Kernel("3.19"),
+        instead: None,
+        since: "3.19",
     },
     Feature {
         name: "LRU hash maps",
         purpose: "to keep what has just ended",
         probe: |_| Ok(is_map_supported(MapType::LruHash)?),
-        without: Without::Kernel("4.10"),
+        instead: None,
+        since: "4.10",
     },
     Feature {
         name: "tail calls",
         purpose: "to search for holders in steps that the verifier can check",
         probe: |_| Ok(is_map_supported(MapType::ProgramArray)?),
-        without: Without::Kernel("4.2"),
+        instead: None,
+        since: "4.2",
     },
 ];
 
@@ -95,12 +98,12 @@ pub(super) fn facts() -> Vec<Fact> {
 
 impl Feature {
     fn look(&self, machine: &Machine) -> Finding {
-        match ((self.probe)(machine), self.without) {
+        let found = "this kernel does not have it";
+        let remedy = format!("boot a kernel from {} on", self.since);
+        match ((self.probe)(machine), self.instead) {
             (Ok(true), _) => Finding::ok("there"),
-            (Ok(false), Without::Kernel(version)) => Finding::missing(
-                "this kernel does not have it",
-                format!("boot a kernel from {version} on"),
-            ),
+            (Ok(false), Some(instead)) => Finding::degraded(found, instead).mended_by(remedy),
+            (Ok(false), None) => Finding::missing(found, remedy),
             (Err(error), _) => Finding::unknown(format!("cannot try: {error:#}")),
         }
     }

@@ -34,11 +34,24 @@ pub struct Fact {
     pub remedy: Option<String>,
 }
 
-/// As one line of text: an error.
+/// As one line of text: an error, or a warning.
 impl fmt::Display for Fact {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {} (needed {})", self.name, self.found, self.purpose)?;
+        write!(f, "{}: {}", self.name, self.told())?;
         self.remedy.iter().try_for_each(|remedy| write!(f, ": {remedy}"))
+    }
+}
+
+impl Fact {
+    /// What was found and what it means, without the remedy.
+    #[must_use]
+    pub fn told(&self) -> String {
+        let Self { status, purpose, found, instead, .. } = self;
+        match (status, instead) {
+            (Status::Ok | Status::Unknown, _) => found.clone(),
+            (_, None) => format!("{found} (needed {purpose})"),
+            (_, Some(instead)) => format!("{found} (needed {purpose}; instead: {instead})"),
+        }
     }
 }
 

@@ -20,13 +20,19 @@ use self::{
 use crate::kernel::memlock;
 
 /// The themes and their facts, in the order in which one rests on the other.
-const THEMES: [(Theme, fn() -> Vec<Fact>); 5] = [
+const THEMES: [(Theme, Facts); 5] = [
     (Theme::Place, place::facts),
     (Theme::Privileges, privileges::facts),
     (Theme::Kernel, system::facts),
     (Theme::Features, features::facts),
     (Theme::Tracing, tracing::facts),
 ];
+
+/// Makes the list of a theme's facts.
+type Facts = fn() -> Vec<Fact>;
+
+/// What gives a user the rights of root.
+const SUDO: &str = "put sudo before the command";
 
 /// Something to be found out.
 struct Fact {
@@ -114,32 +120,38 @@ impl Finding {
     }
 }
 
-/// What a start needs that can be told at once; fails with the first that is missing, and warns of
-/// what is degraded.
+/// What a start needs that can be told at once; fails with what is missing, and warns of what is
+/// degraded.
 pub fn start() -> anyhow::Result<()> {
-    first_missing(|when| when == When::Start).map_or(Ok(()), Err)
+    missing(|when| when == When::Start).map_or(Ok(()), Err)
 }
 
 /// Why a start failed with `error`: the fact behind it, if one is found.
 #[must_use]
 pub fn explain(error: anyhow::Error) -> anyhow::Error {
     log::info!("{error:#}");
-    first_missing(|when| when != When::Last).unwrap_or(error)
+    missing(|when| when != When::Last).unwrap_or(error)
 }
 
-/// The first fact that is missing, of those looked at `when`.
-fn first_missing(when: impl Fn(When) -> bool) -> Option<anyhow::Error> {
+/// The first fact that is missing, of those looked at `when`, and how many more are.
+fn missing(when: impl Fn(When) -> bool) -> Option<anyhow::Error> {
     let machine = Machine::default();
-    machine.whole.set(true);
-    let mut facts = THEMES.into_iter().flat_map(|(theme, facts)| {
-        facts().into_iter().map(move |fact| (theme, fact))
-    });
-    facts.find_map(|(theme, fact)| {
-        let line = when(fact.when).then(|| fact.line(theme, &machine))?;
-        if line.status == Status::Degraded {
-            log::warn!("{line}");
+    let mut missing = Vec::new();
+    for (theme, facts) in THEMES {
+        for fact in facts().iter().filter(|fact| when(fact.when)) {
+            machine.whole.set(missing.is_empty());
+            let line = fact.line(theme, &machine);
+            match line.status {
+                Status::Missing => missing.push(line),
+                Status::Degraded => log::warn!("{line}"),
+                Status::Ok | Status::Unknown => {}
+            }
         }
-        (line.status == Status::Missing).then(|| anyhow!("{line}"))
+    }
+    let (first, others) = missing.split_first()?;
+    Some(match others.len() {
+        0 => anyhow!("{first}"),
+        more => anyhow!("{first} ({more} more: etxtbsy-trace check)"),
     })
 }
 
@@ -162,4 +174,49 @@ pub fn report(mut tell: impl FnMut(&Line) -> anyhow::Result<()>) -> anyhow::Resu
     let works = checked.works;
     tell(&Line::Check(checked))?;
     Ok(works)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that panics has failed")]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::kernel::tracer::tracepoints;
+
+    fn facts() -> Vec<Fact> {
+        THEMES.iter().flat_map(|(_, facts)| facts()).collect()
+    }
+
+    #[test]
+    fn no_two_facts_have_the_same_name() {
+        let mut names = BTreeSet::new();
+        for fact in facts() {
+            assert!(names.insert(fact.name.clone()), "{}", fact.name);
+        }
+        for tracepoint in tracepoints() {
+            assert!(names.contains(tracepoint.name), "{}", tracepoint.name);
+        }
+    }
+
+    #[test]
+    fn tracing_itself_comes_last() {
+        let facts = facts();
+        let (last, others) = facts.split_last().unwrap();
+        assert!(last.when == When::Last && others.iter().all(|fact| fact.when != When::Last));
+    }
+
+    /// All but the tracepoints, which `check` lists.
+    #[test]
+    fn the_page_on_limitations_has_every_fact() {
+        let page = include_str!("../../../docs/limitations.md");
+        let is_tracepoint = |fact: &Fact| tracepoints().any(|known| known.name == fact.name);
+        let missing: String = facts()
+            .iter()
+            .filter(|fact| !is_tracepoint(fact))
+            .map(|fact| format!("| {} | {} |\n", fact.name, fact.purpose))
+            .filter(|row| !page.contains(row))
+            .collect();
+        assert!(missing.is_empty(), "not in docs/limitations.md:\n{missing}");
+    }
 }

@@ -2,8 +2,12 @@
 
 use std::{fs, os::unix::fs::MetadataExt as _, path::Path};
 
-use super::{Fact, Finding, Machine};
-use crate::kernel::tracefs;
+use nix::{errno::Errno, unistd::geteuid};
+
+use super::{Fact, Finding, Machine, SUDO};
+use crate::kernel::tracefs::{self, Unreachable};
+
+const NO_TRACEFS: &str = "boot a kernel built with CONFIG_FTRACE_SYSCALLS=y";
 
 /// The inode numbers of the first namespaces, include/linux/proc_ns.h: the same on every kernel.
 const FIRST_USER_NS: u64 = 0xEFFF_FFFD;
@@ -40,15 +44,24 @@ fn sys() -> Finding {
 
 fn tracefs(machine: &Machine) -> Finding {
     match machine.syscalls() {
-        Err(unreachable) => Finding::missing(unreachable.to_string(), unreachable.remedy()),
-        Ok(Err(error)) => {
-            let remedy = "boot a kernel built with CONFIG_FTRACE_SYSCALLS=y";
-            Finding::missing(format!("{error:#}"), remedy)
-        }
+        Err(unreachable) => Finding::missing(unreachable.to_string(), reach(unreachable)),
+        Ok(Err(error)) => Finding::missing(format!("{error:#}"), NO_TRACEFS),
         Ok(Ok(_)) => Finding::ok(tracefs::mounted().map_or_else(
             || "not mounted; this process mounts it for itself".to_owned(),
             |at| format!("mounted at {at}"),
         )),
+    }
+}
+
+/// What makes tracefs reachable.
+fn reach(unreachable: &Unreachable) -> String {
+    match unreachable {
+        Unreachable::Unmounted(Errno::ENODEV | Errno::ENOENT) => NO_TRACEFS.to_owned(),
+        _ if !geteuid().is_root() => SUDO.to_owned(),
+        Unreachable::Closed(_) => "run it as the user to whom tracefs belongs".to_owned(),
+        Unreachable::Unmounted(_) => {
+            format!("mount -t tracefs nodev {}", tracefs::MOUNTS[0])
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use aya::{maps::MapType, sys::is_map_supported};
 use nix::unistd::geteuid;
 use procfs::process::Process;
 
-use super::{Fact, Finding, Machine};
+use super::{Fact, Finding, Machine, SUDO};
 use crate::kernel::memlock;
 
 /// A capability that is of use.
@@ -42,7 +42,8 @@ const CAPABILITIES: [Capability; 4] = [
         number: 19,
         of_admin: false,
         without: |name| {
-            let instead = "exe, cwd and fds of processes that /proc closes to this user stay unknown";
+            let instead =
+                "exe, cwd and fds of processes that /proc closes to this user stay unknown";
             Finding::degraded(not_held(), instead).mended_by(grant(name))
         },
     },
@@ -87,14 +88,14 @@ fn grant(name: &str) -> String {
         let name = name.trim_start_matches("CAP_");
         format!("give it to the container (docker run --cap-add={name}, or --privileged)")
     } else {
-        "put sudo before the command".to_owned()
+        SUDO.to_owned()
     }
 }
 
 /// Without CAP_SYS_RESOURCE.
 fn unlimited(name: &'static str) -> Finding {
     match memlock::counts() {
-        Ok(false) => Finding::ok(format!("{}; nor does this kernel ask for it", not_held())),
+        Ok(false) => Finding::ok(format!("{}, and this kernel does not ask for it", not_held())),
         Ok(true) => {
             let instead = "the maps must fit into the limit that there is (ulimit -l)";
             Finding::degraded(not_held(), instead).mended_by(grant(name))

@@ -15,9 +15,11 @@ pub(super) fn facts() -> Vec<Fact> {
         Fact::new("BTF", "to find the fields of the kernel's structures", btf).at_start(),
         Fact::new("fields", "to read who holds a file", fields),
         Fact::new("lockdown", "to let programs read the kernel's memory", |_| locked_down()),
-        Fact::new("exec of a written file", "to fail with ETXTBSY, which is what is traced", |_| {
-            exec_denied()
-        }),
+        Fact::new(
+            "exec of a written file",
+            "to fail with ETXTBSY, which is what is traced",
+            |_| exec_denied(),
+        ),
         Fact::new("write to a running file", "to fail with ETXTBSY, the other direction", |_| {
             write_denied()
         }),

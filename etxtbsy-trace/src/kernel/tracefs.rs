@@ -11,7 +11,7 @@ use nix::{
 use super::mounts::with_mount;
 
 /// Where it is mounted, or would be.
-const MOUNTS: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
+pub const MOUNTS: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
 
 /// Why tracefs cannot be reached.
 #[derive(Clone, Debug)]
@@ -20,20 +20,6 @@ pub enum Unreachable {
     Closed(&'static str),
     /// It is not mounted, and cannot be.
     Unmounted(Errno),
-}
-
-impl Unreachable {
-    /// What makes it reachable.
-    #[must_use]
-    pub fn remedy(&self) -> String {
-        match self {
-            Self::Closed(_) => "put sudo before the command".to_owned(),
-            Self::Unmounted(Errno::ENODEV | Errno::ENOENT) => {
-                "boot a kernel built with CONFIG_FTRACE_SYSCALLS=y, and mount sysfs at /sys".to_owned()
-            }
-            Self::Unmounted(_) => format!("mount -t tracefs nodev {}", MOUNTS[0]),
-        }
-    }
 }
 
 impl fmt::Display for Unreachable {
@@ -59,9 +45,11 @@ pub fn with_tracefs<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, Unrea
     if mounted().is_some() {
         return Ok(work());
     }
-    with_mount("tracefs", MOUNTS[0], work).map_err(|errno| match MOUNTS.into_iter().find(is_tracefs) {
-        Some(at) => Unreachable::Closed(at),
-        None => Unreachable::Unmounted(errno),
+    with_mount("tracefs", MOUNTS[0], work).map_err(|errno| {
+        match MOUNTS.into_iter().find(is_tracefs) {
+            Some(at) => Unreachable::Closed(at),
+            None => Unreachable::Unmounted(errno),
+        }
     })
 }
 
@@ -79,6 +67,7 @@ fn is_tracefs(at: &&str) -> bool {
 pub fn syscalls() -> anyhow::Result<BTreeSet<String>> {
     let mount = mounted().context("tracefs has no events")?;
     let directory = format!("{mount}/events/syscalls");
-    let entries = std::fs::read_dir(&directory).with_context(|| format!("cannot read {directory}"))?;
+    let entries =
+        std::fs::read_dir(&directory).with_context(|| format!("cannot read {directory}"))?;
     Ok(entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect())
 }

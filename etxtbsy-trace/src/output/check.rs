@@ -7,7 +7,7 @@ use super::{
 };
 use crate::check::lines::{Checked, Fact, Line, Status};
 
-/// The columns of the longest name but one; the longest stands out.
+/// The columns of the longest name.
 const NAME: usize = 26;
 
 /// A line of text, with its end.
@@ -20,26 +20,22 @@ pub fn text(line: &Line, color: bool) -> String {
     }
 }
 
-fn fact(Fact { name: what, status, purpose, found, instead, remedy, .. }: &Fact, look: Look) -> String {
-    let mut text = escape::prose(found);
-    if *status != Status::Ok {
-        text += &format!(" (needed {purpose})");
-    }
-    if let Some(instead) = instead {
-        text += &format!("; instead: {instead}");
-    }
-    if let Some(remedy) = remedy {
-        text += &format!(": {}", look.paint(Tone::Strong, remedy));
-    }
-    let (tone, status) = (tone(*status), name(status));
-    format!("{} {what:<NAME$} {text}\n", look.paint(tone, &format!("{status:<8}")))
+fn fact(fact: &Fact, look: Look) -> String {
+    let status = look.paint(tone(fact.status), &format!("{:<8}", name(fact.status)));
+    let told = escape::prose(&fact.told());
+    let remedy = match &fact.remedy {
+        Some(remedy) => format!(": {}", look.paint(Tone::Strong, remedy)),
+        None => String::new(),
+    };
+    format!("{status} {:<NAME$} {told}{remedy}\n", fact.name)
 }
 
 fn conclusion(checked: &Checked, look: Look) -> String {
     let Checked { works, ok, degraded, missing, unknown, .. } = checked;
-    let (tone, comes_to) = match works {
-        true => (Tone::Good, "tracing will work"),
-        false => (Tone::Bad, "tracing will not work"),
+    let (tone, comes_to) = if *works {
+        (Tone::Good, "tracing will work")
+    } else {
+        (Tone::Bad, "tracing will not work")
     };
     format!(
         "\n{}: {ok} ok, {degraded} degraded, {missing} missing, {unknown} unknown\n",
@@ -53,5 +49,40 @@ fn tone(status: Status) -> Tone {
         Status::Degraded => Tone::Holder,
         Status::Missing => Tone::Bad,
         Status::Unknown => Tone::Faint,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::lines::Theme;
+
+    fn missing(found: &str) -> Line {
+        Line::Fact(Fact {
+            theme: Theme::Privileges,
+            name: "CAP_PERFMON".to_owned(),
+            status: Status::Missing,
+            purpose: "to attach".to_owned(),
+            found: found.to_owned(),
+            instead: None,
+            remedy: Some("put sudo before the command".to_owned()),
+        })
+    }
+
+    #[test]
+    fn a_fact_is_one_line_with_its_remedy() {
+        assert_eq!(
+            text(&missing("uid 1000 does not have it"), false),
+            "missing  CAP_PERFMON                uid 1000 does not have it (needed to attach): put sudo before the command\n"
+        );
+        let hostile = text(&missing("a\nb\x1b[31m"), false);
+        assert!(hostile.ends_with('\n') && hostile.lines().count() == 1, "{hostile}");
+        assert!(!hostile.contains('\x1b'), "{hostile}");
+    }
+
+    #[test]
+    fn it_is_coloured_if_wanted() {
+        let coloured = text(&missing("no"), true);
+        assert!(coloured.starts_with("\x1b[1m\x1b[31mmissing"), "{coloured:?}");
     }
 }
