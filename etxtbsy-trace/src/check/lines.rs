@@ -90,6 +90,8 @@ pub enum Status {
 pub struct Checked {
     /// Whether tracing will work: nothing is missing.
     pub works: bool,
+    /// What to mend first: the first fact that is missing; `null` if none is.
+    pub mend_first: Option<String>,
     /// How many facts are `ok`.
     pub ok: u32,
     /// How many are `degraded`.
@@ -106,7 +108,7 @@ impl Checked {
     /// Nothing has been looked at.
     pub(super) fn new() -> Self {
         let version = env!("CARGO_PKG_VERSION").to_owned();
-        Self { works: false, ok: 0, degraded: 0, missing: 0, unknown: 0, version }
+        Self { works: false, mend_first: None, ok: 0, degraded: 0, missing: 0, unknown: 0, version }
     }
 
     /// How many facts have that status.

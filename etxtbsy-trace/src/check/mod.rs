@@ -167,13 +167,15 @@ pub fn report(mut tell: impl FnMut(&Line) -> anyhow::Result<()>) -> anyhow::Resu
             machine.whole.set(checked.missing == 0);
             let line = fact.line(theme, &machine);
             *checked.count(line.status) += 1;
+            if line.status == Status::Missing {
+                checked.mend_first.get_or_insert_with(|| line.name.clone());
+            }
             tell(&Line::Fact(line))?;
         }
     }
-    checked.works = checked.missing == 0;
-    let works = checked.works;
-    tell(&Line::Check(checked))?;
-    Ok(works)
+    let works = checked.missing == 0;
+    checked.works = works;
+    tell(&Line::Check(checked)).map(|()| works)
 }
 
 #[cfg(test)]

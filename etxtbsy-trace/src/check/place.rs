@@ -2,12 +2,7 @@
 
 use std::{fs, os::unix::fs::MetadataExt as _, path::Path};
 
-use nix::{errno::Errno, unistd::geteuid};
-
-use super::{Fact, Finding, Machine, SUDO};
-use crate::kernel::tracefs::{self, Unreachable};
-
-const NO_TRACEFS: &str = "boot a kernel built with CONFIG_FTRACE_SYSCALLS=y";
+use super::{Fact, Finding};
 
 /// The inode numbers of the first namespaces, include/linux/proc_ns.h: the same on every kernel.
 const FIRST_USER_NS: u64 = 0xEFFF_FFFD;
@@ -17,7 +12,6 @@ pub(super) fn facts() -> Vec<Fact> {
     vec![
         Fact::new("/proc", "for what is known of processes: exe, argv, cwd", |_| proc()).at_start(),
         Fact::new("/sys", "for the kernel's BTF, and for tracefs", |_| sys()).at_start(),
-        Fact::new("tracefs", "for the numbers of the system calls' tracepoints", tracefs),
         Fact::new("user namespace", "for capabilities that count", |_| user_namespace()).at_start(),
         Fact::new("pid namespace", "for pids that are the kernel's own", |_| pid_namespace())
             .at_start(),
@@ -38,29 +32,6 @@ fn sys() -> Finding {
         Ok(_) => Finding::ok("mounted"),
         Err(error) => {
             Finding::missing(format!("/sys/kernel: {error}"), "mount -t sysfs sysfs /sys")
-        }
-    }
-}
-
-fn tracefs(machine: &Machine) -> Finding {
-    match machine.syscalls() {
-        Err(unreachable) => Finding::missing(unreachable.to_string(), reach(unreachable)),
-        Ok(Err(error)) => Finding::missing(format!("{error:#}"), NO_TRACEFS),
-        Ok(Ok(_)) => Finding::ok(tracefs::mounted().map_or_else(
-            || "not mounted; this process mounts it for itself".to_owned(),
-            |at| format!("mounted at {at}"),
-        )),
-    }
-}
-
-/// What makes tracefs reachable.
-fn reach(unreachable: &Unreachable) -> String {
-    match unreachable {
-        Unreachable::Unmounted(Errno::ENODEV | Errno::ENOENT) => NO_TRACEFS.to_owned(),
-        _ if !geteuid().is_root() => SUDO.to_owned(),
-        Unreachable::Closed(_) => "run it as the user to whom tracefs belongs".to_owned(),
-        Unreachable::Unmounted(_) => {
-            format!("mount -t tracefs nodev {}", tracefs::MOUNTS[0])
         }
     }
 }

@@ -9,12 +9,14 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
+use nix::{errno::Errno, unistd::geteuid};
 use tokio::sync::Notify;
 
-use super::{Fact, Finding, Machine};
+use super::{Fact, Finding, Machine, SUDO};
 use crate::{
     kernel::{
         offsets,
+        tracefs::{self, Unreachable},
         tracer::{Options, Tracepoint, TracepointKind, Tracer, tracepoints},
     },
     lines::{Filter, Incident, Line, VerdictKind},
@@ -27,19 +29,45 @@ use crate::{
 /// How long the self-made failure may take until it is told.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+const NO_TRACEFS: &str = "boot a kernel built with CONFIG_FTRACE_SYSCALLS=y";
+
 pub(super) fn facts() -> Vec<Fact> {
     let mut programs: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for Tracepoint { name, program, .. } in tracepoints() {
         programs.entry(name).or_default().push(program);
     }
-    let mut facts: Vec<Fact> = tracepoints()
-        .filter_map(|tracepoint| {
-            let purpose = format!("for {}", programs.remove(tracepoint.name)?.join(" and "));
-            Some(Fact::new(tracepoint.name, purpose, move |machine| look(tracepoint, machine)))
-        })
-        .collect();
+    let tracefs = "for the numbers of the system calls' tracepoints";
+    let mut facts = vec![Fact::new("tracefs", tracefs, self::tracefs)];
+    facts.extend(tracepoints().filter_map(|tracepoint| {
+        let purpose =
+            format!("for the program {}", programs.remove(tracepoint.name)?.join(" and "));
+        Some(Fact::new(tracepoint.name, purpose, move |machine| look(tracepoint, machine)))
+    }));
     facts.push(Fact::new("self-trace", "to see all of it work", self_trace).last());
     facts
+}
+
+fn tracefs(machine: &Machine) -> Finding {
+    match machine.syscalls() {
+        Err(unreachable) => Finding::missing(unreachable.to_string(), reach(unreachable)),
+        Ok(Err(error)) => Finding::missing(format!("{error:#}"), NO_TRACEFS),
+        Ok(Ok(_)) => Finding::ok(tracefs::mounted().map_or_else(
+            || "not mounted; this process mounts it for itself".to_owned(),
+            |at| format!("mounted at {at}"),
+        )),
+    }
+}
+
+/// What makes tracefs reachable.
+fn reach(unreachable: &Unreachable) -> String {
+    match unreachable {
+        Unreachable::Unmounted(Errno::ENODEV | Errno::ENOENT) => NO_TRACEFS.to_owned(),
+        _ if !geteuid().is_root() => SUDO.to_owned(),
+        Unreachable::Closed(_) => "run it as the user to whom tracefs belongs".to_owned(),
+        Unreachable::Unmounted(_) => {
+            format!("mount -t tracefs nodev {}", tracefs::MOUNTS[0])
+        }
+    }
 }
 
 /// Whether a tracepoint is there.
@@ -48,10 +76,7 @@ fn look(Tracepoint { name, kind, .. }: Tracepoint, machine: &Machine) -> Finding
         TracepointKind::Syscall { optional } => match machine.syscalls() {
             Ok(Ok(names)) if names.contains(name) => Finding::ok("there"),
             Ok(Ok(_)) if optional => Finding::ok("this kernel has no such call"),
-            Ok(Ok(_)) => Finding::missing(
-                "this kernel does not have it",
-                "boot a kernel built with CONFIG_FTRACE_SYSCALLS=y",
-            ),
+            Ok(Ok(_)) => Finding::missing("this kernel does not have it", NO_TRACEFS),
             _ => Finding::unknown("tracefs cannot be read"),
         },
         TracepointKind::Raw | TracepointKind::Ring => match machine.btf() {

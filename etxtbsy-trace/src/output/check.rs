@@ -31,16 +31,12 @@ fn fact(fact: &Fact, look: Look) -> String {
 }
 
 fn conclusion(checked: &Checked, look: Look) -> String {
-    let Checked { works, ok, degraded, missing, unknown, .. } = checked;
-    let (tone, comes_to) = if *works {
-        (Tone::Good, "tracing will work")
-    } else {
-        (Tone::Bad, "tracing will not work")
+    let Checked { mend_first, ok, degraded, missing, unknown, .. } = checked;
+    let comes_to = match mend_first {
+        None => look.paint(Tone::Good, "tracing will work"),
+        Some(what) => look.paint(Tone::Bad, &format!("tracing will not work, for want of {what}")),
     };
-    format!(
-        "\n{}: {ok} ok, {degraded} degraded, {missing} missing, {unknown} unknown\n",
-        look.paint(tone, comes_to)
-    )
+    format!("\n{comes_to}: {ok} ok, {degraded} degraded, {missing} missing, {unknown} unknown\n")
 }
 
 fn tone(status: Status) -> Tone {

@@ -125,8 +125,7 @@ fn assert_missing(command: impl Fn() -> Command, name: &str, remedy: &str) {
     assert_eq!(fact.status, Status::Missing, "{}", checked.stdout);
     assert!(fact.remedy.as_ref().unwrap().contains(remedy), "{fact:?}");
     assert_eq!(told.fact("self-trace").status, Status::Unknown, "{}", checked.stdout);
-    let first = told.facts.iter().find(|fact| fact.status == Status::Missing).unwrap();
-    assert_eq!(first.name, name, "{}", checked.stdout);
+    assert_eq!(told.checked.mend_first.as_deref(), Some(name), "{}", checked.stdout);
 
     for arguments in [&["--json", "-d", "1"][..], &["run", "--", "true"]] {
         let refused = Process::start(command().args(arguments)).wait();
