@@ -17,10 +17,10 @@ pub(super) fn facts() -> Vec<Fact> {
         Fact::new("lockdown", "to let programs read the kernel's memory", |_| locked_down()),
         Fact::new(
             "exec of a written file",
-            "to fail with ETXTBSY, which is what is traced",
+            "for there to be anything to trace",
             |_| exec_denied(),
         ),
-        Fact::new("write to a running file", "to fail with ETXTBSY, the other direction", |_| {
+        Fact::new("write to a running file", "for there to be anything to trace in the other direction", |_| {
             write_denied()
         }),
     ]
