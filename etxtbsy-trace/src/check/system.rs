@@ -15,14 +15,12 @@ pub(super) fn facts() -> Vec<Fact> {
         Fact::new("BTF", "to find the fields of the kernel's structures", btf).at_start(),
         Fact::new("fields", "to read who holds a file", fields),
         Fact::new("lockdown", "to let programs read the kernel's memory", |_| locked_down()),
+        Fact::new("exec of a written file", "for there to be anything to trace", |_| exec_denied()),
         Fact::new(
-            "exec of a written file",
-            "for there to be anything to trace",
-            |_| exec_denied(),
+            "write to a running file",
+            "for there to be anything to trace in the other direction",
+            |_| write_denied(),
         ),
-        Fact::new("write to a running file", "for there to be anything to trace in the other direction", |_| {
-            write_denied()
-        }),
     ]
 }
 
