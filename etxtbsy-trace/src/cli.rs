@@ -78,7 +78,21 @@ pub enum Command {
     /// Show recorded JSON lines as if live, without root or eBPF
     Replay(Replay),
     /// Print the JSON Schema of the JSON lines
-    Schema,
+    Schema {
+        /// Whose lines
+        #[arg(value_enum, default_value_t)]
+        of: Lines,
+    },
+}
+
+/// JSON lines that have a schema.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Lines {
+    /// Those of a trace
+    #[default]
+    Trace,
+    /// Those of `check`
+    Check,
 }
 
 /// `run`.

@@ -15,9 +15,12 @@ use etxtbsy_trace::{
     cli::{Cli, Command, Demo, Format, Presentation, Replay, Stream, presentation},
     command::{ExecError, Prepared},
     demo::{self, Demonstration},
-    kernel::tracer::{Options, Tracer},
+    kernel::{
+        memlock,
+        tracer::{Options, Tracer},
+    },
     lines::{Filter, Line},
-    output::{Output, escape, json::Json, text::Text},
+    output::{self, Output, escape, json::Json, text::Text},
     output_file,
     replay::Recording,
     schema,
@@ -35,10 +38,7 @@ use etxtbsy_trace::{
     user::{self, Invoker},
     workload::Workload,
 };
-use nix::{
-    sys::resource::{RLIM_INFINITY, Resource, setrlimit},
-    unistd::dup2_stdout,
-};
+use nix::unistd::dup2_stdout;
 use tokio::sync::Notify;
 
 /// Undocumented: a size for the ring buffer, by which the tests make it overflow.
@@ -121,18 +121,40 @@ fn dispatch(cli: &Cli) -> anyhow::Result<u8> {
             Ok(0)
         }
         Some(Command::Demo(args)) => demo(cli, args),
-        Some(Command::Check) => {
-            let works = check::report(&mut io::stdout()).context("cannot write to stdout")?;
-            Ok(u8::from(!works))
-        }
+        Some(Command::Check) => check(cli),
         Some(Command::Replay(args)) => replay(cli, args),
-        Some(Command::Schema) => {
+        Some(Command::Schema { of }) => {
             let mut out = io::stdout();
-            let schema = serde_json::to_string_pretty(&schema::schema())?;
+            let schema = serde_json::to_string_pretty(&schema::schema(*of))?;
             writeln!(out, "{schema}").context("cannot write to stdout")?;
             Ok(0)
         }
     }
+}
+
+/// Says what this kernel and this user can do.
+fn check(cli: &Cli) -> anyhow::Result<u8> {
+    let Presentation { format, stream, color, .. } = present(cli);
+    let owner = Invoker::of_sudo()?;
+    let file = cli.options.output.as_deref().map(|path| output_file::create(path, owner.as_ref()));
+    let mut file = file.transpose()?.map(Json::new);
+    let (name, mut out): (_, Box<dyn io::Write>) = match stream {
+        Stream::Stdout => ("stdout", Box::new(io::stdout())),
+        Stream::Stderr => ("stderr", Box::new(io::stderr())),
+    };
+    let works = check::report(|line| {
+        if let Some(file) = &mut file {
+            file.write(line).context("cannot write to the file of --output")?;
+        }
+        match format {
+            Format::Json => Json::new(&mut out).write(line),
+            Format::Text | Format::Tui => {
+                out.write_all(output::check::text(line, color).as_bytes())
+            }
+        }
+        .with_context(|| format!("cannot write to {name}"))
+    })?;
+    Ok(u8::from(!works))
 }
 
 /// Shows a demo, or the tour.
@@ -207,7 +229,7 @@ fn trace(
     let mut sinks = sinks(cli, sudo_user.as_ref(), Some(&after_view))?;
     sinks.extend(more);
     // Maps count against it up to 5.10; where raising is forbidden, loading says whether it matters.
-    if let Err(errno) = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY) {
+    if let Err(errno) = memlock::lift() {
         log::info!("cannot raise RLIMIT_MEMLOCK: {errno}");
     }
     let tracked = match &prepared {
@@ -216,7 +238,7 @@ fn trace(
     };
     let ring_bytes = std::env::var(RING_BYTES).ok().and_then(|bytes| bytes.parse().ok());
     let options = Options { roots: tracked, ring_bytes, verbose: cli.options.verbose > 0 };
-    let mut tracer = Tracer::start(&options)?;
+    let mut tracer = Tracer::start(&options).map_err(check::explain)?;
     tree::add_descendants(&mut tracer, &roots)?;
     let filter = Filter {
         pids: roots,

@@ -1,5 +1,7 @@
 //! The JSON Schema of the lines.
 
+use crate::check;
+use crate::cli::Lines;
 use crate::lines::{Line, SCHEMA};
 use schemars::generate::SchemaSettings;
 use serde_json::Value;
@@ -7,10 +9,15 @@ use serde_json::Value;
 /// The JSON Schema (draft 2020-12) of one line, as this program writes it: keys that may be null
 /// are there all the same, `_b64` keys only where they are needed.
 #[must_use]
-pub fn schema() -> Value {
-    let settings = SchemaSettings::draft2020_12().for_serialize();
-    let mut schema = settings.into_generator().into_root_schema_for::<Line>();
-    let title = format!("A line of etxtbsy-trace, schema {SCHEMA}");
+pub fn schema(of: Lines) -> Value {
+    let generator = SchemaSettings::draft2020_12().for_serialize().into_generator();
+    let (mut schema, what) = match of {
+        Lines::Trace => (generator.into_root_schema_for::<Line>(), "etxtbsy-trace"),
+        Lines::Check => {
+            (generator.into_root_schema_for::<check::lines::Line>(), "etxtbsy-trace check")
+        }
+    };
+    let title = format!("A line of {what}, schema {SCHEMA}");
     schema.insert("title".to_owned(), title.into());
     schema.to_value()
 }
@@ -30,7 +37,7 @@ mod tests {
 
     #[test]
     fn what_is_written_is_valid() {
-        let schema = jsonschema::validator_for(&schema()).unwrap();
+        let schema = jsonschema::validator_for(&schema(Lines::Trace)).unwrap();
         for line in lines() {
             let errors: Vec<String> = schema.iter_errors(&line).map(|e| e.to_string()).collect();
             assert!(errors.is_empty(), "{line}: {errors:?}");
@@ -39,7 +46,7 @@ mod tests {
 
     #[test]
     fn what_is_not_is_not() {
-        let schema = jsonschema::validator_for(&schema()).unwrap();
+        let schema = jsonschema::validator_for(&schema(Lines::Trace)).unwrap();
         let mut broken = 0;
         for line in lines() {
             for key in line.as_object().unwrap().keys() {
@@ -57,7 +64,7 @@ mod tests {
 
     #[test]
     fn keys_that_may_be_null_are_required_and_those_for_bytes_are_not() {
-        let schema = jsonschema::validator_for(&schema()).unwrap();
+        let schema = jsonschema::validator_for(&schema(Lines::Trace)).unwrap();
         let mut line = serde_json::to_value(Line::from(samples::race())).unwrap();
         line["victim"]["cwd"] = Value::Null;
         assert!(schema.is_valid(&line));
@@ -69,7 +76,7 @@ mod tests {
 
     #[test]
     fn it_says_what_it_is() {
-        let schema = schema();
+        let schema = schema(Lines::Trace);
         assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
         assert_eq!(schema["title"], "A line of etxtbsy-trace, schema 1");
     }
@@ -92,7 +99,9 @@ mod tests {
     fn the_page_on_json_knows_every_name_and_its_example_is_valid() {
         let page = include_str!("../../docs/json.md");
         let mut found = Vec::new();
-        names(&schema(), &mut found);
+        for of in [Lines::Trace, Lines::Check] {
+            names(&schema(of), &mut found);
+        }
         assert!(found.contains(&"after_ns".to_owned()) && found.contains(&"leaked-fd".to_owned()));
         for name in found {
             assert!(page.contains(&format!("`{name}`")), "{name} is not explained");
@@ -102,7 +111,7 @@ mod tests {
         let value: Value = serde_json::from_str(example).unwrap();
         let line: Line = serde_json::from_str(example).unwrap();
         assert_eq!(serde_json::to_value(line).unwrap(), value);
-        let schema = jsonschema::validator_for(&schema()).unwrap();
+        let schema = jsonschema::validator_for(&schema(Lines::Trace)).unwrap();
         assert!(schema.is_valid(&value));
     }
 
@@ -110,7 +119,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(16))]
         #[test]
         fn any_string_is_valid(strings in samples::strings()) {
-            let schema = jsonschema::validator_for(&schema()).unwrap();
+            let schema = jsonschema::validator_for(&schema(Lines::Trace)).unwrap();
             let incident = samples::with_strings(&samples::race(), &strings);
             let line = serde_json::to_value(Line::from(incident)).unwrap();
             prop_assert!(schema.is_valid(&line));

@@ -1,6 +1,9 @@
 //! The kernel side as seen from user space: finding field offsets, loading and attaching the
 //! programs, and reading their records.
 
+pub mod lockdown;
+pub mod memlock;
+mod mounts;
 pub mod offsets;
 pub mod reaper;
 pub mod records;

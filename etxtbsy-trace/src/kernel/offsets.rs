@@ -3,8 +3,6 @@
 //! Structures are laid out anew in every kernel version and configuration, and some fields have
 //! had several names; each is looked up by name, the newest first.
 
-use std::path::Path;
-
 use anyhow::{Context as _, bail};
 use btf_rs::{Btf, Struct, Type};
 use etxtbsy_trace_common::Offsets;
@@ -14,13 +12,7 @@ pub const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 
 /// Reads the BTF of the running kernel.
 pub fn running_kernel() -> anyhow::Result<Btf> {
-    let path = Path::new(VMLINUX);
-    if !path.exists() {
-        bail!(
-            "this kernel has no BTF ({VMLINUX} does not exist): boot one built with CONFIG_DEBUG_INFO_BTF=y"
-        );
-    }
-    Btf::from_file(path).with_context(|| format!("cannot read {VMLINUX}"))
+    Btf::from_file(VMLINUX).with_context(|| format!("cannot read {VMLINUX}"))
 }
 
 /// Resolves every offset that the eBPF programs need.
@@ -166,6 +158,19 @@ pub fn ring_completes_with_cqe(btf: &Btf) -> bool {
         btf.resolve_name(&cqe).ok()
     };
     third().is_some_and(|name| name == "io_uring_cqe")
+}
+
+/// Whether the kernel has a tracepoint of that name: for each, its BTF has a type of callback
+/// (`btf_trace_…`, include/trace/bpf_probe.h).
+#[must_use]
+pub fn has_tracepoint(btf: &Btf, name: &str) -> bool {
+    btf.resolve_ids_by_name(&format!("btf_trace_{name}")).is_ok_and(|ids| !ids.is_empty())
+}
+
+/// Whether the kernel has an iterator of that name (`DEFINE_BPF_ITER_FUNC`, include/linux/bpf.h).
+#[must_use]
+pub fn has_iterator(btf: &Btf, name: &str) -> bool {
+    btf.resolve_ids_by_name(&format!("bpf_iter_{name}")).is_ok_and(|ids| !ids.is_empty())
 }
 
 fn structure(btf: &Btf, name: &str) -> anyhow::Result<Struct> {

@@ -1,39 +1,73 @@
 //! Reaching tracefs, which tells the numbers of the tracepoints.
 
-use std::{path::Path, thread};
+use std::{collections::BTreeSet, fmt, path::Path};
 
-use anyhow::{Context as _, anyhow};
+use anyhow::Context as _;
 use nix::{
-    mount::{MsFlags, mount},
-    sched::{CloneFlags, unshare},
+    errno::Errno,
+    sys::statfs::{TRACEFS_MAGIC, statfs},
 };
 
+use super::mounts::with_mount;
+
 /// Where it is mounted, or would be.
-const MOUNTS: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
+pub const MOUNTS: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
+
+/// Why tracefs cannot be reached.
+#[derive(Clone, Debug)]
+pub enum Unreachable {
+    /// It is mounted there, and is not for this user.
+    Closed(&'static str),
+    /// It is not mounted, and cannot be.
+    Unmounted(Errno),
+}
+
+impl fmt::Display for Unreachable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Closed(at) => write!(f, "tracefs at {at} may not be read by this user"),
+            Self::Unmounted(errno) => write!(
+                f,
+                "tracefs is not mounted, and mounting it for this process alone gives: {}",
+                errno.desc()
+            ),
+        }
+    }
+}
+
+impl std::error::Error for Unreachable {}
 
 /// Runs `work` where tracefs can be read.
 ///
 /// Where it is not mounted (minimal systems, micro VMs), `work` runs on a thread with a mount
 /// namespace of its own, in which it is: nobody else sees that mount, and it goes with the thread.
-pub fn with_tracefs<T: Send>(work: impl FnOnce() -> anyhow::Result<T> + Send) -> anyhow::Result<T> {
-    if MOUNTS.iter().any(|mount| Path::new(mount).join("events").is_dir()) {
-        return work();
+pub fn with_tracefs<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, Unreachable> {
+    if mounted().is_some() {
+        return Ok(work());
     }
-    thread::scope(|scope| {
-        let thread = scope.spawn(|| {
-            mount_for_this_thread().with_context(|| {
-                format!("tracefs is not mounted: mount -t tracefs nodev {}", MOUNTS[0])
-            })?;
-            work()
-        });
-        thread.join().map_err(|_| anyhow!("the thread that reads tracefs has panicked"))?
+    with_mount("tracefs", MOUNTS[0], work).map_err(|errno| {
+        match MOUNTS.into_iter().find(is_tracefs) {
+            Some(at) => Unreachable::Closed(at),
+            None => Unreachable::Unmounted(errno),
+        }
     })
 }
 
-fn mount_for_this_thread() -> nix::Result<()> {
-    unshare(CloneFlags::CLONE_NEWNS)?;
-    let nothing = None::<&str>;
-    // Nothing that is mounted here shall reach the namespace it was copied from.
-    mount(nothing, "/", nothing, MsFlags::MS_REC | MsFlags::MS_SLAVE, nothing)?;
-    mount(Some("nodev"), MOUNTS[0], Some("tracefs"), MsFlags::empty(), nothing)
+/// Where it is mounted and can be read, if it is.
+#[must_use]
+pub fn mounted() -> Option<&'static str> {
+    MOUNTS.into_iter().find(|mount| Path::new(mount).join("events").is_dir())
+}
+
+fn is_tracefs(at: &&str) -> bool {
+    statfs(*at).is_ok_and(|facts| facts.filesystem_type() == TRACEFS_MAGIC)
+}
+
+/// The names of the tracepoints of system calls; to be called where tracefs can be read.
+pub fn syscalls() -> anyhow::Result<BTreeSet<String>> {
+    let mount = mounted().context("tracefs has no events")?;
+    let directory = format!("{mount}/events/syscalls");
+    let entries =
+        std::fs::read_dir(&directory).with_context(|| format!("cannot read {directory}"))?;
+    Ok(entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect())
 }

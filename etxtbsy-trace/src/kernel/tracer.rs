@@ -2,7 +2,7 @@
 
 use std::{os::fd::AsRawFd, time::Instant};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use aya::{
     Btf, Ebpf, EbpfLoader, VerifierLogLevel,
     maps::{Array, HashMap, Map, MapData, MapError, ProgramArray, RingBuf},
@@ -88,8 +88,52 @@ const RAW: [(&str, &str); 5] = [
 /// The program on io_uring, whose tracepoint has had this shape since 6.13 only.
 const RING: (&str, &str) = ("ring_completes", "io_uring_complete");
 
+/// The program that is attached while the end of a call is waited for.
+const CALL_RETURNS: (&str, &str) = ("call_returns", "sys_exit");
+
+/// The program that is loaded and attached once a 32-bit program runs.
+const COMPAT_RETURNS: (&str, &str) = ("compat_returns", "sys_exit");
+
 /// Those that are run on demand, or attached for a while.
-const UNATTACHED: [&str; 4] = ["still_open", "write_count", "call_returns", RING.0];
+const UNATTACHED: [&str; 4] = ["still_open", "write_count", CALL_RETURNS.0, RING.0];
+
+/// A tracepoint that a program stands on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tracepoint {
+    /// Its name, such as `sys_exit_execve`.
+    pub name: &'static str,
+    /// The program.
+    pub program: &'static str,
+    /// How it is attached to.
+    pub kind: TracepointKind,
+}
+
+/// How a tracepoint is attached to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TracepointKind {
+    /// Of a system call, by its number in tracefs. Without one there is no such call, if it is
+    /// `optional`.
+    Syscall {
+        /// Whether a kernel need not have that call.
+        optional: bool,
+    },
+    /// By its name.
+    Raw,
+    /// By its name, where it has the shape that is known ([`offsets::ring_completes_with_cqe`]).
+    Ring,
+}
+
+/// Every tracepoint that the programs stand on, from the tables by which they are attached.
+pub fn tracepoints() -> impl Iterator<Item = Tracepoint> {
+    let calls = SYSCALLS.into_iter().chain([DUP2]).flat_map(|call| {
+        let Syscall { program, tracepoints, optional } = call;
+        let kind = TracepointKind::Syscall { optional };
+        tracepoints.iter().map(move |name| Tracepoint { name, program, kind })
+    });
+    let by_name = |kind| move |(program, name)| Tracepoint { name, program, kind };
+    let raw = RAW.into_iter().chain([CALL_RETURNS, COMPAT_RETURNS]);
+    calls.chain(raw.map(by_name(TracepointKind::Raw))).chain([by_name(TracepointKind::Ring)(RING)])
+}
 
 /// `BPF_NOEXIST`, include/uapi/linux/bpf.h.
 const BPF_NOEXIST: u64 = 1;
@@ -221,7 +265,7 @@ impl Tracer {
                 .attach(tracepoint)
                 .with_context(|| format!("cannot attach to the tracepoint {tracepoint}"))?;
         }
-        with_tracefs(|| {
+        with_tracefs(|| -> anyhow::Result<()> {
             for Syscall { program, tracepoints, optional } in SYSCALLS.iter().chain([&DUP2]) {
                 let program: &mut TracePoint = program_of(ebpf, program)?;
                 for tracepoint in *tracepoints {
@@ -236,7 +280,7 @@ impl Tracer {
                 }
             }
             Ok(())
-        })
+        })?
     }
 
     /// Runs the `task_file` iterator, which notes every write fd that is open.
@@ -252,17 +296,18 @@ impl Tracer {
     /// Follows the system calls of 32-bit programs from now on.
     pub fn follow_compat(&mut self) -> anyhow::Result<()> {
         log::info!("a 32-bit program runs: following all system calls");
-        let program: &mut RawTracePoint = program_of(&mut self.ebpf, "compat_returns")?;
+        let program: &mut RawTracePoint = program_of(&mut self.ebpf, COMPAT_RETURNS.0)?;
         program.load().context("the kernel refuses the eBPF program compat_returns")?;
-        program.attach("sys_exit").context("cannot attach to the tracepoint sys_exit")?;
+        program.attach(COMPAT_RETURNS.1).context("cannot attach to the tracepoint sys_exit")?;
         Ok(())
     }
 
     /// Makes an exec fail, and lets the programs learn from it.
     fn learn(&mut self) -> anyhow::Result<()> {
         let mut config: Array<_, u64> = Array::try_from(self.map_mut("CONFIG")?)?;
-        let teacher =
-            teach::busy_exec(|pid| Ok(config.set(Config::Teacher as u32, u64::from(pid), 0)?))?;
+        let teacher = std::process::id();
+        config.set(Config::Teacher as u32, u64::from(teacher), 0)?;
+        ensure!(teach::busy_exec()?, teach::ALLOWED);
         let fput = config.get(&(Config::Fput as u32), 0)?;
         if fput == 0 {
             bail!("the eBPF programs did not see the failing exec of process {teacher}");
@@ -369,8 +414,8 @@ impl Tracer {
         let mut map: HashMap<_, u32, Lingering> = HashMap::try_from(self.map_mut("LINGERING")?)?;
         map.insert(tgid, lingering, 0)?;
         if self.call_returns.is_none() {
-            let program: &mut RawTracePoint = program_of(&mut self.ebpf, "call_returns")?;
-            let link = program.attach("sys_exit").context("cannot attach to sys_exit")?;
+            let program: &mut RawTracePoint = program_of(&mut self.ebpf, CALL_RETURNS.0)?;
+            let link = program.attach(CALL_RETURNS.1).context("cannot attach to sys_exit")?;
             self.call_returns = Some(program.take_link(link)?);
         }
         Ok(())

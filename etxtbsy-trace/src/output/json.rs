@@ -17,16 +17,21 @@ impl<W: Write> Json<W> {
     pub fn new(out: W) -> Self {
         Self { out, buffer: Vec::new() }
     }
-}
 
-impl<W: Write + Send> Output for Json<W> {
-    fn line(&mut self, line: &Line) -> io::Result<()> {
+    /// Writes one line, and flushes it.
+    pub fn write(&mut self, line: &impl Serialize) -> io::Result<()> {
         self.buffer.clear();
         line.serialize(&mut Serializer::with_formatter(&mut self.buffer, Visible))?;
         self.buffer.push(b'\n');
         // In one piece, so that what another process writes to the same file does not split it.
         self.out.write_all(&self.buffer)?;
         self.out.flush()
+    }
+}
+
+impl<W: Write + Send> Output for Json<W> {
+    fn line(&mut self, line: &Line) -> io::Result<()> {
+        self.write(line)
     }
 }
 

@@ -1,5 +1,6 @@
 //! Where the lines go: as they are, for programs ([`json`]), and told to people ([`text`]).
 
+pub mod check;
 pub mod escape;
 mod incident;
 pub mod json;

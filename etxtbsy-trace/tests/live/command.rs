@@ -1,15 +1,11 @@
 //! The command line: exit statuses, ends, and refusals.
 
-use crate::support::{BINARY, Ended, Process, Trace, Turn, first_line, tracer};
+use crate::support::{BINARY, NOBODY, Process, Trace, Turn, first_line, tracer};
 use nix::sys::signal::Signal;
-use std::fs::{self, Permissions};
+use std::fs;
 use std::io::pipe;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
-use std::os::unix::process::CommandExt;
+use std::os::unix::fs::{MetadataExt, chown};
 use std::process::Command;
-
-/// A user who is not root, on every system.
-const NOBODY: u32 = 65534;
 
 #[test]
 fn run_gives_the_status_of_the_command() {
@@ -224,46 +220,6 @@ fn bad_usage_is_2() {
         assert_eq!(ended.code, Some(2), "{arguments:?}: {}", ended.stderr);
         assert_eq!(ended.stdout, "");
     }
-}
-
-#[test]
-fn without_root_it_names_the_remedy() {
-    let Some(turn) = Turn::take_as_root() else {
-        return;
-    };
-    // Where the build is may be closed to others.
-    fs::set_permissions(turn.dir.path(), Permissions::from_mode(0o755)).unwrap();
-    let binary = turn.dir.path().join("etxtbsy-trace");
-    fs::copy(BINARY, &binary).unwrap();
-    let as_nobody = |arguments: &[&str]| -> Ended {
-        Process::start(
-            Command::new(&binary)
-                .args(arguments)
-                .env("RUST_BACKTRACE", "1")
-                .uid(NOBODY)
-                .gid(NOBODY)
-                .current_dir("/"),
-        )
-        .wait()
-    };
-    as_nobody(&["--json"]).assert_refused(1, &["sudo"]);
-    as_nobody(&["run", "--", "true"]).assert_refused(1, &["sudo"]);
-    let check = as_nobody(&["check"]);
-    assert_eq!(check.code, Some(1), "{}", check.stdout);
-    assert!(check.stdout.contains("sudo"), "{}", check.stdout);
-}
-
-/// In a mount namespace of its own, where a file system lies over the kernel's BTF.
-#[test]
-fn without_btf_it_names_the_remedy() {
-    let Some(_turn) = Turn::take_as_root() else {
-        return;
-    };
-    let script = r#"mount -t tmpfs none /sys/kernel/btf && exec "$0" --json"#;
-    let ended =
-        Process::start(Command::new("unshare").args(["--mount", "sh", "-c", script, BINARY]))
-            .wait();
-    ended.assert_refused(1, &["BTF", "CONFIG_DEBUG_INFO_BTF"]);
 }
 
 /// The command waits until the trace is complete: tracing ends before it does, and it goes on.

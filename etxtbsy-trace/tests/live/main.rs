@@ -4,6 +4,7 @@
 //! `ETXTBSY_TRACE_RACE_SECONDS=60` runs the races for that long instead of a few failures.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that panics has failed")]
 
+mod check;
 mod command;
 mod demos;
 mod losses;

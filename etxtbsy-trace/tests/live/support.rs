@@ -18,6 +18,9 @@ use tempfile::TempDir;
 /// The binary under test.
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_etxtbsy-trace");
 
+/// A user who is not root, on every system.
+pub(crate) const NOBODY: u32 = 65534;
+
 /// How long the races are asked to go, in seconds, if not until some failures.
 fn race_seconds() -> Option<u64> {
     let seconds = std::env::var("ETXTBSY_TRACE_RACE_SECONDS").ok()?;

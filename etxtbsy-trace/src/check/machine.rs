@@ -1,0 +1,35 @@
+//! What several facts rest on, read once.
+
+use std::{
+    cell::{Cell, OnceCell},
+    collections::BTreeSet,
+};
+
+use btf_rs::Btf;
+
+use crate::kernel::{
+    offsets,
+    tracefs::{self, Unreachable, with_tracefs},
+};
+
+/// The machine as far as it has been looked at.
+#[derive(Default)]
+pub(super) struct Machine {
+    btf: OnceCell<Result<Btf, String>>,
+    syscalls: OnceCell<Result<anyhow::Result<BTreeSet<String>>, Unreachable>>,
+    /// Whether nothing was missing so far.
+    pub(super) whole: Cell<bool>,
+}
+
+impl Machine {
+    /// The kernel's BTF, or why it cannot be read.
+    pub(super) fn btf(&self) -> Result<&Btf, &str> {
+        let read = || offsets::running_kernel().map_err(|error| format!("{error:#}"));
+        self.btf.get_or_init(read).as_ref().map_err(String::as_str)
+    }
+
+    /// The tracepoints of system calls.
+    pub(super) fn syscalls(&self) -> Result<&anyhow::Result<BTreeSet<String>>, &Unreachable> {
+        self.syscalls.get_or_init(|| with_tracefs(tracefs::syscalls)).as_ref()
+    }
+}

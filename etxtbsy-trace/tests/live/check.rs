@@ -1,0 +1,324 @@
+//! `check`, and starts, where something is missing.
+
+use crate::support::{BINARY, Ended, NOBODY, Process, Trace, Turn, tracer};
+use etxtbsy_trace::check::lines::{Checked, Fact, Line, Status};
+use etxtbsy_trace::cli::Lines;
+use etxtbsy_trace::kernel::tracer::tracepoints;
+use etxtbsy_trace::schema::schema;
+use nix::errno::Errno;
+use nix::libc;
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use std::fs::{self, Permissions};
+use std::io::{self, pipe};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
+
+/// Numbers of capabilities, include/uapi/linux/capability.h.
+const CAP_SYS_PTRACE: libc::c_ulong = 19;
+const CAP_SYS_ADMIN: libc::c_ulong = 21;
+const CAP_PERFMON: libc::c_ulong = 38;
+const CAP_BPF: libc::c_ulong = 39;
+
+/// What `check --json` told.
+struct Told {
+    facts: Vec<Fact>,
+    checked: Checked,
+}
+
+impl Told {
+    fn parse(ended: &Ended) -> Self {
+        let schema = jsonschema::validator_for(&schema(Lines::Check)).unwrap();
+        let mut facts = Vec::new();
+        for text in ended.stdout.lines() {
+            assert!(schema.is_valid(&serde_json::from_str(text).unwrap()), "{text}");
+            match serde_json::from_str(text).expect(text) {
+                Line::Fact(fact) => facts.push(fact),
+                Line::Check(checked) => {
+                    assert_eq!(ended.stdout.lines().last(), Some(text));
+                    let told = Self { facts, checked };
+                    told.assert_consistent(ended);
+                    return told;
+                }
+            }
+        }
+        panic!("no last line: {}{}", ended.stdout, ended.stderr);
+    }
+
+    fn assert_consistent(&self, ended: &Ended) {
+        let Checked { works, ok, degraded, missing, unknown, .. } = self.checked;
+        assert_eq!(works, missing == 0, "{}", ended.stdout);
+        assert_eq!(ended.code, Some(i32::from(!works)), "{}", ended.stdout);
+        assert_eq!((ok + degraded + missing + unknown) as usize, self.facts.len());
+        for fact in &self.facts {
+            let is = |status| fact.status == status;
+            assert!(fact.remedy.is_some() || !is(Status::Missing), "{fact:?}");
+            assert!(fact.instead.is_some() == is(Status::Degraded), "{fact:?}");
+        }
+    }
+
+    fn fact(&self, name: &str) -> &Fact {
+        self.facts.iter().find(|fact| fact.name == name).expect(name)
+    }
+}
+
+/// Gives up capabilities in a child, for itself and all that it executes.
+fn drop_capabilities(of: &mut Command, capabilities: &'static [libc::c_ulong]) {
+    let give_up = move || {
+        capabilities.iter().try_for_each(|capability| {
+            // SAFETY: no pointers.
+            let done = unsafe { libc::prctl(libc::PR_CAPBSET_DROP, *capability, 0, 0, 0) };
+            Ok(Errno::result(done).map(drop)?)
+        })
+    };
+    // SAFETY: a system call, which is all that is done between fork and exec.
+    unsafe { of.pre_exec(give_up) };
+}
+
+/// Puts empty file systems over what is at `paths`, for a child alone.
+fn hide(of: &mut Command, paths: &'static [&'static str]) {
+    let there: Vec<_> = paths.iter().filter(|path| Path::new(path).exists()).collect();
+    let hide = move || {
+        let nothing = None::<&str>;
+        unshare(CloneFlags::CLONE_NEWNS)?;
+        mount(nothing, "/", nothing, MsFlags::MS_REC | MsFlags::MS_PRIVATE, nothing)?;
+        there.iter().try_for_each(|path| {
+            Ok(mount(Some("none"), **path, Some("tmpfs"), MsFlags::empty(), nothing)?)
+        })
+    };
+    // SAFETY: system calls, with paths that nix copies to the stack.
+    unsafe { of.pre_exec(hide) };
+}
+
+/// Has bpf(2) refused as the profiles of container managers do.
+fn forbid_bpf(of: &mut Command) {
+    const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
+    const IF_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
+    const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
+    let step = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
+    let steps = [
+        // seccomp_data.nr
+        step(LOAD, 0, 0, 0),
+        step(IF_EQUAL, 0, 1, libc::SYS_bpf as u32),
+        step(RETURN, 0, 0, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32),
+        step(RETURN, 0, 0, libc::SECCOMP_RET_ALLOW),
+    ];
+    let forbid = move || {
+        let mut steps = steps;
+        let filter = libc::sock_fprog { len: steps.len() as u16, filter: steps.as_mut_ptr() };
+        // SAFETY: the filter is a live program of that length.
+        let done = unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &filter) };
+        Ok(Errno::result(done).map(drop)?)
+    };
+    // SAFETY: a system call, with data on the stack.
+    unsafe { of.pre_exec(forbid) };
+}
+
+/// That `check` and a start with a command of that kind both name what is missing and the remedy.
+#[track_caller]
+fn assert_missing(command: impl Fn() -> Command, name: &str, remedy: &str) {
+    let checked = Process::start(command().args(["check", "--json"])).wait();
+    let told = Told::parse(&checked);
+    let fact = told.fact(name);
+    assert_eq!(fact.status, Status::Missing, "{}", checked.stdout);
+    assert!(fact.remedy.as_ref().unwrap().contains(remedy), "{fact:?}");
+    assert_eq!(told.fact("self-trace").status, Status::Unknown, "{}", checked.stdout);
+    assert_eq!(told.checked.mend_first.as_deref(), Some(name), "{}", checked.stdout);
+
+    for arguments in [&["--json", "-d", "1"][..], &["run", "--", "true"]] {
+        let refused = Process::start(command().args(arguments)).wait();
+        refused.assert_refused(1, &[name, remedy]);
+        assert_eq!(refused.stdout, "");
+    }
+}
+
+#[test]
+fn every_fact_is_told() {
+    let Some(_turn) = Turn::take_as_root() else {
+        return;
+    };
+    let ended = Process::start(tracer().args(["check", "--json"])).wait();
+    let told = Told::parse(&ended);
+    assert!(told.checked.works, "{}{}", ended.stdout, ended.stderr);
+    for tracepoint in tracepoints() {
+        told.fact(tracepoint.name);
+    }
+    let traced = told.fact("self-trace");
+    assert_eq!(traced.status, Status::Ok);
+    assert!(traced.found.contains("still-open: 1 of 1 writers explained"), "{traced:?}");
+}
+
+#[test]
+fn text_is_one_line_a_fact_and_coloured_if_wanted() {
+    let Some(turn) = Turn::take_as_root() else {
+        return;
+    };
+    let output = turn.output();
+    let ended =
+        Process::start(tracer().args(["check", "--color", "never", "-o"]).arg(&output)).wait();
+    assert_eq!(ended.code, Some(0), "{}{}", ended.stdout, ended.stderr);
+    let (facts, end) = ended.stdout.split_once("\n\n").unwrap();
+    assert!(end.starts_with("tracing will work: "), "{end}");
+    let json = Ended { stdout: fs::read_to_string(output).unwrap(), ..ended };
+    let told = Told::parse(&json);
+    assert_eq!(facts.lines().count(), told.facts.len());
+    for (line, fact) in facts.lines().zip(&told.facts) {
+        assert!(line.contains(&fact.name), "{line}");
+    }
+    let coloured = Process::start(tracer().args(["check", "--color", "always"])).wait();
+    assert!(coloured.stdout.lines().next().unwrap().starts_with("\x1b["), "{}", coloured.stdout);
+}
+
+#[test]
+fn an_unprivileged_user_is_told_to_use_sudo() {
+    let Some(turn) = Turn::take_as_root() else {
+        return;
+    };
+    // Where the build is may be closed to others.
+    fs::set_permissions(turn.dir.path(), Permissions::from_mode(0o755)).unwrap();
+    let binary = turn.dir.path().join("etxtbsy-trace");
+    fs::copy(BINARY, &binary).unwrap();
+    let as_nobody = || {
+        let mut command = Command::new(&binary);
+        command.env("RUST_BACKTRACE", "1").uid(NOBODY).gid(NOBODY).current_dir("/");
+        command
+    };
+    assert_missing(as_nobody, "CAP_BPF", "sudo");
+}
+
+#[test]
+fn without_a_capability_it_names_it() {
+    let Some(_turn) = Turn::take_as_root() else {
+        return;
+    };
+    for (name, option, without) in [
+        ("CAP_BPF", "--cap-add=BPF", &[CAP_BPF, CAP_SYS_ADMIN]),
+        ("CAP_PERFMON", "--cap-add=PERFMON", &[CAP_PERFMON, CAP_SYS_ADMIN]),
+    ] {
+        let command = || {
+            let mut command = tracer();
+            drop_capabilities(&mut command, without);
+            command
+        };
+        assert_missing(command, name, option);
+    }
+}
+
+/// The one that tracing can do without.
+#[test]
+fn without_ptrace_it_warns_and_traces() {
+    let Some(turn) = Turn::take_as_root() else {
+        return;
+    };
+    let without = |arguments: &[&str]| {
+        let mut command = tracer();
+        drop_capabilities(&mut command, &[CAP_SYS_PTRACE]);
+        Process::start(command.args(arguments)).wait()
+    };
+    let checked = without(&["check", "--json"]);
+    let told = Told::parse(&checked);
+    assert_eq!(told.fact("CAP_SYS_PTRACE").status, Status::Degraded, "{}", checked.stdout);
+    assert_eq!(told.fact("self-trace").status, Status::Ok, "{}", checked.stdout);
+
+    let output = turn.output();
+    let file = output.to_str().unwrap();
+    let ended = without(&["run", "-o", file, "--", BINARY, "workload", "still-open"]);
+    assert!(ended.stderr.contains("CAP_SYS_PTRACE"), "{}", ended.stderr);
+    let trace = Trace::read(&output, &ended);
+    assert!(trace.incidents[0].complete, "{:#?}", trace.incidents);
+}
+
+#[test]
+fn without_btf_it_names_the_remedy() {
+    let Some(_turn) = Turn::take_as_root() else {
+        return;
+    };
+    let command = || {
+        let mut command = tracer();
+        hide(&mut command, &["/sys/kernel/btf"]);
+        command
+    };
+    assert_missing(command, "BTF", "CONFIG_DEBUG_INFO_BTF");
+}
+
+#[test]
+fn without_mounts_it_names_them() {
+    let Some(_turn) = Turn::take_as_root() else {
+        return;
+    };
+    for (path, remedy) in [("/proc", "mount -t proc"), ("/sys", "mount -t sysfs")] {
+        let command = || {
+            let mut command = tracer();
+            hide(&mut command, if path == "/proc" { &["/proc"] } else { &["/sys"] });
+            command
+        };
+        assert_missing(command, path, remedy);
+    }
+}
+
+/// Neither mounted, nor to be mounted by a process without CAP_SYS_ADMIN.
+#[test]
+fn without_tracefs_it_names_the_remedy() {
+    let Some(_turn) = Turn::take_as_root() else {
+        return;
+    };
+    let command = || {
+        let mut command = tracer();
+        hide(&mut command, &["/sys/kernel/tracing", "/sys/kernel/debug"]);
+        drop_capabilities(&mut command, &[CAP_SYS_ADMIN]);
+        command
+    };
+    assert_missing(command, "tracefs", "mount -t tracefs");
+}
+
+/// As in a container without `--privileged`.
+#[test]
+fn a_forbidden_system_call_is_told_from_a_missing_capability() {
+    let Some(_turn) = Turn::take_as_root() else {
+        return;
+    };
+    let command = || {
+        let mut command = tracer();
+        forbid_bpf(&mut command);
+        command
+    };
+    assert_missing(command, "bpf(2)", "seccomp=unconfined");
+}
+
+#[test]
+fn namespaces_of_its_own_are_named() {
+    let Some(_turn) = Turn::take_as_root() else {
+        return;
+    };
+    let command = || {
+        let mut command = Command::new("unshare");
+        command.args(["--pid", "--fork", "--mount-proc", BINARY]);
+        command
+    };
+    assert_missing(command, "pid namespace", "--pid=host");
+
+    let in_user_namespace = || -> io::Result<()> { Ok(unshare(CloneFlags::CLONE_NEWUSER)?) };
+    let command = || {
+        let mut command = tracer();
+        // SAFETY: a system call.
+        unsafe { command.pre_exec(in_user_namespace) };
+        command
+    };
+    if command().arg("--version").output().is_err() {
+        eprintln!("skipped: no user namespaces here");
+        return;
+    }
+    assert_missing(command, "user namespace", "outside of the container");
+}
+
+/// As with `etxtbsy-trace check | head -1`.
+#[test]
+fn a_closed_stdout_is_an_error() {
+    let _turn = Turn::take();
+    let (reader, writer) = pipe().unwrap();
+    drop(reader);
+    let ended = Process::start_with_stdout(tracer().arg("check"), writer).wait();
+    ended.assert_refused(1, &["stdout"]);
+}
