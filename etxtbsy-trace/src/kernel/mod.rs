@@ -1,6 +1,8 @@
 //! The kernel side as seen from user space: finding field offsets, loading and attaching the
 //! programs, and reading their records.
 
+pub mod features;
+mod object;
 pub mod offsets;
 pub mod reaper;
 pub mod records;
