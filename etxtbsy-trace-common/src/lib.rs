@@ -677,6 +677,8 @@ pub struct Offsets {
     pub task_thread_status: u32,
     pub task_group_leader: u32,
     pub task_stack: u32,
+    /// `sizeof(struct pt_regs)`.
+    pub regs_size: u32,
     /// `__state`; up to 5.13 `state`, whose lower half is read.
     pub task_state: u32,
     pub task_tasks: u32,
@@ -773,6 +775,7 @@ pub struct Offsets {
     pub ring_node_file: u32,
     /// `io_kiocb.opcode`.
     pub ring_request_opcode: u32,
+    /// `u32::MAX` where a completion is told by its result.
     pub ring_cqe_res: u32,
     pub regs_second: u32,
     /// The number of the system call.
@@ -795,6 +798,9 @@ pub enum Config {
     TreeFound = 2,
     /// 1 once a 32-bit program was seen to run.
     Compat = 3,
+    /// From `task_struct.stack` to the registers that a system call has saved; 0 until it has been
+    /// learnt.
+    Registers = 4,
 }
 
 #[cfg(feature = "user")]

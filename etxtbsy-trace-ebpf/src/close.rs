@@ -33,7 +33,7 @@ pub fn closed_range(_ctx: TracePointContext) -> u32 {
         hold::walk(table, task, kernel::tgid_of(task), Event::Range);
     } else {
         // Perhaps a new table (CLOSE_RANGE_UNSHARE).
-        copied::left_shared(task, table);
+        copied::left_shared(task);
     }
     0
 }

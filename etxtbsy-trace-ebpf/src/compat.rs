@@ -2,7 +2,7 @@
 //! they call.
 
 use aya_ebpf::{helpers::bpf_ktime_get_ns, macros::raw_tracepoint, programs::RawTracePointContext};
-use etxtbsy_trace_common::{Compat, Config, FailureEnd, How, Kind};
+use etxtbsy_trace_common::{Compat, Config, How, Kind};
 
 use crate::{
     dup,
@@ -112,6 +112,6 @@ fn exec_failed(task: u64, syscall: i32, path: u32) {
         // SAFETY: a map value.
         let (seq, lost) = unsafe { ((*sought).seq, (*sought).lost) };
         let _ = SEARCHES.remove(task);
-        tell::record(&FailureEnd { kind: Kind::FailureEnd as u32, lost, seq }, WAKE);
+        fail::tell_end(seq, lost);
     }
 }

@@ -43,7 +43,5 @@ pub(crate) fn note(fd: u32) {
     }
     // SAFETY: no arguments.
     let now = unsafe { bpf_ktime_get_ns() };
-    let mut hold = hold::begin(task, table, fd, file, Via::Dup, now);
-    hold::find_origin(&mut hold);
-    hold::acquire(&hold);
+    hold::acquire(task, table, fd, file, Via::Dup, now, |hold| hold::find_origin(hold, file));
 }

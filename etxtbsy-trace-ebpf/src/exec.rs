@@ -66,10 +66,10 @@ pub fn execed(ctx: RawTracePointContext) -> i32 {
         && unsafe { (*call).table } != table
     {
         // `begin_new_exec` unshares the table: what is left in it is what the program inherits.
-        copied::left_shared(task, table);
+        copied::left_shared(task);
         return 0;
     }
-    if hold::walk(table, task, tgid, Event::Closing) == 0 {
+    if !hold::walk(table, task, tgid, Event::Closing) {
         return 0;
     }
     let Some(zero) = ZERO.get_ptr(0) else { return 0 };

@@ -1,7 +1,5 @@
 //! An exec returns: told in full if it failed with ETXTBSY.
 
-use core::ffi::c_void;
-
 use aya_ebpf::{helpers::bpf_ktime_get_ns, macros::tracepoint, programs::TracePointContext};
 use aya_log_ebpf::info;
 use etxtbsy_trace_common::{
@@ -10,7 +8,7 @@ use etxtbsy_trace_common::{
 };
 
 use crate::{
-    hold::{self, Event, KEEP_NS, repeat},
+    hold::{self, Event, KEEP_NS},
     kernel::{self, FMODE_EXEC, offset, word},
     linger,
     maps::{
@@ -57,8 +55,16 @@ pub fn exec_returns(ctx: TracePointContext) -> u32 {
         // It does not return, unless there is no such program.
         // SAFETY: a map value.
         let Sought { seq, lost, .. } = unsafe { *sought };
-        tell::record(&FailureEnd { kind: Kind::FailureEnd as u32, lost, seq }, WAKE);
+        tell_end(seq, lost);
     }
+    0
+}
+
+/// Tells that a failure has been told of; `lost` is 1 if some of it found no room.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn tell_end(seq: u64, lost: u32) -> i32 {
+    tell::record(&FailureEnd { kind: Kind::FailureEnd as u32, lost, seq }, WAKE);
     0
 }
 
@@ -97,9 +103,10 @@ extern "C" fn opened_file(task: u64, fput: u64, nth: u32) -> u64 {
 }
 
 /// Learns the address of `____fput` from a failure that a child of user space has made: the first
-/// entry of the task's work is the file it tried to execute.
+/// entry of the task's work is the file it tried to execute. And where the saved registers are,
+/// from the path that it gave.
 #[inline(always)]
-fn learn(task: u64) {
+fn learn(task: u64, syscall: i32) {
     let link = word(task, offset!(task_task_works));
     let file = link - offset!(file_task_work) as u64;
     let taught = CONFIG.get_ptr(Config::Teacher as u32);
@@ -109,6 +116,12 @@ fn learn(task: u64) {
         && kernel::int(file, offset!(file_f_flags)) & FMODE_EXEC != 0
         && let Some(fput) = CONFIG.get_ptr_mut(Config::Fput as u32)
     {
+        if let Some(call) = EXECS.get_ptr(task)
+            && let Some(at) = CONFIG.get_ptr_mut(Config::Registers as u32)
+        {
+            // SAFETY: map values; this one is written once.
+            unsafe { *at = kernel::find_registers(task, syscall, (*call).path) };
+        }
         // SAFETY: a map value, written once.
         unsafe { *fput = word(link, offset!(callback_func)) };
     }
@@ -124,7 +137,7 @@ pub(crate) fn failed(task: u64, syscall: i32, path: u64) -> bool {
     // SAFETY: a map value.
     let fput = unsafe { *fput };
     if fput == 0 {
-        learn(task);
+        learn(task, syscall);
         return false;
     }
     if !tree::contains(tgid) {
@@ -161,25 +174,13 @@ pub(crate) fn failed(task: u64, syscall: i32, path: u64) -> bool {
     // How many of several writers are known would take a count of different descriptions.
     let known = writers <= told & THERE;
     if inode != 0 && (!known || told & ODD != 0) {
-        let sought = Sought { inode, seq, path: 0, zero: 0, lost: lost_some, pad: 0 };
-        if SEARCHES.insert(task, sought, ANY).is_ok() {
+        if SEARCHES.insert(task, Sought::new(inode, seq, 0, lost_some), ANY).is_ok() {
             return true;
         }
         lost(Lost::SearchesFull);
     }
-    tell::record(&FailureEnd { kind: Kind::FailureEnd as u32, lost: lost_some, seq }, WAKE);
+    tell_end(seq, lost_some);
     true
-}
-
-/// The telling of an inode's holds.
-#[repr(C)]
-struct Telling {
-    inode: u64,
-    seq: u64,
-    /// 0: those that hold; 1: those that have ended.
-    ended: u32,
-    /// What was told, as bits.
-    told: u32,
 }
 
 /// Tells of the holds of an inode, then of those that have ended. Gives what
@@ -187,19 +188,14 @@ struct Telling {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn tell_candidates(inode: u64, seq: u64) -> i32 {
-    let mut telling = Telling { inode, seq, ended: 0, told: 0 };
-    repeat(SLOTS, candidate, &mut telling);
-    telling.ended = 1;
-    repeat(SLOTS, candidate, &mut telling);
-    telling.told as i32
-}
-
-unsafe extern "C" fn candidate(slot: u64, context: *mut c_void) -> i64 {
-    // SAFETY: `failed` gives this its own state.
-    let telling = unsafe { &mut *context.cast::<Telling>() };
-    telling.told |=
-        tell_candidate(telling.inode, slot as u32, telling.ended, telling.seq, 0) as u32;
-    0
+    let mut told = 0;
+    for slot in 0..SLOTS {
+        told |= tell_candidate(inode, slot, 0, seq, 0);
+    }
+    for slot in 0..SLOTS {
+        told |= tell_candidate(inode, slot, 1, seq, 0);
+    }
+    told
 }
 
 /// Of [`tell_candidate`]: the description is in the table, or in the task's work.
@@ -229,6 +225,10 @@ pub(crate) extern "C" fn tell_candidate(
         _ => ORPHANS.get_ptr(key),
     };
     let Some(kept) = kept else { return 0 };
+    // SAFETY: a map value. One that is being noted has no file yet, and is told of then.
+    if unsafe { (*kept).file } == 0 {
+        return 0;
+    }
     // SAFETY: a map value. The time is a number that begins with the failure's (`victim::tell`).
     if ended == 1 && unsafe { (*kept).released_ns } + KEEP_NS < seq {
         return 0;
@@ -256,7 +256,7 @@ pub(crate) extern "C" fn tell_candidate(
         (*told).cloexec = kernel::cloexec_at(hold.table, hold.fd);
         (*told).seq = seq;
         (*told).inode = inode;
-        (*told).hold = *hold;
+        core::ptr::copy_nonoverlapping(kept, &raw mut (*told).hold, 1);
         if sharer != 0 {
             share(&raw mut (*told).hold, sharer);
         }

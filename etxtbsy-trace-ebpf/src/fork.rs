@@ -4,7 +4,7 @@ use aya_ebpf::{helpers::bpf_ktime_get_ns, macros::raw_tracepoint, programs::RawT
 use etxtbsy_trace_common::Lineage;
 
 use crate::{
-    copied::{self, Copied},
+    copied,
     kernel::{self, offset, word},
     maps::{ANY, LINEAGE},
     tree,
@@ -31,21 +31,29 @@ pub fn forked(ctx: RawTracePointContext) -> i32 {
     }
     // SAFETY: no arguments.
     let now_ns = unsafe { bpf_ktime_get_ns() };
-    let forker = kernel::actor(parent, now_ns);
     // A table that is shared (CLONE_FILES) has no holds of its own for this.
     let inherits = if child_table == parent_table {
         is_process
     } else {
-        copied::note(&Copied { task: child, table: child_table, parent_table, forker, now_ns })
+        copied::note(child, parent_table, now_ns)
     };
     if inherits {
-        let lineage = Lineage {
-            forker,
-            start_ns: word(child, offset!(task_start_time)),
-            ppid: kernel::ppid_of(parent),
-            pad: 0,
-        };
-        let _ = LINEAGE.insert(tgid, lineage, ANY);
+        remember(parent, child, now_ns);
     }
+    0
+}
+
+/// Keeps who forked a process. A function of its own for the sake of its stack, which the walk of
+/// the table needs.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn remember(parent: u64, child: u64, now_ns: u64) -> i32 {
+    let lineage = Lineage {
+        forker: kernel::actor(parent, now_ns),
+        start_ns: word(child, offset!(task_start_time)),
+        ppid: kernel::ppid_of(parent),
+        pad: 0,
+    };
+    let _ = LINEAGE.insert(kernel::tgid_of(child), lineage, ANY);
     0
 }

@@ -6,12 +6,10 @@
 //! hold. A hold that ends goes to `ENDED` first and leaves `HOLDS` second: a failing exec, which
 //! marks the inode as watched, then reads `HOLDS`, then `ENDED`, misses none.
 
-use core::ffi::c_void;
-
-use aya_ebpf::helpers::{bpf_ktime_get_ns, generated::bpf_loop};
+use aya_ebpf::helpers::bpf_ktime_get_ns;
 use etxtbsy_trace_common::{
-    Actor, COMM_LEN, FDS_PER_WORD, FdWord, FdWordKey, Hold, HoldKey, How, Kind, Lost, PROBES,
-    SLOTS, Stage, Table, Via,
+    Actor, FDS_PER_WORD, FdWord, FdWordKey, Hold, HoldKey, How, Kind, Lost, PROBES, SLOTS, Stage,
+    Table, Via,
 };
 
 use crate::{
@@ -20,53 +18,41 @@ use crate::{
     tell,
 };
 
-/// How many steps one walk of a table's fds takes at the most.
-pub(crate) const STEPS: u32 = 1 << 17;
-
-/// Who did what nobody saw.
-pub(crate) const NOBODY: Actor = Actor { time_ns: 0, tgid: 0, tid: 0, comm: [0; COMM_LEN] };
-
 const FDS: u32 = FDS_PER_WORD as u32;
 
-/// Runs `step(index, context)` up to `steps` times, until it returns 1.
+/// Writes a hold that begins now, or at another time: an fd of `task`'s table that refers to
+/// `file`. Nothing is known of its origin yet. All but [`Hold::file`], which the caller writes
+/// last: who finds one without takes it for none. Field by field, for want of stack.
+///
+/// # Safety
+///
+/// `hold` can be written, and is zeros as yet.
 #[inline(always)]
-pub(crate) fn repeat<C>(
-    steps: u32,
-    step: unsafe extern "C" fn(u64, *mut c_void) -> i64,
-    context: &mut C,
-) -> i64 {
-    // SAFETY: `step` gets the context it is written for, which outlives the call.
-    unsafe { bpf_loop(steps, step as *mut c_void, core::ptr::from_mut(context).cast(), 0) }
-}
-
-/// A hold that begins now, or at another time: an fd of `task`'s table that refers to `file`.
-/// Nothing is known of its origin yet.
-#[inline(always)]
-pub(crate) fn begin(task: u64, table: u64, fd: u32, file: u64, via: Via, acquired_ns: u64) -> Hold {
+pub(crate) unsafe fn begin(
+    hold: *mut Hold,
+    task: u64,
+    table: u64,
+    fd: u32,
+    file: u64,
+    via: Via,
+    acquired_ns: u64,
+) {
     let inode = kernel::inode_of(file);
-    Hold {
-        file,
-        inode,
-        ino: kernel::word(inode, offset!(inode_i_ino)),
-        table,
-        task,
-        start_ns: kernel::word(task, offset!(task_start_time)),
-        acquired_ns,
-        released_ns: 0,
-        opened: NOBODY,
-        forked: NOBODY,
-        tgid: kernel::tgid_of(task),
-        ppid: kernel::ppid_of(task),
-        fd,
-        flags: kernel::int(file, offset!(file_f_flags)),
-        via: via as u32,
-        stage: Stage::Held as u32,
-        how: How::None as u32,
-        last: 0,
-        execed: 0,
-        alone: 0,
-        by_address: 0,
-        generation: kernel::int(inode, offset!(inode_i_generation)),
+    // SAFETY: the caller's promise.
+    unsafe {
+        (*hold).inode = inode;
+        (*hold).ino = kernel::word(inode, offset!(inode_i_ino));
+        (*hold).table = table;
+        (*hold).task = task;
+        (*hold).start_ns = kernel::word(task, offset!(task_start_time));
+        (*hold).acquired_ns = acquired_ns;
+        (*hold).tgid = kernel::tgid_of(task);
+        (*hold).ppid = kernel::ppid_of(task);
+        (*hold).fd = fd;
+        (*hold).flags = kernel::int(file, offset!(file_f_flags));
+        (*hold).via = via as u32;
+        (*hold).stage = Stage::Held as u32;
+        (*hold).generation = kernel::int(inode, offset!(inode_i_generation));
     }
 }
 
@@ -96,43 +82,43 @@ pub(crate) fn key_at(table: u64, fd: u32) -> Option<HoldKey> {
 
 /// Who opened the description at an fd, for one that inherits it: from the hold that the fd has,
 /// or had until a moment ago. Leaves `opener` as it is if that is not known.
-///
-/// A global function, as are the others here that are `extern "C"`: the verifier checks each
-/// once, and not again for every path that leads to it.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn opener_of(opener: *mut Actor, table: u64, fd: u32, file: u64, inode: u64) -> i32 {
-    if opener.is_null() {
-        return 0;
-    }
+#[inline(always)]
+pub(crate) fn find_opener(opener: &mut Actor, table: u64, fd: u32, file: u64, inode: u64) {
     if let Some(key) = key_at(table, fd)
         && let Some(hold) = HOLDS.get_ptr(key)
         // SAFETY: a map value.
         && unsafe { (*hold).file } == file
     {
-        // SAFETY: a map value, and the caller's actor.
-        unsafe { *opener = (*hold).opened };
-        return 1;
+        // SAFETY: a map value.
+        *opener = unsafe { (*hold).opened };
+        return;
     }
+    let slot = ended_at(table, fd, file, inode);
+    if let Some(hold) = ENDED.get_ptr(HoldKey { inode, slot: slot as u32, pad: 0 }) {
+        // SAFETY: a map value.
+        *opener = unsafe { (*hold).opened };
+    }
+}
+
+/// The place in `ENDED` of the hold that an fd had; [`SLOTS`] if there is none.
+///
+/// A global function, as are the others here that are `extern "C"`: the verifier checks each
+/// once, and not again for every path that leads to it. What they take and give are numbers:
+/// kernels before 5.13 know no pointers there.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn ended_at(table: u64, fd: u32, file: u64, inode: u64) -> u64 {
     let home = home(table, fd);
     for probe in 0..PROBES {
-        let key = HoldKey { inode, slot: home.wrapping_add(probe) % SLOTS, pad: 0 };
-        if let Some(hold) = ENDED.get_ptr(key)
+        let slot = home.wrapping_add(probe) % SLOTS;
+        if let Some(hold) = ENDED.get_ptr(HoldKey { inode, slot, pad: 0 })
             // SAFETY: a map value.
             && unsafe { (*hold).file == file && (*hold).table == table && (*hold).fd == fd }
         {
-            // SAFETY: a map value, and the caller's actor.
-            unsafe { *opener = (*hold).opened };
-            return 1;
+            return slot as u64;
         }
     }
-    0
-}
-
-/// [`opener_of`].
-#[inline(always)]
-pub(crate) fn find_opener(opener: &mut Actor, table: u64, fd: u32, file: u64, inode: u64) {
-    opener_of(opener, table, fd, file, inode);
+    SLOTS as u64
 }
 
 /// Whether the task of a hold is still the one that it was: a `task_struct` is freed and used
@@ -146,26 +132,30 @@ pub(crate) fn is_task_of(hold: &Hold) -> bool {
 /// Finds out who opened the description of a hold that came otherwise than by open or fork, and
 /// how this process came to it, if it has other fds of it.
 #[inline(always)]
-pub(crate) fn find_origin(hold: &mut Hold) {
-    origin_of(hold);
-}
-
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn origin_of(hold: *mut Hold) -> i32 {
-    if hold.is_null() {
-        return 0;
+pub(crate) fn find_origin(hold: &mut Hold, file: u64) {
+    let inode = hold.inode;
+    let slot = other_at(inode, file, hold.tgid) as u32;
+    if let Some(own) = HOLDS.get_ptr(HoldKey { inode, slot, pad: 0 }) {
+        // SAFETY: a map value.
+        let own = unsafe { &*own };
+        hold.opened = own.opened;
+        hold.forked = own.forked;
+        if hold.via == Via::Unknown as u32 {
+            hold.via = own.via;
+        }
     }
-    // The pointer to it, for the context of a loop has to be on this function's own stack.
-    let mut place = hold;
-    repeat(SLOTS, origin_step, &mut place);
-    // SAFETY: `find_origin` passes a hold.
-    let hold = unsafe { &mut *hold };
+    if hold.opened.time_ns == 0 {
+        let slot = other_at(inode, file, 0) as u32;
+        if let Some(other) = HOLDS.get_ptr(HoldKey { inode, slot, pad: 0 }) {
+            // SAFETY: a map value.
+            hold.opened = unsafe { (*other).opened };
+        }
+    }
     if hold.opened.time_ns == 0
-        && let Some(orphan) = ORPHANS.get_ptr(orphan_key(hold.inode, hold.file))
+        && let Some(orphan) = ORPHANS.get_ptr(orphan_key(inode, file))
         // SAFETY: a map value.
         && unsafe {
-            (*orphan).file == hold.file
+            (*orphan).file == file
                 && (*orphan).flags == hold.flags
                 && (*orphan).ino == hold.ino
                 && (*orphan).generation == hold.generation
@@ -175,7 +165,25 @@ extern "C" fn origin_of(hold: *mut Hold) -> i32 {
         hold.opened = unsafe { (*orphan).opened };
         hold.by_address = 1;
     }
-    0
+}
+
+/// The place of a hold of the same description: one of that process, or, if `tgid` is 0, one whose
+/// opener is known. [`SLOTS`] if there is none.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn other_at(inode: u64, file: u64, tgid: u32) -> u64 {
+    for slot in 0..SLOTS {
+        let Some(other) = HOLDS.get_ptr(HoldKey { inode, slot, pad: 0 }) else { continue };
+        // SAFETY: a map value.
+        let other = unsafe { &*other };
+        // One whose process is ending may be gone, and its address in use again.
+        let same = (other.file == file) & (other.stage == Stage::Held as u32);
+        let wanted = if tgid == 0 { other.opened.time_ns != 0 } else { other.tgid == tgid };
+        if same & wanted {
+            return slot as u64;
+        }
+    }
+    SLOTS as u64
 }
 
 /// Where a description that outlives its opener's fd is kept.
@@ -189,67 +197,56 @@ fn orphan_key(inode: u64, file: u64) -> HoldKey {
     }
 }
 
-unsafe extern "C" fn origin_step(slot: u64, context: *mut c_void) -> i64 {
-    // SAFETY: `origin_of` gives this the place of a pointer to a hold.
-    let hold = unsafe { &mut **context.cast::<*mut Hold>() };
-    let key = HoldKey { inode: hold.inode, slot: slot as u32, pad: 0 };
-    let Some(other) = HOLDS.get_ptr(key) else { return 0 };
-    // SAFETY: a map value.
-    let other = unsafe { &*other };
-    // One whose process is ending may be gone, and its address in use again.
-    if other.file != hold.file || other.stage != Stage::Held as u32 {
-        return 0;
-    }
-    if other.opened.time_ns != 0 {
-        hold.opened = other.opened;
-    }
-    if other.tgid != hold.tgid {
-        return 0;
-    }
-    hold.forked = other.forked;
-    if hold.via == Via::Unknown as u32 {
-        hold.via = other.via;
-    }
-    1
-}
-
-/// Notes a hold.
+/// Notes a hold: an fd of `task`'s table that refers to `file`. `more` adds what else is known of
+/// it.
 #[inline(always)]
-pub(crate) fn acquire(hold: &Hold) {
-    note(hold);
+pub(crate) fn acquire(
+    task: u64,
+    table: u64,
+    fd: u32,
+    file: u64,
+    via: Via,
+    acquired_ns: u64,
+    more: impl FnOnce(&mut Hold),
+) {
+    let inode = kernel::inode_of(file);
+    let slot = take_place(inode, table, fd, kernel::tgid_of(task)) as u32;
+    let Some(hold) = HOLDS.get_ptr_mut(HoldKey { inode, slot, pad: 0 }) else { return };
+    // SAFETY: a map value; others pass over it as long as it has no file.
+    unsafe {
+        begin(hold, task, table, fd, file, via, acquired_ns);
+        more(&mut *hold);
+        (&raw mut (*hold).file).write_volatile(file);
+    }
+    publish(inode, slot, table, fd);
 }
 
+/// Takes a place for a hold of an fd in `HOLDS`, which has no file there yet; [`SLOTS`] if there
+/// is none.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn note(hold: *const Hold) -> i32 {
-    if hold.is_null() {
-        return 0;
-    }
-    // SAFETY: `acquire` passes a hold.
-    let hold = unsafe { &*hold };
-    let (inode, table, fd) = (hold.inode, hold.table, hold.fd);
+extern "C" fn take_place(inode: u64, table: u64, fd: u32, tgid: u32) -> u64 {
     let words = fd / FDS;
     match TABLES.get_ptr_mut(table) {
         // SAFETY: a map value; two threads may write it at once, and each then writes a word
         // that covers its own fd or finds a larger one.
         Some(seen) => unsafe {
-            (*seen).tgid = hold.tgid;
+            (*seen).tgid = tgid;
             if (*seen).max_word < words {
                 (*seen).max_word = words;
             }
         },
         None => {
-            let seen = Table { tgid: hold.tgid, max_word: words };
-            if TABLES.insert(table, seen, ANY).is_err() {
+            if TABLES.insert(table, Table { tgid, max_word: words }, ANY).is_err() {
                 lost(Lost::HoldsFull);
-                return 0;
+                return SLOTS as u64;
             }
         }
     }
+    let Some(zero) = ZERO.get_ptr(0) else { return SLOTS as u64 };
     let at = match place(table, fd) {
         Some(at) => at,
         None => {
-            let Some(zero) = ZERO.get_ptr(0) else { return 0 };
             let key = FdWordKey { table, word: words, pad: 0 };
             // SAFETY: a map value of zeros, at least as large as a word.
             // Another thread may have made it meanwhile; then it is there all the same.
@@ -258,7 +255,7 @@ extern "C" fn note(hold: *const Hold) -> i32 {
                 Some(at) => at,
                 None => {
                     lost(Lost::HoldsFull);
-                    return 0;
+                    return SLOTS as u64;
                 }
             }
         }
@@ -274,21 +271,29 @@ extern "C" fn note(hold: *const Hold) -> i32 {
     let home = home(table, fd);
     for probe in 0..PROBES {
         let key = HoldKey { inode, slot: home.wrapping_add(probe) % SLOTS, pad: 0 };
-        match HOLDS.insert(key, hold, NOEXIST) {
-            Ok(()) => {
-                // SAFETY: as above.
-                unsafe { *at = key };
-                tell::change(Kind::Acquired, inode, key.slot);
-                return 1;
-            }
+        // SAFETY: a map value of zeros, at least as large as a hold.
+        match HOLDS.insert(key, unsafe { &*zero.cast::<Hold>() }, NOEXIST) {
+            Ok(()) => return key.slot as u64,
             Err(EEXIST) => {}
             Err(_) => {
                 lost(Lost::HoldsFull);
-                return 0;
+                return SLOTS as u64;
             }
         }
     }
     lost(Lost::SlotsFull);
+    SLOTS as u64
+}
+
+/// Leads from an fd to its hold, which is written.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn publish(inode: u64, slot: u32, table: u64, fd: u32) -> i32 {
+    if let Some(at) = place(table, fd) {
+        // SAFETY: a map value; no other thread acts on an fd that has just been made.
+        unsafe { *at = HoldKey { inode, slot, pad: 0 } };
+    }
+    tell::change(Kind::Acquired, inode, slot);
     0
 }
 
@@ -392,117 +397,127 @@ pub(crate) enum Event {
     Exited = 4,
 }
 
-/// A walk of a table's holds.
-#[repr(C)]
-struct Walk {
-    table: u64,
-    task: u64,
-    start_ns: u64,
-    what: u32,
-    tgid: u32,
-    fd: u32,
-    max_word: u32,
-    marked: u32,
-    pad: u32,
+/// How many words of a table one call of [`walk_words`] goes through, and how many such calls a
+/// walk makes at the most: 131,072 fds. Nested, for the verifier follows each turn of a loop, and
+/// a function only once.
+pub(crate) const SOME: u32 = 64;
+const MOST: u32 = 32;
+
+/// Does what follows from `what` with every hold of a table of process `tgid`, on behalf of
+/// `task`; whether any were gone or marked.
+#[inline(always)]
+pub(crate) fn walk(table: u64, task: u64, tgid: u32, what: Event) -> bool {
+    TABLES.get_ptr(table).is_some()
+        && walk_table(table, task, (tgid as u64) << 32 | what as u64) != 0
 }
 
-/// Does what follows from `what` with every hold of a table of process `tgid`, on behalf of `task`;
-/// returns 1 if any were gone or marked. (Not their number: the
-/// verifier would follow its every value.)
-#[inline(always)]
-pub(crate) fn walk(table: u64, task: u64, tgid: u32, what: Event) -> u32 {
-    let Some(seen) = TABLES.get_ptr(table) else { return 0 };
+/// [`walk`]; `about` is the process and, in its lower half, an [`Event`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn walk_table(table: u64, task: u64, about: u64) -> i32 {
+    let mut marked = 0;
+    for some in 0..MOST {
+        let did = walk_words(table, task, about, some * SOME);
+        marked |= did & MARKED;
+        if did & END != 0 {
+            return marked;
+        }
+    }
+    lost(Lost::WalkTruncated);
+    marked
+}
+
+/// Of a walk: a hold was gone, or has been marked.
+const MARKED: i32 = 1;
+/// Of a walk: there are no more.
+const END: i32 = 2;
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn walk_words(table: u64, task: u64, about: u64, from: u32) -> i32 {
+    let Some(seen) = TABLES.get_ptr(table) else { return END };
     // SAFETY: a map value.
     let max_word = unsafe { (*seen).max_word };
-    let Some(zero) = ZERO.get_ptr(0) else { return 0 };
-    // SAFETY: a map value. Read from there so that the verifier takes it for any number, and
-    // does not follow the walk through its every value.
-    let fd = unsafe { zero.cast::<u32>().read_volatile() };
-    let mut state = Walk {
-        table,
-        task,
-        start_ns: kernel::word(task, offset!(task_start_time)),
-        what: what as u32,
-        tgid,
-        fd,
-        max_word,
-        marked: 0,
-        pad: 0,
-    };
-    if repeat(STEPS, walk_step, &mut state) >= STEPS as i64 {
-        lost(Lost::WalkTruncated);
+    let mut marked = 0;
+    for word in 0..SOME {
+        if from + word > max_word {
+            return marked | END;
+        }
+        marked |= walk_word(table, task, about, from + word) & MARKED;
     }
-    state.marked
+    marked
 }
 
-unsafe extern "C" fn walk_step(_index: u64, context: *mut c_void) -> i64 {
-    // SAFETY: `walk` gives this its own state.
-    let walk = unsafe { &mut *context.cast::<Walk>() };
-    let fd = walk.fd;
-    if fd / FDS > walk.max_word {
-        return 1;
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn walk_word(table: u64, task: u64, about: u64, word: u32) -> i32 {
+    let key = FdWordKey { table, word, pad: 0 };
+    let Some(holds) = FD_WORDS.get_ptr(key) else { return 0 };
+    let mut marked = 0;
+    for fd in 0..FDS {
+        // SAFETY: a map value, and an index within the array.
+        if unsafe { (*holds).at[fd as usize].inode } != 0 {
+            marked |= walk_fd(table, task, about, word * FDS + fd) & MARKED;
+        }
     }
-    let Some(at) = place(walk.table, fd) else {
-        walk.fd = (fd / FDS + 1) * FDS;
-        return 0;
-    };
-    walk.fd = fd + 1;
-    // SAFETY: a map value.
-    let key = unsafe { *at };
-    let exited = walk.what == Event::Exited as u32;
-    if key.inode != 0
-        && let Some(hold) = HOLDS.get_ptr_mut(key)
+    if about as u32 == Event::Exited as u32
+        && let Some(seen) = TABLES.get_ptr(table)
+        // SAFETY: a map value. The word goes, unless the table has a new owner.
+        && unsafe { (*seen).tgid } == (about >> 32) as u32
     {
-        // SAFETY: a map value.
-        let kept = unsafe { &mut *hold };
-        // A table at this address may have been another process's, whose end was not seen.
-        if kept.tgid == walk.tgid || walk.what != Event::Closing as u32 {
-            let gone = kernel::file_at(walk.table, fd) != kept.file;
-            if walk.what == Event::Exiting as u32 {
-                kept.stage = Stage::Exiting as u32;
-                kept.start_ns = walk.start_ns;
-                kept.last = kernel::is_last_reference(kept.file) as u32;
-                kept.task = walk.task;
-                walk.marked = 1;
-            } else if walk.what == Event::Closing as u32 {
-                if gone {
-                    kept.task = walk.task;
-                    kept.start_ns = walk.start_ns;
-                    walk.marked = 1;
-                    if kernel::in_works(walk.task, kept.file) {
-                        kept.stage = Stage::ExecClosing as u32;
-                    } else {
-                        release(walk.table, fd, How::CloseOnExec, 0);
-                    }
-                } else {
-                    kept.execed = 1;
-                }
-            } else if walk.what == Event::Closed as u32 {
-                if kept.stage == Stage::ExecClosing as u32 {
-                    release(walk.table, fd, How::CloseOnExec, 1);
-                }
-            } else if walk.what == Event::Range as u32 {
-                if gone {
-                    let last = kernel::in_works(walk.task, kept.file) as u32;
-                    kept.task = walk.task;
-                    kept.start_ns = walk.start_ns;
-                    release(walk.table, fd, How::Close, last);
-                }
-            } else if exited && kept.stage == Stage::Exiting as u32 && kept.task == walk.task {
-                release(walk.table, fd, How::Exit, 0);
-            }
-        }
+        let _ = FD_WORDS.remove(key);
     }
-    // The last fd of a word: the word itself goes, unless the table has a new owner.
-    if exited && walk.fd % FDS == 0 {
-        let owned = match TABLES.get_ptr(walk.table) {
-            // SAFETY: a map value.
-            Some(seen) => unsafe { (*seen).tgid == walk.tgid },
-            None => false,
-        };
-        if owned {
-            let _ = FD_WORDS.remove(FdWordKey { table: walk.table, word: fd / FDS, pad: 0 });
+    marked
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn walk_fd(table: u64, task: u64, about: u64, fd: u32) -> i32 {
+    let (tgid, what) = ((about >> 32) as u32, about as u32);
+    let Some(key) = key_at(table, fd) else { return 0 };
+    let Some(hold) = HOLDS.get_ptr_mut(key) else { return 0 };
+    // SAFETY: a map value.
+    let kept = unsafe { &mut *hold };
+    // A table at this address may have been another process's, whose end was not seen.
+    if kept.tgid != tgid && what == Event::Closing as u32 {
+        return 0;
+    }
+    let gone = kernel::file_at(table, fd) != kept.file;
+    let start_ns = kernel::word(task, offset!(task_start_time));
+    if what == Event::Exiting as u32 {
+        kept.stage = Stage::Exiting as u32;
+        kept.start_ns = start_ns;
+        kept.last = kernel::is_last_reference(kept.file) as u32;
+        kept.task = task;
+        return MARKED;
+    }
+    if what == Event::Closing as u32 {
+        if !gone {
+            kept.execed = 1;
+            return 0;
         }
+        kept.task = task;
+        kept.start_ns = start_ns;
+        if kernel::in_works(task, kept.file) {
+            kept.stage = Stage::ExecClosing as u32;
+        } else {
+            release(table, fd, How::CloseOnExec, 0);
+        }
+        return MARKED;
+    }
+    if what == Event::Closed as u32 {
+        if kept.stage == Stage::ExecClosing as u32 {
+            release(table, fd, How::CloseOnExec, 1);
+        }
+    } else if what == Event::Range as u32 {
+        if gone {
+            let last = kernel::in_works(task, kept.file) as u32;
+            kept.task = task;
+            kept.start_ns = start_ns;
+            release(table, fd, How::Close, last);
+        }
+    } else if kept.stage == Stage::Exiting as u32 && kept.task == task {
+        release(table, fd, How::Exit, 0);
     }
     0
 }

@@ -8,12 +8,11 @@ use core::{ffi::c_void, mem::MaybeUninit};
 
 use aya_ebpf::{
     Global,
-    helpers::{
-        bpf_get_current_pid_tgid, bpf_get_current_task,
-        generated::{bpf_get_current_task_btf, bpf_probe_read_kernel, bpf_task_pt_regs},
-    },
+    helpers::{bpf_get_current_pid_tgid, bpf_get_current_task, generated::bpf_probe_read_kernel},
 };
-use etxtbsy_trace_common::{Actor, COMM_LEN, Offsets};
+use etxtbsy_trace_common::{Actor, COMM_LEN, Config, Offsets};
+
+use crate::maps::CONFIG;
 
 /// Set by user space before loading; constants to the verifier.
 #[unsafe(no_mangle)]
@@ -204,13 +203,33 @@ extern "C" fn waits(task: u64, file: u64) -> i32 {
     0
 }
 
-/// `current`'s saved registers of user mode, `struct pt_regs *`.
+/// A task's saved registers of user mode, `struct pt_regs *`; 0 if it is not known where they are.
 #[inline(always)]
-pub(crate) fn registers() -> u64 {
-    // SAFETY: current's own task.
-    let registers = unsafe { bpf_task_pt_regs(bpf_get_current_task_btf()) };
-    // Read back as a number: the verifier does not let pointers be subtracted.
-    word(core::ptr::from_ref(&registers) as u64, 0)
+pub(crate) fn registers(task: u64) -> u64 {
+    let Some(at) = CONFIG.get_ptr(Config::Registers as u32) else { return 0 };
+    // SAFETY: a map value.
+    let at = unsafe { *at };
+    if at == 0 { 0 } else { word(task, offset!(task_stack)) + at }
+}
+
+/// From `task_struct.stack` to the saved registers, given a task in a system call, the number of
+/// that and its first argument; 0 if they are not where they are looked for: at the end of the
+/// stack, whose size is a power of two, but for a few words in some configurations
+/// (`TOP_OF_KERNEL_STACK_PADDING`).
+#[inline(always)]
+pub(crate) fn find_registers(task: u64, syscall: i32, first: u64) -> u64 {
+    let stack = word(task, offset!(task_stack));
+    let mut found = 0;
+    for size in 13..18_u32 {
+        for padding in 0..8_u32 {
+            let at = ((1 << size) - offset!(regs_size) - padding * 8) as u64;
+            let number = int(stack + at, offset!(regs_syscall)) as i32;
+            if number == syscall && word(stack + at, offset!(regs_first)) == first {
+                found = at;
+            }
+        }
+    }
+    found
 }
 
 /// A task's pid as its own pid namespace has it.

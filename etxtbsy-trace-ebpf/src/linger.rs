@@ -37,10 +37,12 @@ pub fn call_returns(_ctx: RawTracePointContext) -> i32 {
 
 /// Has it told when a process lets go of a description that it keeps without an fd at a failure:
 /// at the latest when it ends.
-#[inline(always)]
-pub(crate) fn until_exit(tgid: u32, file: u64, inode: u64) {
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn until_exit(tgid: u32, file: u64, inode: u64) -> i32 {
     // If there is no room, it is found by asking, a millisecond late.
     let _ = LINGERING.insert(tgid, Lingering { file, inode }, ANY);
+    0
 }
 
 /// Where current's process stands.

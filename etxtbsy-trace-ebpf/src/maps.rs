@@ -109,7 +109,7 @@ pub(crate) static COUNTS: Array<u64> = Array::with_max_entries(1, 0);
 
 /// [`etxtbsy_trace_common::Config`], one value each.
 #[map]
-pub(crate) static CONFIG: Array<u64> = Array::with_max_entries(4, 0);
+pub(crate) static CONFIG: Array<u64> = Array::with_max_entries(5, 0);
 
 /// The records for user space.
 #[map]
@@ -121,18 +121,52 @@ pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(4 << 20, 0);
 pub(crate) struct Sought {
     pub(crate) inode: u64,
     pub(crate) seq: u64,
-    /// User pointer to the path, where the inode is not known.
+    /// User pointer to the path, where the inode is not known, and its length.
     pub(crate) path: u64,
-    pub(crate) zero: u64,
+    pub(crate) len: u64,
+    /// The group leader of the process at which the walk through all began.
+    pub(crate) first: u64,
+    /// The fd table that was read last.
+    pub(crate) table: u64,
+    /// A description that is open while its opener's fd is closed, if there is one.
+    pub(crate) orphan: u64,
+    pub(crate) orphan_tgid: u32,
+    pub(crate) orphan_fd: u32,
+    /// How many fds and threads were looked at.
+    pub(crate) steps: u32,
     /// 1 if some of its records found no room.
     pub(crate) lost: u32,
-    pub(crate) pad: u32,
+}
+
+impl Sought {
+    /// Nothing has been looked at.
+    #[inline(always)]
+    pub(crate) fn new(inode: u64, seq: u64, path: u64, lost: u32) -> Self {
+        Self {
+            inode,
+            seq,
+            path,
+            len: 0,
+            first: 0,
+            table: 0,
+            orphan: 0,
+            orphan_tgid: 0,
+            orphan_fd: 0,
+            steps: 0,
+            lost,
+        }
+    }
 }
 
 /// One text under construction; a component may begin at the last byte of the usable part.
 #[repr(C)]
 pub(crate) struct Scratch {
     pub(crate) bytes: [u8; TEXT_MAX + 512],
+    /// How far a climb up a path has come. Here, for the verifier takes what is in a map for any
+    /// value, and does not follow the climb through each.
+    pub(crate) dentry: u64,
+    pub(crate) mnt: u64,
+    pub(crate) len: u64,
 }
 
 /// As large as the largest element.

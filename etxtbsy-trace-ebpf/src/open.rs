@@ -1,13 +1,11 @@
 //! An open for writing has succeeded.
 
-use core::ffi::c_void;
-
 use aya_ebpf::{helpers::bpf_ktime_get_ns, macros::tracepoint, programs::TracePointContext};
-use etxtbsy_trace_common::{Actor, HoldKey, Next, SLOTS, Via};
+use etxtbsy_trace_common::{HoldKey, Next, SLOTS, Via};
 
 use crate::{
     fail::ETXTBSY,
-    hold::{self, repeat},
+    hold,
     kernel::{self, offset},
     maps::{HOLDS, NEXT},
 };
@@ -43,35 +41,28 @@ pub(crate) fn note(fd: u32, now: u64) {
     if file == 0 || !kernel::is_writer(file) {
         return;
     }
-    let opener = kernel::actor(task, now);
     let inode = kernel::inode_of(file);
-    let mut hold = hold::begin(task, table, fd, file, Via::Open, now);
-    hold.opened = opener;
-    hold.alone = (kernel::int(inode, offset!(inode_i_writecount)) == 1) as u32;
-    hold::acquire(&hold);
+    hold::acquire(task, table, fd, file, Via::Open, now, |hold| {
+        hold.opened = kernel::actor(task, now);
+        hold.alone = (kernel::int(inode, offset!(inode_i_writecount)) == 1) as u32;
+    });
     if !kernel::is_last_reference(file) {
-        let mut copies = Copies { inode, file, opener };
-        repeat(SLOTS, name_opener, &mut copies);
+        name_opener(inode, file, now);
     }
 }
 
-/// The copies of an fd that were made before its open was seen.
-#[repr(C)]
-struct Copies {
-    inode: u64,
-    file: u64,
-    opener: Actor,
-}
-
-unsafe extern "C" fn name_opener(slot: u64, context: *mut c_void) -> i64 {
-    // SAFETY: `opened` gives this its own state.
-    let copies = unsafe { &mut *context.cast::<Copies>() };
-    let key = HoldKey { inode: copies.inode, slot: slot as u32, pad: 0 };
-    if let Some(hold) = HOLDS.get_ptr_mut(key) {
-        // SAFETY: a map value.
-        let hold = unsafe { &mut *hold };
-        if hold.file == copies.file && hold.opened.time_ns != copies.opener.time_ns {
-            hold.opened = copies.opener;
+/// Names current as opener in the copies of an fd that were made before its open was seen.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn name_opener(inode: u64, file: u64, now: u64) -> i32 {
+    let opener = kernel::actor(kernel::current(), now);
+    for slot in 0..SLOTS {
+        if let Some(hold) = HOLDS.get_ptr_mut(HoldKey { inode, slot, pad: 0 }) {
+            // SAFETY: a map value.
+            let hold = unsafe { &mut *hold };
+            if hold.file == file && hold.opened.time_ns != now {
+                hold.opened = opener;
+            }
         }
     }
     0

@@ -4,13 +4,12 @@
 use aya_ebpf::{
     Global, helpers::bpf_ktime_get_ns, macros::tracepoint, programs::TracePointContext,
 };
-use etxtbsy_trace_common::{FailureEnd, Kind, Lost, Next, OpenCalls, TextOf};
+use etxtbsy_trace_common::{Lost, Next, OpenCalls, TextOf};
 
 use crate::{
-    fail::ETXTBSY,
+    fail::{ETXTBSY, tell_end},
     kernel::{self, offset, word},
     maps::{ANY, NEXT, SEARCHES, Sought, lost},
-    tell::{self, WAKE},
     text, tree,
     victim::{self, Call},
 };
@@ -46,7 +45,7 @@ fn tell_refusal(ctx: &TracePointContext) {
     }
     // SAFETY: the number of the system call, at this offset in every version.
     let syscall = unsafe { ctx.read_at::<i32>(8) }.unwrap_or(0);
-    let regs = kernel::registers();
+    let regs = kernel::registers(task);
     let (first, second) = (word(regs, offset!(regs_first)), word(regs, offset!(regs_second)));
     let calls = OPEN_CALLS.load();
     let at = syscall == calls.openat || syscall == calls.openat2;
@@ -66,13 +65,12 @@ fn tell_refusal(ctx: &TracePointContext) {
         let file = kernel::file_at(kernel::table_of(task), first as u32);
         text::file_path(task, TextOf::Directory, subject, file);
     }
-    let refused = Sought { inode: 0, seq: subject.seq, path, zero: 0, lost: 0, pad: 0 };
+    let refused = Sought::new(0, subject.seq, path, 0);
     if SEARCHES.insert(task, refused, ANY).is_err() {
         lost(Lost::SearchesFull);
     } else {
         // SAFETY: the program that user space has put there is of this one's type.
         let _ = unsafe { NEXT.tail_call(ctx, Next::Runners as u32) };
     }
-    let end = FailureEnd { kind: Kind::FailureEnd as u32, lost: 1, seq: subject.seq };
-    tell::record(&end, WAKE);
+    tell_end(subject.seq, 1);
 }

@@ -11,19 +11,25 @@ use crate::{
 const OPENAT: u32 = 18;
 const OPENAT2: u32 = 28;
 
-/// `io_uring:io_uring_complete`, raw, as it is from 6.13 on: `(ctx, req, cqe)`.
+/// `io_uring:io_uring_complete`, raw: `(ctx, req, cqe)` from 6.13 on, before that
+/// `(ctx, req, user_data, res, …)`.
 ///
 /// At the completion, where the fd is known; a worker thread may have opened the file, but the
 /// process is the same, and so is the table. (A file that is opened into the ring's own table has
 /// no fd: it is searched for.)
 #[raw_tracepoint(tracepoint = "io_uring_complete")]
 pub fn ring_completes(ctx: RawTracePointContext) -> i32 {
-    let (request, cqe): (u64, u64) = (ctx.arg(1), ctx.arg(2));
+    let request: u64 = ctx.arg(1);
     let opcode = kernel::int(request, offset!(ring_request_opcode)) & 0xff;
     if opcode != OPENAT && opcode != OPENAT2 {
         return 0;
     }
-    let fd = kernel::int(cqe, offset!(ring_cqe_res)) as i32;
+    // The newer tracepoint has no fourth argument, which must not be read there.
+    let fd = if offset!(ring_cqe_res) == u32::MAX {
+        ctx.arg::<i32>(3)
+    } else {
+        kernel::int(ctx.arg(2), offset!(ring_cqe_res)) as i32
+    };
     if fd >= 0 {
         // SAFETY: no arguments.
         open::note(fd as u32, unsafe { bpf_ktime_get_ns() });

@@ -7,19 +7,19 @@ use aya_ebpf::{
     macros::tracepoint,
     programs::TracePointContext,
 };
-use etxtbsy_trace_common::{FailureEnd, Kind, Lost, Runner, TextOf};
+use etxtbsy_trace_common::{Kind, Lost, Runner, TextOf};
 
 use crate::{
-    fail::LOST,
-    hold::repeat,
+    fail::{LOST, tell_end},
     kernel::{self, offset, word},
-    maps::{ANY, LAST_EXECS, RUNNING, SEARCHES, Sought, lost},
-    tell::{self, QUIET, WAKE},
+    maps::{ANY, LAST_EXECS, RUNNING, SEARCHES, lost},
+    tell::{self, QUIET},
     text::{self, Subject},
 };
 
-/// How many processes are looked at.
-const PROCESSES: u32 = 1 << 17;
+/// How many processes one call of [`tell_runners`] looks at, and how many such calls there are.
+const SOME: u32 = 128;
+const MOST: u32 = 1024;
 /// How many bytes of a name are compared: whole files are, by user space.
 const NAME: usize = 64;
 
@@ -28,49 +28,61 @@ const NAME: usize = 64;
 #[tracepoint]
 pub fn runners(_ctx: TracePointContext) -> u32 {
     let current = kernel::current();
-    let Some(sought) = SEARCHES.get_ptr(current) else { return 0 };
-    // SAFETY: a map value.
-    let Sought { path, seq, .. } = unsafe { *sought };
+    let Some(sought) = SEARCHES.get_ptr_mut(current) else { return 0 };
     let first = word(current, offset!(task_group_leader));
-    let len = text::user_len(current, path);
-    let mut walk = Processes { seq, path, len, first, process: first, told: 0 };
-    if path != 0 && repeat(PROCESSES, process_step, &mut walk) >= PROCESSES as i64 {
-        lost(Lost::WalkTruncated);
+    // SAFETY: a map value, of this task alone.
+    let (path, seq) = unsafe { ((*sought).path, (*sought).seq) };
+    if path != 0 {
+        // SAFETY: as above.
+        unsafe {
+            (*sought).first = first;
+            (*sought).len = text::user_len(current, path);
+        }
+        walk(current, first);
     }
+    // SAFETY: as above.
+    let lost = unsafe { (*sought).lost };
     let _ = SEARCHES.remove(current);
-    let lost = (walk.told as i32 & LOST != 0) as u32;
-    tell::record(&FailureEnd { kind: Kind::FailureEnd as u32, lost, seq }, WAKE);
+    tell_end(seq, lost);
     0
 }
 
-/// The walk through all processes.
-#[repr(C)]
-struct Processes {
-    seq: u64,
-    path: u64,
-    /// Its length.
-    len: u64,
-    first: u64,
-    /// The group leader of the process.
-    process: u64,
-    /// What was told, as bits.
-    told: u64,
+/// The walk through all processes, from that of current on.
+#[inline(always)]
+fn walk(current: u64, first: u64) {
+    let mut process = first;
+    for _ in 0..MOST {
+        process = tell_runners(current, process);
+        if process == 0 {
+            return;
+        }
+    }
+    lost(Lost::WalkTruncated);
 }
 
-unsafe extern "C" fn process_step(_index: u64, context: *mut c_void) -> i64 {
-    // SAFETY: `runners` gives this its own state.
-    let walk = unsafe { &mut *context.cast::<Processes>() };
-    // A leader that has ended has no memory any more; the youngest thread has.
-    let threads = word(walk.process, offset!(task_signal)) + offset!(signal_thread_head) as u64;
-    // `list_head.prev`.
-    let thread = word(threads, 8) - offset!(task_thread_node) as u64;
-    let exe = word(word(thread, offset!(task_mm)), offset!(mm_exe_file));
-    if exe != 0 && is_named(exe, walk.path, walk.len) != 0 {
-        walk.told |= tell_runner(thread, exe, walk.seq) as u64;
+/// Looks at some processes, by group leader; gives the next, or 0 after the last.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn tell_runners(current: u64, from: u64) -> u64 {
+    let Some(sought) = SEARCHES.get_ptr_mut(current) else { return 0 };
+    // SAFETY: a map value, of this task alone.
+    let sought = unsafe { &mut *sought };
+    let mut process = from;
+    for _ in 0..SOME {
+        // A leader that has ended has no memory any more; the youngest thread has.
+        let threads = word(process, offset!(task_signal)) + offset!(signal_thread_head) as u64;
+        // `list_head.prev`.
+        let thread = word(threads, 8) - offset!(task_thread_node) as u64;
+        let exe = word(word(thread, offset!(task_mm)), offset!(mm_exe_file));
+        if is_named(exe, sought.path, sought.len) != 0 {
+            sought.lost |= (tell_runner(thread, exe, sought.seq) & LOST != 0) as u32;
+        }
+        process = word(process, offset!(task_tasks)) - offset!(task_tasks) as u64;
+        if process == sought.first {
+            return 0;
+        }
     }
-    let next = word(walk.process, offset!(task_tasks)) - offset!(task_tasks) as u64;
-    walk.process = next;
-    (next == walk.first) as i64
+    process
 }
 
 /// Whether a path of `whole` bytes in user memory ends with the name of an open file; of a name longer than
@@ -81,7 +93,7 @@ extern "C" fn is_named(file: u64, path: u64, whole: u64) -> i32 {
     let dentry = word(file, offset!(file_f_path_dentry));
     let name = word(dentry, offset!(dentry_d_name_name));
     let len = kernel::int(dentry, offset!(dentry_d_name_len)) as u64;
-    if len == 0 || len > whole {
+    if file == 0 || len == 0 || len > whole {
         return 0;
     }
     let (mut ours, mut theirs) = ([0_u64; NAME / 8], [0_u64; NAME / 8]);

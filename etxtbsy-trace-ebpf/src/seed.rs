@@ -40,8 +40,7 @@ pub fn seed(ctx: *mut c_void) -> i32 {
     if table == 0 || hold::key_at(table, fd).is_some() {
         return 0;
     }
-    let hold = hold::begin(task, table, fd, file, Via::Unknown, 0);
-    hold::acquire(&hold);
+    hold::acquire(task, table, fd, file, Via::Unknown, 0, |_| {});
     if kernel::file_at(table, fd) != file {
         hold::release(table, fd, How::Close, 0);
     } else if kernel::int(task, offset!(task_flags)) & PF_EXITING != 0 {

@@ -56,30 +56,25 @@ pub(crate) fn reserve<T: 'static>() -> Option<RingBufEntry<T>> {
 /// Tells of a hold that began or ended, if its inode is that of a recent failure.
 #[inline(always)]
 pub(crate) fn change(kind: Kind, inode: u64, slot: u32) {
-    if WATCHED.get_ptr(inode).is_some() {
-        changed(inode, slot, kind as u32);
+    if WATCHED.get_ptr(inode).is_none() {
+        return;
     }
-}
-
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn changed(inode: u64, slot: u32, kind: u32) -> i32 {
     let key = HoldKey { inode, slot, pad: 0 };
-    let kept = if kind == Kind::Acquired as u32 { HOLDS.get_ptr(key) } else { ENDED.get_ptr(key) };
-    let Some(hold) = kept else { return 0 };
-    let Some(mut entry) = reserve::<Change>() else { return 0 };
+    let began = matches!(kind, Kind::Acquired);
+    let hold = if began { HOLDS.get_ptr(key) } else { ENDED.get_ptr(key) };
+    let Some(hold) = hold else { return };
+    let Some(mut entry) = reserve::<Change>() else { return };
     let change = entry.as_mut_ptr();
     // SAFETY: `change` is the reserved record, `hold` a map value; every field is written before
     // the record is submitted.
     unsafe {
-        (*change).kind = kind;
+        (*change).kind = kind as u32;
         (*change).cloexec = kernel::cloexec_at((*hold).table, (*hold).fd);
         (*change).inode = inode;
-        (*change).hold = *hold;
+        core::ptr::copy_nonoverlapping(hold, &raw mut (*change).hold, 1);
         look(hold, &raw mut (*change).holder);
     }
     entry.submit(WAKE);
-    1
 }
 
 /// Tells of a process that runs its program no more, if anybody waits for that.

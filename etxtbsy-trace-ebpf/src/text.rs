@@ -8,7 +8,6 @@ use aya_ebpf::helpers::generated::{
 use etxtbsy_trace_common::{Kind, Lost, TEXT_MAX, TextHeader, TextOf};
 
 use crate::{
-    hold::repeat,
     kernel::{offset, word},
     maps::{ANY, SCRATCH, Scratch, ZERO, lost},
     tell::{self, QUIET},
@@ -104,16 +103,6 @@ pub(crate) fn user_bytes(task: u64, of: TextOf, subject: Subject, start: u64, en
     give_back(task);
 }
 
-/// A walk up a path.
-#[repr(C)]
-struct Climb {
-    task: u64,
-    dentry: u64,
-    mnt: u64,
-    len: u64,
-    done: u64,
-}
-
 /// The path of `mnt` and `dentry`, as the names of its components from the leaf to the root of
 /// the mount namespace, each ended by NUL: what `prepend_path` (fs/d_path.c) does, without its
 /// locks, so that a rename in this very moment may show in it.
@@ -139,55 +128,61 @@ extern "C" fn climb(task: u64, seq: u64, about: u64, mnt: u64, dentry: u64) -> i
         return 0;
     }
     let Some(scratch) = take(task) else { return 0 };
-    // SAFETY: a map value, zero as yet. Read from there so that the verifier takes it for any
-    // number, and does not follow the climb through its every value.
-    let len = unsafe { scratch.cast::<u64>().read_volatile() };
-    let mut climb = Climb { task, dentry, mnt, len, done: 0 };
-    repeat(DEPTH, climb_step, &mut climb);
-    if let Some(scratch) = SCRATCH.get_ptr_mut(task) {
-        let subject = Subject { seq, tgid: (about >> 32) as u32 };
-        tell(scratch, about as u32, subject, climb.len as u32, climb.done == 0);
+    // SAFETY: a map value, of this task alone.
+    let climb = unsafe { &mut *scratch };
+    climb.dentry = dentry;
+    climb.mnt = mnt;
+    climb.len = 0;
+    let mut done = false;
+    for _ in 0..DEPTH {
+        let step = climb_on(climb);
+        if step != STEPPED {
+            done = step == DONE;
+            break;
+        }
     }
+    let subject = Subject { seq, tgid: (about >> 32) as u32 };
+    tell(scratch, about as u32, subject, climb.len as u32, !done);
     give_back(task);
     1
 }
 
-unsafe extern "C" fn climb_step(_index: u64, context: *mut c_void) -> i64 {
-    // SAFETY: `path` gives this its own state.
-    let climb = unsafe { &mut *context.cast::<Climb>() };
+/// Of [`climb_on`]: there is more.
+const STEPPED: i32 = 0;
+/// There is nothing above.
+const DONE: i32 = 1;
+/// There may be, but this is where it ends.
+const CUT: i32 = 2;
+
+/// One step up a path.
+#[inline(always)]
+fn climb_on(climb: &mut Scratch) -> i32 {
     let (dentry, mnt) = (climb.dentry, climb.mnt);
     if dentry == word(mnt, offset!(vfsmount_mnt_root)) {
         let mount = mnt - offset!(mount_mnt) as u64;
         let parent = word(mount, offset!(mount_mnt_parent));
         if parent == mount || parent == 0 {
-            climb.done = 1;
-            return 1;
+            return DONE;
         }
         climb.dentry = word(mount, offset!(mount_mnt_mountpoint));
         climb.mnt = parent + offset!(mount_mnt) as u64;
-        return 0;
+        return STEPPED;
     }
-    let Some(scratch) = SCRATCH.get_ptr_mut(climb.task) else { return 1 };
     let len = climb.len;
     if len > (TEXT_MAX as u64 - NAME as u64) {
-        return 1;
+        return CUT;
     }
     let name = word(dentry, offset!(dentry_d_name_name));
     // SAFETY: `len` + NAME stays within the scratch.
-    let read =
-        unsafe { bpf_probe_read_kernel_str(text(scratch, len), NAME, name as *const c_void) };
+    let read = unsafe { bpf_probe_read_kernel_str(text(climb, len), NAME, name as *const c_void) };
     if read <= 0 {
-        return 1;
+        return CUT;
     }
     climb.len = len + read as u64;
     let parent = word(dentry, offset!(dentry_d_parent));
-    if parent == dentry {
-        // Not below any root: a memfd, or a file of a mount that has been taken away.
-        climb.done = 1;
-        return 1;
-    }
     climb.dentry = parent;
-    0
+    // Not below any root: a memfd, or a file of a mount that has been taken away.
+    if parent == dentry { DONE } else { STEPPED }
 }
 
 /// The text part of a scratch, from its byte `from` on.

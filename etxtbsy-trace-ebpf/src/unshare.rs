@@ -12,7 +12,7 @@ pub fn unshared(_ctx: TracePointContext) -> u32 {
     let task = kernel::current();
     let table = kernel::table_of(task);
     if TABLES.get_ptr(table).is_none() {
-        copied::left_shared(task, table);
+        copied::left_shared(task);
     }
     0
 }

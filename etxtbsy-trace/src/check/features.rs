@@ -4,11 +4,11 @@ use anyhow::{Result, anyhow};
 use aya::{
     maps::MapType,
     programs::ProgramType,
-    sys::{BpfHelper, is_helper_supported, is_map_supported, is_program_supported},
+    sys::{is_map_supported, is_program_supported},
 };
 
 use super::{Fact, Finding, Machine};
-use crate::kernel::offsets;
+use crate::kernel::{features, offsets};
 
 /// Something that the programs use.
 struct Feature {
@@ -48,14 +48,14 @@ const FEATURES: [Feature; 8] = [
         since: "5.8",
     },
     Feature {
-        name: "bpf_loop",
-        purpose: "to walk fd tables",
-        probe: |_| {
-            let helper = BpfHelper::BPF_FUNC_loop;
-            Ok(is_helper_supported(ProgramType::RawTracePoint, helper)?)
+        name: "late map memory",
+        purpose: "to take memory for the maps' elements only as they come",
+        probe: |machine| {
+            let btf = machine.btf().map_err(|error| anyhow!("{error}"))?;
+            Ok(features::maps_allocate_late(btf))
         },
-        instead: None,
-        since: "5.17",
+        instead: Some("all of it is taken at the start"),
+        since: "6.1",
     },
     Feature {
         name: "ring buffer",

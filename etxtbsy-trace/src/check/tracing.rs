@@ -15,6 +15,7 @@ use tokio::sync::Notify;
 use super::{Fact, Finding, Machine, SUDO};
 use crate::{
     kernel::{
+        features::{self, RingCompletion},
         offsets,
         tracefs::{self, Unreachable},
         tracer::{Options, Tracepoint, TracepointKind, Tracer, tracepoints},
@@ -81,7 +82,9 @@ fn look(Tracepoint { name, kind, .. }: Tracepoint, machine: &Machine) -> Finding
         },
         TracepointKind::Raw | TracepointKind::Ring => match machine.btf() {
             Err(_) => Finding::unknown("the kernel's BTF cannot be read"),
-            Ok(btf) if kind == TracepointKind::Ring => ring(offsets::ring_completes_with_cqe(btf)),
+            Ok(btf) if kind == TracepointKind::Ring => {
+                ring(features::ring_completion(btf) != RingCompletion::Unknown)
+            }
             Ok(btf) if offsets::has_tracepoint(btf, name) => Finding::ok("there"),
             Ok(_) => Finding::missing(
                 "this kernel does not have it",
@@ -96,7 +99,7 @@ fn ring(is_known: bool) -> Finding {
         return Finding::ok("there");
     }
     Finding::degraded(
-        "not there, or without its completion (before 6.13)",
+        "not there, or it does not tell of which request (before 6.0)",
         "who opened a file by io_uring is not told; its holders are",
     )
 }

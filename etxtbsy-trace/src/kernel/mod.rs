@@ -1,9 +1,11 @@
 //! The kernel side as seen from user space: finding field offsets, loading and attaching the
 //! programs, and reading their records.
 
+pub mod features;
 pub mod lockdown;
 pub mod memlock;
 mod mounts;
+mod object;
 pub mod offsets;
 pub mod reaper;
 pub mod records;

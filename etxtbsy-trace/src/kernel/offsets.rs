@@ -7,6 +7,8 @@ use anyhow::{Context as _, bail};
 use btf_rs::{Btf, Struct, Type};
 use etxtbsy_trace_common::Offsets;
 
+use super::features::{self, RingCompletion};
+
 /// Where the kernel shows its BTF (CONFIG_DEBUG_INFO_BTF).
 pub const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 
@@ -42,6 +44,7 @@ pub fn resolve(btf: &Btf) -> anyhow::Result<Offsets> {
             .and_then(|status| Ok(at("task_struct", &["thread_info"])? + status))
             .unwrap_or(u32::MAX),
         task_stack: at("task_struct", &["stack"])?,
+        regs_size: size(btf, "pt_regs")?,
         task_state: at("task_struct", &["__state", "state"])?,
         task_group_leader: at("task_struct", &["group_leader"])?,
         task_tasks: at("task_struct", &["tasks"])?,
@@ -57,7 +60,7 @@ pub fn resolve(btf: &Btf) -> anyhow::Result<Offsets> {
         cred_uid: at("cred", &["uid"])?,
         pid_level: at("pid", &["level"])?,
         pid_numbers: at("pid", &["numbers"])?,
-        upid_size: u32::try_from(structure(btf, "upid")?.size())?,
+        upid_size: size(btf, "upid")?,
         upid_nr: at("upid", &["nr"])?,
         css_set_dfl_cgrp: at("css_set", &["dfl_cgrp"])?,
         cgroup_kn: at("cgroup", &["kn"])?,
@@ -95,7 +98,10 @@ pub fn resolve(btf: &Btf) -> anyhow::Result<Offsets> {
         ring_nr: rsrc.as_ref().map_or(0, |(data, nr, _, _)| data + nr),
         ring_node_file: rsrc.as_ref().map_or(0, |(_, _, _, file)| *file),
         ring_request_opcode: at("io_kiocb", &["opcode"]).unwrap_or(0),
-        ring_cqe_res: at("io_uring_cqe", &["res"]).unwrap_or(0),
+        ring_cqe_res: match features::ring_completion(btf) {
+            RingCompletion::Cqe => at("io_uring_cqe", &["res"])?,
+            RingCompletion::Result | RingCompletion::Unknown => u32::MAX,
+        },
         inode_i_ino: at("inode", &["i_ino"])?,
         inode_i_generation: at("inode", &["i_generation"])?,
         inode_i_sb: at("inode", &["i_sb"])?,
@@ -139,27 +145,6 @@ pub fn resolve(btf: &Btf) -> anyhow::Result<Offsets> {
     })
 }
 
-/// Whether the tracepoint `io_uring_complete` has its completion as third argument (6.13 on; as
-/// fourth of its callback, behind the data that the callback is registered with).
-#[must_use]
-pub fn ring_completes_with_cqe(btf: &Btf) -> bool {
-    let third = || {
-        let callback = btf.resolve_types_by_name("btf_trace_io_uring_complete").ok()?;
-        let callback = callback.into_iter().find_map(|ty| match ty {
-            Type::Typedef(found) => Some(found),
-            _ => None,
-        })?;
-        let Type::Ptr(pointer) = btf.resolve_chained_type(&callback).ok()? else { return None };
-        let Type::FuncProto(proto) = btf.resolve_chained_type(&pointer).ok()? else { return None };
-        let Type::Ptr(third) = btf.resolve_chained_type(proto.parameters.get(3)?).ok()? else {
-            return None;
-        };
-        let Type::Struct(cqe) = btf.resolve_chained_type(&third).ok()? else { return None };
-        btf.resolve_name(&cqe).ok()
-    };
-    third().is_some_and(|name| name == "io_uring_cqe")
-}
-
 /// Whether the kernel has a tracepoint of that name: for each, its BTF has a type of callback
 /// (`btf_trace_…`, include/trace/bpf_probe.h).
 #[must_use]
@@ -183,6 +168,16 @@ fn structure(btf: &Btf, name: &str) -> anyhow::Result<Struct> {
             _ => None,
         })
         .with_context(|| format!("the kernel's BTF has no struct {name}"))
+}
+
+/// The size in bytes of a struct.
+fn size(btf: &Btf, name: &str) -> anyhow::Result<u32> {
+    Ok(u32::try_from(structure(btf, name)?.size())?)
+}
+
+/// Whether a structure of the kernel's has a field of that name.
+pub(super) fn has_field(btf: &Btf, name: &str, field: &str) -> bool {
+    offset(btf, name, &[field]).is_ok()
 }
 
 /// The offset in bytes of the first of `fields` that `structure` has, anonymous members included.

@@ -15,7 +15,11 @@ use etxtbsy_trace_common::{Config, Count, ExecName, Lineage, Lingering, Lost, Ne
 
 use aya_log::EbpfLogger;
 
-use super::{offsets, tracefs::with_tracefs};
+use super::{
+    features::{self, RingCompletion},
+    object, offsets,
+    tracefs::with_tracefs,
+};
 use crate::teach;
 
 /// A program and the system call tracepoints it stands on; those the kernel does not have
@@ -85,7 +89,7 @@ const RAW: [(&str, &str); 5] = [
     ("forked", "sched_process_fork"),
 ];
 
-/// The program on io_uring, whose tracepoint has had this shape since 6.13 only.
+/// The program on io_uring, whose tracepoint tells of which request since 6.0 only.
 const RING: (&str, &str) = ("ring_completes", "io_uring_complete");
 
 /// The program that is attached while the end of a call is waited for.
@@ -119,7 +123,7 @@ pub enum TracepointKind {
     },
     /// By its name.
     Raw,
-    /// By its name, where it has the shape that is known ([`offsets::ring_completes_with_cqe`]).
+    /// By its name, where it has the shape that is known ([`features::ring_completion`]).
     Ring,
 }
 
@@ -168,7 +172,8 @@ impl Tracer {
         let began = Instant::now();
         let btf = offsets::running_kernel()?;
         let offsets = offsets::resolve(&btf)?;
-        let ring = offsets::ring_completes_with_cqe(&btf);
+        let ring = features::ring_completion(&btf) != RingCompletion::Unknown;
+        let object = object::for_kernel(!features::maps_allocate_late(&btf))?;
         drop(btf);
         let btf = Btf::from_sys_fs().context("cannot read the kernel's BTF")?;
         let filtered = u32::from(options.roots.is_some());
@@ -190,9 +195,7 @@ impl Tracer {
         if let Some(bytes) = options.ring_bytes {
             loader.map_max_entries("EVENTS", bytes);
         }
-        let mut ebpf = loader
-            .load(aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/etxtbsy-trace-ebpf")))
-            .context("cannot load the eBPF programs")?;
+        let mut ebpf = loader.load(&object).context("cannot load the eBPF programs")?;
         log::debug!("maps made after {:?}", began.elapsed());
         for name in RAW.iter().map(|(program, _)| *program).chain(UNATTACHED) {
             let program: &mut RawTracePoint = program_of(&mut ebpf, name)?;
