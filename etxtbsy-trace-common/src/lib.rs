@@ -714,9 +714,7 @@ pub struct Offsets {
     /// What stands there for a single reference: 1 in `f_count`, 0 in `f_ref`.
     pub file_refs_one: u32,
     pub file_private_data: u32,
-    /// `private_data` of an overlayfs description: 1 if it is the real file (up to 6.12), 0 if it
-    /// is a `struct ovl_file`.
-    pub ovl_is_file: u32,
+    /// 0, the first, where the kernel does not tell: before 6.13, or of a module.
     pub ovl_file_realfile: u32,
     pub file_f_path_mnt: u32,
     pub file_f_path_dentry: u32,

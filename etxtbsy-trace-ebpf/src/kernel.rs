@@ -158,6 +158,10 @@ const OVERLAYFS: u64 = 0x794c_7630;
 
 /// Whether a description is one of overlayfs, and the file behind it is of this inode: that one
 /// is open for writing too, in no table.
+///
+/// `private_data` is that file up to 6.12, and leads to a `struct ovl_file` since. Which of them
+/// is not asked, for overlayfs may be a module, and without BTF: what is found has to be an open
+/// file of that very inode.
 #[inline(always)]
 pub(crate) fn is_backed_by(file: u64, inode: u64) -> bool {
     let sb = word(inode_of(file), offset!(inode_i_sb));
@@ -165,9 +169,9 @@ pub(crate) fn is_backed_by(file: u64, inode: u64) -> bool {
         return false;
     }
     let private = word(file, offset!(file_private_data));
-    let real =
-        if offset!(ovl_is_file) != 0 { private } else { word(private, offset!(ovl_file_realfile)) };
-    inode_of(real) == inode && is_writer(real)
+    let real = word(private, offset!(ovl_file_realfile));
+    (inode_of(private) == inode && is_writer(private))
+        || (inode_of(real) == inode && is_writer(real))
 }
 
 /// A description's inode.

@@ -70,8 +70,10 @@ pub(crate) fn user_string(task: u64, of: TextOf, subject: Subject, address: u64)
     let len = unsafe {
         bpf_probe_read_user_str(text(scratch, 0), TEXT_MAX as u32, address as *const c_void)
     };
-    if len > 0 {
-        tell(scratch, of as u32, subject, len as u32 - 1, len as usize == TEXT_MAX);
+    // With its NUL; but for years, of an empty string, 0 (`strncpy_from_user_nofault`).
+    if len >= 0 {
+        let text = if len > 0 { len as u32 - 1 } else { 0 };
+        tell(scratch, of as u32, subject, text, len as usize == TEXT_MAX);
     }
     give_back(task);
 }

@@ -4,6 +4,7 @@ use std::{
     collections::HashMap,
     fs::OpenOptions,
     io::Read as _,
+    mem::replace,
     os::unix::{ffi::OsStrExt as _, fs::OpenOptionsExt as _},
     path::Path,
     time::Duration,
@@ -42,6 +43,8 @@ const LINGER: Duration = Duration::from_millis(100);
 const FRESH_NS: u64 = 50_000_000;
 /// How often a description that is about to be closed is looked at; the timer's resolution.
 const POLL_NS: u64 = 1_000_000;
+/// How often the kernel is asked whether it has passed over a program.
+const MISSED_NS: u64 = 1_000_000_000;
 /// How many parents up a process is looked at.
 const DEPTH: usize = 32;
 
@@ -77,6 +80,8 @@ pub struct Session {
     /// The inodes watched, by when they last made an exec fail.
     watched: HashMap<u64, u64>,
     lost: Vec<u64>,
+    /// How often a program was passed over, and when that was looked at.
+    missed: (u64, u64),
     garbled: u64,
     sinks: Vec<Sink>,
     /// The first output that could not be written.
@@ -112,6 +117,7 @@ impl Session {
             begins: HashMap::new(),
             watched: HashMap::new(),
             lost: vec![0; Lost::ALL.len()],
+            missed: (0, began_ns),
             garbled: 0,
             sinks,
             failed: None,
@@ -199,6 +205,7 @@ impl Session {
             }
         }
         self.tell_lost();
+        self.tell_missed();
         self.summary.change_first = self.change_first();
         self.summary.duration_ns = now_ns(ClockId::CLOCK_MONOTONIC) - self.began_ns;
         self.write(&Line::Summary(self.summary.clone()));
@@ -495,6 +502,9 @@ impl Session {
             self.tracer.await_no_end();
         }
         self.tell_lost();
+        if self.missed.1 + MISSED_NS < now {
+            self.tell_missed();
+        }
     }
 
     fn incident(&mut self, case: &Case) {
@@ -547,6 +557,18 @@ impl Session {
         self.lost = lost;
         for (what, count) in new.into_iter().filter(|(_, count)| *count > 0) {
             self.summary.lost += count;
+            self.write(&Line::Lost(lines::Lost { what, count }));
+        }
+    }
+
+    /// Tells how often a program did not run when it should have.
+    fn tell_missed(&mut self) {
+        let missed = self.tracer.missed();
+        let (before, _) = replace(&mut self.missed, (missed, now_ns(ClockId::CLOCK_MONOTONIC)));
+        let count = missed.saturating_sub(before);
+        if count > 0 {
+            self.summary.lost += count;
+            let what = "events: another program was under way on the processor".to_owned();
             self.write(&Line::Lost(lines::Lost { what, count }));
         }
     }

@@ -2,6 +2,7 @@
 //! programs, and reading their records.
 
 pub mod features;
+pub mod layout;
 pub mod lockdown;
 pub mod memlock;
 mod mounts;

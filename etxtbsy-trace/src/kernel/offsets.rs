@@ -4,23 +4,19 @@
 //! had several names; each is looked up by name, the newest first.
 
 use anyhow::{Context as _, bail};
-use btf_rs::{Btf, Struct, Type};
+use btf_rs::Btf;
 use etxtbsy_trace_common::Offsets;
 
-use super::features::{self, RingCompletion};
-
-/// Where the kernel shows its BTF (CONFIG_DEBUG_INFO_BTF).
-pub const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
-
-/// Reads the BTF of the running kernel.
-pub fn running_kernel() -> anyhow::Result<Btf> {
-    Btf::from_file(VMLINUX).with_context(|| format!("cannot read {VMLINUX}"))
-}
+pub use super::layout::{VMLINUX, running_kernel};
+use super::{
+    features::{self, RingCompletion},
+    layout::Layout,
+};
 
 /// Resolves every offset that the eBPF programs need.
 #[allow(clippy::too_many_lines, reason = "one line a field")]
-pub fn resolve(btf: &Btf) -> anyhow::Result<Offsets> {
-    let at = |structure: &str, fields: &[&str]| offset(btf, structure, fields);
+pub fn resolve(kernel: &impl Layout) -> anyhow::Result<Offsets> {
+    let at = |structure: &str, fields: &[&str]| offset(kernel, structure, fields);
     let rsrc = at("io_file_table", &["data"]).and_then(|data| {
         Ok((
             at("io_ring_ctx", &["file_table"])? + data,
@@ -44,7 +40,7 @@ pub fn resolve(btf: &Btf) -> anyhow::Result<Offsets> {
             .and_then(|status| Ok(at("task_struct", &["thread_info"])? + status))
             .unwrap_or(u32::MAX),
         task_stack: at("task_struct", &["stack"])?,
-        regs_size: size(btf, "pt_regs")?,
+        regs_size: size(kernel, "pt_regs")?,
         task_state: at("task_struct", &["__state", "state"])?,
         task_group_leader: at("task_struct", &["group_leader"])?,
         task_tasks: at("task_struct", &["tasks"])?,
@@ -60,7 +56,7 @@ pub fn resolve(btf: &Btf) -> anyhow::Result<Offsets> {
         cred_uid: at("cred", &["uid"])?,
         pid_level: at("pid", &["level"])?,
         pid_numbers: at("pid", &["numbers"])?,
-        upid_size: size(btf, "upid")?,
+        upid_size: size(kernel, "upid")?,
         upid_nr: at("upid", &["nr"])?,
         css_set_dfl_cgrp: at("css_set", &["dfl_cgrp"])?,
         cgroup_kn: at("cgroup", &["kn"])?,
@@ -77,7 +73,6 @@ pub fn resolve(btf: &Btf) -> anyhow::Result<Offsets> {
         file_refs: at("file", &["f_ref", "f_count"])?,
         file_refs_one: u32::from(at("file", &["f_ref"]).is_err()),
         file_private_data: at("file", &["private_data"])?,
-        ovl_is_file: u32::from(at("ovl_file", &["realfile"]).is_err()),
         ovl_file_realfile: at("ovl_file", &["realfile"]).unwrap_or(0),
         file_f_path_mnt: at("file", &["f_path"])? + at("path", &["mnt"])?,
         file_f_path_dentry: at("file", &["f_path"])? + at("path", &["dentry"])?,
@@ -98,7 +93,7 @@ pub fn resolve(btf: &Btf) -> anyhow::Result<Offsets> {
         ring_nr: rsrc.as_ref().map_or(0, |(data, nr, _, _)| data + nr),
         ring_node_file: rsrc.as_ref().map_or(0, |(_, _, _, file)| *file),
         ring_request_opcode: at("io_kiocb", &["opcode"]).unwrap_or(0),
-        ring_cqe_res: match features::ring_completion(btf) {
+        ring_cqe_res: match features::ring_completion(kernel) {
             RingCompletion::Cqe => at("io_uring_cqe", &["res"])?,
             RingCompletion::Result | RingCompletion::Unknown => u32::MAX,
         },
@@ -158,55 +153,73 @@ pub fn has_iterator(btf: &Btf, name: &str) -> bool {
     btf.resolve_ids_by_name(&format!("bpf_iter_{name}")).is_ok_and(|ids| !ids.is_empty())
 }
 
-fn structure(btf: &Btf, name: &str) -> anyhow::Result<Struct> {
-    btf.resolve_types_by_name(name)
-        .ok()
-        .into_iter()
-        .flatten()
-        .find_map(|ty| match ty {
-            Type::Struct(found) if found.size() > 0 => Some(found),
-            _ => None,
-        })
-        .with_context(|| format!("the kernel's BTF has no struct {name}"))
-}
-
 /// The size in bytes of a struct.
-fn size(btf: &Btf, name: &str) -> anyhow::Result<u32> {
-    Ok(u32::try_from(structure(btf, name)?.size())?)
+fn size(kernel: &impl Layout, name: &str) -> anyhow::Result<u32> {
+    kernel.size(name).with_context(|| format!("the kernel's BTF has no struct {name}"))
 }
 
-/// Whether a structure of the kernel's has a field of that name.
-pub(super) fn has_field(btf: &Btf, name: &str, field: &str) -> bool {
-    offset(btf, name, &[field]).is_ok()
-}
-
-/// The offset in bytes of the first of `fields` that `structure` has, anonymous members included.
-fn offset(btf: &Btf, name: &str, fields: &[&str]) -> anyhow::Result<u32> {
-    let structure = structure(btf, name)?;
-    for field in fields {
-        if let Some(bits) = member(btf, &structure, field) {
-            return Ok(bits / 8);
-        }
+/// The offset in bytes of the first of `fields` that `structure` has.
+fn offset(kernel: &impl Layout, structure: &str, fields: &[&str]) -> anyhow::Result<u32> {
+    size(kernel, structure)?;
+    match fields.iter().find_map(|field| kernel.offset(structure, field)) {
+        Some(found) => Ok(found),
+        None => bail!("struct {structure} of this kernel has no field {}", fields.join(" or ")),
     }
-    bail!("struct {name} of this kernel has no field {}", fields.join(" or "))
 }
 
-/// The offset in bits of a member, searched for in anonymous structs and unions too.
-fn member(btf: &Btf, structure: &Struct, name: &str) -> Option<u32> {
-    for member in &structure.members {
-        let found = btf.resolve_name(member).unwrap_or_default();
-        if found == name {
-            return Some(member.bit_offset());
-        }
-        // `f_u` of 5.10's struct file has a name, but serves as an anonymous union.
-        if !(found.is_empty() || found == "f_u") {
-            continue;
-        }
-        if let Ok(Type::Struct(inner) | Type::Union(inner)) = btf.resolve_chained_type(member)
-            && let Some(inside) = self::member(btf, &inner, name)
-        {
-            return Some(member.bit_offset() + inside);
-        }
+#[cfg(test)]
+mod tests {
+    use std::{env, path::PathBuf};
+
+    use super::*;
+    use crate::kernel::layout::{
+        VMLINUX,
+        extract::{Asked, Extract},
+    };
+
+    macro_rules! kernels {
+        ($($test:ident: $version:literal, $ring:ident, $late:literal;)*) => {$(
+            #[test]
+            fn $test() {
+                let kernel = include_str!(concat!("../../tests/btf/", $version, ".txt"));
+                let kernel = Extract::parse(kernel);
+                resolve(&kernel).unwrap();
+                assert_eq!(features::ring_completion(&kernel), RingCompletion::$ring);
+                assert_eq!(features::maps_allocate_late(&kernel), $late);
+            }
+        )*};
     }
-    None
+
+    kernels! {
+        linux_5_10: "5.10", Unknown, false;
+        linux_6_1: "6.1", Result, true;
+        linux_6_12: "6.12", Result, true;
+        linux_6_18: "6.18", Cqe, true;
+        linux_7_2: "7.2", Cqe, true;
+    }
+
+    /// Not every field has the same offset everywhere, or this would test nothing.
+    #[test]
+    fn kernels_differ() {
+        let old = resolve(&Extract::parse(include_str!("../../tests/btf/5.10.txt"))).unwrap();
+        let new = resolve(&Extract::parse(include_str!("../../tests/btf/7.2.txt"))).unwrap();
+        assert_eq!((old.file_refs_one, new.file_refs_one), (1, 0));
+        assert_eq!((old.file_task_work, new.file_task_work), (0, 136));
+        assert_eq!((old.task_state, new.task_state), (16, 24));
+    }
+
+    /// Writes the extract of a kernel, for the tests above:
+    /// `BTF=FILE cargo test --release --lib -- --ignored --nocapture extract_of_a_kernel`, which
+    /// prints it between two lines; without `BTF`, of the running one.
+    #[test]
+    #[ignore = "prints what the other tests read"]
+    fn extract_of_a_kernel() {
+        let path = env::var_os("BTF").map_or_else(|| VMLINUX.into(), PathBuf::from);
+        let btf = Btf::from_file(path).unwrap();
+        let asked = Asked::of(&btf);
+        let resolved = resolve(&asked);
+        let late = features::maps_allocate_late(&asked);
+        println!("--\n{}--", asked.extract());
+        println!("{late} {:?}", resolved.unwrap());
+    }
 }

@@ -1,6 +1,9 @@
 //! Loading the programs, attaching them, and speaking with their maps.
 
-use std::{os::fd::AsRawFd, time::Instant};
+use std::{
+    os::fd::{AsFd as _, AsRawFd},
+    time::Instant,
+};
 
 use anyhow::{Context as _, bail, ensure};
 use aya::{
@@ -17,7 +20,7 @@ use aya_log::EbpfLogger;
 
 use super::{
     features::{self, RingCompletion},
-    object, offsets,
+    layout, object, offsets,
     tracefs::with_tracefs,
 };
 use crate::teach;
@@ -170,7 +173,7 @@ impl Tracer {
     /// return on, every failure is seen.
     pub fn start(options: &Options) -> anyhow::Result<Self> {
         let began = Instant::now();
-        let btf = offsets::running_kernel()?;
+        let btf = layout::running_kernel()?;
         let offsets = offsets::resolve(&btf)?;
         let ring = features::ring_completion(&btf) != RingCompletion::Unknown;
         let object = object::for_kernel(!features::maps_allocate_late(&btf))?;
@@ -366,6 +369,18 @@ impl Tracer {
         Lost::ALL.iter().map(|what| Ok(counters.get(&(*what as u32), 0)?)).collect()
     }
 
+    /// How often the kernel has passed over a program so far because it, or another, was under way
+    /// on that processor: interrupted, or (7.2 on) preempted. Counted from 5.12 on.
+    #[must_use]
+    pub fn missed(&self) -> u64 {
+        let fds = self.ebpf.programs().filter_map(|(_, program)| program.fd().ok());
+        let told = fds.filter_map(|fd| {
+            let fd = fd.as_fd().as_raw_fd();
+            std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()
+        });
+        told.filter_map(|told| misses(&told)).sum()
+    }
+
     /// Who forked a process, if it inherited a write fd then.
     #[must_use]
     pub fn lineage(&self, pid: u32) -> Option<Lineage> {
@@ -456,6 +471,12 @@ impl Tracer {
     }
 }
 
+/// The number in what /proc/PID/fdinfo tells of a program (`bpf_prog_show_fdinfo`,
+/// kernel/bpf/syscall.c).
+fn misses(told: &str) -> Option<u64> {
+    told.lines().find_map(|line| line.strip_prefix("recursion_misses:")?.trim().parse().ok())
+}
+
 fn program_of<'a, P>(ebpf: &'a mut Ebpf, name: &str) -> anyhow::Result<&'a mut P>
 where
     &'a mut P: TryFrom<&'a mut aya::programs::Program, Error = aya::programs::ProgramError>,
@@ -463,4 +484,17 @@ where
     let program =
         ebpf.program_mut(name).with_context(|| format!("the eBPF object has no program {name}"))?;
     Ok(program.try_into()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn misses_are_read() {
+        let told =
+            "pos:\t0\nflags:\t02000002\nrun_cnt:\t0\nrecursion_misses:\t17\nverified_insns:\t85\n";
+        assert_eq!(misses(told), Some(17));
+        assert_eq!(misses("pos:\t0\nrun_cnt:\t0\n"), None, "before 5.12");
+    }
 }
