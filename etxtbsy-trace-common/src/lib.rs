@@ -537,8 +537,8 @@ pub struct Runner {
     pub count: i32,
     /// Its parent.
     pub ppid: u32,
-    /// Zero.
-    pub pad: u32,
+    /// By how many it makes the count smaller: 1; up to 5.14 by the mappings of its program.
+    pub denials: u32,
     /// What was seen of it.
     pub holder: Holder,
 }
@@ -737,6 +737,11 @@ pub struct Offsets {
     pub vma_rb: u32,
     pub vma_vm_file: u32,
     pub vma_vm_mm: u32,
+    /// The list of a process's mappings, where those of its program deny writing (up to 5.14);
+    /// `mm_mmap` is `u32::MAX` where its `exe_file` does.
+    pub mm_mmap: u32,
+    pub vma_vm_next: u32,
+    pub vma_vm_flags: u32,
     pub super_block_s_dev: u32,
     pub super_block_s_magic: u32,
     pub dentry_d_parent: u32,

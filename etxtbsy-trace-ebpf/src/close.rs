@@ -16,9 +16,8 @@ use crate::{
 /// hold goes to the ended ones, which a failure in that moment still sees.
 #[tracepoint]
 pub fn closing(ctx: TracePointContext) -> u32 {
-    // SAFETY: the first argument of a system call's entry, at this offset in every version.
-    let Ok(fd) = (unsafe { ctx.read_at::<u64>(16) }) else { return 0 };
-    hold::release_closing(kernel::table_of(kernel::current()), fd as u32);
+    let fd = kernel::argument(&ctx, 0);
+    hold::release_closing(kernel::current_table(), fd as u32);
     0
 }
 

@@ -1,7 +1,7 @@
 //! 32-bit programs on a 64-bit kernel (x86_64): the tracepoints of system calls do not tell of what
 //! they call.
 
-use aya_ebpf::{helpers::bpf_ktime_get_ns, macros::raw_tracepoint, programs::RawTracePointContext};
+use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
 use etxtbsy_trace_common::{Compat, Config, How, Kind};
 
 use crate::{
@@ -72,8 +72,7 @@ pub fn compat_returns(ctx: RawTracePointContext) -> i32 {
     let argument = |offset: u32| kernel::int(regs, offset);
     match kernel::int(regs, offset!(regs_syscall)) {
         OPEN | CREAT | OPENAT | OPENAT2 | OPEN_BY_HANDLE_AT if ret >= 0 => {
-            // SAFETY: no arguments.
-            open::note(ret as u32, unsafe { bpf_ktime_get_ns() });
+            open::note(ret as u32);
         }
         DUP | DUP2 | DUP3 | FCNTL | FCNTL64 if ret >= 0 => dup::note(ret as u32),
         CLOSE => closed(task, argument(offset!(regs_compat_first))),

@@ -4,16 +4,22 @@ use aya_ebpf::helpers::bpf_ktime_get_ns;
 use etxtbsy_trace_common::{Lost, Via};
 
 use crate::{
-    hold::{self, SOME},
+    hold,
     kernel::{self, offset, word},
     maps::lost,
 };
 
-/// How many words of the bitmap of open fds are looked at: 131,072 fds.
-const WORDS: u32 = 2048;
+/// How many words of the bitmap of open fds one call of [`copy_words`] goes through, and how many
+/// such calls there are: 131,072 fds.
+const WORDS: u32 = 32;
+const CALLS: u32 = 64;
+/// How many fds' files are read at once.
+const BLOCK: u32 = 8;
 
 /// A copied table had write fds.
 const FOUND: i32 = 1;
+/// It has no more words.
+const END: i32 = 2;
 
 /// Notes the write fds of `task`'s table, a copy; whether it has any. `parent_table` is what
 /// current's fork copied it from, 0 if `task` itself left a table that it shared.
@@ -25,36 +31,55 @@ pub(crate) fn note(task: u64, parent_table: u64, now_ns: u64) -> bool {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn copy_table(task: u64, parent_table: u64, now_ns: u64) -> i32 {
-    let fdt = word(kernel::table_of(task), offset!(files_fdt));
-    let words = kernel::int(fdt, offset!(fdtable_max_fds)) / 64;
     let mut found = 0;
-    for index in 0..WORDS {
-        if index >= words {
+    for call in 0..CALLS {
+        let did = copy_words(task, parent_table, now_ns, call * WORDS);
+        found |= did & FOUND;
+        if did & END != 0 {
             return found;
         }
-        found |= copy_word(task, parent_table, now_ns, index) & FOUND;
     }
     lost(Lost::WalkTruncated);
     found
 }
 
-/// The fds of one word of the bitmap.
+/// The fds of some words of the bitmap.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn copy_word(task: u64, parent_table: u64, now_ns: u64, index: u32) -> i32 {
+extern "C" fn copy_words(task: u64, parent_table: u64, now_ns: u64, from: u32) -> i32 {
+    let fdt = word(kernel::table_of(task), offset!(files_fdt));
+    let words = kernel::int(fdt, offset!(fdtable_max_fds)) / 64;
+    let open = word(fdt, offset!(fdtable_open_fds)) + from as u64 * 8;
+    let mut found = 0;
+    for index in 0..WORDS {
+        if from + index >= words {
+            return found | END;
+        }
+        let bits = word(open + index as u64 * 8, 0);
+        if bits != 0 {
+            found |= copy_word(task, parent_table, now_ns, from + index, bits) & FOUND;
+        }
+    }
+    found
+}
+
+/// The fds of one word of the bitmap, of which `bits` are open.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn copy_word(task: u64, parent_table: u64, now_ns: u64, index: u32, bits: u64) -> i32 {
     let fdt = word(kernel::table_of(task), offset!(files_fdt));
     let fds = word(fdt, offset!(fdtable_fd)) + index as u64 * 64 * 8;
-    let mut bits = word(word(fdt, offset!(fdtable_open_fds)) + index as u64 * 8, 0);
     let mut found = 0;
-    for _ in 0..SOME {
-        if bits == 0 {
-            break;
+    for block in 0..64 / BLOCK {
+        if (bits >> (block * BLOCK)) as u8 == 0 {
+            continue;
         }
-        let fd = lowest(bits);
-        bits &= bits - 1;
-        let file = word(fds + fd * 8, 0);
-        if file != 0 && kernel::is_writer(file) {
-            found |= inherit(task, parent_table, now_ns, index * 64 + fd as u32) & FOUND;
+        let files: [u64; BLOCK as usize] = kernel::words(fds + (block * BLOCK) as u64 * 8);
+        for (at, file) in files.into_iter().enumerate() {
+            if file != 0 && kernel::is_writer(file) {
+                let fd = index * 64 + block * BLOCK + at as u32;
+                found |= inherit(task, parent_table, now_ns, fd) & FOUND;
+            }
         }
     }
     found

@@ -11,8 +11,7 @@ use crate::{hold, kernel, maps::HOLDS};
 /// numbers too; then it shows an fd that is already noted, or one that should be.
 #[tracepoint]
 pub fn duplicated(ctx: TracePointContext) -> u32 {
-    // SAFETY: `ret` of a system call's exit, at this offset in every version.
-    let Ok(fd) = (unsafe { ctx.read_at::<i64>(16) }) else { return 0 };
+    let fd = kernel::result(&ctx);
     if fd < 0 {
         return 0;
     }
@@ -24,8 +23,7 @@ pub fn duplicated(ctx: TracePointContext) -> u32 {
 #[inline(always)]
 pub(crate) fn note(fd: u32) {
     let task = kernel::current();
-    let table = kernel::table_of(task);
-    let file = kernel::file_at(table, fd);
+    let (table, file) = kernel::current_file(fd);
     if let Some(key) = hold::key_at(table, fd)
         && let Some(before) = HOLDS.get_ptr(key)
     {

@@ -22,23 +22,22 @@ use crate::{
 /// The exit has neither; and a holder that let go before the call began cannot have made it fail.
 #[tracepoint]
 pub fn enter_execve(ctx: TracePointContext) -> u32 {
-    begin(&ctx, 16)
+    begin(&ctx, 0)
 }
 
 /// `syscalls:sys_enter_execveat`: as above, the path being the second argument.
 #[tracepoint]
 pub fn enter_execveat(ctx: TracePointContext) -> u32 {
-    begin(&ctx, 24)
+    begin(&ctx, 1)
 }
 
 #[inline(always)]
 fn begin(ctx: &TracePointContext, path: usize) -> u32 {
-    // SAFETY: an argument of a system call's entry.
-    let path = unsafe { ctx.read_at::<u64>(path) }.unwrap_or(0);
+    let path = kernel::argument(ctx, path);
     let task = kernel::current();
     // SAFETY: no arguments.
     let enter_ns = unsafe { bpf_ktime_get_ns() };
-    let call = ExecCall { enter_ns, path, table: kernel::table_of(task) };
+    let call = ExecCall { enter_ns, path, table: kernel::current_table() };
     if EXECS.insert(task, call, ANY).is_err() {
         lost(Lost::ExecsFull);
     }

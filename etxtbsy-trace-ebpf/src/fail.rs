@@ -34,15 +34,12 @@ const FILES: u32 = 16;
 /// After a success: the files that it closed are dropped next.
 #[tracepoint]
 pub fn exec_returns(ctx: TracePointContext) -> u32 {
-    // SAFETY: `ret` of a system call's exit, at this offset in every version.
-    let ret = unsafe { ctx.read_at::<i64>(16) }.unwrap_or(0);
+    let ret = kernel::result(&ctx);
     let task = kernel::current();
     if ret == 0 {
         exec_succeeded(task);
     } else if ret == ETXTBSY {
-        // SAFETY: the number of the system call, at this offset in every version.
-        let syscall = unsafe { ctx.read_at::<i32>(8) }.unwrap_or(0);
-        if failed(task, syscall, 0) {
+        if failed(task, kernel::syscall(&ctx), 0) {
             info!(&ctx, "exec of process {} failed", kernel::tgid_of(task));
         }
     }

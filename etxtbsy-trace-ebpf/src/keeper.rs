@@ -78,14 +78,22 @@ extern "C" fn has(fds: u64, file: u64) -> i32 {
 #[inline(always)]
 fn is_registered(ring: u64, file: u64) -> bool {
     let context = word(ring, offset!(file_private_data));
-    let nodes = word(context, offset!(ring_nodes));
-    let count = kernel::int(context, offset!(ring_nr));
     for at in 0..REGISTERED {
-        let node = word(nodes + at as u64 * 8, 0);
-        // The lowest bits are flags (`FFS_MASK`). At 0 there are zeros.
-        if (at < count) & (word(node, offset!(ring_node_file)) & !7 == file) {
+        if is_node(context, at, file) != 0 {
             return true;
         }
     }
     false
+}
+
+/// Whether a description is registered with an io_uring at a place. A global function, or the
+/// verifier would follow the loop anew for every count that there may be.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn is_node(context: u64, at: u32, file: u64) -> i32 {
+    let nodes = word(context, offset!(ring_nodes));
+    let node = word(nodes + at as u64 * 8, 0);
+    let is_there = at < kernel::int(context, offset!(ring_nr));
+    // The lowest bits are flags (`FFS_MASK`). At 0 there are zeros.
+    (is_there & (word(node, offset!(ring_node_file)) & !7 == file)) as i32
 }

@@ -4,11 +4,15 @@
 //! mapped: a stale pointer yields a wrong value at worst, never a fault. Its result is not looked
 //! at, for each branch would double what the verifier has to follow. Callers compare what they find (`f_inode`, `f_mode`, the fd table) before they believe it.
 
-use core::{ffi::c_void, mem::MaybeUninit};
+use core::{arch::asm, ffi::c_void, mem::MaybeUninit};
 
 use aya_ebpf::{
-    Global,
-    helpers::{bpf_get_current_pid_tgid, bpf_get_current_task, generated::bpf_probe_read_kernel},
+    EbpfContext as _, Global,
+    helpers::{
+        bpf_get_current_pid_tgid, bpf_get_current_task,
+        generated::{bpf_get_current_task_btf, bpf_probe_read_kernel},
+    },
+    programs::TracePointContext,
 };
 use etxtbsy_trace_common::{Actor, COMM_LEN, Config, Offsets};
 
@@ -69,6 +73,12 @@ pub(crate) fn int(base: u64, offset: u32) -> u32 {
     read(base + offset as u64)
 }
 
+/// Words from `address` on; zeros if they cannot be read.
+#[inline(always)]
+pub(crate) fn words<const N: usize>(address: u64) -> [u64; N] {
+    read(address)
+}
+
 /// A task's name.
 #[inline(always)]
 pub(crate) fn comm(task: u64) -> [u8; COMM_LEN] {
@@ -80,6 +90,79 @@ pub(crate) fn comm(task: u64) -> [u8; COMM_LEN] {
 pub(crate) fn current() -> u64 {
     // SAFETY: no arguments.
     unsafe { bpf_get_current_task() }
+}
+
+/// The result of the system call whose exit this is, as every version has it.
+#[inline(always)]
+pub(crate) fn result(ctx: &TracePointContext) -> i64 {
+    // SAFETY: `ret` of `struct syscall_trace_exit` (kernel/trace/trace.h).
+    unsafe { ctx.as_ptr().byte_add(16).cast::<i64>().read_volatile() }
+}
+
+/// An argument of the system call whose entry this is, counted from 0.
+#[inline(always)]
+pub(crate) fn argument(ctx: &TracePointContext, nth: usize) -> u64 {
+    // SAFETY: `args` of `struct syscall_trace_enter` (kernel/trace/trace.h).
+    unsafe { ctx.as_ptr().byte_add(16 + nth * 8).cast::<u64>().read_volatile() }
+}
+
+/// The number of the system call.
+#[inline(always)]
+pub(crate) fn syscall(ctx: &TracePointContext) -> i32 {
+    // SAFETY: `nr` of both structures.
+    unsafe { ctx.as_ptr().byte_add(8).cast::<i32>().read_volatile() }
+}
+
+/// Set by user space before loading: 1 where `bpf_get_current_task_btf` tells the verifier what
+/// current is (5.11 on). What is reached from there is then read by plain loads, for which
+/// it looks up the types, at a tenth of what the helper costs that reads any address.
+#[unsafe(no_mangle)]
+static TYPED: Global<u32> = Global::new(0);
+
+/// A field of what the verifier knows the type of.
+#[inline(always)]
+fn typed<T: Copy>(pointer: u64, offset: u32) -> T {
+    // SAFETY: the verifier allows it where there is such a field; a stale pointer reads as zeros.
+    unsafe { ((pointer + offset as u64) as *const T).read_volatile() }
+}
+
+/// A pointer as a number, for maps and functions: by its distance from current.
+#[inline(always)]
+fn number(pointer: u64, task: u64) -> u64 {
+    let mut distance = pointer;
+    // SAFETY: a subtraction. In assembly, so that it is one of two pointers, which gives a number.
+    unsafe { asm!("{} -= {}", inout(reg) distance, in(reg) task) };
+    distance.wrapping_add(current())
+}
+
+/// Current's fd table.
+#[inline(always)]
+pub(crate) fn current_table() -> u64 {
+    if TYPED.load() == 0 {
+        return table_of(current());
+    }
+    // SAFETY: no arguments.
+    let task = unsafe { bpf_get_current_task_btf() } as u64;
+    number(typed(task, offset!(task_files)), task)
+}
+
+/// Current's fd table, and the file at an fd of it, which is 0 if there is none.
+#[inline(always)]
+pub(crate) fn current_file(fd: u32) -> (u64, u64) {
+    if TYPED.load() == 0 {
+        let table = table_of(current());
+        return (table, file_at(table, fd));
+    }
+    // SAFETY: no arguments.
+    let task = unsafe { bpf_get_current_task_btf() } as u64;
+    let table: u64 = typed(task, offset!(task_files));
+    let fdt: u64 = typed(table, offset!(files_fdt));
+    let file = if fd < typed(fdt, offset!(fdtable_max_fds)) {
+        word(typed::<u64>(fdt, offset!(fdtable_fd)) + fd as u64 * 8, 0)
+    } else {
+        0
+    };
+    (number(table, task), file)
 }
 
 /// The thread that acts at `time_ns`: `task`, which is current.

@@ -126,6 +126,9 @@ pub(crate) struct Sought {
     pub(crate) len: u64,
     /// The group leader of the process at which the walk through all began.
     pub(crate) first: u64,
+    /// How far it has come: a group leader, and the link of the thread that was looked at last; 0 if none was.
+    pub(crate) process: u64,
+    pub(crate) thread: u64,
     /// The fd table that was read last.
     pub(crate) table: u64,
     /// A description that is open while its opener's fd is closed, if there is one.
@@ -148,6 +151,8 @@ impl Sought {
             path,
             len: 0,
             first: 0,
+            process: 0,
+            thread: 0,
             table: 0,
             orphan: 0,
             orphan_tgid: 0,

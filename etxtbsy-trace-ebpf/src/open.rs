@@ -18,8 +18,7 @@ use crate::{
 /// its opener here.
 #[tracepoint]
 pub fn opened(ctx: TracePointContext) -> u32 {
-    // SAFETY: `ret` of a system call's exit, at this offset in every version.
-    let Ok(fd) = (unsafe { ctx.read_at::<i64>(16) }) else { return 0 };
+    let fd = kernel::result(&ctx);
     if fd < 0 {
         if fd == ETXTBSY {
             // SAFETY: the program that user space has put there is of this one's type.
@@ -27,20 +26,20 @@ pub fn opened(ctx: TracePointContext) -> u32 {
         }
         return 0;
     }
-    // SAFETY: no arguments.
-    note(fd as u32, unsafe { bpf_ktime_get_ns() });
+    note(fd as u32);
     0
 }
 
 /// Notes that current has opened a file, if it did so for writing.
 #[inline(always)]
-pub(crate) fn note(fd: u32, now: u64) {
-    let task = kernel::current();
-    let table = kernel::table_of(task);
-    let file = kernel::file_at(table, fd);
+pub(crate) fn note(fd: u32) {
+    let (table, file) = kernel::current_file(fd);
     if file == 0 || !kernel::is_writer(file) {
         return;
     }
+    // SAFETY: no arguments.
+    let now = unsafe { bpf_ktime_get_ns() };
+    let task = kernel::current();
     let inode = kernel::inode_of(file);
     hold::acquire(task, table, fd, file, Via::Open, now, |hold| {
         hold.opened = kernel::actor(task, now);

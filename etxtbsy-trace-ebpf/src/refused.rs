@@ -30,8 +30,7 @@ const AT_FDCWD: i32 = -100;
 /// that the task's saved registers still have.
 #[tracepoint]
 pub fn refused(ctx: TracePointContext) -> u32 {
-    // SAFETY: `ret` of a system call's exit, at this offset in every version.
-    if unsafe { ctx.read_at::<i64>(16) } == Ok(ETXTBSY) {
+    if kernel::result(&ctx) == ETXTBSY {
         tell_refusal(&ctx);
     }
     0
@@ -43,8 +42,7 @@ fn tell_refusal(ctx: &TracePointContext) {
     if !tree::contains(kernel::tgid_of(task)) {
         return;
     }
-    // SAFETY: the number of the system call, at this offset in every version.
-    let syscall = unsafe { ctx.read_at::<i32>(8) }.unwrap_or(0);
+    let syscall = kernel::syscall(ctx);
     let regs = kernel::registers(task);
     let (first, second) = (word(regs, offset!(regs_first)), word(regs, offset!(regs_second)));
     let calls = OPEN_CALLS.load();

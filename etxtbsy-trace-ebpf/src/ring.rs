@@ -1,6 +1,6 @@
 //! A file has been opened by io_uring.
 
-use aya_ebpf::{helpers::bpf_ktime_get_ns, macros::raw_tracepoint, programs::RawTracePointContext};
+use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
 
 use crate::{
     kernel::{self, offset},
@@ -31,8 +31,7 @@ pub fn ring_completes(ctx: RawTracePointContext) -> i32 {
         kernel::int(ctx.arg(2), offset!(ring_cqe_res)) as i32
     };
     if fd >= 0 {
-        // SAFETY: no arguments.
-        open::note(fd as u32, unsafe { bpf_ktime_get_ns() });
+        open::note(fd as u32);
     }
     0
 }

@@ -22,6 +22,8 @@ const SOME: u32 = 128;
 const MOST: u32 = 1024;
 /// How many bytes of a name are compared: whole files are, by user space.
 const NAME: usize = 64;
+/// include/linux/mm.h, up to 5.14: the mapping denies writing to its file.
+const VM_DENYWRITE: u64 = 0x800;
 
 /// Continues [`crate::refused::refused`], at the exit of the refused call: tells of the processes
 /// whose program has the name that the path ends with, before they or the file are gone.
@@ -108,15 +110,35 @@ extern "C" fn is_named(file: u64, path: u64, whole: u64) -> i32 {
     (ours == theirs) as i32
 }
 
+/// How many mappings of a process deny writing to an inode (`__vma_link_file`, up to 5.14). Those of
+/// a program are among the lowest, so not all of a large process are looked at.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn denials(thread: u64, inode: u64) -> u32 {
+    let mut vma = word(word(thread, offset!(task_mm)), offset!(mm_mmap));
+    let mut found = 0;
+    for _ in 0..SOME {
+        if vma == 0 {
+            break;
+        }
+        let denies = word(vma, offset!(vma_vm_flags)) & VM_DENYWRITE != 0;
+        let is_it = kernel::inode_of(word(vma, offset!(vma_vm_file))) == inode;
+        found += (denies & is_it) as u32;
+        vma = word(vma, offset!(vma_vm_next));
+    }
+    found
+}
+
 /// Tells of a process that runs a file; gives [`LOST`] if that found no room.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn tell_runner(thread: u64, exe: u64, seq: u64) -> i32 {
+    let inode = kernel::inode_of(exe);
+    let denials = if offset!(mm_mmap) == u32::MAX { 1 } else { denials(thread, inode) };
     let Some(mut entry) = tell::reserve::<Runner>() else { return LOST };
     let told = entry.as_mut_ptr();
     let tgid = kernel::tgid_of(thread);
     let leader = word(thread, offset!(task_group_leader));
-    let inode = kernel::inode_of(exe);
     let start_ns = word(leader, offset!(task_start_time));
     // SAFETY: `told` is the reserved record; every field is written before it is submitted.
     unsafe {
@@ -132,7 +154,7 @@ extern "C" fn tell_runner(thread: u64, exe: u64, seq: u64) -> i32 {
         (*told).dev = kernel::int(word(inode, offset!(inode_i_sb)), offset!(super_block_s_dev));
         (*told).count = kernel::int(inode, offset!(inode_i_writecount)) as i32;
         (*told).ppid = kernel::ppid_of(leader);
-        (*told).pad = 0;
+        (*told).denials = denials;
         tell::see(leader, &raw mut (*told).holder);
     }
     entry.submit(QUIET);

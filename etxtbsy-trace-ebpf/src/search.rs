@@ -23,12 +23,13 @@ use crate::{
 /// How many fds and threads the walk through all tables looks at, before it begins no more
 /// processes.
 const STEPS: u32 = 1 << 18;
-/// How many processes one call of [`search_processes`] goes through, and how many such calls there
-/// are; how many threads of a process, words of an fd table's bitmap, fds of a word are looked at.
-const PROCESSES: u32 = 512;
-const ALL_PROCESSES: u32 = 256;
-const THREADS: u32 = 4096;
-const WORDS: u32 = 2048;
+/// How many threads one call of [`search_threads`] goes through, and how many such calls there are.
+/// The same for the words of an fd table's bitmap. Nested, for the verifier follows each turn of a
+/// loop, and a function only once; but no deeper, for it allows eight calls within each other.
+const THREADS: u32 = 256;
+const CALLS: u32 = 2048;
+const WORDS: u32 = 32;
+const ALL_WORDS: u32 = 64;
 const FDS: u32 = 64;
 /// How many mappings of the inode one call of [`search_mappings`] looks at, how many such calls
 /// there are, and how deep their tree is.
@@ -49,8 +50,9 @@ pub fn search(_ctx: TracePointContext) -> u32 {
     // SAFETY: a map value, of this task alone.
     let sought = unsafe { &mut *sought };
     sought.first = word(current, offset!(task_group_leader));
+    (sought.process, sought.thread) = (sought.first, 0);
     search_orphans(current);
-    walk_tables(current, sought.first);
+    walk_tables(current);
     walk_mappings(current, sought.inode);
     let Sought { seq, lost, .. } = *sought;
     let _ = SEARCHES.remove(current);
@@ -86,53 +88,45 @@ extern "C" fn search_orphans(current: u64) -> i32 {
 /// The walk through all tables: of current's process first, then of those that are in the list
 /// after it, round to where it began.
 #[inline(always)]
-fn walk_tables(current: u64, first: u64) {
-    let mut process = first;
-    for _ in 0..ALL_PROCESSES {
-        process = search_processes(current, process);
-        if process == 0 {
+fn walk_tables(current: u64) {
+    for _ in 0..CALLS {
+        if search_threads(current) != 0 {
             return;
         }
     }
     lost(Lost::WalkTruncated);
 }
 
-/// Looks at some processes, by group leader; gives the next, or 0 after the last.
+/// Looks at some threads, from the one on that is in `SEARCHES`; gives 1 after the last of the last
+/// process.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn search_processes(current: u64, from: u64) -> u64 {
-    let Some(sought) = SEARCHES.get_ptr(current) else { return 0 };
+extern "C" fn search_threads(current: u64) -> i32 {
+    let Some(sought) = SEARCHES.get_ptr_mut(current) else { return 1 };
     // SAFETY: a map value, of this task alone.
-    let sought = unsafe { &*sought };
-    let mut process = from;
-    for _ in 0..PROCESSES {
-        search_process(current, process);
-        process = word(process, offset!(task_tasks)) - offset!(task_tasks) as u64;
-        if process == sought.first {
-            return 0;
+    let sought = unsafe { &mut *sought };
+    for _ in 0..THREADS {
+        let signal = word(sought.process, offset!(task_signal));
+        let head = signal + offset!(signal_thread_head) as u64;
+        let link = if sought.thread == 0 { head } else { sought.thread };
+        // The list of a process that is freed meanwhile may end in zeros.
+        let thread = word(link, 0);
+        if thread != head && thread != 0 {
+            search_thread(current, thread - offset!(task_thread_node) as u64);
+            sought.thread = thread;
+            continue;
+        }
+        let next = word(sought.process, offset!(task_tasks)) - offset!(task_tasks) as u64;
+        if next == sought.first {
+            return 1;
         }
         if sought.steps >= STEPS {
             lost(Lost::WalkTruncated);
-            return 0;
+            return 1;
         }
+        sought.process = next;
+        sought.thread = 0;
     }
-    process
-}
-
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn search_process(current: u64, process: u64) -> i32 {
-    let head = word(process, offset!(task_signal)) + offset!(signal_thread_head) as u64;
-    let mut next = word(head, 0);
-    for _ in 0..THREADS {
-        // What is at 0 reads as zeros.
-        if next == head {
-            return 0;
-        }
-        search_thread(current, next - offset!(task_thread_node) as u64);
-        next = word(next, 0);
-    }
-    lost(Lost::WalkTruncated);
     0
 }
 
@@ -162,14 +156,26 @@ extern "C" fn search_thread(current: u64, thread: u64) -> i32 {
         return 0;
     }
     sought.table = table;
-    let words = kernel::int(word(table, offset!(files_fdt)), offset!(fdtable_max_fds)) / 64;
-    for index in 0..WORDS {
-        if index >= words {
+    for call in 0..ALL_WORDS {
+        if search_words(current, thread, table, call * WORDS) != 0 {
             return 0;
         }
-        search_word(current, thread, table, index);
     }
     lost(Lost::WalkTruncated);
+    0
+}
+
+/// Looks at some words of a table's bitmap; gives 1 after the last.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn search_words(current: u64, thread: u64, table: u64, from: u32) -> i32 {
+    let words = kernel::int(word(table, offset!(files_fdt)), offset!(fdtable_max_fds)) / 64;
+    for index in 0..WORDS {
+        if from + index >= words {
+            return 1;
+        }
+        search_word(current, thread, table, from + index);
+    }
     0
 }
 

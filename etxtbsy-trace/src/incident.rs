@@ -52,9 +52,10 @@ pub fn build(id: u64, case: &Case, world: &World<'_>) -> Incident {
     };
     holders.sort_by_key(verdict::blame);
     let (explained, complete) = match (&case.running, case.is_write()) {
-        // Each process that runs it counts once, and so does an exec that is under way.
+        // Each process that runs it counts, and so does an exec that is under way.
         (Some(running), _) => {
-            let found = running.runners.len() as u32;
+            let found =
+                running.runners.iter().map(|it| it.told.map_or(1, |told| told.denials)).sum();
             (found, found > 0 && i64::from(running.count) + i64::from(found) >= 0)
         }
         (None, true) => (0, false),

@@ -31,3 +31,17 @@ pub fn ring_completion(kernel: &impl Layout) -> RingCompletion {
 pub fn maps_allocate_late(kernel: &impl Layout) -> bool {
     kernel.offset("bpf_htab", "ma").is_some()
 }
+
+/// Whether the mappings of a running program deny writing to it, each by itself (`VM_DENYWRITE`, up
+/// to 5.14), and not its `mm_struct.exe_file` as a whole. `replace_mm_exe_file` came with the change
+/// (fe69d560b5bd, "kernel/fork: always deny write access to current MM exe_file").
+#[must_use]
+pub fn mappings_deny(kernel: &impl Layout) -> bool {
+    !kernel.has_function("replace_mm_exe_file")
+}
+
+/// Whether there is the helper that tells the verifier what current is (5.11 on).
+#[must_use]
+pub fn current_is_typed(kernel: &impl Layout) -> bool {
+    kernel.has_function("bpf_get_current_task_btf")
+}

@@ -16,6 +16,9 @@ pub trait Layout {
 
     /// Of each argument of a tracepoint, whether it is a pointer.
     fn pointers(&self, tracepoint: &str) -> Option<Vec<bool>>;
+
+    /// Whether there is a function of that name.
+    fn has_function(&self, name: &str) -> bool;
 }
 
 /// Reads the BTF of the running kernel.
@@ -54,6 +57,11 @@ impl Layout for Btf {
         // The first is the data that the callback is registered with.
         Some(callback.parameters.iter().skip(1).map(is_pointer).collect())
     }
+
+    fn has_function(&self, name: &str) -> bool {
+        let types = self.resolve_types_by_name(name);
+        types.is_ok_and(|types| types.iter().any(|ty| matches!(ty, Type::Func(_))))
+    }
 }
 
 fn structure(btf: &Btf, name: &str) -> Option<Struct> {
@@ -80,12 +88,12 @@ fn members(btf: &Btf, structure: &Struct, at: u32, tell: &mut impl FnMut(&str, u
 }
 
 /// What a kernel's BTF tells, as text, for tests: `struct NAME SIZE`, and of each field a line
-/// ` OFFSET NAME`; `tracepoint NAME` and of each argument whether it is a pointer.
+/// ` OFFSET NAME`; `tracepoint NAME` and of each argument whether it is a pointer; `function NAME`.
 #[cfg(test)]
 pub(super) mod extract {
     use std::{
         cell::RefCell,
-        collections::{BTreeSet, HashMap},
+        collections::{BTreeSet, HashMap, HashSet},
         fmt::Write as _,
     };
 
@@ -97,6 +105,7 @@ pub(super) mod extract {
         sizes: HashMap<String, u32>,
         offsets: HashMap<(String, String), u32>,
         tracepoints: HashMap<String, Vec<bool>>,
+        functions: HashSet<String>,
     }
 
     impl Extract {
@@ -117,6 +126,9 @@ pub(super) mod extract {
                         let kinds = kinds.iter().map(|kind| *kind == "pointer").collect();
                         extract.tracepoints.insert(name.to_owned(), kinds);
                     }
+                    ["function", name] => {
+                        extract.functions.insert(name.to_owned());
+                    }
                     _ => panic!("not a line of an extract: {line}"),
                 }
             }
@@ -136,6 +148,10 @@ pub(super) mod extract {
         fn pointers(&self, tracepoint: &str) -> Option<Vec<bool>> {
             self.tracepoints.get(tracepoint).cloned()
         }
+
+        fn has_function(&self, name: &str) -> bool {
+            self.functions.contains(name)
+        }
     }
 
     /// Notes what is asked of a BTF.
@@ -143,15 +159,16 @@ pub(super) mod extract {
         btf: &'a Btf,
         structures: RefCell<BTreeSet<String>>,
         tracepoints: RefCell<BTreeSet<String>>,
+        functions: RefCell<BTreeSet<String>>,
     }
 
     impl<'a> Asked<'a> {
         pub(crate) fn of(btf: &'a Btf) -> Self {
-            let (structures, tracepoints) = <_>::default();
-            Self { btf, structures, tracepoints }
+            let (structures, tracepoints, functions) = <_>::default();
+            Self { btf, structures, tracepoints, functions }
         }
 
-        /// The structures and tracepoints that were asked for, all of their fields included.
+        /// What was asked for, of structures all fields.
         pub(crate) fn extract(&self) -> String {
             let mut text = String::new();
             for name in self.structures.borrow().iter() {
@@ -168,6 +185,9 @@ pub(super) mod extract {
                 let kind = |pointer| if pointer { " pointer" } else { " number" };
                 let kinds: String = kinds.into_iter().map(kind).collect();
                 writeln!(text, "tracepoint {name}{kinds}").unwrap();
+            }
+            for name in self.functions.borrow().iter().filter(|name| self.btf.has_function(name)) {
+                writeln!(text, "function {name}").unwrap();
             }
             text
         }
@@ -187,6 +207,11 @@ pub(super) mod extract {
         fn pointers(&self, tracepoint: &str) -> Option<Vec<bool>> {
             self.tracepoints.borrow_mut().insert(tracepoint.to_owned());
             self.btf.pointers(tracepoint)
+        }
+
+        fn has_function(&self, name: &str) -> bool {
+            self.functions.borrow_mut().insert(name.to_owned());
+            self.btf.has_function(name)
         }
     }
 }

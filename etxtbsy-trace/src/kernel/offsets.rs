@@ -25,6 +25,10 @@ pub fn resolve(kernel: &impl Layout) -> anyhow::Result<Offsets> {
             at("io_rsrc_node", &["file_ptr"])?,
         ))
     });
+    let mappings_deny = features::mappings_deny(kernel);
+    let denying = |structure: &str, field: &str| {
+        if mappings_deny { at(structure, &[field]) } else { Ok(u32::MAX) }
+    };
     Ok(Offsets {
         task_task_works: at("task_struct", &["task_works"])?,
         task_files: at("task_struct", &["files"])?,
@@ -110,6 +114,9 @@ pub fn resolve(kernel: &impl Layout) -> anyhow::Result<Offsets> {
         vma_rb: at("vm_area_struct", &["shared"])?,
         vma_vm_file: at("vm_area_struct", &["vm_file"])?,
         vma_vm_mm: at("vm_area_struct", &["vm_mm"])?,
+        mm_mmap: denying("mm_struct", "mmap")?,
+        vma_vm_next: denying("vm_area_struct", "vm_next")?,
+        vma_vm_flags: denying("vm_area_struct", "vm_flags")?,
         super_block_s_dev: at("super_block", &["s_dev"])?,
         super_block_s_magic: at("super_block", &["s_magic"])?,
         dentry_d_parent: at("dentry", &["d_parent"])?,
@@ -178,7 +185,7 @@ mod tests {
     };
 
     macro_rules! kernels {
-        ($($test:ident: $version:literal, $ring:ident, $late:literal;)*) => {$(
+        ($($test:ident: $version:literal, $ring:ident, $late:literal, $deny:literal;)*) => {$(
             #[test]
             fn $test() {
                 let kernel = include_str!(concat!("../../tests/btf/", $version, ".txt"));
@@ -186,16 +193,17 @@ mod tests {
                 resolve(&kernel).unwrap();
                 assert_eq!(features::ring_completion(&kernel), RingCompletion::$ring);
                 assert_eq!(features::maps_allocate_late(&kernel), $late);
+                assert_eq!(features::mappings_deny(&kernel), $deny);
             }
         )*};
     }
 
     kernels! {
-        linux_5_10: "5.10", Unknown, false;
-        linux_6_1: "6.1", Result, true;
-        linux_6_12: "6.12", Result, true;
-        linux_6_18: "6.18", Cqe, true;
-        linux_7_2: "7.2", Cqe, true;
+        linux_5_10: "5.10", Unknown, false, true;
+        linux_6_1: "6.1", Result, true, false;
+        linux_6_12: "6.12", Result, true, false;
+        linux_6_18: "6.18", Cqe, true, false;
+        linux_7_2: "7.2", Cqe, true, false;
     }
 
     /// Not every field has the same offset everywhere, or this would test nothing.

@@ -177,6 +177,7 @@ impl Tracer {
         let offsets = offsets::resolve(&btf)?;
         let ring = features::ring_completion(&btf) != RingCompletion::Unknown;
         let object = object::for_kernel(!features::maps_allocate_late(&btf))?;
+        let typed = u32::from(features::current_is_typed(&btf));
         drop(btf);
         let btf = Btf::from_sys_fs().context("cannot read the kernel's BTF")?;
         let filtered = u32::from(options.roots.is_some());
@@ -194,6 +195,7 @@ impl Tracer {
             .override_global("OFFSETS", &offsets, true)
             .override_global("OPEN_CALLS", &open_calls, true)
             .override_global("FILTERED", &filtered, true)
+            .override_global("TYPED", &typed, true)
             .override_global(aya_log::LEVEL, &log_level, false);
         if let Some(bytes) = options.ring_bytes {
             loader.map_max_entries("EVENTS", bytes);
@@ -373,12 +375,14 @@ impl Tracer {
     /// on that processor: interrupted, or (7.2 on) preempted. Counted from 5.12 on.
     #[must_use]
     pub fn missed(&self) -> u64 {
-        let fds = self.ebpf.programs().filter_map(|(_, program)| program.fd().ok());
-        let told = fds.filter_map(|fd| {
-            let fd = fd.as_fd().as_raw_fd();
-            std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()
+        let missed = self.ebpf.programs().filter_map(|(name, program)| {
+            let fd = program.fd().ok()?.as_fd().as_raw_fd();
+            let told = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
+            let missed = misses(&told).filter(|missed| *missed > 0)?;
+            log::debug!("{name} was passed over {missed} times");
+            Some(missed)
         });
-        told.filter_map(|told| misses(&told)).sum()
+        missed.sum()
     }
 
     /// Who forked a process, if it inherited a write fd then.
