@@ -35,6 +35,7 @@ use crate::{
     output::Output,
     process::{self, Facts, Observer, Seen, now_ns},
     running::{self, Refused},
+    tree,
 };
 
 /// How long the end of tracing waits for holders of the last failures to let go.
@@ -258,7 +259,9 @@ impl Session {
         let unwatch = self.watched.values().map(|failed_ns| failed_ns + 2 * GRACE_NS).min();
         let poll = (!self.ledger.lingering().is_empty())
             .then(|| now_ns(ClockId::CLOCK_MONOTONIC) + POLL_NS);
-        let due = [self.ledger.deadline_ns(), unwatch, poll].into_iter().flatten().min()?;
+        // The end of the tree may be among what is missed.
+        let missed = self.tracer.is_filtered().then_some(self.missed.1 + MISSED_NS);
+        let due = [self.ledger.deadline_ns(), unwatch, poll, missed].into_iter().flatten().min()?;
         let left = due.saturating_sub(now_ns(ClockId::CLOCK_MONOTONIC));
         // Never a busy loop, should the clocks disagree.
         Some(Instant::now() + Duration::from_nanos(left).max(Duration::from_millis(1)))
@@ -570,7 +573,20 @@ impl Session {
             self.summary.lost += count;
             let what = "events: another program was under way on the processor".to_owned();
             self.write(&Line::Lost(lines::Lost { what, count }));
+            if self.tracer.is_filtered()
+                && let Err(error) = self.mend_tree()
+            {
+                log::warn!("{error:#}");
+            }
         }
+    }
+
+    /// Finds the forks and ends that the programs may have missed.
+    fn mend_tree(&mut self) -> anyhow::Result<()> {
+        let members = self.tracer.tree()?;
+        tree::add_descendants(&mut self.tracer, &members)?;
+        self.tree_ended |= self.tracer.tree_size()? == 0;
+        Ok(())
     }
 
     /// Writes a line to every output that still takes it.

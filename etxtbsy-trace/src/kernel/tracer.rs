@@ -356,6 +356,12 @@ impl Tracer {
         self.filtered
     }
 
+    /// The processes of the tree, as the programs know them.
+    pub fn tree(&mut self) -> anyhow::Result<Vec<u32>> {
+        let tree: HashMap<_, u32, u32> = HashMap::try_from(self.map_mut("TREE")?)?;
+        Ok(tree.keys().collect::<Result<_, _>>()?)
+    }
+
     /// How many processes of the tree live.
     pub fn tree_size(&mut self) -> anyhow::Result<u64> {
         let found = Array::<_, u64>::try_from(self.map_mut("CONFIG")?)?

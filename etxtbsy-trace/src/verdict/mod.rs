@@ -119,13 +119,18 @@ fn is_opener(holder: &Holder) -> bool {
     holder.opened.as_ref().is_some_and(|opened| opened.pid == holder.pid)
 }
 
-/// Whether a holder is a child that has not exec'd since its fork, and let go in the end.
+/// Whether a holder is a child that has not exec'd since its fork, and let go in the end: not by its
+/// own end alone, if an exec would have left it the file all the same.
 fn is_racing(holder: &Holder) -> bool {
     holder.via == Via::Fork
         && !is_opener(holder)
         && match holder.state {
             State::InFork | State::ExecClosing => true,
-            State::Forked | State::Exiting => holder.released.is_some(),
+            State::Exiting => holder.released.is_some(),
+            State::Forked => holder.released.as_ref().is_some_and(|released| {
+                let kept = holder.fds.iter().all(|fd| fd.cloexec == Some(false));
+                released.how != How::Exit || !kept
+            }),
             State::Running => false,
         }
 }
@@ -189,6 +194,19 @@ mod tests {
         assert_eq!(of(&incident).kind, VerdictKind::ForkExecRace);
         incident.holders[0].released = None;
         assert_eq!(of(&incident).kind, VerdictKind::LeakedFd);
+    }
+
+    /// A daemon that is caught before its exec, which it outlives with the file: no race either.
+    #[test]
+    fn a_child_whose_exec_would_keep_the_fd_has_a_leaked_one() {
+        let mut incident = samples::race();
+        incident.holders[0].state = State::Forked;
+        incident.holders[0].released.as_mut().unwrap().how = How::Exit;
+        assert_eq!(of(&incident).kind, VerdictKind::ForkExecRace);
+        incident.holders[0].fds[0].cloexec = Some(false);
+        assert_eq!(of(&incident).kind, VerdictKind::LeakedFd);
+        incident.holders[0].released.as_mut().unwrap().how = How::Close;
+        assert_eq!(of(&incident).kind, VerdictKind::ForkExecRace);
     }
 
     /// As long as the opener has the file open, the child beside it is not the cause.

@@ -46,7 +46,7 @@ fn show(turn: &Turn, name: &[&str]) -> (Ended, Trace) {
             .wait();
     assert_eq!(ended.code, Some(0), "{name:?}: {}", ended.stderr);
     let trace = Trace::read(&output, &ended);
-    assert_eq!(trace.lost, [], "{name:?}");
+    assert!(trace.lost().is_empty(), "{name:?}: {:?}", trace.lost);
     (ended, trace)
 }
 

@@ -27,7 +27,7 @@ fn every_culprit_is_one_and_every_sure_one_is_named() {
     let (truth, trace): (GroundTruth, _) = turn.workload(&arguments);
     assert!(truth.race.failures > 0, "nothing to see in {} attempts", truth.race.attempts);
     assert_eq!(truth.failed.len() as u64, truth.race.failures);
-    assert_eq!(trace.lost, []);
+    assert!(trace.lost().is_empty(), "{:?}", trace.lost);
 
     let mut incidents: HashMap<(u32, u64), Vec<&Incident>> = HashMap::new();
     for incident in &trace.incidents {

@@ -180,7 +180,7 @@ pub(crate) fn assert_told(scene: &Scene, trace: &Trace) {
 /// The one incident: which call of whose failed because of which file, and that it is complete if
 /// processes held all of it.
 fn the_incident<'a>(scene: &Scene, trace: &'a Trace) -> &'a Incident {
-    assert_eq!(trace.lost, []);
+    assert!(trace.lost().is_empty(), "{:?}", trace.lost);
     let [incident] = &trace.incidents[..] else { panic!("not one: {:#?}", trace.incidents) };
     assert_eq!(incident.syscall, scene.syscall);
     assert_eq!(incident.path.as_deref().map(Path::new), Some(scene.path.as_path()));

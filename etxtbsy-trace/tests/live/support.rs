@@ -316,6 +316,12 @@ impl Trace {
         trace
     }
 
+    /// All that was lost but what no tracer can help: an event that came while a program, or a
+    /// call of user space on a map, was preempted on the same processor (7.2 on, or interrupted).
+    pub(crate) fn lost(&self) -> Vec<&Lost> {
+        self.lost.iter().filter(|lost| !lost.what.contains("under way on the processor")).collect()
+    }
+
     fn assert_consistent(&self) {
         let count = self.incidents.len() as u64;
         let complete = self.incidents.iter().filter(|incident| incident.complete).count() as u64;
