@@ -65,6 +65,19 @@ pub(crate) struct Args {
     filters: Vec<String>,
 }
 
+impl Args {
+    /// Those of the tests on one kernel whose names have one of `filters` in them.
+    pub(crate) fn some(version: &str, filters: &[&str]) -> Self {
+        Self {
+            versions: vec![version.to_owned()],
+            shell: None,
+            mirror: None,
+            docs: false,
+            filters: filters.iter().map(|filter| (*filter).to_owned()).collect(),
+        }
+    }
+}
+
 /// Runs the tests on each kernel; an error if one of them fails.
 pub(crate) fn run(args: &Args) -> Result<()> {
     let suite = Suite::build()?;
