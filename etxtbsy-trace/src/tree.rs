@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use anyhow::{Context as _, bail};
+use etxtbsy_trace_common::PidPair;
 use procfs::process::{Process, all_processes};
 
 use crate::kernel::tracer::Tracer;
@@ -22,24 +23,30 @@ pub fn existing(pid: u32) -> anyhow::Result<u32> {
     Ok(pid)
 }
 
-/// Adds all living descendants of `roots` to the traced tree.
+/// Adds all living descendants of the traced tree's roots to it.
 ///
 /// The programs add what is forked by a process in the tree; a process that was forked before
 /// its parent was added is found by looking again, until a look finds nothing new.
-pub fn add_descendants(tracer: &mut Tracer, roots: &[u32]) -> anyhow::Result<()> {
-    let mut members: HashSet<u32> = roots.iter().copied().collect();
+pub fn add_descendants(tracer: &mut Tracer) -> anyhow::Result<()> {
+    let roots = tracer.roots().to_vec();
+    let mut members: HashSet<u32> = roots.iter().map(|root| root.local).collect();
     for root in roots {
-        drop_if_ended(tracer, *root)?;
+        drop_if_ended(tracer, root)?;
     }
     loop {
         let mut found = false;
+        let pids = tracer.pids()?;
         for process in all_processes().context("cannot list /proc")?.flatten() {
             let Ok(stat) = process.stat() else { continue };
-            let (pid, ppid) = (stat.pid.cast_unsigned(), stat.ppid.cast_unsigned());
-            if members.contains(&ppid) && members.insert(pid) {
+            let (local, ppid) = (stat.pid.cast_unsigned(), stat.ppid.cast_unsigned());
+            if members.contains(&ppid) && !members.contains(&local) {
                 found = true;
-                if tracer.add_to_tree(pid)? {
-                    drop_if_ended(tracer, pid)?;
+                // Else it is younger than the list of pids: the next look has it.
+                if let Some(machine) = pids.machine(local) {
+                    members.insert(local);
+                    if tracer.add_to_tree(machine)? {
+                        drop_if_ended(tracer, PidPair { local, machine })?;
+                    }
                 }
             }
         }
@@ -50,9 +57,9 @@ pub fn add_descendants(tracer: &mut Tracer, roots: &[u32]) -> anyhow::Result<()>
 }
 
 /// Takes a process out again whose end may have come before it was added.
-fn drop_if_ended(tracer: &mut Tracer, pid: u32) -> anyhow::Result<()> {
-    let lives = Process::new(pid.cast_signed())
+fn drop_if_ended(tracer: &mut Tracer, PidPair { local, machine }: PidPair) -> anyhow::Result<()> {
+    let lives = Process::new(local.cast_signed())
         .and_then(|process| process.stat())
         .is_ok_and(|stat| stat.flags & PF_EXITING == 0);
-    if lives { Ok(()) } else { tracer.remove_from_tree(pid) }
+    if lives { Ok(()) } else { tracer.remove_from_tree(machine) }
 }

@@ -34,3 +34,15 @@ pub fn name<T: Serialize>(value: T) -> String {
         _ => "?".to_owned(),
     }
 }
+
+/// The pids of a process in the tracer's namespace and in its own, where those are others.
+pub(crate) fn other_pids(
+    pid: u32,
+    local: Option<u32>,
+    own: Option<u32>,
+) -> impl Iterator<Item = String> {
+    let local = local.filter(|local| *local != pid);
+    let own = own.filter(|own| *own != pid && Some(*own) != local);
+    let local = local.map(|local| format!("pid {local} here"));
+    local.into_iter().chain(own.map(|own| format!("pid {own} in its namespace")))
+}
