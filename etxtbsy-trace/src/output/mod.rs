@@ -46,3 +46,18 @@ pub(crate) fn other_pids(
     let local = local.map(|local| format!("pid {local} here"));
     local.into_iter().chain(own.map(|own| format!("pid {own} in its namespace")))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pids_are_told_where_they_are_others() {
+        let told = |pid, local, own| other_pids(pid, local, own).collect::<Vec<_>>();
+        assert!(told(9, Some(9), Some(9)).is_empty());
+        assert!(told(9, None, Some(9)).is_empty());
+        assert_eq!(told(9, Some(9), Some(1)), ["pid 1 in its namespace"]);
+        assert_eq!(told(9, Some(4), Some(4)), ["pid 4 here"]);
+        assert_eq!(told(9, Some(4), Some(1)), ["pid 4 here", "pid 1 in its namespace"]);
+    }
+}

@@ -64,7 +64,7 @@ fn holder(pid: u32, comm: &str) -> Holder {
         uid: Some(1000),
         cgroup: some("/ci.slice"),
         ns_pid: None,
-        local_pid: Some(pid),
+        local_pid: None,
         start_ns: Some(NOW - 130_000),
         exec_ns: None,
         fds: vec![Fd {

@@ -2,6 +2,7 @@
 //! here.
 
 use crate::support::{BINARY, Ended, Process, Trace, Turn, race_limits, tracer};
+use etxtbsy_trace::check;
 use etxtbsy_trace::lines::{Incident, VerdictKind};
 use etxtbsy_trace::workload::{GroundTruth, Race};
 use nix::errno::Errno;
@@ -136,6 +137,7 @@ fn continue_in_child(last: impl Fn()) -> io::Result<()> {
 /// A process of that pid that does nothing.
 fn start_decoy(pid: u32) -> io::Result<()> {
     let wanted = [pid.cast_signed()];
+    // SAFETY: integers, for which zeros are a value.
     let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
     arguments.exit_signal = libc::SIGCHLD as u64;
     arguments.set_tid = wanted.as_ptr() as u64;
@@ -203,7 +205,7 @@ fn a_race_in_a_container_with_the_tracer() {
         told.insert((local, incident.file.ino.unwrap()), incident);
     }
     let mut same = Same::default();
-    let (mut named, mut sure) = (0, 0);
+    let (mut named, mut described, mut sure) = (0, 0, 0);
     for failed in &truth.failed {
         let incident = told[&(failed.victim, failed.ino)];
         assert!(incident.complete, "{failed:?}: {incident:#?}");
@@ -220,6 +222,8 @@ fn a_race_in_a_container_with_the_tracer() {
             let known = known
                 .unwrap_or_else(|| panic!("{local} did not hold it: {failed:?}: {incident:#?}"));
             named += 1;
+            // /proc has it by the pid in there.
+            described += usize::from(holder.argv.is_some());
             same.assert(known.forked_by, holder.forked.as_ref().unwrap().tid);
         }
         for known in failed.inheritors.iter().filter(|known| known.sure) {
@@ -232,6 +236,7 @@ fn a_race_in_a_container_with_the_tracer() {
         }
     }
     assert!(named * 10 >= sure * 9, "{named} of {sure} have a pid of their namespace");
+    assert!(described * 2 > named, "{described} of {named} have arguments");
 }
 
 /// The culprit is outside, where the container cannot see it; and in there is another process of
@@ -259,6 +264,22 @@ fn a_culprit_outside_of_the_container_with_the_tracer() {
     assert_eq!(holder.exe.as_deref().map(Path::new), Some(binary.as_path()), "{holder:#?}");
     // That of the decoy would be what /proc says in there.
     assert_eq!((&holder.argv, &holder.cgroup), (&None, &None));
+}
+
+/// Tracing works, and what it does not know is said.
+#[test]
+fn a_check_in_a_container() {
+    let Some(_turn) = Turn::take_as_root() else { return };
+    let container = Container::start(None, None);
+    let ended = container.process(tracer().args(["check", "--json"])).wait();
+    assert_eq!(ended.code, Some(0), "{}{}", ended.stdout, ended.stderr);
+    let facts = ended.stdout.lines().filter_map(|line| match serde_json::from_str(line).unwrap() {
+        check::lines::Line::Fact(fact) => Some(fact),
+        check::lines::Line::Check(_) => None,
+    });
+    let fact = facts.into_iter().find(|fact| fact.name == "pid namespace").unwrap();
+    assert_eq!(fact.status, check::lines::Status::Degraded);
+    assert!(fact.remedy.as_ref().unwrap().contains("--pid=host"), "{fact:?}");
 }
 
 /// The tracer is told a pid as it is in there, and finds what that has forked before.
