@@ -328,7 +328,7 @@ fn pid_of(task: u64) -> u64 {
 /// One number of a `struct pid`, `struct upid *`: the one `level` namespaces below the machine's
 /// first; 0 if it has none there.
 #[inline(always)]
-fn number(pid: u64, level: u32) -> u64 {
+fn upid(pid: u64, level: u32) -> u64 {
     // 32: MAX_PID_NS_LEVEL, include/linux/pid_namespace.h.
     if pid == 0 || level > 32 || level > int(pid, offset!(pid_level)) {
         return 0;
@@ -340,7 +340,7 @@ fn number(pid: u64, level: u32) -> u64 {
 #[inline(always)]
 pub(crate) fn ns_pid(task: u64) -> u32 {
     let pid = pid_of(task);
-    int(number(pid, int(pid, offset!(pid_level))), offset!(upid_nr))
+    int(upid(pid, int(pid, offset!(pid_level))), offset!(upid_nr))
 }
 
 /// A task's process as the tracer's pid namespace has it; 0 if that does not have it.
@@ -353,11 +353,11 @@ pub(crate) fn local_pid(task: u64) -> u32 {
     };
     // SAFETY: map values.
     let (level, namespace) = unsafe { (*level as u32, *namespace) };
-    let number = number(pid_of(task), level);
-    if word(number, offset!(upid_ns)) != namespace {
+    let upid = upid(pid_of(task), level);
+    if word(upid, offset!(upid_ns)) != namespace {
         return 0;
     }
-    int(number, offset!(upid_nr))
+    int(upid, offset!(upid_nr))
 }
 
 /// A task's pid namespace: how many there are above it, and it, `struct pid_namespace *`.
@@ -365,7 +365,7 @@ pub(crate) fn local_pid(task: u64) -> u32 {
 pub(crate) fn pid_namespace(task: u64) -> (u32, u64) {
     let pid = pid_of(task);
     let level = int(pid, offset!(pid_level));
-    (level, word(number(pid, level), offset!(upid_ns)))
+    (level, word(upid(pid, level), offset!(upid_ns)))
 }
 
 /// A task's user.

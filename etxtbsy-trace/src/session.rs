@@ -611,8 +611,7 @@ impl Session {
 
     /// Finds the forks and ends that the programs may have missed.
     fn mend_tree(&mut self) -> anyhow::Result<()> {
-        let members = self.tracer.tree()?;
-        tree::add_descendants(&mut self.tracer, &members)?;
+        tree::add_descendants(&mut self.tracer)?;
         self.tree_ended |= self.tracer.tree_size()? == 0;
         Ok(())
     }

@@ -156,8 +156,7 @@ const BPF_NOEXIST: u64 = 1;
 /// The running programs; they stop when this is dropped.
 pub struct Tracer {
     ebpf: Ebpf,
-    /// The roots of the traced tree; `None` if all of the machine is traced.
-    roots: Option<Vec<PidPair>>,
+    filtered: bool,
     /// Whether opens by io_uring can be followed.
     ring: bool,
     /// The attachment of `call_returns`, while that is waited for.
@@ -242,16 +241,17 @@ impl Tracer {
         let seed: &mut Iter = program_of(&mut ebpf, "seed")?;
         seed.load("task_file", &btf)?;
         log::debug!("programs loaded after {:?}", began.elapsed());
-        let mut tracer = Self { ebpf, roots: None, ring, call_returns: None, is_contained: false };
+        let mut tracer = Self {
+            ebpf,
+            filtered: options.roots.is_some(),
+            ring,
+            call_returns: None,
+            is_contained: false,
+        };
         tracer.introduce(&btf)?;
         let pids = tracer.pids()?;
-        if let Some(roots) = &options.roots {
-            let pair = |local| Some(PidPair { local, machine: pids.machine(local)? });
-            let roots: Vec<_> = roots.iter().filter_map(|root| pair(*root)).collect();
-            for root in &roots {
-                tracer.add_to_tree(root.machine)?;
-            }
-            tracer.roots = Some(roots);
+        for root in options.roots.iter().flatten().filter_map(|root| pids.machine(*root)) {
+            tracer.add_to_tree(root)?;
         }
         tracer.link()?;
         tracer.attach()?;
@@ -401,13 +401,7 @@ impl Tracer {
     /// Whether only the processes of a tree are of interest.
     #[must_use]
     pub fn is_filtered(&self) -> bool {
-        self.roots.is_some()
-    }
-
-    /// The roots of the traced tree; none if all of the machine is traced.
-    #[must_use]
-    pub fn roots(&self) -> &[PidPair] {
-        self.roots.as_deref().unwrap_or_default()
+        self.filtered
     }
 
     /// The processes of the tree, as the programs know them.
