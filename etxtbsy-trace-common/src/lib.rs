@@ -305,8 +305,8 @@ pub struct Failure {
     pub uid: u32,
     /// `inode.i_generation`.
     pub generation: u32,
-    /// Zero.
-    pub pad: u32,
+    /// Its pid in the tracer's pid namespace; 0 if it is not in that.
+    pub local_pid: u32,
     /// Its cgroup in the v2 hierarchy (`bpf_get_current_cgroup_id`).
     pub cgroup: u64,
     /// Its `start_time`.
@@ -373,6 +373,10 @@ pub struct Holder {
     pub cgroup: u64,
     /// The processes above it, nearest first, by `real_parent`; ended by 0 if there is room.
     pub above: [u32; 6],
+    /// Its pid in the tracer's pid namespace; 0 if it is not in that.
+    pub local_pid: u32,
+    /// Zero.
+    pub pad: u32,
 }
 
 /// A hold on the busy inode, as it was when the exec failed.
@@ -543,6 +547,16 @@ pub struct Runner {
     pub holder: Holder,
 }
 
+/// A process that the tracer's pid namespace has, as the iterator `pids` lists them.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PidPair {
+    /// Its pid in that namespace.
+    pub local: u32,
+    /// Its pid in the machine's first.
+    pub machine: u32,
+}
+
 /// A 32-bit program runs; told once.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
@@ -697,6 +711,7 @@ pub struct Offsets {
     /// `sizeof(struct upid)`.
     pub upid_size: u32,
     pub upid_nr: u32,
+    pub upid_ns: u32,
     pub css_set_dfl_cgrp: u32,
     pub cgroup_kn: u32,
     pub kernfs_node_id: u32,
@@ -804,13 +819,17 @@ pub enum Config {
     /// From `task_struct.stack` to the registers that a system call has saved; 0 until it has been
     /// learnt.
     Registers = 4,
+    /// How many pid namespaces there are above the tracer's.
+    PidLevel = 5,
+    /// The tracer's pid namespace, `struct pid_namespace *`.
+    PidNamespace = 6,
 }
 
 #[cfg(feature = "user")]
 mod pod {
     use super::{
         Candidate, Change, Compat, Dropped, Exec, ExecName, Failure, FailureEnd, Hold, Keeper,
-        Left, Lineage, Lingering, Offsets, OpenCalls, Runner, TextHeader, TreeEnded,
+        Left, Lineage, Lingering, Offsets, OpenCalls, PidPair, Runner, TextHeader, TreeEnded,
     };
     /// Says that a type is plain old data.
     macro_rules! pod {
@@ -822,6 +841,6 @@ mod pod {
     }
     pod!(
         Candidate, Change, Compat, Dropped, Exec, ExecName, Failure, FailureEnd, Hold, Keeper,
-        Left, Lineage, Lingering, Offsets, OpenCalls, Runner, TextHeader, TreeEnded
+        Left, Lineage, Lingering, Offsets, OpenCalls, PidPair, Runner, TextHeader, TreeEnded
     );
 }

@@ -7,7 +7,37 @@ use core::ffi::c_void;
 
 use aya_ebpf::programs::RawTracePointContext;
 
-use crate::kernel::{self, offset};
+use etxtbsy_trace_common::Config;
+
+use crate::{
+    kernel::{self, offset},
+    maps::{ANY, CONFIG},
+};
+
+/// Notes who the tracer is: the process that asks, and its pid namespace. Gives how many of those
+/// there are above it.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "raw_tracepoint/introduce")]
+pub fn introduce(_ctx: *mut c_void) -> i32 {
+    let task = kernel::current();
+    let (level, namespace) = kernel::pid_namespace(task);
+    let _ = CONFIG.set(Config::Teacher as u32, kernel::tgid_of(task) as u64, ANY);
+    let _ = CONFIG.set(Config::PidLevel as u32, level as u64, ANY);
+    let _ = CONFIG.set(Config::PidNamespace as u32, namespace, ANY);
+    level as i32
+}
+
+/// Whether a process lives that is known by one of its tasks: given a `struct task_struct *` and
+/// its `start_time`.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "raw_tracepoint/lives")]
+pub fn lives(ctx: *mut c_void) -> i32 {
+    let ctx = RawTracePointContext::new(ctx);
+    let (task, start_ns): (u64, u64) = (ctx.arg(0), ctx.arg(1));
+    let same = kernel::word(task, offset!(task_start_time)) == start_ns;
+    let signal = kernel::word(task, offset!(task_signal));
+    (same & (kernel::int(signal, offset!(signal_live)) != 0)) as i32
+}
 
 /// Whether a description still has write access: given a `struct task_struct *`, a
 /// `struct file *` and its `struct inode *`, whether anything refers to it, or its last reference

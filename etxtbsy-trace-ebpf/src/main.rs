@@ -24,6 +24,7 @@ mod kernel;
 mod linger;
 mod maps;
 mod open;
+mod pids;
 mod refused;
 mod ring;
 mod runners;

@@ -109,7 +109,7 @@ pub(crate) static COUNTS: Array<u64> = Array::with_max_entries(1, 0);
 
 /// [`etxtbsy_trace_common::Config`], one value each.
 #[map]
-pub(crate) static CONFIG: Array<u64> = Array::with_max_entries(5, 0);
+pub(crate) static CONFIG: Array<u64> = Array::with_max_entries(7, 0);
 
 /// The records for user space.
 #[map]

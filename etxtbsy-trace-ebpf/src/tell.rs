@@ -117,6 +117,8 @@ pub(crate) unsafe fn see(task: u64, holder: *mut Holder) {
     unsafe {
         (*holder).comm = kernel::comm(task);
         (*holder).ns_pid = kernel::ns_pid(task);
+        (*holder).local_pid = kernel::local_pid(task);
+        (*holder).pad = 0;
         (*holder).uid = kernel::uid(task);
         (*holder).cgroup = kernel::cgroup(task);
         let mut above = task;

@@ -53,7 +53,7 @@ pub(crate) fn tell(task: u64, call: &Call, inode: u64, opened: u32) -> Option<Su
         (*told).ns_pid = kernel::ns_pid(task);
         (*told).uid = kernel::uid(task);
         (*told).generation = kernel::int(inode, offset!(inode_i_generation));
-        (*told).pad = 0;
+        (*told).local_pid = kernel::local_pid(task);
         (*told).cgroup = kernel::cgroup(task);
         (*told).start_ns = word(task, offset!(task_start_time));
         (*told).comm = kernel::comm(task);

@@ -12,7 +12,7 @@ use crate::{
         self, Ancestor, BusyFile, Direction, Fd, Forked, Holder, Incident, Opened, Place, Released,
         Role, Shortfall, State, Unheld, Victim, maybe_text, text, texts,
     },
-    process::{Seen, split_argv},
+    process::{Facts, Seen, split_argv},
     verdict,
 };
 
@@ -156,6 +156,16 @@ fn comm(bytes: &[u8]) -> Option<&[u8]> {
     (end > 0).then(|| &bytes[..end])
 }
 
+/// A pid as the kernel side tells it; `None` if there is none.
+fn pid(pid: u32) -> Option<u32> {
+    (pid != 0).then_some(pid)
+}
+
+/// A process's pid in our namespace: as the kernel told it, or as /proc had it.
+fn local_pid(told: Option<&etxtbsy_trace_common::Holder>, seen: Option<&Facts>) -> Option<u32> {
+    told.and_then(|told| pid(told.local_pid)).or(seen.map(|facts| facts.local_pid))
+}
+
 fn victim(case: &Case, world: &World<'_>) -> Victim {
     let failure = &case.failure;
     let seen = world.seen.get(&failure.tgid);
@@ -165,8 +175,9 @@ fn victim(case: &Case, world: &World<'_>) -> Victim {
     let (argv, argv_b64) = arguments(case.text(TextOf::VictimArgv).map(split_argv).as_deref());
     // A child that fails to exec is gone before anyone looks; it is where its parent is, as a rule
     // that the cgroup's number confirms.
-    let cgroup =
-        seen.or_else(|| world.seen.get(&failure.ppid)).and_then(|facts| facts.cgroup.clone());
+    let cgroup = [seen, world.seen.get(&failure.ppid)]
+        .into_iter()
+        .find_map(|facts| facts.and_then(|facts| facts.cgroup.clone()));
     Victim {
         pid: failure.tgid,
         tid: failure.tid,
@@ -181,7 +192,8 @@ fn victim(case: &Case, world: &World<'_>) -> Victim {
         cwd_b64,
         uid: Some(failure.uid),
         cgroup,
-        ns_pid: (failure.ns_pid != 0).then_some(failure.ns_pid),
+        ns_pid: pid(failure.ns_pid),
+        local_pid: pid(failure.local_pid),
     }
 }
 
@@ -234,8 +246,11 @@ fn holder(held: &Held, case: &Case, world: &World<'_>) -> Holder {
         argv,
         argv_b64,
         uid: held.seen.map(|seen| seen.uid),
-        cgroup: seen.or(origin).and_then(|facts| facts.cgroup.clone()),
-        ns_pid: held.seen.map(|seen| seen.ns_pid),
+        cgroup: [seen, origin]
+            .into_iter()
+            .find_map(|facts| facts.and_then(|facts| facts.cgroup.clone())),
+        ns_pid: held.seen.and_then(|seen| pid(seen.ns_pid)),
+        local_pid: local_pid(held.seen.as_ref(), seen),
         start_ns: Some(held.start_ns),
         exec_ns: None,
         fds: held
@@ -344,7 +359,8 @@ fn running_holder(runner: &Runner, case: &Case, world: &World<'_>) -> Holder {
         argv_b64,
         uid: told.map(|told| told.holder.uid),
         cgroup: seen.and_then(|facts| facts.cgroup.clone()),
-        ns_pid: told.map(|told| told.holder.ns_pid),
+        ns_pid: told.and_then(|told| pid(told.holder.ns_pid)),
+        local_pid: local_pid(told.map(|told| &told.holder), seen),
         start_ns: told.map(|told| told.start_ns),
         exec_ns: told.map(|told| told.exec_ns).filter(|exec_ns| *exec_ns != 0),
         fds: Vec::new(),
@@ -405,11 +421,12 @@ fn ancestors(
         forker = lineage.map(|lineage| lineage.forker);
         pid = match (forker, seen) {
             (Some(forker), _) => forker.tgid,
-            (None, Some(facts)) => facts.ppid,
-            // It has ended; when it forked the one below, this was its parent.
-            (None, None) if above.is_some() => above.unwrap_or(0),
-            // It has ended, but was seen above a holder.
-            (None, None) => parent(pid, case).unwrap_or(0),
+            (None, Some(facts)) if facts.ppid != 0 => facts.ppid,
+            // It has ended, or its parent cannot be seen from here; when it forked the one below, this
+            // was its parent.
+            (None, _) if above.is_some() => above.unwrap_or(0),
+            // It was seen above a holder.
+            (None, _) => parent(pid, case).unwrap_or(0),
         };
     }
     list

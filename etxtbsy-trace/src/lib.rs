@@ -15,6 +15,7 @@ pub mod lines;
 pub mod loop_device;
 pub mod output;
 pub mod output_file;
+pub mod pids;
 pub mod process;
 pub mod replay;
 pub mod running;

@@ -165,10 +165,13 @@ pub struct Victim {
     pub cwd_b64: Option<String>,
     /// Its user.
     pub uid: Option<u32>,
-    /// Its cgroup, as a path below the cgroup file system's root.
+    /// Its cgroup, as a path below its hierarchy's root.
     pub cgroup: Option<String>,
     /// Its pid in its own pid namespace.
     pub ns_pid: Option<u32>,
+    /// Its pid in the tracer's pid namespace; `null` if it is not in that, or was not seen.
+    #[serde(default)]
+    pub local_pid: Option<u32>,
 }
 
 /// How a holder came to hold the file.
@@ -231,10 +234,13 @@ pub struct Holder {
     pub argv_b64: Option<Vec<Option<String>>>,
     /// Its user.
     pub uid: Option<u32>,
-    /// Its cgroup, as a path below the cgroup file system's root.
+    /// Its cgroup, as a path below its hierarchy's root.
     pub cgroup: Option<String>,
     /// Its pid in its own pid namespace.
     pub ns_pid: Option<u32>,
+    /// Its pid in the tracer's pid namespace; `null` if it is not in that, or was not seen.
+    #[serde(default)]
+    pub local_pid: Option<u32>,
     /// When it was started.
     pub start_ns: Option<u64>,
     /// Direction `write`: when it exec'd the file; `null` if that was not seen, or if it was forked

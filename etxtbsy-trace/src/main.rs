@@ -239,7 +239,9 @@ fn trace(
     let ring_bytes = std::env::var(RING_BYTES).ok().and_then(|bytes| bytes.parse().ok());
     let options = Options { roots: tracked, ring_bytes, verbose: cli.options.verbose > 0 };
     let mut tracer = Tracer::start(&options).map_err(check::explain)?;
-    tree::add_descendants(&mut tracer, &roots)?;
+    if !roots.is_empty() {
+        tree::add_descendants(&mut tracer)?;
+    }
     let filter = Filter {
         pids: roots,
         command: command

@@ -14,12 +14,19 @@ use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
     time::{ClockId, clock_gettime},
 };
-use procfs::process::{Process, Stat};
+use procfs::{
+    ProcessCGroup,
+    process::{Process, Stat},
+};
+
+use crate::pids::Pids;
 
 /// What /proc said of a process.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Facts {
-    /// Its parent.
+    /// Its pid here, by which all this was read.
+    pub local_pid: u32,
+    /// Its parent; 0 if that cannot be seen from here.
     pub ppid: u32,
     /// Its name.
     pub comm: Vec<u8>,
@@ -27,7 +34,7 @@ pub struct Facts {
     pub exe: Option<Vec<u8>>,
     /// Its arguments.
     pub argv: Option<Vec<Vec<u8>>>,
-    /// Its cgroup in the v2 hierarchy, as a path below the hierarchy's root.
+    /// Its cgroup, as a path below the root of its hierarchy, or of our cgroup namespace.
     pub cgroup: Option<String>,
     /// When all this had been read: what ended before may be another process with the same pid.
     pub seen_ns: u64,
@@ -50,17 +57,18 @@ impl Observer {
         Self { suspended_ns, ticks_per_second: procfs::ticks_per_second() }
     }
 
-    /// Looks at a process that started at `start_ns` (CLOCK_MONOTONIC; 0 if that is not known).
-    /// `None` if it has ended.
+    /// Looks at a process that started at `start_ns` (CLOCK_MONOTONIC; 0 if that is not known),
+    /// by the pid it has here. `None` if it has ended.
     #[must_use]
-    pub fn look(&self, pid: u32, start_ns: u64) -> Option<Facts> {
+    pub fn look(&self, pid: u32, start_ns: u64, pids: &Pids) -> Option<Facts> {
         let process = Process::new(pid.cast_signed()).ok()?;
         let stat = process.stat().ok()?;
         if start_ns != 0 && !self.is_start(&stat, start_ns) {
             return None;
         }
         Some(Facts {
-            ppid: stat.ppid.cast_unsigned(),
+            local_pid: pid,
+            ppid: pids.machine(stat.ppid.cast_unsigned()).unwrap_or(0),
             comm: std::fs::read(format!("/proc/{pid}/comm"))
                 .map(|comm| comm.strip_suffix(b"\n").unwrap_or(&comm).to_vec())
                 .unwrap_or_default(),
@@ -69,9 +77,7 @@ impl Observer {
                 .map(PathBuf::into_os_string)
                 .map(|exe| exe.as_bytes().to_vec()),
             argv: raw_argv(pid),
-            cgroup: process.cgroups().ok().and_then(|groups| {
-                groups.0.into_iter().find(|group| group.hierarchy == 0).map(|group| group.pathname)
-            }),
+            cgroup: process.cgroups().ok().and_then(|groups| cgroup(groups.0)),
             seen_ns: now_ns(ClockId::CLOCK_MONOTONIC),
         })
     }
@@ -106,6 +112,20 @@ const FD_CALLS: [libc::c_long; 19] = [
     libc::SYS_fallocate,
     libc::SYS_sendfile,
 ];
+
+/// The cgroup that says most: that of the v2 hierarchy, but where all processes are in its root, as
+/// with cgroup v1, that of systemd's own hierarchy, or of the first that does better. `None` if it
+/// is in the root of all of v1's: every process that is ending is shown there
+/// (`proc_cgroup_show`, kernel/cgroup/cgroup.c).
+fn cgroup(mut groups: Vec<ProcessCGroup>) -> Option<String> {
+    groups.sort_by_key(|group| {
+        let systemd = group.controllers.iter().any(|name| name == "name=systemd");
+        (group.pathname == "/", group.hierarchy != 0, !systemd)
+    });
+    let only_v2 = groups.len() == 1;
+    let path = groups.into_iter().next()?.pathname;
+    (only_v2 || path != "/").then_some(path)
+}
 
 /// Whether a process lives, one that has ended and not been waited for not being alive.
 #[must_use]
@@ -193,9 +213,35 @@ mod tests {
     fn this_process_is_seen_only_by_its_own_start() {
         let observer = Observer::new();
         let me = std::process::id();
-        let facts = observer.look(me, 0).expect("this process lives");
+        let facts = observer.look(me, 0, &Pids::same()).expect("this process lives");
         assert_eq!(facts.ppid, std::os::unix::process::parent_id());
-        assert!(observer.look(me, 1).is_none(), "a process that started at boot is another");
+        let other = observer.look(me, 1, &Pids::same());
+        assert!(other.is_none(), "a process that started at boot is another");
+    }
+
+    /// What /proc/PID/cgroup tells, and the cgroup by it.
+    fn cgroup_of(lines: &[(u32, &str, &str)]) -> Option<String> {
+        let group = |(hierarchy, controller, path): &(u32, &str, &str)| ProcessCGroup {
+            hierarchy: *hierarchy,
+            controllers: vec![(*controller).to_owned()],
+            pathname: (*path).to_owned(),
+        };
+        cgroup(lines.iter().map(group).collect())
+    }
+
+    #[test]
+    fn the_cgroup_is_told_with_either_version() {
+        let v2 = (0, "", "/ci.slice");
+        assert_eq!(cgroup_of(&[v2]).unwrap(), "/ci.slice");
+        let systemd = (1, "name=systemd", "/docker/17");
+        let v1 = [(5, "pids", "/"), (4, "memory", "/docker"), systemd];
+        assert_eq!(cgroup_of(&v1).unwrap(), "/docker/17");
+        assert_eq!(cgroup_of(&v1[..2]).unwrap(), "/docker");
+        assert_eq!(cgroup_of(&[v1[0], (0, "", "/"), systemd]).unwrap(), "/docker/17");
+        assert_eq!(cgroup_of(&[systemd, v2]).unwrap(), "/ci.slice");
+        assert_eq!(cgroup_of(&[(0, "", "/")]).unwrap(), "/");
+        assert_eq!(cgroup_of(&[v1[0], (0, "", "/")]), None);
+        assert_eq!(cgroup_of(&[]), None);
     }
 
     #[test]

@@ -19,7 +19,7 @@ use std::{
 
 use etxtbsy_trace_common::{Runner, TextOf};
 
-use crate::{kernel::records::path_of, ledger::Case};
+use crate::{kernel::records::path_of, ledger::Case, pids::Pids};
 
 /// A file that refused to be written.
 #[derive(Debug)]
@@ -32,17 +32,17 @@ pub struct Refused {
     pub ino: u64,
     /// It, opened with O_PATH: with nothing but its identity; `None` if it is gone.
     pub file: Option<File>,
-    /// The processes that run it, and what the kernel told of them.
+    /// The processes that run it, by their pids in the machine's first namespace, and what the kernel told of them.
     pub runners: BTreeMap<u32, Option<Runner>>,
 }
 
 /// Finds the file that the call of a case was about, and who runs it; `None` if that cannot be
 /// told any more.
 #[must_use]
-pub fn refused(case: &Case) -> Option<Refused> {
+pub fn refused(case: &Case, pids: &Pids) -> Option<Refused> {
     let whole = whole_path(case)?;
     let exe = |runner: &Runner| case.exes.get(&runner.tgid).map(|names| path_of(names));
-    let mut refused = if let Some(found) = look_up(case, &whole) {
+    let mut refused = if let Some(found) = look_up(case, &whole, pids) {
         found
     } else {
         // Gone: the name alone cannot tell, the whole path can.
@@ -59,7 +59,8 @@ pub fn refused(case: &Case) -> Option<Refused> {
     }
     // By another name than the path's.
     if let Some(facts) = refused.file.as_ref().and_then(|file| file.metadata().ok()) {
-        for pid in running(facts.dev(), facts.ino()) {
+        let found = running(facts.dev(), facts.ino());
+        for pid in found.into_iter().filter_map(|local| pids.machine(local)) {
             refused.runners.entry(pid).or_default();
         }
     }
@@ -86,10 +87,11 @@ fn whole_path(case: &Case) -> Option<PathBuf> {
 
 /// Opens the file as the victim sees it, while that lives; else from here, if the victim was not
 /// confined to a root of its own.
-fn look_up(case: &Case, whole: &Path) -> Option<Refused> {
-    let root = PathBuf::from(format!("/proc/{}/root", case.failure.tgid));
-    let seen = root.join(whole.strip_prefix("/").ok()?);
-    let file = [seen.as_path(), whole].into_iter().find_map(|path| {
+fn look_up(case: &Case, whole: &Path, pids: &Pids) -> Option<Refused> {
+    let below_root = whole.strip_prefix("/").ok()?;
+    let victim = pids.local(case.failure.tgid);
+    let seen = victim.map(|pid| PathBuf::from(format!("/proc/{pid}/root")).join(below_root));
+    let file = seen.as_deref().into_iter().chain([whole]).find_map(|path| {
         OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_CLOEXEC).open(path).ok()
     })?;
     let facts = file.metadata().ok()?;
@@ -107,7 +109,7 @@ fn as_path(bytes: Vec<u8>) -> PathBuf {
     PathBuf::from(std::ffi::OsString::from_vec(bytes))
 }
 
-/// The processes that run a file.
+/// The processes that run a file, by their pids here.
 fn running(dev: u64, ino: u64) -> Vec<u32> {
     let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
     processes

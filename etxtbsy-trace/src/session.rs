@@ -26,13 +26,14 @@ use crate::{
     incident::{World, build, rfc3339, shortfall},
     kernel::{
         reaper::Reaper,
-        records::{Record, path_of},
+        records::{Record, Text, path_of},
         tracer::Tracer,
     },
     ledger::{Case, Drop, GRACE_NS, Keeper, Ledger, Runner, Running, Sign},
     lines::{self, Filter, Line, Meta, SCHEMA, Summary, VerdictKind},
     loop_device,
     output::Output,
+    pids::Pids,
     process::{self, Facts, Observer, Seen, now_ns},
     running::{self, Refused},
     tree,
@@ -72,6 +73,8 @@ pub struct Session {
     records: AsyncFd<RingBuf<MapData>>,
     ledger: Ledger,
     observer: Observer,
+    /// The processes that could be seen from here when last there was something to look at.
+    pids: Pids,
     /// What was seen of the processes of each failure that is not settled.
     seen: HashMap<u64, Seen>,
     /// What /proc said lately, by pid: when, and for which start.
@@ -113,6 +116,7 @@ impl Session {
                 .context("cannot wait for the ring buffer")?,
             ledger: Ledger::default(),
             observer: Observer::new(),
+            pids: Pids::default(),
             seen: HashMap::new(),
             fresh: HashMap::new(),
             begins: HashMap::new(),
@@ -291,12 +295,10 @@ impl Session {
             }
             if let Record::Text(text) = &record
                 && text.of == TextOf::Target
-                && let Some(case) = self.ledger.case(text.seq)
-                // At once: nothing keeps the file there.
-                && let Some(begin) =
-                    first_bytes(&path_of(&text.bytes), &[case.failure.tgid, case.failure.ppid])
             {
-                self.begins.insert(text.seq, begin);
+                // At once: nothing keeps the file there.
+                self.find_pids();
+                self.read_target(text);
             }
             let exec = exec_of(&record);
             let sign = self.ledger.record(record);
@@ -318,10 +320,28 @@ impl Session {
         }
     }
 
+    /// Notes the first bytes of a file that was to be executed.
+    fn read_target(&mut self, text: &Text) {
+        let Some(case) = self.ledger.case(text.seq) else { return };
+        let pids = [case.failure.tgid, case.failure.ppid].map(|pid| self.pids.local(pid));
+        if let Some(begin) = first_bytes(&path_of(&text.bytes), pids.into_iter().flatten()) {
+            self.begins.insert(text.seq, begin);
+        }
+    }
+
+    /// Finds out which processes can be seen from here now.
+    fn find_pids(&mut self) {
+        match self.tracer.pids() {
+            Ok(pids) => self.pids = pids,
+            Err(error) => log::warn!("{error:#}"),
+        }
+    }
+
     /// Looks at the processes of a failure while they live.
     fn observe(&mut self, seq: u64) {
         // First: these may go at any moment.
         self.await_ends();
+        self.find_pids();
         self.find_keepers(seq);
         let Some(case) = self.ledger.case(seq) else { return };
         let failure = case.failure;
@@ -373,7 +393,7 @@ impl Session {
     /// Finds the file that refused to be written, and the processes that run it.
     fn find_runners(&mut self, seq: u64) {
         let Some(case) = self.ledger.case(seq).filter(|case| case.is_write()) else { return };
-        let Some(refused) = running::refused(case) else { return };
+        let Some(refused) = running::refused(case, &self.pids) else { return };
         let told = refused.runners.values().flatten().next().map(|runner| runner.count);
         let asked = || self.tracer.write_count(refused.file.as_ref()?).ok();
         let Some(count) = told.or_else(asked) else { return };
@@ -387,7 +407,7 @@ impl Session {
                     log::warn!("{error:#}");
                 }
                 // One that has left before that was noted is not.
-                let gone = !process::is_alive(tgid);
+                let gone = !self.pids.local(tgid).is_some_and(process::is_alive);
                 left = gone.then(|| (How::Exit, now_ns(ClockId::CLOCK_MONOTONIC)));
             }
             self.see(&mut seen, tgid, told.map_or(0, |told| told.start_ns));
@@ -427,7 +447,8 @@ impl Session {
             if case.keepers.contains_key(&hold.file) {
                 continue;
             }
-            let keeper = if process::has_registered(hold.tgid, &path) {
+            let local = self.pids.local(hold.tgid);
+            let keeper = if local.is_some_and(|pid| process::has_registered(pid, &path)) {
                 Some(Keeper::Ring { tgid: hold.tgid })
             } else {
                 loop_device::of(failure.dev, failure.ino).map(Keeper::LoopDevice)
@@ -442,6 +463,8 @@ impl Session {
     }
 
     fn look(&mut self, pid: u32, start_ns: u64) -> Option<Facts> {
+        // One that cannot be seen from here: /proc has another of that pid, if any.
+        let local = self.pids.local(pid)?;
         let now = now_ns(ClockId::CLOCK_MONOTONIC);
         if let Some((at, start, facts)) = self.fresh.get(&pid)
             && *at + FRESH_NS > now
@@ -449,7 +472,7 @@ impl Session {
         {
             return facts.clone();
         }
-        let facts = self.observer.look(pid, start_ns);
+        let facts = self.observer.look(local, start_ns, &self.pids);
         if self.fresh.len() > 4096 {
             self.fresh.retain(|_, (at, _, _)| *at + FRESH_NS > now);
         }
@@ -475,8 +498,13 @@ impl Session {
         }
         // It may have been told meanwhile, and that is exact.
         self.read();
+        self.find_pids();
         for (hold, time_ns) in closed {
-            let exiting = !process::is_alive(hold.tgid);
+            let lives = match self.pids.local(hold.tgid) {
+                Some(pid) => process::is_alive(pid),
+                None => self.tracer.lives(hold.task, hold.start_ns).unwrap_or(false),
+            };
+            let exiting = !lives;
             self.ledger.dropped(hold.file, hold.tgid, Drop { time_ns, exiting });
         }
     }
@@ -583,8 +611,7 @@ impl Session {
 
     /// Finds the forks and ends that the programs may have missed.
     fn mend_tree(&mut self) -> anyhow::Result<()> {
-        let members = self.tracer.tree()?;
-        tree::add_descendants(&mut self.tracer, &members)?;
+        tree::add_descendants(&mut self.tracer)?;
         self.tree_ended |= self.tracer.tree_size()? == 0;
         Ok(())
     }
@@ -630,10 +657,10 @@ async fn at(moment: Option<Instant>) {
     }
 }
 
-/// The first bytes of a file, as one of `pids` sees it, or, where they have ended, as we do.
-fn first_bytes(path: &[u8], pids: &[u32]) -> Option<Vec<u8>> {
+/// The first bytes of a file, as one of `pids`, which are those of here, sees it, or, where they have ended, as we do.
+fn first_bytes(path: &[u8], pids: impl Iterator<Item = u32>) -> Option<Vec<u8>> {
     let relative = Path::new(std::ffi::OsStr::from_bytes(path.strip_prefix(b"/")?));
-    let roots = pids.iter().map(|pid| format!("/proc/{pid}/root")).chain(["/".to_owned()]);
+    let roots = pids.map(|pid| format!("/proc/{pid}/root")).chain(["/".to_owned()]);
     roots.into_iter().find_map(|root| {
         let path = Path::new(&root).join(relative);
         // Not to be held up, should a FIFO have taken the file's place.

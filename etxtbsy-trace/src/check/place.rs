@@ -13,7 +13,7 @@ pub(super) fn facts() -> Vec<Fact> {
         Fact::new("/proc", "for what is known of processes: exe, argv, cwd", |_| proc()).at_start(),
         Fact::new("/sys", "for the kernel's BTF, and for tracefs", |_| sys()).at_start(),
         Fact::new("user namespace", "for capabilities that count", |_| user_namespace()).at_start(),
-        Fact::new("pid namespace", "for pids that are the kernel's own", |_| pid_namespace())
+        Fact::new("pid namespace", "to see every process of the machine", |_| pid_namespace())
             .at_start(),
     ]
 }
@@ -48,10 +48,11 @@ fn user_namespace() -> Finding {
 
 fn pid_namespace() -> Finding {
     match is_first("pid", FIRST_PID_NS) {
-        Some(false) => Finding::missing(
-            "one of its own, where pids are not the kernel's",
-            "start the container with the host's (docker run --pid=host), or it outside of the container",
-        ),
+        Some(false) => Finding::degraded(
+            "one of its own",
+            "processes outside of it are told by the machine's pids, without arguments and cgroup",
+        )
+        .mended_by("start the container with the host's: docker run --pid=host"),
         found => first_or_unknown(found),
     }
 }

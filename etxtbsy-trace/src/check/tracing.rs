@@ -115,7 +115,8 @@ fn self_trace(machine: &Machine) -> Finding {
         Err(error) => Finding::missing(format!("{error:#}"), remedy),
         Ok(incident) => {
             let Incident { file, verdict, explained, complete, holders, .. } = &incident;
-            let own = holders.first().is_some_and(|holder| holder.pid == std::process::id());
+            let own = Some(std::process::id());
+            let own = holders.first().is_some_and(|holder| holder.local_pid == own);
             let told = format!(
                 "{}: {explained} of {} writers explained",
                 output::name(verdict.kind),

@@ -62,6 +62,7 @@ pub fn resolve(kernel: &impl Layout) -> anyhow::Result<Offsets> {
         pid_numbers: at("pid", &["numbers"])?,
         upid_size: size(kernel, "upid")?,
         upid_nr: at("upid", &["nr"])?,
+        upid_ns: at("upid", &["ns"])?,
         css_set_dfl_cgrp: at("css_set", &["dfl_cgrp"])?,
         cgroup_kn: at("cgroup", &["kn"])?,
         kernfs_node_id: at("kernfs_node", &["id"])?,

@@ -1,6 +1,8 @@
 //! Loading the programs, attaching them, and speaking with their maps.
 
 use std::{
+    fs::File,
+    io::Read as _,
     os::fd::{AsFd as _, AsRawFd},
     time::Instant,
 };
@@ -14,7 +16,9 @@ use aya::{
         raw_trace_point::RawTracePointLink,
     },
 };
-use etxtbsy_trace_common::{Config, Count, ExecName, Lineage, Lingering, Lost, Next, OpenCalls};
+use etxtbsy_trace_common::{
+    Config, Count, ExecName, Lineage, Lingering, Lost, Next, OpenCalls, PidPair,
+};
 
 use aya_log::EbpfLogger;
 
@@ -23,7 +27,7 @@ use super::{
     layout, object, offsets,
     tracefs::with_tracefs,
 };
-use crate::teach;
+use crate::{pids::Pids, teach};
 
 /// A program and the system call tracepoints it stands on; those the kernel does not have
 /// (older architectures' calls) are left out, if `optional`.
@@ -102,7 +106,11 @@ const CALL_RETURNS: (&str, &str) = ("call_returns", "sys_exit");
 const COMPAT_RETURNS: (&str, &str) = ("compat_returns", "sys_exit");
 
 /// Those that are run on demand, or attached for a while.
-const UNATTACHED: [&str; 4] = ["still_open", "write_count", CALL_RETURNS.0, RING.0];
+const UNATTACHED: [&str; 6] =
+    ["introduce", "lives", "still_open", "write_count", CALL_RETURNS.0, RING.0];
+
+/// The iterator over the processes of our pid namespace.
+const PIDS: &str = "pids";
 
 /// A tracepoint that a program stands on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -153,12 +161,15 @@ pub struct Tracer {
     ring: bool,
     /// The attachment of `call_returns`, while that is waited for.
     call_returns: Option<RawTracePointLink>,
+    /// Whether this process's pid namespace is another than the machine's first.
+    is_contained: bool,
 }
 
 /// Options of [`Tracer::start`].
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// Only failures in these processes and their descendants are of interest.
+    /// Only failures in these processes and their descendants are of interest; pids of the
+    /// tracer's namespace.
     pub roots: Option<Vec<u32>>,
     /// The size of the ring buffer in bytes, a power of two of at least one page; `None` for the
     /// size the programs have.
@@ -230,9 +241,17 @@ impl Tracer {
         let seed: &mut Iter = program_of(&mut ebpf, "seed")?;
         seed.load("task_file", &btf)?;
         log::debug!("programs loaded after {:?}", began.elapsed());
-        let mut tracer = Self { ebpf, filtered: options.roots.is_some(), ring, call_returns: None };
-        for root in options.roots.iter().flatten() {
-            tracer.add_to_tree(*root)?;
+        let mut tracer = Self {
+            ebpf,
+            filtered: options.roots.is_some(),
+            ring,
+            call_returns: None,
+            is_contained: false,
+        };
+        tracer.introduce(&btf)?;
+        let pids = tracer.pids()?;
+        for root in options.roots.iter().flatten().filter_map(|root| pids.machine(*root)) {
+            tracer.add_to_tree(root)?;
         }
         tracer.link()?;
         tracer.attach()?;
@@ -246,6 +265,30 @@ impl Tracer {
         tracer.learn()?;
         log::debug!("ready after {:?}", began.elapsed());
         Ok(tracer)
+    }
+
+    /// Tells the programs who the tracer is, and finds out whether its pids are the machine's.
+    fn introduce(&mut self, btf: &Btf) -> anyhow::Result<()> {
+        self.is_contained = self.ask("introduce", &[])? != 0;
+        if self.is_contained {
+            let pids: &mut Iter = program_of(&mut self.ebpf, PIDS)?;
+            pids.load("task", btf).context("the kernel refuses the eBPF program pids")?;
+        }
+        Ok(())
+    }
+
+    /// The processes that can be seen from here, by their pids here and in the machine's first
+    /// namespace.
+    pub fn pids(&mut self) -> anyhow::Result<Pids> {
+        if !self.is_contained {
+            return Ok(Pids::same());
+        }
+        let mut bytes = Vec::new();
+        self.iterate(PIDS)?.read_to_end(&mut bytes).context("cannot list the processes")?;
+        // SAFETY: plain old data, every pattern of whose bytes is a value.
+        let pair = |bytes: &[u8]| unsafe { bytes.as_ptr().cast::<PidPair>().read_unaligned() };
+        let pairs: Vec<_> = bytes.chunks_exact(size_of::<PidPair>()).map(pair).collect();
+        Ok(Pids::of(&pairs))
     }
 
     /// Tells the programs which others they go on with.
@@ -293,12 +336,18 @@ impl Tracer {
 
     /// Runs the `task_file` iterator, which notes every write fd that is open.
     fn seed(&mut self) -> anyhow::Result<()> {
-        let seed: &mut Iter = program_of(&mut self.ebpf, "seed")?;
-        let link = seed.attach().context("cannot attach the task_file iterator")?;
-        let mut file = seed.take_link(link)?.into_file()?;
         // Reading drives the iterator; the program itself writes nothing.
-        std::io::copy(&mut file, &mut std::io::sink()).context("cannot list the open files")?;
+        std::io::copy(&mut self.iterate("seed")?, &mut std::io::sink())
+            .context("cannot list the open files")?;
         Ok(())
+    }
+
+    /// A run of an iterator, to be read.
+    fn iterate(&mut self, name: &str) -> anyhow::Result<File> {
+        let program: &mut Iter = program_of(&mut self.ebpf, name)?;
+        let link =
+            program.attach().with_context(|| format!("cannot attach the iterator {name}"))?;
+        Ok(program.take_link(link)?.into_file()?)
     }
 
     /// Follows the system calls of 32-bit programs from now on.
@@ -312,12 +361,11 @@ impl Tracer {
 
     /// Makes an exec fail, and lets the programs learn from it.
     fn learn(&mut self) -> anyhow::Result<()> {
-        let mut config: Array<_, u64> = Array::try_from(self.map_mut("CONFIG")?)?;
-        let teacher = std::process::id();
-        config.set(Config::Teacher as u32, u64::from(teacher), 0)?;
+        let config: Array<_, u64> = Array::try_from(self.map_mut("CONFIG")?)?;
         ensure!(teach::busy_exec()?, teach::ALLOWED);
         let fput = config.get(&(Config::Fput as u32), 0)?;
         if fput == 0 {
+            let teacher = std::process::id();
             bail!("the eBPF programs did not see the failing exec of process {teacher}");
         }
         Ok(())
@@ -421,6 +469,11 @@ impl Tracer {
     pub fn still_open(&mut self, task: u64, lingering: &Lingering) -> anyhow::Result<bool> {
         let Lingering { file, inode } = *lingering;
         Ok(self.ask("still_open", &[task, file, inode])? != 0)
+    }
+
+    /// Whether the process of `task`, a `struct task_struct *` that started at `start_ns`, lives.
+    pub fn lives(&mut self, task: u64, start_ns: u64) -> anyhow::Result<bool> {
+        Ok(self.ask("lives", &[task, start_ns])? != 0)
     }
 
     /// The `i_writecount` of a file's inode: below zero, by how many it is being run.

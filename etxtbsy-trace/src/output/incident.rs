@@ -2,7 +2,7 @@
 
 use super::look::{Look, Tone};
 use super::story::Wait;
-use super::{escape, name, time};
+use super::{escape, name, other_pids, time};
 use crate::lines::{Direction, Fd, Holder, How, Incident, Opened, Role, Via};
 
 /// What `strerror` says of ETXTBSY; it is what the user saw.
@@ -98,7 +98,7 @@ fn victim(incident: &Incident, look: Look) -> String {
         facts.push(format!("thread {}", victim.tid));
     }
     facts.extend(victim.uid.map(|uid| format!("uid {uid}")));
-    facts.extend(namespace(victim.pid, victim.ns_pid));
+    facts.extend(other_pids(victim.pid, victim.local_pid, victim.ns_pid));
     facts.extend(victim.ppid.map(|ppid| format!("parent {ppid}")));
     let cwd = victim.cwd.as_ref();
     facts.extend(cwd.map(|cwd| format!("cwd {}", look.short(cwd, PATH))));
@@ -151,7 +151,7 @@ fn holder_lines(incident: &Incident, holder: &Holder, look: Look) -> String {
     if holder.uid != incident.victim.uid {
         facts.extend(holder.uid.map(|uid| format!("uid {uid}")));
     }
-    facts.extend(namespace(holder.pid, holder.ns_pid));
+    facts.extend(other_pids(holder.pid, holder.local_pid, holder.ns_pid));
     let (exe, argv) = (holder.exe.as_deref(), holder.argv.as_deref());
     let second = program(exe, argv, cgroup(incident, holder.cgroup.as_ref(), look), look);
     labelled("holder", &facts.join(" · ")) + &second + &ancestors(holder, look)
@@ -203,12 +203,6 @@ fn cgroup(incident: &Incident, cgroup: Option<&String>, look: Look) -> Option<St
     let differ = all.into_iter().any(|other| *other != incident.victim.cgroup);
     let cgroup = cgroup.filter(|_| differ || look.verbose)?;
     Some(format!("cgroup {}", look.short(cgroup, PATH)))
-}
-
-/// The pid in the process's own namespace, where that is another.
-fn namespace(pid: u32, own: Option<u32>) -> Option<String> {
-    let own = own.filter(|own| *own != pid)?;
-    Some(format!("pid {own} in its namespace"))
 }
 
 /// The chain of processes above a holder.

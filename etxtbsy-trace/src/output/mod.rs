@@ -34,3 +34,30 @@ pub fn name<T: Serialize>(value: T) -> String {
         _ => "?".to_owned(),
     }
 }
+
+/// The pids of a process in the tracer's namespace and in its own, where those are others.
+pub(crate) fn other_pids(
+    pid: u32,
+    local: Option<u32>,
+    own: Option<u32>,
+) -> impl Iterator<Item = String> {
+    let local = local.filter(|local| *local != pid);
+    let own = own.filter(|own| *own != pid && Some(*own) != local);
+    let local = local.map(|local| format!("pid {local} here"));
+    local.into_iter().chain(own.map(|own| format!("pid {own} in its namespace")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pids_are_told_where_they_are_others() {
+        let told = |pid, local, own| other_pids(pid, local, own).collect::<Vec<_>>();
+        assert!(told(9, Some(9), Some(9)).is_empty());
+        assert!(told(9, None, Some(9)).is_empty());
+        assert_eq!(told(9, Some(9), Some(1)), ["pid 1 in its namespace"]);
+        assert_eq!(told(9, Some(4), Some(4)), ["pid 4 here"]);
+        assert_eq!(told(9, Some(4), Some(1)), ["pid 4 here", "pid 1 in its namespace"]);
+    }
+}

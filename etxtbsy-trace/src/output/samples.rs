@@ -64,6 +64,7 @@ fn holder(pid: u32, comm: &str) -> Holder {
         uid: Some(1000),
         cgroup: some("/ci.slice"),
         ns_pid: None,
+        local_pid: None,
         start_ns: Some(NOW - 130_000),
         exec_ns: None,
         fds: vec![Fd {
@@ -130,6 +131,7 @@ pub(crate) fn race() -> Incident {
             uid: Some(1000),
             cgroup: some("/ci.slice"),
             ns_pid: Some(4312),
+            local_pid: Some(4312),
             ..Victim::default()
         },
         holders: vec![holder(4310, "demo")],

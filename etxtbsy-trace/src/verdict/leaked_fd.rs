@@ -2,6 +2,7 @@
 
 use super::{Rule, ancestor, is_opener, release, who};
 use crate::lines::{Holder, Incident, VerdictKind, Via};
+use crate::output::other_pids;
 
 /// A process that exec'd or lives on holds the file, because the fd was not close-on-exec or
 /// because it never exec'd.
@@ -54,9 +55,14 @@ impl Rule for LeakedFd {
                 "the open in {opener} lacked O_CLOEXEC (or the fd was duplicated without): add it there"
             ),
         };
+        let process = who(culprit.comm.as_deref(), culprit.pid);
+        let here = other_pids(culprit.pid, culprit.local_pid, None);
         vec![
             first,
-            format!("to free the file now: end {}", who(culprit.comm.as_deref(), culprit.pid)),
+            format!(
+                "to free the file now: end {}",
+                [process].into_iter().chain(here).collect::<Vec<_>>().join(", ")
+            ),
             "no help: retrying, fsync, rename after writing: it holds the file as long as it lives"
                 .to_owned(),
         ]

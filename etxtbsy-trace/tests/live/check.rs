@@ -292,13 +292,6 @@ fn namespaces_of_its_own_are_named() {
     let Some(_turn) = Turn::take_as_root() else {
         return;
     };
-    let command = || {
-        let mut command = Command::new("unshare");
-        command.args(["--pid", "--fork", "--mount-proc", BINARY]);
-        command
-    };
-    assert_missing(command, "pid namespace", "--pid=host");
-
     let in_user_namespace = || -> io::Result<()> { Ok(unshare(CloneFlags::CLONE_NEWUSER)?) };
     let command = || {
         let mut command = tracer();

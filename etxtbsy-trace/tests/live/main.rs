@@ -6,6 +6,7 @@
 
 mod check;
 mod command;
+mod containers;
 mod demos;
 mod losses;
 mod precision;

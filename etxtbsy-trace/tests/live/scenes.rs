@@ -188,6 +188,8 @@ fn the_incident<'a>(scene: &Scene, trace: &'a Trace) -> &'a Incident {
     assert_eq!(incident.file.ino, Some(scene.ino));
     assert_eq!(incident.file.role, scene.role);
     assert_eq!((incident.victim.pid, incident.victim.tid), (scene.victim.pid, scene.victim.tid));
+    let own = Some(scene.victim.pid);
+    assert_eq!((incident.victim.ns_pid, incident.victim.local_pid), (own, own));
     assert_eq!(incident.victim.comm.as_deref(), Some("etxtbsy-trace"));
     let binary = Path::new(BINARY).canonicalize().unwrap();
     assert_eq!(incident.victim.exe.as_deref().map(Path::new), Some(binary.as_path()));
@@ -224,9 +226,10 @@ fn assert_holder(scene: &Scene, known: &Holder, holder: &lines::Holder) {
     }
     let forked = holder.forked.as_ref().map(|by| Task { pid: by.pid, tid: by.tid });
     assert_eq!(forked, known.forked, "{holder:#?}");
-    if known.ns_pid.is_some() {
-        assert_eq!(holder.ns_pid, known.ns_pid, "{holder:#?}");
-    }
+    // All but one are in the tracer's pid namespace.
+    let ns_pid = known.ns_pid.or(holder.local_pid);
+    assert_eq!(holder.ns_pid, ns_pid, "{holder:#?}");
+    assert!(holder.local_pid.is_none_or(|local| local == known.pid), "{holder:#?}");
     let ancestors: Vec<u32> = holder.ancestors.iter().map(|ancestor| ancestor.pid).collect();
     assert!(ancestors.starts_with(&known.ancestors), "{:?}: {holder:#?}", known.ancestors);
     let released = holder.released.as_ref().unwrap_or_else(|| panic!("{holder:#?}"));

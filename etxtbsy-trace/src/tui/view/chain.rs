@@ -5,7 +5,7 @@ use crate::{
     lines::{Ancestor, Direction, Fd, Holder, How, Incident, Opened, Place, Released, Via},
     output::{
         escape::{self, Charset},
-        name, time,
+        name, other_pids, time,
     },
     tui::{lanes::comm_of, state::State},
 };
@@ -261,22 +261,21 @@ fn held(state: &State, incident: &Incident, holder: &Holder) -> Node {
     let victim = &incident.victim;
     facts.extend(circumstances(
         holder.uid.filter(|_| holder.uid != victim.uid),
-        holder.ns_pid.filter(|own| *own != holder.pid),
+        other_pids(holder.pid, holder.local_pid, holder.ns_pid),
         holder.cgroup.as_deref().filter(|_| holder.cgroup != victim.cgroup),
     ));
     node
 }
 
-/// User, pid in its namespace, and cgroup.
+/// User, pids in other namespaces, and cgroup.
 fn circumstances(
     uid: Option<u32>,
-    ns_pid: Option<u32>,
+    pids: impl Iterator<Item = String>,
     cgroup: Option<&str>,
 ) -> impl Iterator<Item = Fact> {
     let uid = uid.map(|uid| plain(format!("uid {uid}")));
-    let ns_pid = ns_pid.map(|own| plain(format!("pid {own} in its namespace")));
     let cgroup = cgroup.map(|cgroup| named("cgroup ", Some(cgroup)));
-    uid.into_iter().chain(ns_pid).chain(cgroup)
+    uid.into_iter().chain(pids.map(plain)).chain(cgroup)
 }
 
 /// The numbers of the fds.
@@ -338,7 +337,7 @@ fn put_victim(state: &State, incident: &Incident, roots: &mut Vec<Node>) {
     let differs = |other: &dyn Fn(&Holder) -> bool| incident.holders.iter().any(other);
     facts.extend(circumstances(
         victim.uid.filter(|_| differs(&|holder| holder.uid != victim.uid)),
-        victim.ns_pid.filter(|own| *own != victim.pid),
+        other_pids(victim.pid, victim.local_pid, victim.ns_pid),
         victim.cgroup.as_deref().filter(|_| differs(&|holder| holder.cgroup != victim.cgroup)),
     ));
     match place.and_then(|(at, pid)| roots[at].find(pid)) {

@@ -11,7 +11,7 @@ use nix::fcntl::{AT_FDCWD, FcntlArg, OFlag, OpenHow, fcntl, openat2 as call_open
 use std::ffi::CStr;
 use std::fs::File;
 use std::io::Write;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 
 pub(super) const SCENES: &[Named] = &[
@@ -47,7 +47,7 @@ fn creat() -> Result<Scene> {
 pub(super) fn call_creat(path: &Path) -> nix::Result<OwnedFd> {
     // SAFETY: a C string and a mode.
     let call = |path: &CStr| unsafe { libc::syscall(libc::SYS_creat, path.as_ptr(), 0o777) };
-    Errno::result(path.with_nix_path(call)?).map(|fd| owned(fd as RawFd))
+    Errno::result(path.with_nix_path(call)?).map(|fd| owned(fd as i32))
 }
 
 #[cfg(not(target_arch = "x86_64"))]

@@ -1,0 +1,370 @@
+//! In a container, as far as the kernel knows such a thing: pid, mount and cgroup namespaces, made
+//! here.
+
+use crate::support::{BINARY, Ended, Process, Trace, Turn, race_limits, tracer};
+use etxtbsy_trace::check;
+use etxtbsy_trace::lines::{Incident, VerdictKind};
+use etxtbsy_trace::workload::{GroundTruth, Race};
+use nix::errno::Errno;
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{ForkResult, fork};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+/// Namespaces of their own, with a /proc that belongs there and no cgroup file system, as long as
+/// their first process lives.
+struct Container {
+    /// Not in them, but what it forks is.
+    parent: Child,
+    /// Where cgroup v2 is mounted in there.
+    cgroup: Option<PathBuf>,
+}
+
+impl Container {
+    /// `decoy` is a pid that a process which does nothing has in there; `cgroup` is a directory to
+    /// mount cgroup v2 at, and to be in a cgroup of.
+    fn start(decoy: Option<u32>, cgroup: Option<PathBuf>) -> Self {
+        let mut command = Command::new(BINARY);
+        // It waits for the end of its stdin.
+        command.args(["replay", "-"]).stdin(Stdio::piped()).stdout(Stdio::null());
+        let mounted = cgroup.clone();
+        let enter = move || -> io::Result<()> {
+            unshare(CloneFlags::CLONE_NEWNS)?;
+            mount_new("none", "/", None, MsFlags::MS_REC | MsFlags::MS_PRIVATE)?;
+            if let Some(cgroup) = &cgroup {
+                mount_new("none", cgroup, Some("cgroup2"), MsFlags::empty())?;
+                fs::create_dir(own_cgroup(cgroup))?;
+                move_to(&own_cgroup(cgroup))?;
+            }
+            unshare(CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWCGROUP)?;
+            continue_in_child(|| {
+                let Some(cgroup) = &cgroup else { return };
+                let _ = move_to(cgroup);
+                let _ = fs::remove_dir(own_cgroup(cgroup));
+            })?;
+            mount_new("proc", "/proc", Some("proc"), MsFlags::empty())?;
+            match mount_new("none", "/sys/fs/cgroup", Some("tmpfs"), MsFlags::empty()) {
+                Ok(()) | Err(Errno::ENOENT) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+            decoy.map_or(Ok(()), start_decoy)
+        };
+        // SAFETY: system calls, and memory, which the C library allows after its own fork().
+        unsafe { command.pre_exec(enter) };
+        Self { parent: command.spawn().unwrap(), cgroup: mounted }
+    }
+
+    /// Has a command run in there.
+    fn enter(&self, command: &mut Command) {
+        let ns = |name| File::open(format!("/proc/{}/ns/{name}", self.parent.id())).unwrap();
+        let all = ["pid_for_children", "cgroup", "mnt"].map(ns);
+        let cgroup = self.cgroup.as_deref().map(own_cgroup);
+        let enter = move || -> io::Result<()> {
+            for ns in &all {
+                setns(ns, CloneFlags::empty())?;
+            }
+            cgroup.as_deref().map_or(Ok(()), move_to)?;
+            continue_in_child(|| {})
+        };
+        // SAFETY: system calls.
+        unsafe { command.pre_exec(enter) };
+    }
+
+    fn process(&self, command: &mut Command) -> Process {
+        self.enter(command);
+        Process::start(command)
+    }
+
+    /// `run -o FILE -- COMMAND` in there.
+    fn run(&self, turn: &Turn, command: &[&str]) -> (Ended, Trace) {
+        let output = turn.output();
+        let mut tracer = tracer();
+        tracer.arg("run").arg("-o").arg(&output).arg("--").args(command);
+        let ended = self.process(&mut tracer).wait();
+        let trace = Trace::read(&output, &ended);
+        (ended, trace)
+    }
+}
+
+impl Drop for Container {
+    fn drop(&mut self) {
+        drop(self.parent.stdin.take());
+        self.parent.wait().unwrap();
+    }
+}
+
+fn own_cgroup(mounted: &Path) -> PathBuf {
+    mounted.join("etxtbsy-trace-test")
+}
+
+/// Moves this process to a cgroup.
+fn move_to(cgroup: &Path) -> io::Result<()> {
+    fs::write(cgroup.join("cgroup.procs"), "0")
+}
+
+fn mount_new(
+    source: &str,
+    target: impl AsRef<Path>,
+    kind: Option<&str>,
+    flags: MsFlags,
+) -> nix::Result<()> {
+    mount(Some(source), target.as_ref(), kind, flags, None::<&str>)
+}
+
+/// Forks; goes on in the child, whose exit status becomes that of the parent after `last`.
+fn continue_in_child(last: impl Fn()) -> io::Result<()> {
+    // SAFETY: called between fork and exec, where there is one thread.
+    let ForkResult::Parent { child } = (unsafe { fork() })? else { return Ok(()) };
+    // What tells that the exec has succeeded is among them.
+    // SAFETY: nothing here uses them.
+    unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, 0) };
+    let code = match waitpid(child, None) {
+        Ok(WaitStatus::Exited(_, code)) => code,
+        _ => 1,
+    };
+    last();
+    // SAFETY: always sound.
+    unsafe { libc::_exit(code) }
+}
+
+/// A process of that pid that does nothing.
+fn start_decoy(pid: u32) -> io::Result<()> {
+    let wanted = [pid.cast_signed()];
+    // SAFETY: integers, for which zeros are a value.
+    let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
+    arguments.exit_signal = libc::SIGCHLD as u64;
+    arguments.set_tid = wanted.as_ptr() as u64;
+    arguments.set_tid_size = 1;
+    // SAFETY: as fork(), in a process of one thread.
+    let made =
+        unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, size_of_val(&arguments)) };
+    match made {
+        0 => {
+            // SAFETY: it uses nothing, and ends with the namespace.
+            unsafe {
+                libc::syscall(libc::SYS_close_range, 0, u32::MAX, 0);
+                loop {
+                    libc::pause();
+                }
+            }
+        }
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
+
+/// Numbers of the machine's first namespace for those of another, as the incidents have them: each
+/// the same every time.
+#[derive(Default)]
+struct Same(BTreeMap<u32, u32>);
+
+impl Same {
+    fn assert(&mut self, known: u32, told: u32) {
+        assert_ne!(known, told, "told as it is called in there");
+        assert_eq!(*self.0.entry(known).or_insert(told), told, "{known} is told as two");
+    }
+}
+
+impl Drop for Same {
+    fn drop(&mut self) {
+        let told: BTreeSet<u32> = self.0.values().copied().collect();
+        if !std::thread::panicking() {
+            assert_eq!(told.len(), self.0.len(), "one number for two: {:?}", self.0);
+        }
+    }
+}
+
+/// The tracer and all that it traces are in there.
+#[test]
+fn a_race_in_a_container_with_the_tracer() {
+    let Some(turn) = Turn::take_as_root() else { return };
+    let container = Container::start(None, None);
+    let limits = race_limits(50);
+    let command: Vec<&str> = [BINARY, "workload", "ground-truth"]
+        .into_iter()
+        .chain(limits.iter().map(String::as_str))
+        .collect();
+    let (ended, trace) = container.run(&turn, &command);
+    let truth: GroundTruth = ended.report();
+    assert!(truth.race.failures > 0);
+    assert_eq!(truth.failed.len(), trace.incidents.len());
+    assert_eq!(trace.lost, []);
+
+    let mut told: HashMap<(u32, u64), &Incident> = HashMap::new();
+    for incident in &trace.incidents {
+        let local = incident.victim.local_pid.unwrap_or_else(|| panic!("{incident:#?}"));
+        assert_eq!(incident.victim.ns_pid, Some(local));
+        assert_eq!(incident.victim.argv.as_deref().unwrap()[1], "workload");
+        told.insert((local, incident.file.ino.unwrap()), incident);
+    }
+    let mut same = Same::default();
+    let (mut named, mut described, mut sure) = (0, 0, 0);
+    for failed in &truth.failed {
+        let incident = told[&(failed.victim, failed.ino)];
+        assert!(incident.complete, "{failed:?}: {incident:#?}");
+        assert_eq!(incident.verdict.kind, VerdictKind::ForkExecRace);
+        same.assert(truth.race.pid, incident.victim.ppid.unwrap());
+        for holder in &incident.holders {
+            let opened = holder.opened.as_ref().unwrap();
+            same.assert(truth.race.pid, opened.pid);
+            same.assert(failed.writer, opened.tid);
+            assert_eq!(holder.ancestors[0].pid, opened.pid, "{holder:#?}");
+            // Its task may be gone before the failure is told.
+            let Some(local) = holder.local_pid else { continue };
+            let known = failed.inheritors.iter().find(|known| known.pid == local);
+            let known = known
+                .unwrap_or_else(|| panic!("{local} did not hold it: {failed:?}: {incident:#?}"));
+            named += 1;
+            // /proc has it by the pid in there.
+            described += usize::from(holder.argv.is_some());
+            same.assert(known.forked_by, holder.forked.as_ref().unwrap().tid);
+        }
+        for known in failed.inheritors.iter().filter(|known| known.sure) {
+            sure += 1;
+            let is_it = |told: Option<u32>| told.is_none_or(|local| local == known.pid);
+            assert!(
+                incident.holders.iter().any(|holder| is_it(holder.local_pid)),
+                "{known:?}: {incident:#?}"
+            );
+        }
+    }
+    assert!(named * 10 >= sure * 9, "{named} of {sure} have a pid of their namespace");
+    assert!(described * 2 > named, "{described} of {named} have arguments");
+}
+
+/// The culprit is outside, where the container cannot see it; and in there is another process of
+/// the same number.
+#[test]
+fn a_culprit_outside_of_the_container_with_the_tracer() {
+    let Some(turn) = Turn::take_as_root() else { return };
+    let own = std::process::id();
+    let container = Container::start(Some(own), None);
+    let path = turn.dir.path().join("busy");
+    let mut busy = File::options().write(true).create_new(true).mode(0o755).open(&path).unwrap();
+    busy.write_all(b"#!/bin/sh\n").unwrap();
+    let script = format!("{}; exit 0", path.display());
+    let (ended, trace) = container.run(&turn, &["/bin/sh", "-c", &script]);
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    drop(busy);
+
+    let [incident] = &trace.incidents[..] else { panic!("{:#?}", trace.incidents) };
+    assert!(incident.complete, "{incident:#?}");
+    assert!(incident.victim.local_pid.is_some());
+    assert_ne!(incident.victim.local_pid, Some(incident.victim.pid));
+    let [holder] = &incident.holders[..] else { panic!("{incident:#?}") };
+    assert_eq!((holder.pid, holder.local_pid, holder.ns_pid), (own, None, Some(own)));
+    let binary = std::env::current_exe().unwrap();
+    assert_eq!(holder.exe.as_deref().map(Path::new), Some(binary.as_path()), "{holder:#?}");
+    // That of the decoy would be what /proc says in there.
+    assert_eq!((&holder.argv, &holder.cgroup), (&None, &None));
+}
+
+/// Tracing works, and what it does not know is said.
+#[test]
+fn a_check_in_a_container() {
+    let Some(_turn) = Turn::take_as_root() else { return };
+    let container = Container::start(None, None);
+    let ended = container.process(tracer().args(["check", "--json"])).wait();
+    assert_eq!(ended.code, Some(0), "{}{}", ended.stdout, ended.stderr);
+    let facts = ended.stdout.lines().filter_map(|line| match serde_json::from_str(line).unwrap() {
+        check::lines::Line::Fact(fact) => Some(fact),
+        check::lines::Line::Check(_) => None,
+    });
+    let fact = facts.into_iter().find(|fact| fact.name == "pid namespace").unwrap();
+    assert_eq!(fact.status, check::lines::Status::Degraded);
+    assert!(fact.remedy.as_ref().unwrap().contains("--pid=host"), "{fact:?}");
+}
+
+/// The tracer is told a pid as it is in there, and finds what that has forked before.
+#[test]
+fn a_process_tree_by_its_pid_in_the_container() {
+    let Some(_turn) = Turn::take_as_root() else { return };
+    let container = Container::start(None, None);
+    let mut workload = Command::new(BINARY);
+    workload.args(["workload", "go22315", "--wait-for-go"]).args(race_limits(10));
+    let mut workload = container.process(&mut workload);
+    assert_eq!(workload.line(), "ready");
+    let (race, _) = numbers_of_child(&workload);
+    let mut tracer = tracer();
+    tracer.args(["--json", "--pid", &race.to_string()]);
+    let tracer = container.process(&mut tracer);
+    let meta = tracer.line();
+    workload.say_go();
+    let race: Race = serde_json::from_str(&workload.line()).unwrap();
+    assert_eq!(workload.wait().code, Some(0));
+    // It ends because the tree has ended.
+    let ended = tracer.wait();
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    let trace = Trace::parse(&format!("{meta}\n{}", ended.stdout));
+    assert_eq!(trace.meta.filter.pids, [race.pid]);
+    assert_eq!(trace.incidents.len() as u64, race.failures);
+    assert!(trace.incidents.iter().all(|incident| incident.complete), "{:#?}", trace.incidents);
+}
+
+/// The tracer is outside, where all pids are those it tells.
+#[test]
+fn a_race_in_a_container_without_the_tracer() {
+    let Some(turn) = Turn::take_as_root() else { return };
+    let cgroups = turn.dir.path().join("cgroups");
+    fs::create_dir(&cgroups).unwrap();
+    let container = Container::start(None, Some(cgroups.clone()));
+    let mut workload = Command::new(BINARY);
+    workload.args(["workload", "go22315", "--wait-for-go"]).args(race_limits(10));
+    let mut workload = container.process(&mut workload);
+    assert_eq!(workload.line(), "ready");
+    let (_, outside) = numbers_of_child(&workload);
+    let threads: BTreeMap<u32, u32> = fs::read_dir(format!("/proc/{outside}/task"))
+        .unwrap()
+        .map(|task| numbers(&task.unwrap().path()))
+        .collect();
+    let pid = workload.pid().to_string();
+    let tracer = Process::start(tracer().args(["--json", "--pid", &pid]));
+    let meta = tracer.line();
+    workload.say_go();
+    let race: Race = serde_json::from_str(&workload.line()).unwrap();
+    assert_eq!(workload.wait().code, Some(0));
+    let ended = tracer.wait();
+    let trace = Trace::parse(&format!("{meta}\n{}", ended.stdout));
+    assert_eq!(trace.incidents.len() as u64, race.failures);
+    for incident in &trace.incidents {
+        assert!(incident.complete, "{incident:#?}");
+        let index = incident.path.as_deref().unwrap().rsplit('-').next().unwrap();
+        let writer = race.threads[index.parse::<usize>().unwrap()];
+        let victim = &incident.victim;
+        assert_eq!((victim.ppid, victim.local_pid), (Some(outside), Some(victim.pid)));
+        assert_ne!(victim.ns_pid, Some(victim.pid));
+        assert_eq!(victim.cgroup.as_deref(), Some("/etxtbsy-trace-test"), "{incident:#?}");
+        for holder in &incident.holders {
+            let opened = holder.opened.as_ref().unwrap();
+            assert_eq!((opened.pid, opened.tid), (outside, threads[&writer]), "{incident:#?}");
+        }
+    }
+}
+
+/// The pid of a process's child in its own namespace, and in ours.
+fn numbers_of_child(process: &Process) -> (u32, u32) {
+    let pid = process.pid();
+    let children = fs::read_dir("/proc").unwrap().flatten().filter(|entry| {
+        fs::read_to_string(entry.path().join("status"))
+            .is_ok_and(|status| status.contains(&format!("\nPPid:\t{pid}\n")))
+    });
+    let [child] = &children.map(|entry| entry.path()).collect::<Vec<_>>()[..] else {
+        panic!("not one child")
+    };
+    numbers(child)
+}
+
+/// What a task is called in its own namespace, and in ours, by its directory in /proc.
+fn numbers(task: &Path) -> (u32, u32) {
+    let status = fs::read_to_string(task.join("status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("NSpid:")).unwrap();
+    let all: Vec<u32> = line.split_whitespace().map(|word| word.parse().unwrap()).collect();
+    (*all.last().unwrap(), all[0])
+}
