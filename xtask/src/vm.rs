@@ -39,10 +39,13 @@ const BOOT: Duration = Duration::from_secs(90);
 /// The same for a boot that may only tell whether KVM is usable.
 const PROBE: Duration = Duration::from_secs(20);
 
-/// Within which all tests of a kernel have ended.
-const KERNEL: Duration = Duration::from_secs(2 * 3600);
+/// Within which a machine says something while tests run, or it hangs: more than a test has.
+const SILENCE: Duration = suite::TEST.saturating_add(Duration::from_secs(60));
 
-/// How often a boot is tried that dies before init runs.
+/// Within which all tests of a kernel have ended.
+const KERNEL: Duration = Duration::from_secs(3600);
+
+/// How often a machine is started: again if it dies before init runs, or hangs in a test.
 const BOOTS: u32 = 4;
 
 /// Arguments of `cargo xtask vm`.
@@ -99,7 +102,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let first = kernels.first().context("no kernel to run")?;
     let accelerator = host.accelerator(first)?;
     if args.shell.is_some() {
-        let archive = host.pack(first)?;
+        let archive = host.pack(first, &Report::default())?;
         return host.qemu.shell(&first.image, &archive, accelerator);
     }
     let mut summary = Summary::default();
@@ -141,9 +144,10 @@ impl Host<'_> {
         Ok(dir)
     }
 
-    fn pack(&self, kernel: &Kernel) -> Result<PathBuf> {
+    /// The image for a kernel, to go on after what is reported already.
+    fn pack(&self, kernel: &Kernel, report: &Report) -> Result<PathBuf> {
         let archive = self.dir.join("initramfs.cpio");
-        self.image.pack(kernel, &archive)?;
+        self.image.pack(kernel, &report.ended(), &archive)?;
         Ok(archive)
     }
 
@@ -151,7 +155,7 @@ impl Host<'_> {
     fn accelerator(&self, kernel: &Kernel) -> Result<Accelerator> {
         if qemu::has_kvm() {
             step("trying whether KVM is usable");
-            let archive = self.pack(kernel)?;
+            let archive = self.pack(kernel, &Report::default())?;
             let log = self.dir_of(kernel)?.join("kvm.log");
             let machine =
                 self.qemu.start(&kernel.image, &archive, Accelerator::Kvm, Task::Probe, &log)?;
@@ -175,21 +179,24 @@ impl Host<'_> {
         if let Some(wanted) = &kernel.instead_of {
             eprintln!("    no suite serves {wanted} today: this is the closest");
         }
-        let archive = self.pack(kernel)?;
         let dir = self.dir_of(kernel)?;
         let log = dir.join("serial.log");
         let began = Instant::now();
         let mut report = Report::default();
+        let mut said = fs::File::create(dir.join("tests.log"))?;
         for boot in 1..=BOOTS {
+            let archive = self.pack(kernel, &report)?;
             let machine =
                 self.qemu.start(&kernel.image, &archive, accelerator, Task::Tests, &log)?;
-            report = watch(&machine, &dir.join("tests.log"))?;
-            if report.release.is_some() {
+            let why = watch(&machine, began, &mut report, &mut said)?;
+            drop(machine);
+            if report.is_done {
                 break;
             }
             let kept = dir.join(format!("boot-{boot}.log"));
             fs::rename(&log, &kept)?;
-            eprintln!("    it died before init: see {}", kept.display());
+            eprintln!("    {why}: see {}", kept.display());
+            report.stopped(why);
         }
         Ok(Run {
             kernel: kernel.version.clone(),
@@ -210,14 +217,19 @@ fn suited(accelerator: Accelerator, kernel: &Kernel) -> Accelerator {
     }
 }
 
-/// Reads what a machine says until it ends or its time is over; what tests wrote goes into a log.
-fn watch(machine: &qemu::Running, log: &Path) -> Result<Report> {
-    let mut log = fs::File::create(log).with_context(|| log.display().to_string())?;
-    let mut report = Report::default();
-    let why = loop {
-        let within = if report.release.is_some() { KERNEL } else { BOOT };
-        match machine.line(within) {
+/// Reads what a machine says until it ends or hangs, which is what this gives; what tests wrote goes
+/// into a log.
+fn watch(
+    machine: &qemu::Running,
+    began: Instant,
+    report: &mut Report,
+    log: &mut fs::File,
+) -> Result<&'static str> {
+    let mut patience = BOOT;
+    loop {
+        match machine.line(patience.min(KERNEL.saturating_sub(began.elapsed()))) {
             Ok(line) => {
+                patience = SILENCE;
                 writeln!(log, "{line}")?;
                 if report.take(&line)
                     && let Some(test) = report.tests.last()
@@ -228,10 +240,8 @@ fn watch(machine: &qemu::Running, log: &Path) -> Result<Report> {
                     }
                 }
             }
-            Err(NoLine::Ended) => break "the machine died",
-            Err(NoLine::Late) => break "the machine had not ended in time",
+            Err(NoLine::Ended) => return Ok("the machine died"),
+            Err(NoLine::Late) => return Ok("the machine hung"),
         }
-    };
-    report.end(why);
-    Ok(report)
+    }
 }

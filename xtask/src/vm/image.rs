@@ -84,8 +84,10 @@ impl<'a> Image<'a> {
         Ok(image)
     }
 
-    /// Packs it for a kernel, with that one's modules.
-    pub(super) fn pack(&self, kernel: &Kernel, archive: &Path) -> Result<()> {
+    /// Packs it for a kernel, with that one's modules; `ended` are the tests that are not run any
+    /// more.
+    pub(super) fn pack(&self, kernel: &Kernel, ended: &[String], archive: &Path) -> Result<()> {
+        self.write("vm/ended", &lines(ended))?;
         let modules = self.root.join("vm/modules");
         fs::remove_dir_all(&modules)?;
         fs::create_dir(&modules)?;

@@ -8,7 +8,7 @@ use std::{
     process::{Child, ChildStdout, Command, Stdio},
     sync::mpsc::{Receiver, RecvTimeoutError, channel},
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result};
@@ -157,7 +157,7 @@ impl Qemu {
             .spawn()
             .context("cannot start QEMU")?;
         let stdout = child.stdout.take().context("QEMU has no stdout")?;
-        Ok(Running { child, lines: lines(stdout), since: Instant::now() })
+        Ok(Running { child, lines: lines(stdout) })
     }
 }
 
@@ -179,7 +179,6 @@ fn lines(pipe: ChildStdout) -> Receiver<String> {
 pub(super) struct Running {
     child: Child,
     lines: Receiver<String>,
-    since: Instant,
 }
 
 /// Why there is no line.
@@ -191,10 +190,9 @@ pub(super) enum NoLine {
 }
 
 impl Running {
-    /// The next line, if it comes within that time from the start.
+    /// The next line, if it comes within that time.
     pub(super) fn line(&self, within: Duration) -> Result<String, NoLine> {
-        let left = within.saturating_sub(self.since.elapsed());
-        self.lines.recv_timeout(left).map_err(|e| match e {
+        self.lines.recv_timeout(within).map_err(|e| match e {
             RecvTimeoutError::Timeout => NoLine::Late,
             RecvTimeoutError::Disconnected => NoLine::Ended,
         })

@@ -31,6 +31,8 @@ pub(super) struct Report {
     pub(super) tests: Vec<Test>,
     /// The test under way, and what it has written.
     running: Option<(String, Vec<String>)>,
+    /// The tests in which a machine stopped; each is tried once more.
+    pub(super) again: Vec<String>,
     pub(super) is_done: bool,
 }
 
@@ -65,12 +67,21 @@ impl Report {
         false
     }
 
-    /// The machine has ended, for this reason: the test under way has failed with it.
-    pub(super) fn end(&mut self, why: &str) {
-        if let Some((name, _)) = self.running.take() {
+    /// The machine has stopped, for this reason: the test under way is to be tried again, or has
+    /// failed with it.
+    pub(super) fn stopped(&mut self, why: &str) {
+        let Some((name, _)) = self.running.take() else { return };
+        if self.again.contains(&name) {
             let outcome = Outcome::Failed(why.to_owned());
             self.tests.push(Test { name, outcome, took: Duration::ZERO });
+        } else {
+            self.again.push(name);
         }
+    }
+
+    /// The tests that need not be run any more, as init names them.
+    pub(super) fn ended(&self) -> Vec<String> {
+        self.tests.iter().map(|test| test.name.replacen("::", " ", 1)).collect()
     }
 }
 
@@ -166,10 +177,17 @@ mod tests {
     }
 
     #[test]
-    fn the_test_that_ended_the_machine_has_failed() {
-        let mut report = report("@ booted 6.1\n@ started live races::go22315\n| running\n");
-        report.end("Kernel panic");
-        assert_eq!(report.tests[0].outcome, Outcome::Failed("Kernel panic".into()));
+    fn a_test_that_stops_the_machine_is_tried_once_more() {
+        let mut report = report(
+            "@ booted 6.1\n@ started live a\n@ ended 0 1.0 2.0\n@ started live races::go22315\n",
+        );
+        report.stopped("the machine hung");
+        assert_eq!(report.ended(), ["live a"]);
+        assert_eq!(report.again, ["live::races::go22315"]);
+        report.take("@ started live races::go22315");
+        report.stopped("the machine hung");
+        assert_eq!(report.tests[1].outcome, Outcome::Failed("the machine hung".into()));
+        assert_eq!(report.ended(), ["live a", "live races::go22315"]);
         assert!(!report.is_done);
     }
 

@@ -17,7 +17,7 @@ const RACE_SECONDS: &str = "ETXTBSY_TRACE_RACE_SECONDS";
 
 /// Within which a test has ended, or has hung: several times what the tests themselves allow a
 /// process.
-const TEST: Duration = Duration::from_secs(10 * 60);
+pub(super) const TEST: Duration = Duration::from_secs(5 * 60);
 
 /// A program of tests.
 struct Tests {

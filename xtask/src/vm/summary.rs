@@ -122,6 +122,9 @@ impl Summary {
             if let Some(trouble) = run.trouble() {
                 add(trouble.to_owned());
             }
+            for name in &run.report.again {
+                add(format!("{name}: the machine stopped in it, and was started again"));
+            }
             for test in &run.report.tests {
                 match &test.outcome {
                     Outcome::Passed => {}
