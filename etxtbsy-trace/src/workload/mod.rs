@@ -3,7 +3,7 @@
 //! `etxtbsy-trace workload NAME` runs one; the demos and the live tests run them under the tracer
 //! and compare. The races ([`Race`]) count their own failures; the scenes ([`Scene`]) make one
 //! call fail and know every pid, thread and fd of it; the comparisons ([`Comparison`]) do the same in
-//! several ways. Each ends with one JSON line on stdout.
+//! several ways; the storms ([`Storm`]) are many of one thing at once. Each ends with one JSON line on stdout.
 
 mod child;
 mod comparison;
@@ -18,10 +18,11 @@ mod rewrite_in_place;
 mod rust114554;
 mod scene;
 mod stage;
+mod storm;
 mod tour;
 
 pub use comparison::{Comparison, Side};
-pub use report::{FailedExec, GroundTruth, Holder, Inheritor, Race, Scene, Task};
+pub use report::{FailedExec, GroundTruth, Holder, Inheritor, Race, Scene, Storm, Task};
 
 use anyhow::{Result, bail};
 use serde::Serialize;
@@ -46,6 +47,8 @@ pub enum Workload {
     RewriteInPlace,
     /// Several of these, one after the other.
     Tour(tour::Args),
+    /// One thing on all processors as fast as they can.
+    Storm(storm::Args),
     /// The opener itself still has the file open.
     StillOpen {
         /// Once the file is open, print a line and wait for a line on stdin.
@@ -111,6 +114,7 @@ impl Workload {
             Self::Remedy(args) => print(&remedy::run(&args)?),
             Self::RewriteInPlace => print(&rewrite_in_place::run()?),
             Self::Tour(args) => tour::run(&args),
+            Self::Storm(args) => storm::run(&args, print),
             Self::StillOpen { wait_for_go } => print(&scene::still_open(wait_for_go)?),
             Self::ForkInProgress(args) => print(&scene::fork_in_progress::run(&args)?),
             Self::BusyScriptInterpreter(args) => print(&scene::interpreter::script(&args)?),

@@ -45,6 +45,23 @@ pub struct Race {
     pub threads: Vec<u32>,
 }
 
+/// What a storm did.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Storm {
+    /// Its name on the command line.
+    pub scenario: String,
+    /// Its process, which had the busy file open for writing, and made the calls that failed.
+    pub pid: u32,
+    /// The busy file; gone by now.
+    pub path: PathBuf,
+    /// How many of what it is a storm of.
+    pub done: u64,
+    /// How many calls of exec failed with ETXTBSY: all there were.
+    pub failures: u64,
+    /// How long it took, but for the last failure.
+    pub seconds: f64,
+}
+
 /// What is true of each failure of a race.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GroundTruth {
