@@ -7,6 +7,7 @@ mod component;
 mod linker;
 mod picture;
 mod setup;
+mod soak;
 mod table;
 mod test;
 mod tmux;
@@ -50,6 +51,9 @@ enum Task {
     Setup,
     /// Measures what tracing costs (as root, by sudo if need be)
     Bench(bench::Args),
+    /// Watches the tracer for long under a load of which everything is known (as root, by sudo if need
+    /// be)
+    Soak(soak::Args),
     /// Runs the tests on other kernels, in virtual machines (takes no root)
     Vm(vm::Args),
 }
@@ -74,6 +78,11 @@ fn start(task: Task) -> Result<()> {
             return bench::run(args, tracer);
         }
     }
+    if let Task::Soak(args) = &task
+        && let Some(tracer) = &args.tracer
+    {
+        return soak::run(args, tracer);
+    }
     let toolchain = setup::run()?;
     match task {
         Task::Setup => {
@@ -86,6 +95,9 @@ fn start(task: Task) -> Result<()> {
         Task::Test { args } => test::run(&toolchain, &args),
         Task::Bench(args) => {
             build().and_then(|()| bench::run(&args, &command::built("etxtbsy-trace")?))
+        }
+        Task::Soak(args) => {
+            build().and_then(|()| soak::run(&args, &command::built("etxtbsy-trace")?))
         }
         Task::Vm(args) => vm::run(&args),
         Task::Demo { args } => {
