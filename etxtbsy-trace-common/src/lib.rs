@@ -606,7 +606,7 @@ pub struct OpenCalls {
 pub enum Lost {
     /// A record found no room in the ring buffer.
     RingFull = 0,
-    /// A hold found no room: the map is full.
+    /// A hold found no room: the map is full, or the kernel has no memory for its element.
     HoldsFull = 1,
     /// A hold found no place among its inode's.
     SlotsFull = 2,
@@ -622,11 +622,15 @@ pub enum Lost {
     ExecsFull = 7,
     /// The inode of a failure could not be watched for what came after.
     WatchFull = 8,
-    /// A failing exec of which nothing could be told: the ring buffer was full. Each is counted
-    /// here once, and its records also under [`Lost::RingFull`].
+    /// A failing call of which nothing could be told: the ring buffer was full, or more than half
+    /// full; what is left is for those that are being told. Each is counted here once, and its first
+    /// record, if that was tried, also under [`Lost::RingFull`].
     FailureUntold = 9,
     /// A failure whose holders could not be searched for beyond those that are known.
     SearchesFull = 10,
+    /// A failing call of which nothing was told, because user space has as many failures under way
+    /// as it keeps ([`Config::Intake`]).
+    FailureUnkept = 11,
 }
 
 impl Lost {
@@ -635,7 +639,7 @@ impl Lost {
     pub const fn what(self) -> &'static str {
         match self {
             Self::RingFull => "records: the ring buffer was full",
-            Self::HoldsFull => "holds: a map was full",
+            Self::HoldsFull => "holds: a map was full, or no memory for it",
             Self::SlotsFull => "holds: more than an inode has places for",
             Self::WalkTruncated => "fds: a table was larger than a walk goes",
             Self::NoBusyFile => "busy files: not found in the task's work",
@@ -645,11 +649,12 @@ impl Lost {
             Self::WatchFull => "releases: too many inodes to watch",
             Self::FailureUntold => "failures: the ring buffer was full",
             Self::SearchesFull => "searches: the map was full",
+            Self::FailureUnkept => "failures: more at once than are kept in detail",
         }
     }
 
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::RingFull,
         Self::HoldsFull,
         Self::SlotsFull,
@@ -661,6 +666,7 @@ impl Lost {
         Self::WatchFull,
         Self::FailureUntold,
         Self::SearchesFull,
+        Self::FailureUnkept,
     ];
 }
 
@@ -670,6 +676,26 @@ impl Lost {
 pub enum Count {
     /// Processes that were forked into the traced tree, less all that have ended in it.
     Tree = 0,
+    /// Calls of interest that failed, told or not. All those that are not told are counted in
+    /// [`Lost::FailureUntold`] or [`Lost::FailureUnkept`] too.
+    Failures = 1,
+}
+
+impl Count {
+    /// How many there are.
+    pub const ALL: u32 = 2;
+}
+
+/// What becomes of failures.
+#[repr(u64)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Intake {
+    /// They are neither counted nor told: tracing has not begun, or is over.
+    Closed = 0,
+    /// They are told.
+    Open = 1,
+    /// They are counted, and not told: [`Lost::FailureUnkept`].
+    Full = 2,
 }
 
 /// Where the fields are that the programs read, in bytes: resolved from the running kernel's BTF
@@ -823,6 +849,13 @@ pub enum Config {
     PidLevel = 5,
     /// The tracer's pid namespace, `struct pid_namespace *`.
     PidNamespace = 6,
+    /// An [`Intake`].
+    Intake = 7,
+}
+
+impl Config {
+    /// How many there are.
+    pub const ALL: u32 = 8;
 }
 
 #[cfg(feature = "user")]

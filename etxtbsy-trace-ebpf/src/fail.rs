@@ -137,7 +137,7 @@ pub(crate) fn failed(task: u64, syscall: i32, path: u64) -> bool {
         learn(task, syscall);
         return false;
     }
-    if !tree::contains(tgid) {
+    if !tree::contains(tgid) || !victim::is_taken() {
         return false;
     }
     // SAFETY: no arguments.

@@ -7,8 +7,8 @@ use aya_ebpf::{
     maps::{Array, HashMap, LruHashMap, ProgramArray, RingBuf},
 };
 use etxtbsy_trace_common::{
-    Count, Exec, ExecCall, ExecName, Exiting, FdWord, FdWordKey, Hold, HoldKey, Lineage, Lingering,
-    Lost, TEXT_MAX, Table,
+    Config, Count, Exec, ExecCall, ExecName, Exiting, FdWord, FdWordKey, Hold, HoldKey, Lineage,
+    Lingering, Lost, TEXT_MAX, Table,
 };
 
 /// Update flags of `bpf_map_update_elem`, include/uapi/linux/bpf.h.
@@ -19,6 +19,9 @@ pub(crate) const NOEXIST: u64 = 1;
 pub(crate) const EEXIST: i32 = -17;
 /// Memory for an element when it is needed, not all of it at the start.
 const NO_PREALLOC: u32 = 1;
+/// For user space to read and write without a system call, `BPF_F_MMAPABLE` (5.5): while one is in
+/// bpf(2), the kernel runs no program on its processor, not even for a task that preempts it.
+const MMAPABLE: u32 = 1 << 10;
 
 /// Every fd known to hold an inode open for writing.
 #[map]
@@ -101,15 +104,15 @@ pub(crate) static ZERO: Array<Zero> = Array::with_max_entries(1, 0);
 
 /// [`Lost`], one counter each.
 #[map]
-pub(crate) static LOST: Array<u64> = Array::with_max_entries(Lost::ALL.len() as u32, 0);
+pub(crate) static LOST: Array<u64> = Array::with_max_entries(Lost::ALL.len() as u32, MMAPABLE);
 
 /// [`Count`], one counter each.
 #[map]
-pub(crate) static COUNTS: Array<u64> = Array::with_max_entries(1, 0);
+pub(crate) static COUNTS: Array<u64> = Array::with_max_entries(Count::ALL, MMAPABLE);
 
 /// [`etxtbsy_trace_common::Config`], one value each.
 #[map]
-pub(crate) static CONFIG: Array<u64> = Array::with_max_entries(7, 0);
+pub(crate) static CONFIG: Array<u64> = Array::with_max_entries(Config::ALL, MMAPABLE);
 
 /// The records for user space.
 #[map]

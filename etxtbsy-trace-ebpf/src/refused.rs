@@ -39,7 +39,7 @@ pub fn refused(ctx: TracePointContext) -> u32 {
 #[inline(always)]
 fn tell_refusal(ctx: &TracePointContext) {
     let task = kernel::current();
-    if !tree::contains(kernel::tgid_of(task)) {
+    if !tree::contains(kernel::tgid_of(task)) || !victim::is_taken() {
         return;
     }
     let syscall = kernel::syscall(ctx);

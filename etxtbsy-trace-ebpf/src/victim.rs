@@ -1,14 +1,18 @@
 //! What is told of a call that failed, and of the process that made it.
 
 use aya_ebpf::helpers::bpf_get_smp_processor_id;
-use etxtbsy_trace_common::{Failure, Kind, Lost, TextOf};
+use etxtbsy_trace_common::{Config, Count, Failure, Intake, Kind, Lost, TextOf};
 
 use crate::{
     kernel::{self, offset, word},
-    maps::lost,
+    maps::{CONFIG, EVENTS, count, lost},
     tell::{self, WAKE},
     text::{self, Subject},
 };
+
+/// `BPF_RB_AVAIL_DATA` and `BPF_RB_RING_SIZE`, include/uapi/linux/bpf.h.
+const AVAIL_DATA: u64 = 0;
+const RING_SIZE: u64 = 1;
 
 /// A failed call.
 #[derive(Clone, Copy)]
@@ -20,6 +24,28 @@ pub(crate) struct Call {
     pub(crate) exit_ns: u64,
     /// User pointer to the path it was given.
     pub(crate) path: u64,
+}
+
+/// Counts a failure; whether it is to be told. Half of the ring buffer is for what is already being
+/// told, which has room there: what a single failure comes to, and the releases that follow.
+#[inline(always)]
+pub(crate) fn is_taken() -> bool {
+    let Some(intake) = CONFIG.get_ptr(Config::Intake as u32) else { return false };
+    // SAFETY: a map value.
+    let intake = unsafe { intake.read_volatile() };
+    if intake == Intake::Closed as u64 {
+        return false;
+    }
+    count(Count::Failures, 1);
+    if intake == Intake::Full as u64 {
+        lost(Lost::FailureUnkept);
+        return false;
+    }
+    if EVENTS.query(AVAIL_DATA) > EVENTS.query(RING_SIZE) / 2 {
+        lost(Lost::FailureUntold);
+        return false;
+    }
+    true
 }
 
 /// Tells that a call of current's failed; `inode` is the busy one and `opened` what

@@ -1,6 +1,8 @@
 //! From a case to the incident that is written: names for numbers, and what else was seen of the
 //! processes.
 
+use std::rc::Rc;
+
 use etxtbsy_trace_common::{Actor, Hold, How, Lineage, TextOf, Via};
 use jiff::Timestamp;
 
@@ -250,7 +252,7 @@ fn holder(held: &Held, case: &Case, world: &World<'_>) -> Holder {
             .into_iter()
             .find_map(|facts| facts.and_then(|facts| facts.cgroup.clone())),
         ns_pid: held.seen.and_then(|seen| pid(seen.ns_pid)),
-        local_pid: local_pid(held.seen.as_ref(), seen),
+        local_pid: local_pid(held.seen.as_ref(), seen.map(Rc::as_ref)),
         start_ns: Some(held.start_ns),
         exec_ns: None,
         fds: held
@@ -360,7 +362,7 @@ fn running_holder(runner: &Runner, case: &Case, world: &World<'_>) -> Holder {
         uid: told.map(|told| told.holder.uid),
         cgroup: seen.and_then(|facts| facts.cgroup.clone()),
         ns_pid: told.and_then(|told| pid(told.holder.ns_pid)),
-        local_pid: local_pid(told.map(|told| &told.holder), seen),
+        local_pid: local_pid(told.map(|told| &told.holder), seen.map(Rc::as_ref)),
         start_ns: told.map(|told| told.start_ns),
         exec_ns: told.map(|told| told.exec_ns).filter(|exec_ns| *exec_ns != 0),
         fds: Vec::new(),

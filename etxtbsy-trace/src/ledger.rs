@@ -17,6 +17,12 @@ use crate::{
 
 /// How long a failure waits for its holders to let go, in nanoseconds.
 pub const GRACE_NS: u64 = 1_000_000_000;
+/// How many failures are kept at once, and how many bytes of what was told of them, about.
+const MOST: usize = 1024;
+const MOST_BYTES: usize = 64 << 20;
+/// How many holds that began after it are kept for a failure, and how many ends of holds: those
+/// that matter are among the first.
+const MOST_CHANGES: usize = 256;
 
 /// The end of a description.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,6 +110,10 @@ pub struct Case {
     pub told: bool,
     /// Whether some of them found no room.
     pub lost: bool,
+    /// How many bytes were told of it.
+    pub(crate) bytes: usize,
+    /// Whether anything has come to be known since it was last looked at.
+    pub(crate) changed: bool,
 }
 
 impl Case {
@@ -111,6 +121,43 @@ impl Case {
     #[must_use]
     pub fn text(&self, of: TextOf) -> Option<&[u8]> {
         self.texts.get(&(of as u32)).map(Vec::as_slice)
+    }
+
+    /// Whether a hold that began after the failure can matter to it: not that of a child whose
+    /// parent had the file then and after, for the child may have come later than the failure.
+    fn concerns(&self, hold: &Hold) -> bool {
+        let (told, exit) = (self.told, self.failure.exit_ns);
+        let of_parent = |candidate: &Candidate| {
+            let parent = &candidate.hold;
+            candidate.in_table != 0
+                && parent.stage != Stage::Released as u32
+                && (parent.tgid, parent.file, parent.fd) == (hold.forked.tgid, hold.file, hold.fd)
+                && parent.opened == hold.opened
+        };
+        let late = told && hold.acquired_ns > exit && hold.via == Via::Fork as u32;
+        !(late && self.candidates.iter().any(of_parent))
+    }
+
+    /// Whether it is about that inode, or that of a description of the file.
+    fn is_of(&self, inode: u64) -> bool {
+        self.failure.inode == inode
+            || self.candidates.iter().any(|candidate| candidate.inode == inode)
+    }
+
+    /// Whether a process is among those that may have held the file.
+    fn has_holder(&self, tgid: u32) -> bool {
+        self.candidates.iter().any(|candidate| candidate.hold.tgid == tgid)
+            || self.acquired.iter().any(|change| change.hold.tgid == tgid)
+    }
+
+    /// Whether it has a record of that hold.
+    fn knows(&self, hold: &Hold) -> bool {
+        let same = |other: &Hold| {
+            (other.table, other.fd, other.file, other.acquired_ns)
+                == (hold.table, hold.fd, hold.file, hold.acquired_ns)
+        };
+        self.candidates.iter().any(|candidate| same(&candidate.hold))
+            || self.acquired.iter().any(|change| same(&change.hold))
     }
 
     /// The descriptions that no table shows and whose end is waited for: one that an exec has
@@ -145,6 +192,12 @@ impl Case {
         }
     }
 
+    /// Nothing more is taken in.
+    fn close(mut self) -> Self {
+        self.lost |= !self.told;
+        self
+    }
+
     /// Who held the file.
     #[must_use]
     pub fn attribution(&self) -> Attribution {
@@ -169,16 +222,39 @@ pub enum Sign {
 #[derive(Debug, Default)]
 pub struct Ledger {
     cases: BTreeMap<u64, Case>,
+    /// How many bytes were told of them.
+    bytes: usize,
+    /// Until when it has heard what happened.
+    heard_ns: u64,
+    unkept: Unkept,
+}
+
+/// How much the ledger had no room for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Unkept {
+    /// Failures.
+    pub failures: u64,
+    /// Holds that began or ended after a failure, once for each failure.
+    pub changes: u64,
 }
 
 impl Ledger {
     /// Takes in a record.
     pub fn record(&mut self, record: Record) -> Sign {
+        let time_ns = match &record {
+            Record::Failure(failure) => failure.exit_ns,
+            Record::Acquired(change) => change.hold.acquired_ns,
+            Record::Released(change) => change.hold.released_ns,
+            _ => 0,
+        };
+        self.heard_ns = self.heard_ns.max(time_ns);
         match record {
+            Record::Failure(_) if self.is_full() => self.unkept.failures += 1,
             Record::Failure(failure) => {
                 self.cases.insert(failure.seq, Case { failure, ..Case::default() });
             }
             Record::Candidate(candidate) => {
+                self.grow(candidate.seq, size_of::<Candidate>());
                 if let Some(case) = self.cases.get_mut(&candidate.seq) {
                     case.candidates.push(*candidate);
                 }
@@ -187,19 +263,18 @@ impl Ledger {
             Record::FailureEnd(end) => {
                 if let Some(case) = self.cases.get_mut(&end.seq) {
                     case.told = true;
+                    case.changed = true;
                     case.lost = end.lost != 0;
                     return Sign::Told(end.seq);
                 }
             }
             Record::Acquired(change) => {
-                for case in self.cases_of(change.inode) {
-                    case.acquired.push(*change);
-                }
+                self.change(&change, |case| case.concerns(&change.hold), |case| &mut case.acquired);
             }
             Record::Released(change) => {
-                for case in self.cases_of(change.inode) {
-                    case.released.push(*change);
-                }
+                // Its candidates may not all have been told yet.
+                let matters = |case: &Case| !case.told || case.knows(&change.hold);
+                self.change(&change, matters, |case| &mut case.released);
             }
             Record::TreeEnded(_) => return Sign::TreeEnded,
             Record::Compat(_) => return Sign::Compat,
@@ -234,13 +309,60 @@ impl Ledger {
 
     fn cases_of(&mut self, inode: u64) -> impl Iterator<Item = &mut Case> {
         // A description of overlayfs has an inode of its own.
-        self.cases.values_mut().filter(move |case| {
-            case.failure.inode == inode
-                || case.candidates.iter().any(|candidate| candidate.inode == inode)
-        })
+        self.cases.values_mut().filter(move |case| case.is_of(inode))
+    }
+
+    /// Notes a change in the cases that it matters to.
+    fn change(
+        &mut self,
+        change: &Change,
+        matters: impl Fn(&Case) -> bool,
+        list: impl Fn(&mut Case) -> &mut Vec<Change>,
+    ) {
+        let (mut kept, mut unkept) = (0, 0);
+        for case in self.cases_of(change.inode).filter(|case| matters(case)) {
+            let list = list(case);
+            if list.len() < MOST_CHANGES {
+                list.push(*change);
+                case.bytes += size_of::<Change>();
+                case.changed = true;
+                kept += 1;
+            } else {
+                unkept += 1;
+            }
+        }
+        self.bytes += kept * size_of::<Change>();
+        self.unkept.changes += unkept;
+    }
+
+    /// The latest time that a record had.
+    #[must_use]
+    pub fn heard_ns(&self) -> u64 {
+        self.heard_ns
+    }
+
+    /// Whether there is no room for another failure.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.cases.len() >= MOST || self.bytes >= MOST_BYTES
+    }
+
+    /// How much there was no room for, since this was last asked.
+    pub fn take_unkept(&mut self) -> Unkept {
+        std::mem::take(&mut self.unkept)
+    }
+
+    /// Notes that something has come to be known of a failure, in so many bytes.
+    fn grow(&mut self, seq: u64, bytes: usize) {
+        if let Some(case) = self.cases.get_mut(&seq) {
+            case.bytes += bytes;
+            case.changed = true;
+            self.bytes += bytes;
+        }
     }
 
     fn text(&mut self, text: Text) {
+        self.grow(text.seq, text.bytes.len());
         let Some(case) = self.cases.get_mut(&text.seq) else { return };
         match text.of {
             TextOf::HolderExe => case.exes.insert(text.tgid, text.bytes),
@@ -249,9 +371,15 @@ impl Ledger {
         };
     }
 
+    /// Whether a process may have held an inode at a failure, so that its exec is of interest.
+    #[must_use]
+    pub fn has_holder(&self, inode: u64, tgid: u32) -> bool {
+        self.cases.values().any(|case| case.is_of(inode) && case.has_holder(tgid))
+    }
+
     /// Notes what a holder of an inode exec'd.
     pub fn exec(&mut self, inode: u64, tgid: u32, name: &[u8]) {
-        for case in self.cases_of(inode) {
+        for case in self.cases_of(inode).filter(|case| case.has_holder(tgid)) {
             case.execs.insert(tgid, name.to_vec());
         }
     }
@@ -262,22 +390,24 @@ impl Ledger {
         self.cases.get(&seq)
     }
 
-    /// Takes out the cases whose story is over at `now_ns`, in the order of their failures.
+    /// Takes out the cases whose story is over at `now_ns`, until when all has been heard, in the order of their failures.
     pub fn settled(&mut self, now_ns: u64) -> Vec<Case> {
-        let over: Vec<u64> = self
-            .cases
-            .iter()
-            .filter(|(_, case)| {
-                now_ns >= case.failure.exit_ns + GRACE_NS || (case.told && case.is_settled())
-            })
-            .map(|(seq, _)| *seq)
-            .collect();
-        over.iter().filter_map(|seq| self.cases.remove(seq)).collect()
+        let is_over = |case: &mut Case| {
+            now_ns >= case.failure.exit_ns + GRACE_NS
+                || (std::mem::take(&mut case.changed) && case.told && case.is_settled())
+        };
+        let over: Vec<u64> =
+            self.cases.iter_mut().filter_map(|(seq, case)| is_over(case).then_some(*seq)).collect();
+        let over: Vec<Case> =
+            over.iter().filter_map(|seq| self.cases.remove(seq)).map(Case::close).collect();
+        self.bytes -= over.iter().map(|case| case.bytes).sum::<usize>();
+        over
     }
 
     /// Takes out all cases.
     pub fn drain(&mut self) -> Vec<Case> {
-        std::mem::take(&mut self.cases).into_values().collect()
+        self.bytes = 0;
+        std::mem::take(&mut self.cases).into_values().map(Case::close).collect()
     }
 
     /// When the next grace period is over.
@@ -305,6 +435,7 @@ impl Ledger {
     pub fn dropped(&mut self, file: u64, tgid: u32, drop: Drop) {
         for case in self.cases.values_mut() {
             case.dropped.entry((file, tgid)).or_insert(drop);
+            case.changed = true;
         }
     }
 
@@ -312,15 +443,17 @@ impl Ledger {
     pub fn running(&mut self, seq: u64, running: Running) {
         if let Some(case) = self.cases.get_mut(&seq) {
             case.running = Some(running);
+            case.changed = true;
         }
     }
 
     /// Notes that a process runs its program no more.
     pub fn left(&mut self, tgid: u32, how: How, time_ns: u64) {
-        let running = self.cases.values_mut().filter_map(|case| case.running.as_mut());
-        for runner in running.flat_map(|running| &mut running.runners) {
-            if runner.tgid == tgid {
+        for case in self.cases.values_mut() {
+            let runners = case.running.iter_mut().flat_map(|running| &mut running.runners);
+            for runner in runners.filter(|runner| runner.tgid == tgid) {
                 runner.left.get_or_insert((how, time_ns));
+                case.changed = true;
             }
         }
     }
@@ -329,6 +462,95 @@ impl Ledger {
     pub fn kept(&mut self, seq: u64, file: u64, keeper: Keeper) {
         if let Some(case) = self.cases.get_mut(&seq) {
             case.keepers.entry(file).or_insert(keeper);
+            case.changed = true;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use etxtbsy_trace_common::{Actor, FailureEnd};
+
+    /// The busy file's `struct inode *`.
+    const INODE: u64 = 7;
+
+    fn failure(seq: u64) -> Record {
+        Record::Failure(Failure { seq, exit_ns: seq, inode: INODE, ..Failure::default() })
+    }
+
+    fn end(seq: u64) -> Record {
+        Record::FailureEnd(FailureEnd { seq, ..FailureEnd::default() })
+    }
+
+    /// A hold that process `tgid` has since `acquired_ns`, by a fork of process 1 if that is not it.
+    fn hold(tgid: u32, acquired_ns: u64) -> Hold {
+        let forked = Actor { tgid: 1, ..Actor::default() };
+        let via = if tgid == 1 { Via::Open } else { Via::Fork } as u32;
+        Hold { inode: INODE, tgid, table: tgid.into(), acquired_ns, via, forked, ..Hold::default() }
+    }
+
+    fn candidate(seq: u64, in_table: bool) -> Record {
+        let in_table = in_table.into();
+        let candidate = Candidate { seq, in_table, hold: hold(1, 1), ..Candidate::default() };
+        Record::Candidate(Box::new(candidate))
+    }
+
+    fn change(hold: Hold) -> Box<Change> {
+        Box::new(Change { inode: INODE, hold, ..Change::default() })
+    }
+
+    #[test]
+    fn failures_beyond_the_room_there_is_are_counted() {
+        let mut ledger = Ledger::default();
+        for seq in 1..=MOST as u64 + 3 {
+            ledger.record(failure(seq));
+        }
+        assert!(ledger.is_full());
+        assert_eq!(ledger.take_unkept(), Unkept { failures: 3, changes: 0 });
+        assert_eq!(ledger.take_unkept(), Unkept::default());
+        assert_eq!(ledger.settled(2 * GRACE_NS).len(), MOST);
+        assert!(!ledger.is_full());
+    }
+
+    #[test]
+    fn what_is_told_of_failures_takes_room_until_they_are_over() {
+        let mut ledger = Ledger::default();
+        ledger.record(failure(1));
+        let text = || Text { seq: 1, of: TextOf::Path, tgid: 0, bytes: vec![0; MOST_BYTES / 2] };
+        ledger.record(Record::Text(text()));
+        assert!(!ledger.is_full());
+        ledger.record(Record::Text(text()));
+        assert!(ledger.is_full());
+        ledger.settled(2 * GRACE_NS);
+        assert!(!ledger.is_full());
+    }
+
+    #[test]
+    fn children_of_one_who_has_the_file_still_do_not_pile_up() {
+        for (in_table, kept) in [(true, 0), (false, MOST_CHANGES)] {
+            let mut ledger = Ledger::default();
+            ledger.record(failure(10));
+            ledger.record(candidate(10, in_table));
+            ledger.record(end(10));
+            for tgid in 2..1002 {
+                ledger.record(Record::Acquired(change(hold(tgid, 20))));
+                ledger.record(Record::Released(change(hold(tgid, 20))));
+            }
+            let case = ledger.case(10).unwrap();
+            assert_eq!((case.acquired.len(), case.released.len()), (kept, kept), "{in_table}");
+            let unkept = if in_table { 0 } else { 1000 - kept as u64 };
+            assert_eq!(ledger.take_unkept().changes, unkept);
+        }
+    }
+
+    #[test]
+    fn a_failure_whose_end_is_not_told_is_not_whole() {
+        let mut ledger = Ledger::default();
+        ledger.record(failure(1));
+        ledger.record(failure(2));
+        ledger.record(end(2));
+        let lost: Vec<bool> = ledger.drain().iter().map(|case| case.lost).collect();
+        assert_eq!(lost, [true, false]);
     }
 }

@@ -448,6 +448,11 @@ pub struct Lost {
 /// The last line.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Summary {
+    /// How many calls failed while tracing was live, exactly: counted apart from what was told of
+    /// them. Those that are no incident are among `lost`, or came after `--stop-after`; 0 in
+    /// recordings of versions that did not count them.
+    #[serde(default)]
+    pub failures: u64,
     /// How many incidents there were.
     pub incidents: u64,
     /// How many are complete.

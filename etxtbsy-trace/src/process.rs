@@ -7,6 +7,7 @@ use std::{
         unix::ffi::OsStrExt as _,
     },
     path::PathBuf,
+    rc::Rc,
 };
 
 use nix::{
@@ -43,8 +44,9 @@ pub struct Facts {
 /// Looks at processes, making sure that a pid is still the one that was meant.
 #[derive(Debug)]
 pub struct Observer {
-    /// Nanoseconds that CLOCK_BOOTTIME is ahead of CLOCK_MONOTONIC.
-    suspended_ns: u64,
+    /// Nanoseconds that CLOCK_BOOTTIME has been ahead of CLOCK_MONOTONIC: more after each suspension
+    /// of the machine. The latest comes last.
+    suspended_ns: Vec<u64>,
     ticks_per_second: u64,
 }
 
@@ -52,15 +54,17 @@ impl Observer {
     /// Reads the clocks.
     #[must_use]
     pub fn new() -> Self {
-        let suspended_ns =
-            now_ns(ClockId::CLOCK_BOOTTIME).saturating_sub(now_ns(ClockId::CLOCK_MONOTONIC));
-        Self { suspended_ns, ticks_per_second: procfs::ticks_per_second() }
+        Self { suspended_ns: vec![suspended_ns()], ticks_per_second: procfs::ticks_per_second() }
     }
 
     /// Looks at a process that started at `start_ns` (CLOCK_MONOTONIC; 0 if that is not known),
     /// by the pid it has here. `None` if it has ended.
-    #[must_use]
-    pub fn look(&self, pid: u32, start_ns: u64, pids: &Pids) -> Option<Facts> {
+    pub fn look(&mut self, pid: u32, start_ns: u64, pids: &Pids) -> Option<Facts> {
+        let suspended_ns = suspended_ns();
+        // The clocks are not read at one moment.
+        if self.suspended_ns.last().is_none_or(|last| last.abs_diff(suspended_ns) > self.tick()) {
+            self.suspended_ns.push(suspended_ns);
+        }
         let process = Process::new(pid.cast_signed()).ok()?;
         let stat = process.stat().ok()?;
         if start_ns != 0 && !self.is_start(&stat, start_ns) {
@@ -83,11 +87,21 @@ impl Observer {
     }
 
     fn is_start(&self, stat: &Stat, start_ns: u64) -> bool {
-        let tick = 1_000_000_000 / self.ticks_per_second.max(1);
-        let started = stat.starttime.saturating_mul(tick);
+        let started = stat.starttime.saturating_mul(self.tick());
         // Both are cut off to a tick.
-        (start_ns + self.suspended_ns).abs_diff(started) <= 2 * tick
+        let is = |suspended_ns: u64| (start_ns + suspended_ns).abs_diff(started) <= 2 * self.tick();
+        self.suspended_ns.iter().any(|suspended_ns| is(*suspended_ns))
     }
+
+    /// How long a tick of /proc is, in nanoseconds.
+    fn tick(&self) -> u64 {
+        1_000_000_000 / self.ticks_per_second.max(1)
+    }
+}
+
+/// How long the machine has been suspended since it was booted.
+fn suspended_ns() -> u64 {
+    now_ns(ClockId::CLOCK_BOOTTIME).saturating_sub(now_ns(ClockId::CLOCK_MONOTONIC))
 }
 
 /// System calls whose first argument is an fd, and that can take their time.
@@ -202,8 +216,15 @@ pub fn now_ns(clock: ClockId) -> u64 {
     })
 }
 
+/// How far CLOCK_REALTIME is ahead of CLOCK_MONOTONIC, in nanoseconds: another number whenever the
+/// former is set, or the machine was suspended.
+#[must_use]
+pub fn realtime_offset_ns() -> i128 {
+    i128::from(now_ns(ClockId::CLOCK_REALTIME)) - i128::from(now_ns(ClockId::CLOCK_MONOTONIC))
+}
+
 /// What was seen of the processes of a failure, by pid, while they lived.
-pub type Seen = HashMap<u32, Facts>;
+pub type Seen = HashMap<u32, Rc<Facts>>;
 
 #[cfg(test)]
 mod tests {
@@ -211,7 +232,7 @@ mod tests {
 
     #[test]
     fn this_process_is_seen_only_by_its_own_start() {
-        let observer = Observer::new();
+        let mut observer = Observer::new();
         let me = std::process::id();
         let facts = observer.look(me, 0, &Pids::same()).expect("this process lives");
         assert_eq!(facts.ppid, std::os::unix::process::parent_id());
@@ -242,6 +263,22 @@ mod tests {
         assert_eq!(cgroup_of(&[(0, "", "/")]).unwrap(), "/");
         assert_eq!(cgroup_of(&[v1[0], (0, "", "/")]), None);
         assert_eq!(cgroup_of(&[]), None);
+    }
+
+    #[test]
+    fn a_process_is_known_by_its_start_before_and_after_a_suspension() {
+        const SECOND: u64 = 1_000_000_000;
+        let mut observer = Observer::new();
+        let me = std::process::id();
+        let stat = Process::new(me.cast_signed()).unwrap().stat().unwrap();
+        let now = observer.suspended_ns[0];
+        let start_ns = stat.starttime * observer.tick() - now;
+        // As if the machine had been suspended since this process was started, and again.
+        observer.suspended_ns = vec![now, now + 100 * SECOND, now + 200 * SECOND];
+        assert!(observer.is_start(&stat, start_ns));
+        observer.suspended_ns = vec![now + 100 * SECOND];
+        assert!(!observer.is_start(&stat, start_ns), "its start does not fit");
+        assert!(observer.look(me, start_ns, &Pids::same()).is_some(), "the clocks are read again");
     }
 
     #[test]

@@ -7,17 +7,19 @@ use std::{
     mem::replace,
     os::unix::{ffi::OsStrExt as _, fs::OpenOptionsExt as _},
     path::Path,
+    rc::Rc,
     time::Duration,
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use aya::maps::{MapData, RingBuf};
-use etxtbsy_trace_common::{Hold, How, Lingering, Lost, Stage, TextOf};
+use etxtbsy_trace_common::{Hold, How, Intake, Lingering, Lost, Stage, TextOf};
 use nix::{sys::utsname::uname, time::ClockId};
 use tokio::{
     io::{Interest, unix::AsyncFd},
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     sync::Notify,
+    task::yield_now,
     time::{Instant, sleep_until},
 };
 
@@ -29,12 +31,12 @@ use crate::{
         records::{Record, Text, path_of},
         tracer::Tracer,
     },
-    ledger::{Case, Drop, GRACE_NS, Keeper, Ledger, Runner, Running, Sign},
+    ledger::{Case, Drop, GRACE_NS, Keeper, Ledger, Runner, Running, Sign, Unkept},
     lines::{self, Filter, Line, Meta, SCHEMA, Summary, VerdictKind},
     loop_device,
     output::Output,
     pids::Pids,
-    process::{self, Facts, Observer, Seen, now_ns},
+    process::{self, Facts, Observer, Seen, now_ns, realtime_offset_ns},
     running::{self, Refused},
     tree,
 };
@@ -45,6 +47,12 @@ const LINGER: Duration = Duration::from_millis(100);
 const FRESH_NS: u64 = 50_000_000;
 /// How often a description that is about to be closed is looked at; the timer's resolution.
 const POLL_NS: u64 = 1_000_000;
+/// How long records are taken in at a time, before signals and timers have their turn.
+const TURN: Duration = Duration::from_millis(20);
+/// The same for the last time, when there is nothing more to do with each.
+const LAST_TURN: Duration = Duration::from_millis(500);
+/// How often it is told what was lost.
+const LOST_NS: u64 = 100_000_000;
 /// How often the kernel is asked whether it has passed over a program.
 const MISSED_NS: u64 = 1_000_000_000;
 /// How many parents up a process is looked at.
@@ -78,24 +86,58 @@ pub struct Session {
     /// What was seen of the processes of each failure that is not settled.
     seen: HashMap<u64, Seen>,
     /// What /proc said lately, by pid: when, and for which start.
-    fresh: HashMap<u32, (u64, u64, Option<Facts>)>,
+    fresh: HashMap<u32, (u64, u64, Option<Rc<Facts>>)>,
     /// First bytes of the files that were to be executed, where an interpreter was busy.
     begins: HashMap<u64, Vec<u8>>,
     /// The inodes watched, by when they last made an exec fail.
     watched: HashMap<u64, u64>,
-    lost: Vec<u64>,
+    /// How many failures were taken in.
+    taken: u64,
+    /// Whether there may be records that were not taken in yet.
+    more: bool,
+    /// What was told as lost so far, in the order of [`Lost::ALL`].
+    lost: [u64; Lost::ALL.len()],
+    /// When that was.
+    lost_ns: u64,
     /// How often a program was passed over, and when that was looked at.
     missed: (u64, u64),
     garbled: u64,
     sinks: Vec<Sink>,
-    /// The first output that could not be written.
-    failed: Option<anyhow::Error>,
+    /// The first output that could not be written: why, and how many incidents it has.
+    failed: Option<(String, u64)>,
     summary: Summary,
     /// The first advice that was given with each verdict.
     advice: HashMap<VerdictKind, String>,
     began_ns: u64,
-    realtime_offset_ns: i128,
     tree_ended: bool,
+    /// Whether tracing is over, and only what was told already is taken in.
+    ending: bool,
+    signals: Signals,
+}
+
+/// The signals that end tracing, where there is no command that they are for.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn catch() -> std::io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+            _ = self.hangup.recv() => {}
+        }
+    }
 }
 
 impl Session {
@@ -107,7 +149,8 @@ impl Session {
     pub fn begin(mut tracer: Tracer, filter: Filter, sinks: Vec<Sink>) -> anyhow::Result<Self> {
         let records = tracer.take_records()?;
         let began_ns = now_ns(ClockId::CLOCK_MONOTONIC);
-        let realtime_offset_ns = i128::from(now_ns(ClockId::CLOCK_REALTIME)) - i128::from(began_ns);
+        // Before the first line, after which whoever reads it may let things begin.
+        tracer.take(Intake::Open);
         let mut session = Self {
             tracer,
             // SAFETY: the ring buffer owns its fd, and closes it when it is dropped.
@@ -121,7 +164,10 @@ impl Session {
             fresh: HashMap::new(),
             begins: HashMap::new(),
             watched: HashMap::new(),
-            lost: vec![0; Lost::ALL.len()],
+            taken: 0,
+            more: false,
+            lost: [0; Lost::ALL.len()],
+            lost_ns: 0,
             missed: (0, began_ns),
             garbled: 0,
             sinks,
@@ -129,14 +175,15 @@ impl Session {
             summary: Summary::default(),
             advice: HashMap::new(),
             began_ns,
-            realtime_offset_ns,
             tree_ended: false,
+            ending: false,
+            signals: Signals::catch().context("cannot catch signals")?,
         };
         let system = uname().context("uname")?;
         session.write(&Line::Meta(Meta {
             schema: SCHEMA,
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            time: rfc3339(realtime_offset_ns, began_ns),
+            time: rfc3339(realtime_offset_ns(), began_ns),
             time_ns: began_ns,
             kernel: system.release().to_string_lossy().into_owned(),
             arch: system.machine().to_string_lossy().into_owned(),
@@ -156,11 +203,7 @@ impl Session {
         stop: &Notify,
     ) -> anyhow::Result<Option<u8>> {
         let until = limits.duration.map(|duration| Instant::now() + duration);
-        // With a command, signals are for the command: `Started::wait` passes them on.
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut hangup = signal(SignalKind::hangup())?;
-        if command.is_none() && self.tracer.tree_size()? == 0 {
+        if command.is_none() && self.tracer.tree_size() == 0 {
             // The tree may have ended while it was being found. (The whole machine has none.)
             self.tree_ended = self.tracer.is_filtered();
         }
@@ -172,23 +215,19 @@ impl Session {
                 break;
             }
             let tick = self.next_tick();
-            let interrupted = async {
-                tokio::select! {
-                    _ = interrupt.recv() => {}
-                    _ = terminate.recv() => {}
-                    _ = hangup.recv() => {}
-                }
-            };
             tokio::select! {
                 biased;
                 code = ended(command) => {
                     let code = code.context("cannot wait for the command")?;
                     return Ok(Some(code));
                 }
-                () = interrupted, if command.is_none() => return Ok(None),
+                // With a command, signals are for the command: `Started::wait` passes them on.
+                () = self.signals.next(), if command.is_none() => return Ok(None),
                 () = stop.notified() => break,
                 () = at(until) => break,
                 () = at(tick) => {}
+                // Signals are looked at meanwhile.
+                () = yield_now(), if self.more => {}
                 // Last: a storm of failures must not keep the others waiting.
                 readable = self.records.readable_mut() => {
                     readable.context("cannot wait for the ring buffer")?.clear_ready();
@@ -204,6 +243,14 @@ impl Session {
     /// Writes what is pending and the last line; fails if an output did.
     pub async fn end(mut self, limits: Limits) -> anyhow::Result<Summary> {
         self.end_records().await;
+        self.tracer.take(Intake::Closed);
+        // What there is now is in the ring buffer: no more than it holds.
+        self.ending = true;
+        self.read();
+        self.summary.failures = self.tracer.failures();
+        let lost = [Lost::FailureUntold, Lost::FailureUnkept].map(|what| self.tracer.lost(what));
+        let known = self.taken + lost.iter().sum::<u64>();
+        let unread = self.summary.failures.saturating_sub(known);
         for case in self.ledger.drain() {
             if limits.incidents.is_none_or(|most| self.summary.incidents < most) {
                 self.incident(&case);
@@ -211,6 +258,7 @@ impl Session {
         }
         self.tell_lost();
         self.tell_missed();
+        self.lose("failures: not read before the end", unread);
         self.summary.change_first = self.change_first();
         self.summary.duration_ns = now_ns(ClockId::CLOCK_MONOTONIC) - self.began_ns;
         self.write(&Line::Summary(self.summary.clone()));
@@ -220,7 +268,12 @@ impl Session {
         drop(self);
         drop(reaper);
         match failed {
-            Some(error) => Err(error),
+            Some((error, incidents)) if incidents < summary.incidents => bail!(
+                "{error}; {} of {} incidents are not there",
+                summary.incidents - incidents,
+                summary.incidents
+            ),
+            Some((error, _)) => bail!(error),
             None => Ok(summary),
         }
     }
@@ -244,7 +297,8 @@ impl Session {
             self.read();
             self.poll();
             self.settle(None);
-            if self.ledger.deadline_ns().is_none() || Instant::now() >= until {
+            let done = self.ledger.deadline_ns().is_none() && !self.more;
+            if done || Instant::now() >= until {
                 return;
             }
             let tick = self.next_tick().map_or(until, |tick| tick.min(until));
@@ -254,6 +308,7 @@ impl Session {
                     readable.clear_ready();
                 }
                 () = sleep_until(tick) => {}
+                () = yield_now(), if self.more => {}
             }
         }
     }
@@ -271,9 +326,14 @@ impl Session {
         Some(Instant::now() + Duration::from_nanos(left).max(Duration::from_millis(1)))
     }
 
-    /// Takes in all records there are.
+    /// Takes in the records there are, for one turn.
     fn read(&mut self) {
+        let until = Instant::now() + if self.ending { LAST_TURN } else { TURN };
         loop {
+            self.more = Instant::now() >= until;
+            if self.more {
+                return;
+            }
             let record = match self.records.get_mut().next() {
                 Some(bytes) => Record::decode(&bytes),
                 None => return,
@@ -283,8 +343,11 @@ impl Session {
                 continue;
             };
             match &record {
-                Record::Failure(failure) if failure.inode != 0 => {
-                    self.watched.insert(failure.inode, failure.exit_ns);
+                Record::Failure(failure) => {
+                    self.taken += 1;
+                    if failure.inode != 0 {
+                        self.watched.insert(failure.inode, failure.exit_ns);
+                    }
                 }
                 // The search has it watched; for a description of overlayfs it is another inode.
                 Record::Candidate(candidate) => {
@@ -303,12 +366,14 @@ impl Session {
             let exec = exec_of(&record);
             let sign = self.ledger.record(record);
             if let Some((inode, hold)) = exec
+                && self.ledger.has_holder(inode, hold.tgid)
                 && let Some(name) = self.tracer.exec_name(hold.task, hold.tgid)
             {
                 self.ledger.exec(inode, hold.tgid, &name);
             }
             match sign {
                 Sign::None => {}
+                Sign::Told(_) if self.ending => {}
                 Sign::Told(seq) => self.observe(seq),
                 Sign::TreeEnded => self.tree_ended = true,
                 Sign::Compat => {
@@ -369,7 +434,7 @@ impl Session {
         let world = World {
             seen: self.seen.get(&seq).unwrap_or(&nothing),
             lineage: &|pid| tracer.lineage(pid),
-            realtime_offset_ns: self.realtime_offset_ns,
+            realtime_offset_ns: realtime_offset_ns(),
             target_begins: self.begins.get(&seq).cloned(),
         };
         for sink in &mut self.sinks {
@@ -462,7 +527,7 @@ impl Session {
         }
     }
 
-    fn look(&mut self, pid: u32, start_ns: u64) -> Option<Facts> {
+    fn look(&mut self, pid: u32, start_ns: u64) -> Option<Rc<Facts>> {
         // One that cannot be seen from here: /proc has another of that pid, if any.
         let local = self.pids.local(pid)?;
         let now = now_ns(ClockId::CLOCK_MONOTONIC);
@@ -472,7 +537,7 @@ impl Session {
         {
             return facts.clone();
         }
-        let facts = self.observer.look(local, start_ns, &self.pids);
+        let facts = self.observer.look(local, start_ns, &self.pids).map(Rc::new);
         if self.fresh.len() > 4096 {
             self.fresh.retain(|_, (at, _, _)| *at + FRESH_NS > now);
         }
@@ -512,7 +577,9 @@ impl Session {
     /// Writes the incidents whose story is over, and what was lost meanwhile.
     fn settle(&mut self, most: Option<u64>) {
         let now = now_ns(ClockId::CLOCK_MONOTONIC);
-        for case in self.ledger.settled(now) {
+        // The end of a story may be among what has not been read, after a suspension foremost.
+        let heard = if self.more { self.ledger.heard_ns() } else { now };
+        for case in self.ledger.settled(heard) {
             if most.is_none_or(|most| self.summary.incidents < most) {
                 self.incident(&case);
             }
@@ -532,7 +599,14 @@ impl Session {
         if self.ledger.lingering().is_empty() {
             self.tracer.await_no_end();
         }
-        self.tell_lost();
+        self.tracer.take(if self.ledger.is_full() { Intake::Full } else { Intake::Open });
+        if self.tracer.is_filtered() && self.tracer.lost(Lost::RingFull) > 0 {
+            // That the tree has ended may be among what found no room.
+            self.tree_ended |= self.tracer.tree_size() == 0;
+        }
+        if self.lost_ns + LOST_NS < now {
+            self.tell_lost();
+        }
         if self.missed.1 + MISSED_NS < now {
             self.tell_missed();
         }
@@ -545,7 +619,7 @@ impl Session {
         let world = World {
             seen: &seen,
             lineage: &|pid| tracer.lineage(pid),
-            realtime_offset_ns: self.realtime_offset_ns,
+            realtime_offset_ns: realtime_offset_ns(),
             target_begins: self.begins.remove(&seq),
         };
         let incident = build(self.summary.incidents + 1, case, &world);
@@ -567,28 +641,26 @@ impl Session {
     }
 
     fn tell_lost(&mut self) {
-        let lost = match self.tracer.lost() {
-            Ok(lost) => lost,
-            Err(error) => {
-                log::warn!("{error:#}");
-                return;
-            }
-        };
-        let mut new: Vec<(String, u64)> = Lost::ALL
-            .iter()
-            .zip(lost.iter().zip(&self.lost))
-            .map(|(what, (now, before))| (what.what().to_owned(), now - before))
-            .collect();
-        new.push(("records: not understood".to_owned(), std::mem::take(&mut self.garbled)));
-        let ring_full = Lost::RingFull as usize;
-        if self.tracer.is_filtered() && lost[ring_full] > self.lost[ring_full] {
-            // That the tree has ended may be among what found no room.
-            self.tree_ended |= matches!(self.tracer.tree_size(), Ok(0));
-        }
+        self.lost_ns = now_ns(ClockId::CLOCK_MONOTONIC);
+        let lost = Lost::ALL.map(|what| self.tracer.lost(what));
+        let Unkept { failures, changes } = self.ledger.take_unkept();
+        let new = Lost::ALL.iter().zip(lost.iter().zip(&self.lost));
+        let mut new: Vec<(&str, u64)> =
+            new.map(|(what, (now, before))| (what.what(), now - before)).collect();
+        new[Lost::FailureUnkept as usize].1 += failures;
+        new.push(("changes: more than are kept", changes));
+        new.push(("records: not understood", std::mem::take(&mut self.garbled)));
         self.lost = lost;
-        for (what, count) in new.into_iter().filter(|(_, count)| *count > 0) {
+        for (what, count) in new {
+            self.lose(what, count);
+        }
+    }
+
+    /// Tells that things were dropped, if there are any.
+    fn lose(&mut self, what: &str, count: u64) {
+        if count > 0 {
             self.summary.lost += count;
-            self.write(&Line::Lost(lines::Lost { what, count }));
+            self.write(&Line::Lost(lines::Lost { what: what.to_owned(), count }));
         }
     }
 
@@ -596,34 +668,33 @@ impl Session {
     fn tell_missed(&mut self) {
         let missed = self.tracer.missed();
         let (before, _) = replace(&mut self.missed, (missed, now_ns(ClockId::CLOCK_MONOTONIC)));
+        let what = "events: another program was under way on the processor";
         let count = missed.saturating_sub(before);
-        if count > 0 {
-            self.summary.lost += count;
-            let what = "events: another program was under way on the processor".to_owned();
-            self.write(&Line::Lost(lines::Lost { what, count }));
-            if self.tracer.is_filtered()
-                && let Err(error) = self.mend_tree()
-            {
-                log::warn!("{error:#}");
-            }
+        self.lose(what, count);
+        if count > 0
+            && self.tracer.is_filtered()
+            && let Err(error) = self.mend_tree()
+        {
+            log::warn!("{error:#}");
         }
     }
 
     /// Finds the forks and ends that the programs may have missed.
     fn mend_tree(&mut self) -> anyhow::Result<()> {
         tree::add_descendants(&mut self.tracer)?;
-        self.tree_ended |= self.tracer.tree_size()? == 0;
+        self.tree_ended |= self.tracer.tree_size() == 0;
         Ok(())
     }
 
     /// Writes a line to every output that still takes it.
     fn write(&mut self, line: &Line) {
         let failed = &mut self.failed;
+        let before = self.summary.incidents - u64::from(matches!(line, Line::Incident(_)));
         self.sinks.retain_mut(|sink| match sink.output.line(line) {
             Ok(()) => true,
             Err(error) => {
                 let name = &sink.name;
-                failed.get_or_insert_with(|| anyhow::anyhow!("cannot write to {name}: {error}"));
+                failed.get_or_insert_with(|| (format!("cannot write to {name}: {error}"), before));
                 false
             }
         });

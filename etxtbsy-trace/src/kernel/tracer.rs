@@ -10,21 +10,23 @@ use std::{
 use anyhow::{Context as _, bail, ensure};
 use aya::{
     Btf, Ebpf, EbpfLoader, VerifierLogLevel,
-    maps::{Array, HashMap, Map, MapData, MapError, ProgramArray, RingBuf},
+    maps::{HashMap, Map, MapData, MapError, ProgramArray, RingBuf},
     programs::{
         Iter, RawTracePoint, RawTracePointRunOptions, TestRun as _, TracePoint,
         raw_trace_point::RawTracePointLink,
     },
 };
 use etxtbsy_trace_common::{
-    Config, Count, ExecName, Lineage, Lingering, Lost, Next, OpenCalls, PidPair,
+    Config, Count, ExecName, Intake, Lineage, Lingering, Lost, Next, OpenCalls, PidPair,
 };
 
 use aya_log::EbpfLogger;
 
 use super::{
     features::{self, RingCompletion},
-    layout, object, offsets,
+    layout,
+    numbers::Numbers,
+    object, offsets,
     tracefs::with_tracefs,
 };
 use crate::{pids::Pids, teach};
@@ -156,6 +158,10 @@ const BPF_NOEXIST: u64 = 1;
 /// The running programs; they stop when this is dropped.
 pub struct Tracer {
     ebpf: Ebpf,
+    /// By [`Config`], [`Count`] and [`Lost`].
+    config: Numbers,
+    counts: Numbers,
+    lost: Numbers,
     filtered: bool,
     /// Whether opens by io_uring can be followed.
     ring: bool,
@@ -180,8 +186,8 @@ pub struct Options {
 
 impl Tracer {
     /// Loads and attaches the programs, notes the write fds that are open already, and learns
-    /// from a failure of its own making what a failing exec looks like on this kernel. From its
-    /// return on, every failure is seen.
+    /// from a failure of its own making what a failing exec looks like on this kernel. Failures are
+    /// seen once they are taken ([`Self::take`]).
     pub fn start(options: &Options) -> anyhow::Result<Self> {
         let began = Instant::now();
         let btf = layout::running_kernel()?;
@@ -242,6 +248,9 @@ impl Tracer {
         seed.load("task_file", &btf)?;
         log::debug!("programs loaded after {:?}", began.elapsed());
         let mut tracer = Self {
+            config: Numbers::of(&ebpf, "CONFIG", Config::ALL)?,
+            counts: Numbers::of(&ebpf, "COUNTS", Count::ALL)?,
+            lost: Numbers::of(&ebpf, "LOST", Lost::ALL.len() as u32)?,
             ebpf,
             filtered: options.roots.is_some(),
             ring,
@@ -258,8 +267,7 @@ impl Tracer {
         log::debug!("programs attached after {:?}", began.elapsed());
         tracer.seed()?;
         log::debug!("open files noted after {:?}", began.elapsed());
-        let config: Array<_, u64> = Array::try_from(tracer.map_mut("CONFIG")?)?;
-        if config.get(&(Config::Compat as u32), 0)? != 0 {
+        if tracer.config.get(Config::Compat as u32) != 0 {
             tracer.follow_compat()?;
         }
         tracer.learn()?;
@@ -360,11 +368,9 @@ impl Tracer {
     }
 
     /// Makes an exec fail, and lets the programs learn from it.
-    fn learn(&mut self) -> anyhow::Result<()> {
-        let config: Array<_, u64> = Array::try_from(self.map_mut("CONFIG")?)?;
+    fn learn(&self) -> anyhow::Result<()> {
         ensure!(teach::busy_exec()?, teach::ALLOWED);
-        let fput = config.get(&(Config::Fput as u32), 0)?;
-        if fput == 0 {
+        if self.config.get(Config::Fput as u32) == 0 {
             let teacher = std::process::id();
             bail!("the eBPF programs did not see the failing exec of process {teacher}");
         }
@@ -375,7 +381,10 @@ impl Tracer {
     pub fn add_to_tree(&mut self, pid: u32) -> anyhow::Result<bool> {
         let mut tree: HashMap<_, u32, u32> = HashMap::try_from(self.map_mut("TREE")?)?;
         match tree.insert(pid, 1, BPF_NOEXIST) {
-            Ok(()) => self.change_found(1).map(|()| true),
+            Ok(()) => {
+                self.change_found(1);
+                Ok(true)
+            }
             Err(MapError::SyscallError(error))
                 if error.io_error.raw_os_error() == Some(libc::EEXIST) =>
             {
@@ -389,13 +398,15 @@ impl Tracer {
     pub fn remove_from_tree(&mut self, pid: u32) -> anyhow::Result<()> {
         let mut tree: HashMap<_, u32, u32> = HashMap::try_from(self.map_mut("TREE")?)?;
         // If it is not there any more, the programs have seen its end, and counted it.
-        if tree.remove(&pid).is_ok() { self.change_found(-1) } else { Ok(()) }
+        if tree.remove(&pid).is_ok() {
+            self.change_found(-1);
+        }
+        Ok(())
     }
 
-    fn change_found(&mut self, by: i64) -> anyhow::Result<()> {
-        let mut config: Array<_, u64> = Array::try_from(self.map_mut("CONFIG")?)?;
-        let found = config.get(&(Config::TreeFound as u32), 0)?;
-        Ok(config.set(Config::TreeFound as u32, found.wrapping_add_signed(by), 0)?)
+    fn change_found(&self, by: i64) {
+        let found = self.config.get(Config::TreeFound as u32);
+        self.config.set(Config::TreeFound as u32, found.wrapping_add_signed(by));
     }
 
     /// Whether only the processes of a tree are of interest.
@@ -411,18 +422,27 @@ impl Tracer {
     }
 
     /// How many processes of the tree live.
-    pub fn tree_size(&mut self) -> anyhow::Result<u64> {
-        let found = Array::<_, u64>::try_from(self.map_mut("CONFIG")?)?
-            .get(&(Config::TreeFound as u32), 0)?;
-        let forked =
-            Array::<_, u64>::try_from(self.map_mut("COUNTS")?)?.get(&(Count::Tree as u32), 0)?;
-        Ok(found.wrapping_add(forked))
+    #[must_use]
+    pub fn tree_size(&self) -> u64 {
+        let found = self.config.get(Config::TreeFound as u32);
+        found.wrapping_add(self.counts.get(Count::Tree as u32))
     }
 
-    /// How much of each kind has been lost so far, in the order of [`Lost::ALL`].
-    pub fn lost(&mut self) -> anyhow::Result<Vec<u64>> {
-        let counters: Array<_, u64> = Array::try_from(self.map_mut("LOST")?)?;
-        Lost::ALL.iter().map(|what| Ok(counters.get(&(*what as u32), 0)?)).collect()
+    /// How many calls of interest have failed so far, told or not.
+    #[must_use]
+    pub fn failures(&self) -> u64 {
+        self.counts.get(Count::Failures as u32)
+    }
+
+    /// Says what is to become of failures from now on.
+    pub fn take(&self, intake: Intake) {
+        self.config.set(Config::Intake as u32, intake as u64);
+    }
+
+    /// How much of a kind has been lost so far.
+    #[must_use]
+    pub fn lost(&self, what: Lost) -> u64 {
+        self.lost.get(what as u32)
     }
 
     /// How often the kernel has passed over a program so far because it, or another, was under way

@@ -355,6 +355,7 @@ pub(crate) fn lost() -> Lost {
 /// The last line of a run with `incidents`, all complete but one.
 pub(crate) fn summary(incidents: u64, by_verdict: &[(VerdictKind, u64)]) -> Summary {
     Summary {
+        failures: incidents,
         incidents,
         explained: incidents.saturating_sub(1),
         unexplained: incidents.min(1),

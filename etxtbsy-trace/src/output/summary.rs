@@ -24,7 +24,7 @@ pub(super) fn summary(
 ) -> String {
     let traced = time::span(summary.duration_ns);
     let mut lines = Vec::new();
-    if summary.incidents == 0 {
+    if summary.incidents == 0 && summary.failures == 0 {
         lines.push(format!("no exec failed with ETXTBSY in {traced}"));
     } else {
         lines = table(stories, look);
@@ -36,6 +36,10 @@ pub(super) fn summary(
             summary.unexplained,
             summary.lost,
         ));
+        if summary.failures > summary.incidents {
+            let failures = summary.failures;
+            lines.push(format!("{failures} calls failed; {} are told", summary.incidents));
+        }
         let each = summary.by_verdict.iter();
         let each: Vec<String> = each.map(|(kind, n)| format!("{} {n}", name(*kind))).collect();
         if !each.is_empty() {

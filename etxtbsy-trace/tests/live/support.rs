@@ -1,6 +1,7 @@
 //! Running the tracer, with a limit to it, and reading what it wrote.
 
 use etxtbsy_trace::lines::{Incident, Line, Lost, Meta, Summary};
+use etxtbsy_trace::workload::Storm;
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::{Pid, geteuid};
@@ -183,6 +184,12 @@ impl Process {
         assert_eq!(status, WaitStatus::Stopped(self.pid(), Signal::SIGSTOP));
     }
 
+    /// Ends a storm, begun or not, early.
+    pub(crate) fn end_storm(self) {
+        self.signal(Signal::SIGINT);
+        self.wait();
+    }
+
     /// Ends its stdin and waits for its end.
     pub(crate) fn wait(mut self) -> Ended {
         drop(self.child.stdin.take());
@@ -233,6 +240,11 @@ impl Attached {
         let mut attached = Self { workload, tracer, told: String::new() };
         attached.await_line();
         attached
+    }
+
+    /// The lines that were waited for.
+    pub(crate) fn told(&self) -> &str {
+        &self.told
     }
 
     /// Waits for the next line of the trace.
@@ -322,6 +334,18 @@ impl Trace {
         self.lost.iter().filter(|lost| !lost.what.contains("under way on the processor")).collect()
     }
 
+    /// How much was lost for reasons that have these words.
+    pub(crate) fn lost_by(&self, words: &str) -> u64 {
+        self.lost.iter().filter(|lost| lost.what.contains(words)).map(|lost| lost.count).sum()
+    }
+
+    /// That each failure of a storm was counted, unless the kernel says that it passed over a program.
+    pub(crate) fn assert_counts(&self, storm: &Storm) {
+        let uncounted = storm.failures - self.summary.failures;
+        let missed = self.lost_by("under way on the processor");
+        assert!(uncounted <= missed, "{uncounted} of {} not: {:?}", storm.failures, self.lost);
+    }
+
     fn assert_consistent(&self) {
         let count = self.incidents.len() as u64;
         let complete = self.incidents.iter().filter(|incident| incident.complete).count() as u64;
@@ -329,6 +353,11 @@ impl Trace {
         ids.sort_unstable();
         assert_eq!(ids, (1..=count).collect::<Vec<_>>(), "ids count from 1");
         assert_eq!(self.summary.incidents, count);
+        // Each failure is told, or was lost; those after the last one wanted are neither.
+        let untold = self.lost_by("failures:");
+        if !self.meta.argv.iter().any(|word| word == "--stop-after") {
+            assert_eq!(self.summary.failures, count + untold, "{:?}", self.lost);
+        }
         assert_eq!(self.summary.explained, complete);
         assert_eq!(self.summary.unexplained, count - complete);
         assert_eq!(self.summary.by_verdict.values().sum::<u64>(), count);

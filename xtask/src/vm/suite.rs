@@ -99,6 +99,8 @@ fn environment() -> Vec<String> {
     let limit = TEST + Duration::from_secs(race.unwrap_or(0));
     own.map(|(key, value)| format!("{key}={value}"))
         .chain([format!("TEST_SECONDS={}", limit.as_secs()), "RUST_BACKTRACE=0".to_owned()])
+        // Whose clock may be set.
+        .chain(["ETXTBSY_TRACE_OWN_MACHINE=1".to_owned()])
         .collect()
 }
 
