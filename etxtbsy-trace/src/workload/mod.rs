@@ -22,7 +22,7 @@ mod storm;
 mod tour;
 
 pub use comparison::{Comparison, Side};
-pub use report::{FailedExec, GroundTruth, Holder, Inheritor, Race, Scene, Storm, Task};
+pub use report::{FailedExec, GroundTruth, Holder, Inheritor, Race, Scene, Storm, Task, Unheld};
 
 use anyhow::{Result, bail};
 use serde::Serialize;
