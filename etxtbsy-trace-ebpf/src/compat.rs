@@ -103,9 +103,11 @@ fn closed(task: u64, fd: u32) {
     }
 }
 
-/// The known holders are told; there is no search (that program is of another type).
-#[inline(always)]
-fn exec_failed(task: u64, syscall: i32, path: u32) {
+/// The known holders are told; there is no search (that program is of another type). A global function
+/// for the sake of its stack, which the walk of a table needs.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn exec_failed(task: u64, syscall: i32, path: u32) -> i32 {
     fail::failed(task, syscall, path as u64);
     if let Some(sought) = SEARCHES.get_ptr(task) {
         // SAFETY: a map value.
@@ -113,4 +115,5 @@ fn exec_failed(task: u64, syscall: i32, path: u32) {
         let _ = SEARCHES.remove(task);
         fail::tell_end(seq, lost);
     }
+    0
 }
