@@ -62,7 +62,7 @@ fn tell(scratch: *mut Scratch, of: u32, subject: Subject, len: u32, truncated: b
     tell::bytes(scratch.cast(), (HEAD as u32 + len) as u64, QUIET);
 }
 
-/// A NUL-terminated string in user memory.
+/// A path in user memory, which with its NUL is never longer than `TEXT_MAX` (`PATH_MAX`).
 #[inline(always)]
 pub(crate) fn user_string(task: u64, of: TextOf, subject: Subject, address: u64) {
     let Some(scratch) = take(task) else { return };
@@ -73,7 +73,7 @@ pub(crate) fn user_string(task: u64, of: TextOf, subject: Subject, address: u64)
     // With its NUL; but for years, of an empty string, 0 (`strncpy_from_user_nofault`).
     if len >= 0 {
         let text = if len > 0 { len as u32 - 1 } else { 0 };
-        tell(scratch, of as u32, subject, text, len as usize == TEXT_MAX);
+        tell(scratch, of as u32, subject, text, false);
     }
     give_back(task);
 }

@@ -8,7 +8,7 @@ use libc::{c_char, c_int, gid_t, uid_t};
 use nix::{
     errno::Errno,
     sys::{
-        signal::{SigSet, SigmaskHow, Signal},
+        signal::{SigSet, SigmaskHow, Signal, raise},
         signalfd::{SfdFlags, SignalFd, siginfo},
     },
     unistd::{ForkResult, fork},
@@ -48,6 +48,8 @@ pub struct Started {
     child: AsyncFd<Child>,
     signals: Signals,
     code: Cell<Option<u8>>,
+    /// Whether we were interrupted as well.
+    interrupted: Cell<bool>,
 }
 
 /// Why a command could not be started. The text is one line.
@@ -183,7 +185,8 @@ impl Prepared {
         report.read_to_end(&mut told).map_err(ExecError::Tracer)?;
         child.get_mut().is_held = false;
         let Some(failure) = Failure::from_bytes(&told) else {
-            return Ok(Started { child, signals, code: Cell::new(None) });
+            let (code, interrupted) = (Cell::new(None), Cell::new(false));
+            return Ok(Started { child, signals, code, interrupted });
         };
         child.get_ref().reap(0).map_err(ExecError::Tracer)?;
         let errno = match Errno::from_raw(failure.errno) {
@@ -227,17 +230,35 @@ impl Started {
                 ended = self.child.readable() => {
                     ended?.clear_ready();
                     self.code.set(self.child.get_ref().reap(libc::WNOHANG)?);
+                    // What has killed it may have come for us as well.
+                    self.pass_on_signals()?;
                 }
                 readable = self.signals.fd.readable() => {
                     readable?.clear_ready();
-                    while let Some(signal) = self.signals.fd.get_ref().read_signal()? {
-                        if !self.has_it_already(&signal) {
-                            self.forward(signal.ssi_signo.cast_signed())?;
-                        }
-                    }
+                    self.pass_on_signals()?;
                 }
             }
         }
+    }
+
+    /// Gives the command the signals that have come for it.
+    fn pass_on_signals(&self) -> io::Result<()> {
+        while let Some(signal) = self.signals.fd.get_ref().read_signal()? {
+            if signal.ssi_signo.cast_signed() == libc::SIGINT {
+                self.interrupted.set(true);
+            }
+            if !self.has_it_already(&signal) {
+                self.forward(signal.ssi_signo.cast_signed())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the command has been killed by SIGINT, and we would have been, too. A shell ends its
+    /// script then only if we die of that as well (<https://www.cons.org/cracauer/sigint.html>).
+    #[must_use]
+    pub fn died_of_interrupt(&self) -> bool {
+        self.interrupted.get() && self.child.get_ref().killed_by.get() == Some(libc::SIGINT)
     }
 
     /// Sends a signal to the command. Nothing happens if it has ended.
@@ -267,6 +288,8 @@ struct Child {
     pidfd: OwnedFd,
     /// Whether it has yet to be let go.
     is_held: bool,
+    /// The signal that killed it, once it is reaped.
+    killed_by: Cell<Option<c_int>>,
 }
 
 impl Child {
@@ -276,7 +299,7 @@ impl Child {
             .context("pidfd_open (it needs Linux 5.3)")?;
         // SAFETY: the kernel has just given us this fd.
         let pidfd = unsafe { OwnedFd::from_raw_fd(fd as RawFd) };
-        Ok(Self { pid, pidfd, is_held: true })
+        Ok(Self { pid, pidfd, is_held: true, killed_by: Cell::new(None) })
     }
 
     fn send(&self, signal: c_int) -> nix::Result<()> {
@@ -310,7 +333,10 @@ impl Child {
         Ok(match info.si_code {
             _ if pid == 0 => None,
             libc::CLD_EXITED => Some(status as u8),
-            _ => Some((128 + status) as u8),
+            _ => {
+                self.killed_by.set(Some(status));
+                Some((128 + status) as u8)
+            }
         })
     }
 }
@@ -319,6 +345,15 @@ impl AsRawFd for Child {
     fn as_raw_fd(&self) -> RawFd {
         self.pidfd.as_raw_fd()
     }
+}
+
+/// Ends this process as an interrupt does by default.
+pub fn die_of_interrupt() -> ! {
+    // SAFETY: sets the default action.
+    unsafe { libc::signal(libc::SIGINT, libc::SIG_DFL) };
+    let _ = SigSet::from(Signal::SIGINT).thread_unblock();
+    let _ = raise(Signal::SIGINT);
+    std::process::exit(128 + libc::SIGINT)
 }
 
 impl Drop for Child {
@@ -436,6 +471,8 @@ impl Plan {
             for fd in self.closes {
                 libc::close(fd);
             }
+            // The end of the pipe would not end it while it is stopped, as by Ctrl-Z.
+            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
             undo_signal_handlers();
             libc::pthread_sigmask(libc::SIG_SETMASK, self.signal_mask.as_ref(), ptr::null_mut());
 
@@ -449,6 +486,7 @@ impl Plan {
             if got != 1 {
                 libc::_exit(1);
             }
+            libc::prctl(libc::PR_SET_PDEATHSIG, 0);
 
             for (ours, theirs) in &self.streams {
                 libc::dup2(*ours, *theirs);
@@ -705,6 +743,15 @@ mod tests {
 
     #[test]
     fn the_end_of_the_tracer_ends_the_held_command() {
+        ends_with_the_tracer(false);
+    }
+
+    #[test]
+    fn the_end_of_the_tracer_ends_a_stopped_command() {
+        ends_with_the_tracer(true);
+    }
+
+    fn ends_with_the_tracer(stopped: bool) {
         let (_directory, path) = scratch();
         let mut tracer = process::Command::new(env::current_exe().unwrap())
             .args(["--ignored", "--exact", "--nocapture", "--test-threads=1"])
@@ -718,6 +765,18 @@ mod tests {
         let pid = lines.find_map(|line| line.strip_prefix("pid ")?.parse().ok());
         let held = Child::new(pid.unwrap()).unwrap();
         let held = mem::ManuallyDrop::new(held); // not ours to kill
+        let await_state = |state: &str| {
+            let stat = || fs::read_to_string(format!("/proc/{}/stat", held.pid)).unwrap();
+            while !stat().contains(&format!(") {state} ")) {
+                std::thread::yield_now();
+            }
+        };
+        if stopped {
+            // It waits to be let go.
+            await_state("S");
+            held.send(libc::SIGSTOP).unwrap();
+            await_state("T");
+        }
         tracer.kill().unwrap();
         tracer.wait().unwrap();
         // Readable once it has ended, whoever reaps it.
@@ -757,7 +816,7 @@ mod tests {
             heed(signal);
             let started = prepared(&["sleep", "1000"]).start().unwrap();
             // To this thread; the other tests' threads do not block it.
-            nix::sys::signal::raise(signal).unwrap();
+            raise(signal).unwrap();
             assert_eq!(started.wait().await.unwrap(), 128 + signal as u8);
         }
     }

@@ -2,9 +2,11 @@
 
 use std::{
     fs,
-    os::unix::{ffi::OsStrExt as _, ffi::OsStringExt as _, fs::MetadataExt as _},
+    os::unix::{ffi::OsStrExt as _, ffi::OsStringExt as _},
     path::Path,
 };
+
+use crate::lookup::Sight;
 
 /// The loop device that writes to a file, such as `/dev/loop0`; `None` if there is none, or if
 /// its backing file has no name any more. `dev` is the kernel's: major << 20 | minor.
@@ -12,13 +14,13 @@ use std::{
 /// From `/sys/block/loop*/loop/backing_file` (Documentation/ABI/testing/sysfs-block).
 #[must_use]
 pub fn of(dev: u32, ino: u64) -> Option<String> {
+    let sight = Sight::ours()?;
     let is_backed = |device: &Path| {
         let path = fs::read(device.join("loop/backing_file")).ok()?;
         let path = path.strip_suffix(b"\n").unwrap_or(&path).to_vec();
         let writes = fs::read(device.join("ro")).ok()?.starts_with(b"0");
-        let file = fs::metadata(Path::new(&std::ffi::OsString::from_vec(path))).ok()?;
-        let at = (libc::major(file.dev()) << 20) | libc::minor(file.dev());
-        (writes && at == dev && file.ino() == ino).then_some(())
+        let file = sight.find(Path::new(&std::ffi::OsString::from_vec(path)))?;
+        (writes && (file.kernel_dev(), file.ino) == (dev, ino)).then_some(())
     };
     fs::read_dir("/sys/block").ok()?.flatten().find_map(|entry| {
         let name = entry.file_name();

@@ -11,21 +11,21 @@ use std::{
 use anyhow::Context as _;
 use clap::Parser as _;
 use etxtbsy_trace::{
-    check,
+    check::{self, Work},
     cli::{Cli, Command, Demo, Format, Presentation, Replay, Stream, presentation},
-    command::{ExecError, Prepared},
+    command::{ExecError, Prepared, die_of_interrupt},
     demo::{self, Demonstration},
     kernel::{
-        memlock,
+        memlock, nofile,
         tracer::{Options, Tracer},
     },
     lines::{Filter, Line},
     output::{self, Output, escape, json::Json, text::Text},
     output_file,
     replay::Recording,
-    schema,
+    rights, schema,
     session::{Limits, Sink},
-    trace::Job,
+    trace::{Job, Outcome},
     tree,
     tui::{
         command_output::Streams,
@@ -232,6 +232,9 @@ fn trace(
     if let Err(errno) = memlock::lift() {
         log::info!("cannot raise RLIMIT_MEMLOCK: {errno}");
     }
+    if let Err(errno) = nofile::raise() {
+        log::info!("cannot raise RLIMIT_NOFILE: {errno}");
+    }
     let tracked = match &prepared {
         Some(prepared) => Some(vec![prepared.pid()]),
         None => (!roots.is_empty()).then(|| roots.clone()),
@@ -242,6 +245,13 @@ fn trace(
     if !roots.is_empty() {
         tree::add_descendants(&mut tracer)?;
     }
+    let work = Work {
+        command: prepared.is_some(),
+        view: in_view,
+        sudo: sudo_user.is_some(),
+        loads: tracer.may_load(),
+    };
+    rights::give_up(work, || tracer.reads_maps())?;
     let filter = Filter {
         pids: roots,
         command: command
@@ -250,7 +260,7 @@ fn trace(
     let limits =
         Limits { duration: cli.options.duration, incidents: cli.options.stop_after.map(u64::from) };
     let job = Job { tracer, filter, sinks, prepared, limits };
-    let (code, summary) = if in_view {
+    let Outcome { code, interrupted, summary } = if in_view {
         let outcome = job.run_in_view(state(presentation), streams);
         match presentation.stream {
             Stream::Stdout => after_view.let_go(io::stdout()).context("cannot write to stdout")?,
@@ -260,6 +270,9 @@ fn trace(
     } else {
         job.run(&Notify::new())?
     };
+    if interrupted && !in_view {
+        die_of_interrupt();
+    }
     Ok(match (code, cli.options.error_exitcode) {
         (Some(0), Some(error)) if summary.incidents > 0 => error.get(),
         (code, _) => code.unwrap_or(0),

@@ -12,7 +12,10 @@ use nix::{
 use std::{
     fs::File,
     io,
-    os::fd::{AsFd, OwnedFd},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    },
     path::{Path, PathBuf},
 };
 
@@ -26,7 +29,7 @@ pub fn create(path: &Path, owner: Option<&Invoker>) -> Result<File> {
             io::stdout().as_fd().try_clone_to_owned().context("cannot write to stdout")?;
         return Ok(stdout.into());
     }
-    open(owner, || File::create(path))?
+    open(owner, || unless_planted(path, owner))?
         .map_err(|error| anyhow!("{}; name another file: -o FILE", refusal(path, owner, &error)))
 }
 
@@ -49,6 +52,23 @@ pub fn create_new(
         }
     }
     Err(anyhow!(last.unwrap_or_default()))
+}
+
+/// Creates or truncates a file; a link that some other user has put there is not followed, unless
+/// root has. (The kernel itself does not follow it in /tmp, if fs.protected_symlinks is set.)
+fn unless_planted(path: &Path, owner: Option<&Invoker>) -> io::Result<File> {
+    let mut options = File::options();
+    options.write(true).create(true).truncate(true);
+    match options.clone().custom_flags(libc::O_NOFOLLOW).open(path) {
+        Err(error) if error.raw_os_error() == Some(libc::ELOOP) => {}
+        opened => return opened,
+    }
+    let own = owner.map_or_else(Uid::effective, |owner| owner.uid);
+    let link = path.symlink_metadata()?;
+    if link.is_symlink() && ![0, own.as_raw()].contains(&link.uid()) {
+        return Err(io::Error::other(format!("it is a link that uid {} made", link.uid())));
+    }
+    options.open(path)
 }
 
 /// Opens a file as `owner` would.
@@ -178,6 +198,36 @@ mod tests {
         fs::write(&path, "root's").unwrap();
         create(&path, Some(&nobody)).unwrap_err();
         assert_eq!(fs::read(&path).unwrap(), b"root's");
+    }
+
+    #[test]
+    fn a_planted_link_is_not_followed() {
+        let Some(nobody) = nobody() else { return };
+        let directory = directory(0o777);
+        let at = |name: &str| directory.path().join(name);
+        fs::write(at("precious"), "text").unwrap();
+        std::os::unix::fs::chown(at("precious"), Some(nobody.uid.as_raw()), None).unwrap();
+        for (maker, owner, followed) in [
+            (54321, None, false),
+            (54321, Some(&nobody), false),
+            (nobody.uid.as_raw(), None, false),
+            (nobody.uid.as_raw(), Some(&nobody), true),
+            (0, Some(&nobody), true),
+            (0, None, true),
+        ] {
+            let link = at("link");
+            std::os::unix::fs::symlink("precious", &link).unwrap();
+            std::os::unix::fs::lchown(&link, Some(maker), None).unwrap();
+            fs::write(at("precious"), "text").unwrap();
+            let created = create(&link, owner);
+            assert_eq!(created.is_ok(), followed, "{maker}");
+            assert_eq!(fs::read(at("precious")).unwrap().is_empty(), followed, "{maker}");
+            if let Err(error) = created {
+                let told = format!("/link: it is a link that uid {maker} made (as ");
+                assert!(error.to_string().contains(&told), "{error}");
+            }
+            fs::remove_file(link).unwrap();
+        }
     }
 
     #[test]

@@ -6,20 +6,22 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{self, File, OpenOptions},
+    fs,
     os::{
-        fd::AsRawFd as _,
-        unix::{
-            ffi::{OsStrExt as _, OsStringExt as _},
-            fs::{MetadataExt as _, OpenOptionsExt as _},
-        },
+        fd::{AsRawFd as _, OwnedFd},
+        unix::ffi::{OsStrExt as _, OsStringExt as _},
     },
     path::{Component, Path, PathBuf},
 };
 
 use etxtbsy_trace_common::{Runner, TextOf};
 
-use crate::{kernel::records::path_of, ledger::Case, pids::Pids};
+use crate::{
+    kernel::records::path_of,
+    ledger::Case,
+    lookup::{self, Found, Sight},
+    pids::Pids,
+};
 
 /// A file that refused to be written.
 #[derive(Debug)]
@@ -31,7 +33,7 @@ pub struct Refused {
     /// Its inode number.
     pub ino: u64,
     /// It, opened with O_PATH: with nothing but its identity; `None` if it is gone.
-    pub file: Option<File>,
+    pub file: Option<OwnedFd>,
     /// The processes that run it, by their pids in the machine's first namespace, and what the kernel told of them.
     pub runners: BTreeMap<u32, Option<Runner>>,
 }
@@ -42,8 +44,11 @@ pub struct Refused {
 pub fn refused(case: &Case, pids: &Pids) -> Option<Refused> {
     let whole = whole_path(case)?;
     let exe = |runner: &Runner| case.exes.get(&runner.tgid).map(|names| path_of(names));
-    let mut refused = if let Some(found) = look_up(case, &whole, pids) {
-        found
+    let found = look_up(case, &whole, pids);
+    let at = found.as_ref().map(|(found, _)| (found.dev, found.ino));
+    let mut refused = if let Some((found, path)) = found {
+        let (dev, ino) = (found.kernel_dev(), found.ino);
+        Refused { path, dev, ino, file: Some(found.file), runners: BTreeMap::new() }
     } else {
         // Gone: the name alone cannot tell, the whole path can.
         let is_it = |runner: &&Runner| exe(runner).as_deref() == Some(whole.as_os_str().as_bytes());
@@ -58,11 +63,9 @@ pub fn refused(case: &Case, pids: &Pids) -> Option<Refused> {
         }
     }
     // By another name than the path's.
-    if let Some(facts) = refused.file.as_ref().and_then(|file| file.metadata().ok()) {
-        let found = running(facts.dev(), facts.ino());
-        for pid in found.into_iter().filter_map(|local| pids.machine(local)) {
-            refused.runners.entry(pid).or_default();
-        }
+    let found = at.map(running).unwrap_or_default();
+    for pid in found.into_iter().filter_map(|local| pids.machine(local)) {
+        refused.runners.entry(pid).or_default();
     }
     Some(refused)
 }
@@ -85,39 +88,25 @@ fn whole_path(case: &Case) -> Option<PathBuf> {
     Some(plain)
 }
 
-/// Opens the file as the victim sees it, while that lives; else from here, if the victim was not
-/// confined to a root of its own.
-fn look_up(case: &Case, whole: &Path, pids: &Pids) -> Option<Refused> {
-    let below_root = whole.strip_prefix("/").ok()?;
-    let victim = pids.local(case.failure.tgid);
-    let seen = victim.map(|pid| PathBuf::from(format!("/proc/{pid}/root")).join(below_root));
-    let file = seen.as_deref().into_iter().chain([whole]).find_map(|path| {
-        OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_CLOEXEC).open(path).ok()
-    })?;
-    let facts = file.metadata().ok()?;
-    let path = fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).ok()?;
-    Some(Refused {
-        path: path.into_os_string().into_vec(),
-        dev: (libc::major(facts.dev()) << 20) | libc::minor(facts.dev()),
-        ino: facts.ino(),
-        file: Some(file),
-        runners: BTreeMap::new(),
-    })
+/// Finds the file as the victim sees it, while that lives; else from here, if the victim was not
+/// confined to a root of its own. With it, its path.
+fn look_up(case: &Case, whole: &Path, pids: &Pids) -> Option<(Found, Vec<u8>)> {
+    let seen = || Sight::of(pids.local(case.failure.tgid)?)?.find(whole);
+    let found = seen().or_else(|| Sight::ours()?.find(whole))?;
+    let path = fs::read_link(format!("/proc/self/fd/{}", found.file.as_raw_fd())).ok()?;
+    Some((found, path.into_os_string().into_vec()))
 }
 
 fn as_path(bytes: Vec<u8>) -> PathBuf {
     PathBuf::from(std::ffi::OsString::from_vec(bytes))
 }
 
-/// The processes that run a file, by their pids here.
-fn running(dev: u64, ino: u64) -> Vec<u32> {
+/// The processes that run a file, by their pids here; the file by its device as stat(2) gives it, and its inode number.
+fn running(file: (u64, u64)) -> Vec<u32> {
     let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
     processes
         .flatten()
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .filter(|pid: &u32| {
-            fs::metadata(format!("/proc/{pid}/exe"))
-                .is_ok_and(|exe| (exe.dev(), exe.ino()) == (dev, ino))
-        })
+        .filter(|pid| lookup::exe(*pid) == Some(file))
         .collect()
 }

@@ -1,13 +1,7 @@
 //! A tracing session, from the first line to the last.
 
 use std::{
-    collections::HashMap,
-    fs::OpenOptions,
-    io::Read as _,
-    mem::replace,
-    os::unix::{ffi::OsStrExt as _, fs::OpenOptionsExt as _},
-    path::Path,
-    rc::Rc,
+    collections::HashMap, mem::replace, os::unix::ffi::OsStrExt as _, path::Path, rc::Rc,
     time::Duration,
 };
 
@@ -33,10 +27,12 @@ use crate::{
     },
     ledger::{Case, Drop, GRACE_NS, Keeper, Ledger, Runner, Running, Sign, Unkept},
     lines::{self, Filter, Line, Meta, SCHEMA, Summary, VerdictKind},
+    lookup::Sight,
     loop_device,
     output::Output,
     pids::Pids,
     process::{self, Facts, Observer, Seen, now_ns, realtime_offset_ns},
+    rights,
     running::{self, Refused},
     tree,
 };
@@ -194,8 +190,8 @@ impl Session {
     }
 
     /// Traces until `command` has ended, or, without one, until the traced tree has, a signal
-    /// comes or an output fails; `limits` and `stop` end it earlier. Gives the command's exit status, `None` if
-    /// it has not ended.
+    /// comes or an output fails; `limits` and `stop` end it earlier. Gives the command's exit status,
+    /// `None` if it has not ended.
     pub async fn trace(
         &mut self,
         command: Option<&Started>,
@@ -377,7 +373,8 @@ impl Session {
                 Sign::Told(seq) => self.observe(seq),
                 Sign::TreeEnded => self.tree_ended = true,
                 Sign::Compat => {
-                    if let Err(error) = self.tracer.follow_compat() {
+                    let follow = || self.tracer.follow_compat();
+                    if let Err(error) = rights::with_all(follow).flatten() {
                         log::warn!("{error:#}");
                     }
                 }
@@ -730,14 +727,7 @@ async fn at(moment: Option<Instant>) {
 
 /// The first bytes of a file, as one of `pids`, which are those of here, sees it, or, where they have ended, as we do.
 fn first_bytes(path: &[u8], pids: impl Iterator<Item = u32>) -> Option<Vec<u8>> {
-    let relative = Path::new(std::ffi::OsStr::from_bytes(path.strip_prefix(b"/")?));
-    let roots = pids.map(|pid| format!("/proc/{pid}/root")).chain(["/".to_owned()]);
-    roots.into_iter().find_map(|root| {
-        let path = Path::new(&root).join(relative);
-        // Not to be held up, should a FIFO have taken the file's place.
-        let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).ok()?;
-        let mut begin = Vec::new();
-        file.take(4).read_to_end(&mut begin).ok()?;
-        Some(begin)
-    })
+    let path = Path::new(std::ffi::OsStr::from_bytes(path));
+    let sights = pids.map(Sight::of).chain([Sight::ours()]);
+    sights.flatten().find_map(|sight| Some(sight.first_bytes(&sight.find(path)?)?.to_vec()))
 }

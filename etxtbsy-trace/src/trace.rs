@@ -44,8 +44,15 @@ pub struct Job {
     pub limits: Limits,
 }
 
-/// The command's exit status, if there is one, and the last line.
-pub type Outcome = (Option<u8>, Summary);
+/// How a session ended.
+pub struct Outcome {
+    /// The command's exit status, if there is one.
+    pub code: Option<u8>,
+    /// Whether an interrupt killed the command that was ours as well.
+    pub interrupted: bool,
+    /// The last line.
+    pub summary: Summary,
+}
 
 impl Job {
     /// Traces until the end, or until `stop` is notified.
@@ -76,7 +83,8 @@ impl Job {
             (None, Some(started)) => Some(wait(started).await?),
             (code, _) => code,
         };
-        Ok((code, summary?))
+        let interrupted = started.as_ref().is_some_and(Started::died_of_interrupt);
+        Ok(Outcome { code, interrupted, summary: summary? })
     }
 
     /// Traces in the view, which stays until the user has seen enough. `streams` are what the
@@ -145,9 +153,11 @@ fn end(outcome: &Result<Outcome>) -> End {
     const KILLED: [u8; 4] = [128 + 1, 128 + 2, 128 + 3, 128 + 15];
     match outcome {
         // What killed the command wanted us to end, too.
-        Ok((code, _)) if code.is_some_and(|code| KILLED.contains(&code)) => End::quit(),
-        Ok((Some(code), _)) => End::stay(format!("the command ended with status {code}")),
-        Ok((None, _)) => End::stay("tracing has ended".to_owned()),
+        Ok(Outcome { code, .. }) if code.is_some_and(|code| KILLED.contains(&code)) => End::quit(),
+        Ok(Outcome { code: Some(code), .. }) => {
+            End::stay(format!("the command ended with status {code}"))
+        }
+        Ok(Outcome { code: None, .. }) => End::stay("tracing has ended".to_owned()),
         Err(_) => End::quit(),
     }
 }

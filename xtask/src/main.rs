@@ -4,6 +4,7 @@ mod apt;
 mod bench;
 mod command;
 mod component;
+mod fuzz;
 mod linker;
 mod picture;
 mod setup;
@@ -54,6 +55,8 @@ enum Task {
     /// Watches the tracer for long under a load of which everything is known (as root, by sudo if need
     /// be)
     Soak(soak::Args),
+    /// Looks for bytes that a reader cannot take, and keeps those worth trying again in fuzz/corpus
+    Fuzz(fuzz::Args),
     /// Runs the tests on other kernels, in virtual machines (takes no root)
     Vm(vm::Args),
 }
@@ -99,6 +102,7 @@ fn start(task: Task) -> Result<()> {
         Task::Soak(args) => {
             build().and_then(|()| soak::run(&args, &command::built("etxtbsy-trace")?))
         }
+        Task::Fuzz(args) => fuzz::fuzz(&args),
         Task::Vm(args) => vm::run(&args),
         Task::Demo { args } => {
             build()?;

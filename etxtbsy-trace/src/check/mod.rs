@@ -13,11 +13,12 @@ mod tracing;
 
 use anyhow::anyhow;
 
+pub use self::privileges::{Keeps, Work, kept};
 use self::{
     lines::{Checked, Line, Status, Theme},
     machine::Machine,
 };
-use crate::kernel::memlock;
+use crate::kernel::{memlock, nofile};
 
 /// The themes and their facts, in the order in which one rests on the other.
 const THEMES: [(Theme, Facts); 5] = [
@@ -159,7 +160,7 @@ fn missing(when: impl Fn(When) -> bool) -> Option<anyhow::Error> {
 /// tracing will work.
 pub fn report(mut tell: impl FnMut(&Line) -> anyhow::Result<()>) -> anyhow::Result<bool> {
     // As every start does; a fact says so if it cannot.
-    let _ = memlock::lift();
+    let _ = (memlock::lift(), nofile::raise());
     let machine = Machine::default();
     let mut checked = Checked::new();
     for (theme, facts) in THEMES {

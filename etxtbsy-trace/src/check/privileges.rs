@@ -2,45 +2,91 @@
 
 use aya::{maps::MapType, sys::is_map_supported};
 use nix::unistd::geteuid;
-use procfs::process::Process;
+use rustix::thread::{CapabilitySet, capabilities};
 
-use super::{Fact, Finding, Machine, SUDO};
+use super::{Fact, Finding, Machine, SUDO, When};
 use crate::kernel::memlock;
 
 /// A capability that is of use.
 struct Capability {
     name: &'static str,
     purpose: &'static str,
-    /// Its number, include/uapi/linux/capability.h.
-    number: u32,
-    /// Whether CAP_SYS_ADMIN includes it.
-    of_admin: bool,
+    set: CapabilitySet,
+    /// Another one that includes it, if there is one.
+    or: CapabilitySet,
+    kept: Kept,
+    when: When,
     /// What it is without.
     without: fn(&'static str) -> Finding,
 }
 
-const SYS_ADMIN: u32 = 21;
+/// Whether a capability is kept once tracing is live.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kept {
+    No,
+    /// Out of effect, while a program may have to be loaded yet: one for 32-bit programs.
+    Aside,
+    /// To look up in /proc what is told of processes.
+    Always,
+    /// Where the kernel asks for it; else as [`Kept::Aside`].
+    ToReadMaps,
+    /// While there is a command.
+    WithCommand,
+    /// While the view can be asked to write a file for the user who called sudo.
+    InViewUnderSudo,
+    /// While the view can be asked to write a file for this user.
+    InViewElse,
+}
 
-const CAPABILITIES: [Capability; 4] = [
+/// What a session does besides tracing.
+#[derive(Clone, Copy, Debug, Default)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a thing that a session does or not")]
+pub struct Work {
+    /// It runs a command.
+    pub command: bool,
+    /// It is shown in the view.
+    pub view: bool,
+    /// Files are written for the user who called sudo.
+    pub sudo: bool,
+    /// It may load a program.
+    pub loads: bool,
+}
+
+/// What a session keeps once tracing is live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keeps {
+    /// In effect.
+    pub effective: CapabilitySet,
+    /// These, and what it may put into effect.
+    pub permitted: CapabilitySet,
+}
+
+const CAPABILITIES: [Capability; 9] = [
     Capability {
         name: "CAP_BPF",
         purpose: "to load eBPF programs and make their maps",
-        number: 39,
-        of_admin: true,
+        set: CapabilitySet::BPF,
+        or: CapabilitySet::SYS_ADMIN,
+        kept: Kept::ToReadMaps,
+        when: When::Start,
         without: |name| Finding::missing(not_held(), grant(name)),
     },
     Capability {
         name: "CAP_PERFMON",
         purpose: "to attach to tracepoints, and to read the kernel's memory there",
-        number: 38,
-        of_admin: true,
+        set: CapabilitySet::PERFMON,
+        or: CapabilitySet::SYS_ADMIN,
+        kept: Kept::Aside,
+        when: When::Start,
         without: |name| Finding::missing(not_held(), grant(name)),
     },
     Capability {
         name: "CAP_SYS_PTRACE",
         purpose: "to read in /proc which programs other users' processes run",
-        number: 19,
-        of_admin: false,
+        set: CapabilitySet::SYS_PTRACE,
+        or: CapabilitySet::empty(),
+        kept: Kept::Always,
+        when: When::Start,
         without: |name| {
             let instead =
                 "exe, cwd and fds of processes that /proc closes to this user stay unknown";
@@ -50,31 +96,112 @@ const CAPABILITIES: [Capability; 4] = [
     Capability {
         name: "CAP_SYS_RESOURCE",
         purpose: "to lift RLIMIT_MEMLOCK, against which eBPF maps count before 5.11",
-        number: 24,
-        of_admin: false,
+        set: CapabilitySet::SYS_RESOURCE,
+        or: CapabilitySet::empty(),
+        kept: Kept::No,
+        when: When::Start,
         without: unlimited,
+    },
+    Capability {
+        name: "CAP_DAC_READ_SEARCH",
+        purpose: "to look at files and fds that only their owner may look at",
+        set: CapabilitySet::DAC_READ_SEARCH,
+        or: CapabilitySet::DAC_OVERRIDE,
+        kept: Kept::Always,
+        when: When::Failure,
+        without: |name| {
+            let instead = "a file in another user's private directory, and the rings of io_uring \
+                           of other users, stay unknown";
+            Finding::degraded(not_held(), instead).mended_by(grant(name))
+        },
+    },
+    Capability {
+        name: "CAP_KILL",
+        purpose: "to pass signals on to a command that runs as another user",
+        set: CapabilitySet::KILL,
+        or: CapabilitySet::empty(),
+        kept: Kept::WithCommand,
+        when: When::Failure,
+        without: |name| {
+            let instead = "such a command gets no signals that are sent to the tracer alone";
+            Finding::degraded(not_held(), instead).mended_by(grant(name))
+        },
+    },
+    Capability {
+        name: "CAP_SETUID",
+        purpose: "to run a command and write files as the user who called sudo",
+        set: CapabilitySet::SETUID,
+        or: CapabilitySet::empty(),
+        kept: Kept::InViewUnderSudo,
+        when: When::Failure,
+        without: own_identity,
+    },
+    Capability {
+        name: "CAP_SETGID",
+        purpose: "to do so with that user's groups",
+        set: CapabilitySet::SETGID,
+        or: CapabilitySet::empty(),
+        kept: Kept::InViewUnderSudo,
+        when: When::Failure,
+        without: own_identity,
+    },
+    Capability {
+        name: "CAP_DAC_OVERRIDE",
+        purpose: "to write files wherever root may, if root itself asks for them",
+        set: CapabilitySet::DAC_OVERRIDE,
+        or: CapabilitySet::empty(),
+        kept: Kept::InViewElse,
+        when: When::Failure,
+        without: |_| Finding::ok(format!("{}; files are written where it may", not_held())),
     },
 ];
 
 pub(super) fn facts() -> Vec<Fact> {
     let capabilities = CAPABILITIES.iter().map(|capability| {
-        Fact::new(capability.name, capability.purpose, move |_| capability.look()).at_start()
+        let Capability { name, purpose, when, .. } = *capability;
+        Fact { when, ..Fact::new(name, purpose, move |_| capability.look()) }
     });
     capabilities.chain([Fact::new("bpf(2)", "to speak with the kernel", bpf)]).collect()
 }
 
-impl Capability {
-    fn look(&self) -> Finding {
-        match Process::myself().and_then(|process| process.status()) {
-            Ok(status) if self.is_in(status.capeff) => Finding::ok("held"),
-            Ok(_) => (self.without)(self.name),
-            Err(error) => Finding::unknown(format!("cannot read /proc/self/status: {error}")),
+/// Of the capabilities `held`, those that a session of that kind needs once tracing is live;
+/// `maps` says whether the kernel asks for one to let their owner read maps.
+#[must_use]
+pub fn kept(held: CapabilitySet, work: Work, maps: bool) -> Keeps {
+    let of = |is: &dyn Fn(Kept) -> bool| {
+        let kept = CAPABILITIES.iter().filter(|capability| is(capability.kept));
+        kept.fold(CapabilitySet::empty(), |kept, capability| {
+            kept | if held.contains(capability.set) { capability.set } else { held & capability.or }
+        })
+    };
+    let effective = of(&|kept| kept.is_in_effect(work, maps));
+    Keeps { effective, permitted: effective | of(&|kept| work.loads && kept.is_for_loading()) }
+}
+
+impl Kept {
+    fn is_in_effect(self, work: Work, maps: bool) -> bool {
+        match self {
+            Self::No | Self::Aside => false,
+            Self::Always => true,
+            Self::ToReadMaps => maps,
+            Self::WithCommand => work.command,
+            Self::InViewUnderSudo => work.view && work.sudo,
+            Self::InViewElse => work.view && !work.sudo,
         }
     }
 
-    /// Whether it is in a set of capabilities, or one that includes it.
-    fn is_in(&self, held: u64) -> bool {
-        held & (1 << self.number) != 0 || (self.of_admin && held & (1 << SYS_ADMIN) != 0)
+    fn is_for_loading(self) -> bool {
+        matches!(self, Self::Aside | Self::ToReadMaps)
+    }
+}
+
+impl Capability {
+    fn look(&self) -> Finding {
+        match capabilities(None) {
+            Ok(held) if held.effective.intersects(self.set | self.or) => Finding::ok("held"),
+            Ok(_) => (self.without)(self.name),
+            Err(error) => Finding::unknown(format!("capget: {error}")),
+        }
     }
 }
 
@@ -90,6 +217,15 @@ fn grant(name: &str) -> String {
     } else {
         SUDO.to_owned()
     }
+}
+
+/// Without CAP_SETUID or CAP_SETGID.
+fn own_identity(name: &'static str) -> Finding {
+    if !geteuid().is_root() {
+        return Finding::ok(format!("{}, nor a user to become", not_held()));
+    }
+    let instead = "under sudo, and with --user, it starts no command and writes no file";
+    Finding::degraded(not_held(), instead).mended_by(grant(name))
 }
 
 /// Without CAP_SYS_RESOURCE.
@@ -127,15 +263,56 @@ const CONFIG: &str = "boot a kernel built with CONFIG_BPF_SYSCALL=y";
 mod tests {
     use super::*;
 
+    const ALL: CapabilitySet = CapabilitySet::all();
+
     #[test]
-    fn an_administrator_has_what_was_split_from_that() {
-        let held_with = |set: u64| {
-            let held = CAPABILITIES.iter().filter(move |capability| capability.is_in(set));
-            held.map(|capability| capability.name).collect::<Vec<_>>()
+    fn what_includes_another_stands_for_it() {
+        let kept = |held| kept(held, Work::default(), true).permitted;
+        let (admin, own) = (CapabilitySet::SYS_ADMIN, CapabilitySet::DAC_OVERRIDE);
+        let read = CapabilitySet::DAC_READ_SEARCH;
+        assert_eq!(kept(admin), admin);
+        assert_eq!(kept(admin | CapabilitySet::BPF), CapabilitySet::BPF);
+        assert_eq!(kept(own), own);
+        assert_eq!(kept(own | read), read);
+        assert_eq!(kept(CapabilitySet::empty()), CapabilitySet::empty());
+    }
+
+    #[test]
+    fn each_kind_of_session_keeps_its_own() {
+        let always = CapabilitySet::SYS_PTRACE | CapabilitySet::DAC_READ_SEARCH;
+        let more = |command, view, sudo| {
+            let work = Work { command, view, sudo, loads: false };
+            let Keeps { effective, permitted } = kept(ALL, work, false);
+            assert!(effective.contains(always) && permitted == effective);
+            let loads = kept(ALL, Work { loads: true, ..work }, false);
+            let aside = CapabilitySet::BPF | CapabilitySet::PERFMON;
+            assert_eq!(loads, Keeps { effective, permitted: effective | aside });
+            effective - always
         };
-        assert_eq!(held_with(0), [""; 0]);
-        assert_eq!(held_with(1 << SYS_ADMIN), ["CAP_BPF", "CAP_PERFMON"]);
-        assert_eq!(held_with(1 << 39 | 1 << 24), ["CAP_BPF", "CAP_SYS_RESOURCE"]);
-        assert_eq!(held_with(0x1ff_ffff_ffff).len(), CAPABILITIES.len());
+        let identity = CapabilitySet::SETUID | CapabilitySet::SETGID;
+        assert_eq!(more(false, false, true), CapabilitySet::empty());
+        assert_eq!(more(true, false, true), CapabilitySet::KILL);
+        assert_eq!(more(false, true, true), identity);
+        assert_eq!(more(true, true, false), CapabilitySet::KILL | CapabilitySet::DAC_OVERRIDE);
+    }
+
+    #[test]
+    fn the_page_on_limitations_says_what_is_kept() {
+        let page = include_str!("../../../docs/limitations.md");
+        let told = |kept| match kept {
+            Kept::No => "no",
+            Kept::Always => "always",
+            Kept::Aside => "x86_64: out of effect, for when the first 32-bit program runs",
+            Kept::ToReadMaps => {
+                "the same; in effect where the kernel asks for it to read maps (before 5.19)"
+            }
+            Kept::WithCommand => "with a command",
+            Kept::InViewUnderSudo => "in the view, under sudo: to export",
+            Kept::InViewElse => "in the view, not under sudo: to export",
+        };
+        for Capability { name, purpose, kept, .. } in CAPABILITIES {
+            let row = format!("| {name} | {} |\n", told(kept));
+            assert!(page.contains(&row), "not in docs/limitations.md, for {purpose}:\n{row}");
+        }
     }
 }

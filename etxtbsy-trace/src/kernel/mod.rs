@@ -6,6 +6,7 @@ pub mod layout;
 pub mod lockdown;
 pub mod memlock;
 mod mounts;
+pub mod nofile;
 mod numbers;
 mod object;
 pub mod offsets;

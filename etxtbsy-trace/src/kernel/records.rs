@@ -43,7 +43,7 @@ pub struct Text {
     pub seq: u64,
     /// The holder it speaks of, or 0.
     pub tgid: u32,
-    /// The text.
+    /// The text; where it is cut off, `…` stands for the rest.
     pub bytes: Vec<u8>,
 }
 
@@ -68,12 +68,11 @@ impl Record {
             kind if kind == Kind::Text as u32 => {
                 let head: TextHeader = read(bytes)?;
                 let text = bytes.get(size_of::<TextHeader>()..)?.get(..head.len as usize)?;
-                Self::Text(Text {
-                    of: text_of(head.of)?,
-                    seq: head.seq,
-                    tgid: head.tgid,
-                    bytes: text.to_vec(),
-                })
+                let (of, mut bytes) = (text_of(head.of)?, text.to_vec());
+                if head.truncated != 0 {
+                    bytes.extend_from_slice(cut(of).as_bytes());
+                }
+                Self::Text(Text { of, seq: head.seq, tgid: head.tgid, bytes })
             }
             _ => return None,
         })
@@ -94,6 +93,20 @@ fn text_of(number: u32) -> Option<TextOf> {
     ]
     .into_iter()
     .find(|of| *of as u32 == number)
+}
+
+/// What stands for the rest of a text that is cut off: of a path, a name above the others.
+fn cut(of: TextOf) -> &'static str {
+    match of {
+        TextOf::Path | TextOf::VictimArgv => "…",
+        TextOf::BusyFile
+        | TextOf::Target
+        | TextOf::VictimExe
+        | TextOf::VictimCwd
+        | TextOf::HolderExe
+        | TextOf::HolderFile
+        | TextOf::Directory => "…\0",
+    }
 }
 
 /// A value of fixed size at the start of `bytes`.
@@ -144,5 +157,16 @@ mod tests {
         bytes[20..24].copy_from_slice(&text.len.to_ne_bytes());
         let Some(Record::Text(read)) = Record::decode(&bytes) else { panic!("no text") };
         assert_eq!(read.bytes, b"abc");
+
+        let cut_off = |bytes: &mut [u8], of: TextOf| {
+            bytes[4..8].copy_from_slice(&(of as u32).to_ne_bytes());
+            bytes[24..28].copy_from_slice(&1_u32.to_ne_bytes());
+            let Some(Record::Text(read)) = Record::decode(bytes) else { panic!("no text") };
+            read.bytes
+        };
+        assert_eq!(cut_off(&mut bytes, TextOf::VictimArgv), "abc…".as_bytes());
+        bytes.pop();
+        bytes.push(0);
+        assert_eq!(path_of(&cut_off(&mut bytes, TextOf::BusyFile)), "/…/ab".as_bytes());
     }
 }

@@ -156,6 +156,7 @@ pub fn tracepoints() -> impl Iterator<Item = Tracepoint> {
 const BPF_NOEXIST: u64 = 1;
 
 /// The running programs; they stop when this is dropped.
+#[allow(clippy::struct_excessive_bools, reason = "facts that have nothing to do with each other")]
 pub struct Tracer {
     ebpf: Ebpf,
     /// By [`Config`], [`Count`] and [`Lost`].
@@ -165,6 +166,8 @@ pub struct Tracer {
     filtered: bool,
     /// Whether opens by io_uring can be followed.
     ring: bool,
+    /// Whether the system calls of 32-bit programs are followed.
+    compat: bool,
     /// The attachment of `call_returns`, while that is waited for.
     call_returns: Option<RawTracePointLink>,
     /// Whether this process's pid namespace is another than the machine's first.
@@ -254,6 +257,7 @@ impl Tracer {
             ebpf,
             filtered: options.roots.is_some(),
             ring,
+            compat: false,
             call_returns: None,
             is_contained: false,
         };
@@ -364,7 +368,14 @@ impl Tracer {
         let program: &mut RawTracePoint = program_of(&mut self.ebpf, COMPAT_RETURNS.0)?;
         program.load().context("the kernel refuses the eBPF program compat_returns")?;
         program.attach(COMPAT_RETURNS.1).context("cannot attach to the tracepoint sys_exit")?;
+        self.compat = true;
         Ok(())
+    }
+
+    /// Whether a program may have to be loaded yet, by [`Tracer::follow_compat`].
+    #[must_use]
+    pub fn may_load(&self) -> bool {
+        cfg!(target_arch = "x86_64") && !self.compat
     }
 
     /// Makes an exec fail, and lets the programs learn from it.
@@ -464,6 +475,15 @@ impl Tracer {
     pub fn lineage(&self, pid: u32) -> Option<Lineage> {
         let map: HashMap<_, u32, Lineage> = HashMap::try_from(self.ebpf.map("LINEAGE")?).ok()?;
         map.get(&pid, 0).ok()
+    }
+
+    /// Whether the kernel lets us read maps by bpf(2).
+    #[must_use]
+    pub fn reads_maps(&self) -> bool {
+        let Some(map) = self.ebpf.map("LINEAGE") else { return false };
+        let Ok(map) = HashMap::<_, u32, Lineage>::try_from(map) else { return false };
+        // There is no process 0.
+        matches!(map.get(&0, 0), Ok(_) | Err(MapError::KeyNotFound))
     }
 
     /// Has it told when a process runs its program no more.

@@ -412,7 +412,10 @@ pub(crate) fn string() -> impl Strategy<Value = String> {
         '家',
     ]);
     let c = prop_oneof![nasty, any::<char>(), prop::char::range(' ', '~')];
-    prop::collection::vec(c, 0..60).prop_map(|chars| chars.into_iter().collect())
+    // Now and then as long as a path can be.
+    let size = prop_oneof![100 => 0..60_usize, 1 => 3_900..4_100_usize];
+    let chars = size.prop_flat_map(move |size| prop::collection::vec(c.clone(), size));
+    chars.prop_map(|chars| chars.into_iter().collect())
 }
 
 /// As many of [`string`] as [`with_strings`] spreads.

@@ -184,6 +184,11 @@ impl Process {
         self.child.stdin.as_mut().unwrap().write_all(b"go\n").unwrap();
     }
 
+    /// Ends its stdin.
+    pub(crate) fn say_end(&mut self) {
+        drop(self.child.stdin.take());
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
         kill(self.pid(), signal).unwrap();
     }

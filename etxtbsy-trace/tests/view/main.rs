@@ -13,15 +13,20 @@ use etxtbsy_trace::{
     },
 };
 use nix::unistd::geteuid;
+use rustix::thread::{CapabilitySet, capabilities};
 use screen::Screen;
 use std::{
     fs,
+    os::unix::fs::MetadataExt as _,
     path::Path,
     process::{Child, Command, Stdio},
 };
 
 /// The binary under test.
 const BINARY: &str = env!("CARGO_BIN_EXE_etxtbsy-trace");
+
+/// A user who is not root, on every system.
+const NOBODY: u32 = 65534;
 
 /// A terminal, unless tracing is impossible.
 fn screen(width: u16, height: u16) -> Option<Screen> {
@@ -139,6 +144,123 @@ fn ctrl_z_gives_the_terminal_back_and_fg_takes_it_again() {
     screen.keys(&["C-c"]);
     screen.await_prompt();
     assert_eq!(screen.settings(), before);
+}
+
+/// The number after a word on the screen.
+fn number_after(text: &str, word: &str) -> u32 {
+    let after = text.rsplit_once(word).unwrap().1;
+    after.split_whitespace().next().unwrap().parse().unwrap()
+}
+
+/// Without the view the terminal is the command's alone, as is what is typed.
+#[test]
+fn the_keys_are_the_commands() {
+    let Some(screen) = screen(100, 30) else { return };
+    let before = screen.settings();
+    screen.line("set -m");
+    screen.line(&format!("{BINARY} run -- sh -c 'echo pids $$ $PPID; exec cat'"));
+    let shown = screen.wait("pids", |text| text.contains("\npids "));
+    let command = number_after(&shown, "\npids ");
+    let tracer = number_after(&shown, &format!("\npids {command} "));
+    screen.line("typed");
+    screen.await_text("\ntyped\ntyped\n");
+    let state = |pid: u32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        stat.rsplit_once(") ").unwrap().1.chars().next().unwrap()
+    };
+    screen.keys(&["C-z"]);
+    screen.await_prompt();
+    // The shell was told of the tracer alone.
+    screen.wait("stopped", |_| state(command) == 'T');
+    assert_eq!(state(tracer), 'T');
+    screen.line("fg");
+    screen.wait("fg", |text| text.trim_end().ends_with("exec cat\""));
+    screen.line("again");
+    screen.await_text("\nagain\nagain\n");
+    screen.keys(&["C-c"]);
+    screen.await_prompt();
+    screen.line("echo status $?");
+    screen.await_text("\nstatus 130\n");
+    screen.line(&format!("{BINARY} run -- sh -c 'echo up again; exec cat'"));
+    screen.await_text("\nup again\n");
+    screen.keys(&["C-d"]);
+    screen.await_prompt();
+    screen.line("echo ended with $?");
+    screen.await_text("\nended with 0\n");
+    screen.line(&format!("{BINARY} run -- sh -c 'ulimit -c 0; echo up once more; exec cat'"));
+    screen.await_text("\nup once more\n");
+    screen.keys(&["C-\\"]);
+    screen.await_prompt();
+    screen.line("echo ended with $?");
+    screen.await_text("\nended with 131\n");
+    assert_eq!(screen.settings(), before);
+}
+
+/// A shell takes an interrupt for its own only if the command it waited for died of it.
+#[test]
+fn an_interrupt_ends_the_script_that_runs_it() {
+    let Some(screen) = screen(100, 30) else { return };
+    let script = "echo up; exec sleep 1000";
+    screen.line(&format!("bash -c \"{BINARY} run -- sh -c '{script}'; echo went o''n\""));
+    screen.await_text("\nup\n");
+    screen.keys(&["C-c"]);
+    screen.await_prompt();
+    screen.line(&format!(
+        "bash -c \"{BINARY} run -- sh -c 'trap \\\"exit 130\\\" INT; echo ready; sleep 1000'; echo went o''n\""
+    ));
+    let shown = screen.await_text("\nready\n");
+    assert!(!shown.contains("went on"), "{shown}");
+    screen.keys(&["C-c"]);
+    screen.await_text("\nwent on\n");
+}
+
+/// All threads of the view, and an export by the last right that is left for it.
+#[test]
+fn the_view_has_only_what_it_needs() {
+    let Some(screen) = screen(100, 40) else { return };
+    let dir = screen.dir.path();
+    let binary = dir.join("etxtbsy-trace");
+    fs::copy(BINARY, &binary).unwrap();
+    std::os::unix::fs::chown(dir, Some(NOBODY), Some(NOBODY)).unwrap();
+    let sudo = format!("SUDO_UID={NOBODY} SUDO_GID={NOBODY} SUDO_USER=nobody");
+    let always = CapabilitySet::SYS_PTRACE | CapabilitySet::DAC_READ_SEARCH;
+    let identity = CapabilitySet::SETUID | CapabilitySet::SETGID;
+    let root = CapabilitySet::DAC_OVERRIDE;
+    for (environment, kept, owner) in [(&*sudo, identity, NOBODY), ("LC_ALL=C", root, 0)] {
+        let pid = dir.join("pid");
+        let start = format!("exec env {environment} {} demo leaked-daemon", binary.display());
+        screen.line(&format!("sh -c 'echo $$ > {}; {start}'", pid.display()));
+        screen.await_text("leaked-fd");
+        let pid = fs::read_to_string(pid).unwrap();
+        let wanted = (always | kept | CapabilitySet::KILL) & capabilities(None).unwrap().permitted;
+        let tasks = fs::read_dir(format!("/proc/{}/task", pid.trim())).unwrap();
+        let mut threads = 0;
+        for task in tasks {
+            // One that has just ended has none.
+            let Ok(status) = fs::read_to_string(task.unwrap().path().join("status")) else {
+                continue;
+            };
+            let fact =
+                |name| status.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim();
+            let found = u64::from_str_radix(fact("CapEff:"), 16).unwrap();
+            let found = CapabilitySet::from_bits_retain(found);
+            // Which before 5.19 it may need.
+            assert_eq!(found - CapabilitySet::BPF, wanted, "{status}");
+            assert_eq!(fact("NoNewPrivs:"), "1");
+            threads += 1;
+        }
+        assert!(threads > 1);
+        screen.keys(&["C-s"]);
+        screen.wait("the prompt of the export", |text| text.contains("all"));
+        screen.keys(&["a"]);
+        screen.await_text("wrote ");
+        let [file] = &exported(dir)[..] else { panic!("not one file") };
+        assert_eq!(fs::metadata(file).unwrap().uid(), owner);
+        fs::remove_file(file).unwrap();
+        screen.keys(&["q"]);
+        screen.await_prompt();
+        screen.line("clear");
+    }
 }
 
 #[test]

@@ -1,0 +1,256 @@
+//! Files by paths that other processes chose, found without waiting for a process.
+//!
+//! A file system can be served by a program (FUSE) that answers late or never, and whoever asks it
+//! cannot even be killed then. So a path is walked name by name, and no farther than to such a file
+//! system; what the kernel itself knows of the file found there is all that is asked of it.
+
+use std::{
+    collections::HashMap,
+    ffi::{OsStr, OsString},
+    fs::{self, OpenOptions},
+    io::Read as _,
+    os::{
+        fd::{AsFd, AsRawFd as _, OwnedFd},
+        unix::{ffi::OsStringExt as _, fs::OpenOptionsExt as _},
+    },
+    path::{Component, Path},
+};
+
+use rustix::{
+    fs::{AtFlags, CWD, FileType, Mode, OFlags, Statx, StatxFlags, openat, readlinkat, statx},
+    path::Arg,
+};
+
+/// How many symbolic links a path may lead through, as for the kernel (`MAXSYMLINKS`).
+const LINKS: usize = 40;
+
+/// How many names a path may have, links followed.
+const NAMES: usize = 4096;
+
+/// What a process sees of the file systems.
+pub struct Sight {
+    root: Found,
+    /// Whether a mount is served by the kernel alone, by the mount's number.
+    mounts: HashMap<u64, bool>,
+}
+
+/// A file, opened with O_PATH: with nothing but its identity.
+#[derive(Debug)]
+pub struct Found {
+    /// It.
+    pub file: OwnedFd,
+    /// Its device, as stat(2) gives it.
+    pub dev: u64,
+    /// Its inode number.
+    pub ino: u64,
+    mount: u64,
+    kind: FileType,
+}
+
+impl Sight {
+    /// Of a process; `None` if it has ended.
+    #[must_use]
+    pub fn of(pid: u32) -> Option<Self> {
+        Self::in_proc(&pid.to_string())
+    }
+
+    /// Our own.
+    #[must_use]
+    pub fn ours() -> Option<Self> {
+        Self::in_proc("self")
+    }
+
+    fn in_proc(process: &str) -> Option<Self> {
+        let root = openat(CWD, format!("/proc/{process}/root"), PATH, Mode::empty()).ok()?;
+        let mut mounts = HashMap::new();
+        // In the process's own list its root's mount is missing, if it has changed its root.
+        for process in ["self", process] {
+            let list = fs::read(format!("/proc/{process}/mountinfo")).ok()?;
+            mounts.extend(list.split(|byte| *byte == b'\n').filter_map(mount));
+        }
+        Some(Self { root: Found::new(root).ok()?, mounts })
+    }
+
+    /// What is at `path`, links followed; `None` also where a program would have to be asked.
+    #[must_use]
+    pub fn find(&self, path: &Path) -> Option<Found> {
+        let mut names = Vec::new();
+        push(&mut names, path.as_os_str());
+        let mut at = self.root.again()?;
+        let mut links = 0;
+        for _ in 0..NAMES {
+            let Some(name) = names.pop() else { return Some(at) };
+            if name == ".." {
+                let is_root = (at.mount, at.ino) == (self.root.mount, self.root.ino);
+                if is_root {
+                    continue;
+                }
+            } else if name == "/" {
+                at = self.root.again()?;
+                continue;
+            }
+            if !self.is_of_the_kernel(&at) {
+                return None;
+            }
+            let next = openat(&at.file, &name, PATH | OFlags::NOFOLLOW, Mode::empty()).ok()?;
+            let next = Found::new(next).ok()?;
+            if next.kind != FileType::Symlink {
+                at = next;
+                continue;
+            }
+            links += 1;
+            if links > LINKS {
+                return None;
+            }
+            push(&mut names, &link(&next)?);
+        }
+        None
+    }
+
+    /// Its first bytes; `None` if it is no regular file, or a program would have to be asked.
+    #[must_use]
+    pub fn first_bytes(&self, found: &Found) -> Option<[u8; 4]> {
+        if found.kind != FileType::RegularFile || !self.is_of_the_kernel(found) {
+            return None;
+        }
+        let path = format!("/proc/self/fd/{}", found.file.as_raw_fd());
+        let mut file =
+            OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).ok()?;
+        let mut begin = [0; 4];
+        file.read_exact(&mut begin).ok()?;
+        Some(begin)
+    }
+
+    fn is_of_the_kernel(&self, found: &Found) -> bool {
+        self.mounts.get(&found.mount) == Some(&true)
+    }
+}
+
+const PATH: OFlags = OFlags::PATH.union(OFlags::CLOEXEC);
+
+impl Found {
+    fn new(file: OwnedFd) -> rustix::io::Result<Self> {
+        let facts = facts(&file, "", AtFlags::EMPTY_PATH)?;
+        Ok(Self {
+            dev: device(&facts),
+            ino: facts.stx_ino,
+            mount: facts.stx_mnt_id,
+            kind: FileType::from_raw_mode(facts.stx_mode.into()),
+            file,
+        })
+    }
+
+    fn again(&self) -> Option<Self> {
+        let Self { dev, ino, mount, kind, .. } = *self;
+        Some(Self { file: self.file.try_clone().ok()?, dev, ino, mount, kind })
+    }
+
+    /// Its device, as the kernel has it: major << 20 | minor.
+    #[must_use]
+    pub fn kernel_dev(&self) -> u32 {
+        (libc::major(self.dev) << 20) | libc::minor(self.dev)
+    }
+}
+
+/// The program that a process runs: its device, as stat(2) gives it, and its inode number.
+#[must_use]
+pub fn exe(pid: u32) -> Option<(u64, u64)> {
+    let facts = facts(CWD, format!("/proc/{pid}/exe"), AtFlags::empty()).ok()?;
+    Some((device(&facts), facts.stx_ino))
+}
+
+/// What the kernel knows of a file by itself.
+fn facts(at: impl AsFd, path: impl Arg, flags: AtFlags) -> rustix::io::Result<Statx> {
+    let wanted = StatxFlags::INO | StatxFlags::TYPE | StatxFlags::MNT_ID;
+    statx(at, path, flags | AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT, wanted)
+}
+
+fn device(facts: &Statx) -> u64 {
+    libc::makedev(facts.stx_dev_major, facts.stx_dev_minor)
+}
+
+/// Where a symbolic link leads.
+fn link(found: &Found) -> Option<OsString> {
+    let target = readlinkat(&found.file, "", Vec::new()).ok()?;
+    Some(OsString::from_vec(target.into_bytes()))
+}
+
+/// Puts the names of a path on those that are left to walk, the next one last.
+fn push(names: &mut Vec<OsString>, path: &OsStr) {
+    let path = Path::new(path).components().filter(|name| *name != Component::CurDir);
+    let before = names.len();
+    names.extend(path.map(|name| name.as_os_str().to_owned()));
+    names[before..].reverse();
+}
+
+/// A line of mountinfo (proc_pid_mountinfo(5)): the number, and whether the kernel alone serves it.
+fn mount(line: &[u8]) -> Option<(u64, bool)> {
+    let mut words = line.split(|byte| *byte == b' ');
+    let number = str::from_utf8(words.next()?).ok()?.parse().ok()?;
+    let kind = words.skip_while(|word| *word != b"-").nth(1)?;
+    Some((number, !kind.starts_with(b"fuse") && kind != b"autofs"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{MetadataExt as _, symlink};
+
+    /// That `path` leads to the same file as for the kernel.
+    #[track_caller]
+    fn assert_found(path: &Path) {
+        let found = Sight::ours().unwrap().find(path).expect("found");
+        let facts = fs::metadata(path).unwrap();
+        assert_eq!((found.dev, found.ino), (facts.dev(), facts.ino()), "{}", path.display());
+    }
+
+    #[test]
+    fn a_path_leads_where_the_kernel_would_go() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        fs::create_dir_all(at("a/b")).unwrap();
+        fs::write(at("a/b/file"), "text").unwrap();
+        symlink("b/../b/file", at("a/relative")).unwrap();
+        symlink(at("a"), at("absolute")).unwrap();
+        symlink("again", at("again")).unwrap();
+        let names =
+            ["a", "a/b/file", "a/relative", "absolute/relative", "a/../absolute/./b/.././relative"];
+        for name in names {
+            assert_found(&at(name));
+        }
+        for path in ["/", "/proc", "/../../proc", "/proc/self/status"] {
+            assert_found(Path::new(path));
+        }
+        let sight = Sight::ours().unwrap();
+        for name in ["again", "a/b/file/below", "missing"] {
+            assert!(sight.find(&at(name)).is_none(), "{name}");
+        }
+        let found = sight.find(&at("a/relative")).unwrap();
+        assert_eq!(sight.first_bytes(&found), Some(*b"text"));
+        assert_eq!(sight.first_bytes(&sight.find(&at("a")).unwrap()), None);
+    }
+
+    #[test]
+    fn the_program_of_a_process_is_known() {
+        let own = fs::metadata("/proc/self/exe").unwrap();
+        assert_eq!(exe(std::process::id()), Some((own.dev(), own.ino())));
+        assert_eq!(exe(u32::MAX), None);
+    }
+
+    #[test]
+    fn what_a_program_serves_is_told_by_its_type() {
+        let line =
+            |kind: &str| format!("36 35 0:42 / /m\\040\u{fffd} rw shared:1 master:2 - {kind} a rw");
+        for (kind, is_of_the_kernel) in [
+            ("ext4", true),
+            ("overlay", true),
+            ("fuse", false),
+            ("fuseblk", false),
+            ("fuse.sshfs", false),
+            ("autofs", false),
+        ] {
+            assert_eq!(mount(line(kind).as_bytes()), Some((36, is_of_the_kernel)), "{kind}");
+        }
+        assert_eq!(mount(b""), None);
+    }
+}

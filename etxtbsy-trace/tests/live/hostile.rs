@@ -1,0 +1,151 @@
+//! What other processes make of their names, paths and file systems.
+
+use crate::fuse::{LINK, Server};
+use crate::support::{Process, Trace, Turn, tracer};
+use base64::prelude::{BASE64_STANDARD, Engine as _};
+use nix::libc;
+use nix::mount::{MntFlags, umount2};
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, OnceLock, mpsc};
+use std::thread;
+
+/// The victim writes to a running program through a link in its cwd, which is served by a program
+/// that answers the victim, and nobody else.
+#[test]
+fn a_file_system_that_never_answers_is_not_asked() {
+    let Some(turn) = Turn::take_as_root() else {
+        return;
+    };
+    let [mount, program] = ["mount", "program"].map(|name| turn.dir.path().join(name));
+    fs::create_dir(&mount).unwrap();
+    fs::copy("/bin/cat", &program).unwrap();
+    let mut running = Process::start(&mut Command::new(&program));
+    // It runs once it answers.
+    running.say_go();
+    assert_eq!(running.line(), "go");
+    let script = format!("read go; cd {}; echo x 2>/dev/null >{LINK}; echo $?", mount.display());
+    // On a thread, whose mount namespace goes with it.
+    let asked = thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            let (sender, victim_pid) = mpsc::channel::<u32>();
+            let victim_pid = Mutex::new(victim_pid);
+            let pid = OnceLock::new();
+            let server = Server::start(&mount, &program, move |asking| {
+                asking == *pid.get_or_init(|| victim_pid.lock().unwrap().recv().unwrap())
+            });
+            let Some(server) = server else {
+                eprintln!("skipped: no FUSE here");
+                return Vec::new();
+            };
+            let mut victim = Process::start(Command::new("sh").args(["-c", &script]));
+            let victim_pid = victim.pid().as_raw();
+            sender.send(victim_pid.cast_unsigned()).unwrap();
+            let tracer =
+                Process::start(tracer().args(["--json", "--pid", &victim_pid.to_string()]));
+            let meta = tracer.line();
+            victim.say_go();
+            assert_ne!(victim.line(), "0");
+            assert_eq!(victim.wait().code, Some(0));
+            let ended = tracer.wait();
+            assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+            let trace = Trace::parse(&format!("{meta}\n{}", ended.stdout));
+            let [incident] = &trace.incidents[..] else { panic!("{:#?}", trace.incidents) };
+            assert_eq!(incident.path.as_deref(), Some(LINK));
+            assert_eq!(incident.victim.cwd.as_deref(), mount.to_str());
+            umount2(&mount, MntFlags::MNT_DETACH).unwrap();
+            server.end()
+        });
+        thread.join().unwrap()
+    });
+    assert_eq!(asked, []);
+    running.wait();
+}
+
+/// What a terminal obeys or turns round, what looks like a line of ours, and what is no UTF-8.
+const NASTY: &[u8] = b"\x1b]0;title\x07\x1b[2J\n{\"type\":\"lost\"}\r\xe2\x80\xae\xff\xc3 \\ ' \"";
+
+/// The longest path there can be below a directory, all of nasty names.
+fn longest(directory: &Path) -> PathBuf {
+    let mut path = directory.as_os_str().as_bytes().to_vec();
+    while path.len() < LONGEST {
+        // No name of one byte is left over.
+        let room = (LONGEST - path.len() - 1).min(255);
+        let room = if LONGEST - path.len() - 1 == 256 { 250 } else { room };
+        path.push(b'/');
+        path.extend(NASTY.iter().cycle().take(room));
+    }
+    PathBuf::from(OsString::from_vec(path))
+}
+
+/// PATH_MAX, without the NUL.
+const LONGEST: usize = 4095;
+
+#[test]
+fn names_that_nobody_should_give_are_told_and_harmless() {
+    let Some(turn) = Turn::take_as_root() else {
+        return;
+    };
+    let path = longest(turn.dir.path());
+    assert_eq!(path.as_os_str().len(), LONGEST);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::copy("/bin/true", &path).unwrap();
+    let own = std::process::id().to_string();
+    let output = turn.output();
+    let tracer = Process::start(
+        tracer()
+            .args(["--format", "text", "-v", "--color", "never"])
+            .args(["--stop-after", "1", "--pid", &own, "-o"])
+            .arg(&output),
+    );
+    while !tracer.line().contains("watching") {}
+    // Both this process and the victim are called something else all the time.
+    let comm = format!("/proc/{own}/comm");
+    let name = fs::read(&comm).unwrap();
+    let over = AtomicBool::new(false);
+    let argument = OsString::from_vec(NASTY.iter().copied().cycle().take(4096).collect());
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for part in NASTY.windows(15).cycle() {
+                // To the kernel a newline ends nothing here.
+                fs::write(&comm, part).unwrap();
+                if over.load(Ordering::Relaxed) {
+                    break;
+                }
+            }
+        });
+        let held = fs::OpenOptions::new().append(true).open(&path).unwrap();
+        let failed = Command::new(&path).arg0(&argument).arg(&argument).spawn().unwrap_err();
+        assert_eq!(failed.raw_os_error(), Some(libc::ETXTBSY));
+        drop(held);
+        while tracer.line().is_empty() {}
+        over.store(true, Ordering::Relaxed);
+    });
+    fs::write(comm, name.trim_ascii_end()).unwrap();
+    let ended = tracer.wait();
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+
+    let trace = Trace::read(&output, &ended);
+    let [incident] = &trace.incidents[..] else { panic!("{:#?}", trace.incidents) };
+    assert!(incident.complete, "{incident:#?}");
+    let told = incident.path_b64.as_ref().unwrap();
+    assert_eq!(BASE64_STANDARD.decode(told).unwrap(), path.as_os_str().as_bytes());
+    // From its end, up to some 3,840 bytes.
+    let file = BASE64_STANDARD.decode(incident.file.path_b64.as_ref().unwrap()).unwrap();
+    let end = file.strip_prefix("/…".as_bytes()).unwrap();
+    assert!(end.len() > 3500 && path.as_os_str().as_bytes().ends_with(end), "{incident:#?}");
+    assert_eq!(incident.holders[0].pid.to_string(), own);
+
+    let json = fs::read_to_string(output).unwrap();
+    for text in [&json, &ended.stdout, &ended.stderr] {
+        let seen = |c: char| c == '\n' || !(c.is_control() || c == '\u{202e}' || c == '\u{fffe}');
+        assert!(text.chars().all(seen), "{text}");
+    }
+    // No name makes a line of its own.
+    assert!(!ended.stdout.lines().any(|line| line.starts_with("{\"type\"")), "{}", ended.stdout);
+}

@@ -1,0 +1,210 @@
+//! What the tracer may do once it is live, and what the command has of that: nothing.
+
+use crate::support::{NOBODY, Process, Trace, Turn, tracer};
+use nix::libc;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::Signal;
+use nix::sys::utsname::uname;
+use rustix::thread::{CapabilitySet, capabilities};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+/// What /proc says of each thread of a process: `Name:` and the rest.
+fn threads(pid: impl std::fmt::Display) -> Vec<BTreeMap<String, String>> {
+    let statuses = fs::read_dir(format!("/proc/{pid}/task")).unwrap().map(|task| {
+        let status = fs::read_to_string(task.unwrap().path().join("status")).unwrap();
+        let lines = status.lines().filter_map(|line| line.split_once(':'));
+        lines.map(|(name, rest)| (name.to_owned(), rest.trim().to_owned())).collect()
+    });
+    statuses.collect()
+}
+
+/// Whether the kernel lets everybody read maps who has them open, whatever the sysctl says.
+fn maps_are_free() -> bool {
+    let system = uname().unwrap();
+    let release = system.release().to_string_lossy();
+    let mut numbers = release.split(['.', '-']).map(|word| word.parse::<u32>().unwrap_or(0));
+    (numbers.next(), numbers.next()) >= (Some(5), Some(19))
+}
+
+/// That each thread of the tracer has those capabilities, of those that we have, and no way to more.
+#[track_caller]
+fn assert_has_only(pid: impl std::fmt::Display, wanted: CapabilitySet) {
+    let wanted = wanted & capabilities(None).unwrap().permitted;
+    let bpf = if maps_are_free() { CapabilitySet::empty() } else { CapabilitySet::BPF };
+    // For when a 32-bit program runs.
+    let aside = CapabilitySet::BPF | CapabilitySet::PERFMON;
+    for thread in threads(pid) {
+        for (set, may_be) in [("CapPrm", aside), ("CapEff", bpf)] {
+            let found = u64::from_str_radix(&thread[set], 16).unwrap();
+            let found = CapabilitySet::from_bits_retain(found);
+            assert_eq!(found - may_be, wanted, "{set} of {}", thread["Name"]);
+        }
+        for none in ["CapInh", "CapAmb"] {
+            assert_eq!(u64::from_str_radix(&thread[none], 16).unwrap(), 0, "{none}");
+        }
+        assert_eq!(thread["NoNewPrivs"], "1", "{}", thread["Name"]);
+    }
+}
+
+/// A tracer for whom sudo says that `nobody` has called it.
+fn for_nobody() -> Command {
+    let mut command = tracer();
+    let id = NOBODY.to_string();
+    command.env("SUDO_UID", &id).env("SUDO_GID", &id).env("SUDO_USER", "nobody").current_dir("/");
+    command
+}
+
+#[test]
+fn once_live_it_has_only_what_it_needs() {
+    let Some(_turn) = Turn::take_as_root() else {
+        return;
+    };
+    let always = CapabilitySet::SYS_PTRACE | CapabilitySet::DAC_READ_SEARCH;
+    let tracing = Process::start(tracer().args(["--json", "--pid", "1"]));
+    tracing.line();
+    assert_has_only(tracing.pid(), always);
+    tracing.signal(Signal::SIGINT);
+    assert_eq!(tracing.wait().code, Some(0));
+
+    let running = Process::start(tracer().args(["run", "--", "sh", "-c", "echo $PPID; read end"]));
+    let tracer = running.line();
+    assert_has_only(tracer, always | CapabilitySet::KILL);
+    assert_eq!(running.wait().code, Some(1));
+}
+
+/// What a process has of whoever started it, on its stdout.
+const HERITAGE: &str = "
+    grep -E '^(Uid|Gid|Groups|Cap...|NoNewPrivs|Seccomp|SigBlk|SigIgn|THP_enabled|Umask):' \
+        /proc/self/status
+    cat /proc/self/limits /proc/self/oom_score_adj /proc/self/timerslack_ns; cut -d' ' -f19 /proc/self/stat
+    pwd; env -u _ | sort";
+
+/// Limits and a mask such as nobody has by default.
+fn peculiar(command: &mut Command) -> &mut Command {
+    let change = || {
+        for (resource, soft) in [(Resource::RLIMIT_NOFILE, 77), (Resource::RLIMIT_MEMLOCK, 1 << 20)]
+        {
+            setrlimit(resource, soft, getrlimit(resource)?.1)?;
+        }
+        // SAFETY: no pointers.
+        unsafe { libc::umask(0o27) };
+        Ok(())
+    };
+    // SAFETY: system calls, which are all that is done between fork and exec.
+    unsafe { command.pre_exec(change) }
+}
+
+#[test]
+fn the_command_has_what_it_would_have_without_us() {
+    let Some(_turn) = Turn::take_as_root() else {
+        return;
+    };
+    let heritage = ["sh", "-c", HERITAGE];
+    let mut without = Command::new("env");
+    for (key, value) in tracer().get_envs() {
+        match value {
+            Some(value) => without.env(key, value),
+            None => without.env_remove(key),
+        };
+    }
+    let without = Process::start(peculiar(without.args(heritage))).wait();
+    let with = Process::start(peculiar(tracer().args(["run", "--"]).args(heritage))).wait();
+    assert_eq!(with.code, Some(0), "{}", with.stderr);
+    assert!(without.stdout.contains("Umask:\t0027") && without.stdout.contains("77 "));
+    assert_eq!(with.stdout, without.stdout);
+}
+
+/// All but the environment, which sudo had changed already.
+#[test]
+fn under_sudo_it_has_what_its_caller_has() {
+    let Some(_turn) = Turn::take_as_root() else {
+        return;
+    };
+    let heritage = ["sh", "-c", HERITAGE];
+    let id = NOBODY.to_string();
+    let mut without = Command::new("setpriv");
+    without.args(["--reuid", &id, "--regid", &id, "--init-groups"]).current_dir("/");
+    let without = Process::start(peculiar(without.args(heritage))).wait();
+    let with = Process::start(peculiar(for_nobody().args(["run", "--"]).args(heritage))).wait();
+    assert_eq!(with.code, Some(0), "{}", with.stderr);
+    let facts = |text: &str| {
+        text.lines()
+            .take_while(|line| !line.starts_with('/'))
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    assert!(facts(&without.stdout).contains(&format!("Uid:\t{id}\t{id}\t{id}\t{id}")));
+    assert_eq!(facts(&with.stdout), facts(&without.stdout));
+    let environment: BTreeSet<&str> = with.stdout.lines().collect();
+    for line in ["USER=nobody", "LOGNAME=nobody", "HOME=/nonexistent"] {
+        assert!(environment.contains(line), "no {line} in {environment:?}");
+    }
+    assert!(!with.stdout.contains("SUDO_"), "{}", with.stdout);
+}
+
+/// It may still make itself another user: no promise of ours binds it.
+#[test]
+fn the_command_may_gain_privileges() {
+    let Some(turn) = Turn::take_as_root() else {
+        return;
+    };
+    let id = NOBODY.to_string();
+    let become_root = turn.dir.path().join("id");
+    fs::copy("/usr/bin/id", &become_root).unwrap();
+    fs::set_permissions(&become_root, Permissions::from_mode(0o4755)).unwrap();
+    fs::set_permissions(turn.dir.path(), Permissions::from_mode(0o755)).unwrap();
+    let ended = Process::start(for_nobody().args(["run", "--"]).arg(&become_root).arg("-u")).wait();
+    assert_eq!((ended.code, ended.stdout.trim()), (Some(0), "0"), "{}", ended.stderr);
+    let ended = Process::start(for_nobody().args(["run", "--", "id", "-u"])).wait();
+    assert_eq!((ended.code, ended.stdout.trim()), (Some(0), &*id), "{}", ended.stderr);
+}
+
+#[test]
+fn signals_reach_a_command_of_another_user() {
+    let Some(_turn) = Turn::take_as_root() else {
+        return;
+    };
+    let process = Process::start(for_nobody().args(["run", "--", "sh", "-c", "echo up; exec cat"]));
+    assert_eq!(process.line(), "up");
+    process.signal(Signal::SIGTERM);
+    assert_eq!(process.wait().code, Some(128 + 15));
+}
+
+/// Which takes what it has kept for that. Holder and parent live until they have been told of.
+#[test]
+fn processes_of_another_user_are_looked_at() {
+    const HOLD: &str = "cp /bin/true \"$0\"; exec 3>>\"$0\"; \"$0\"; read end";
+    let Some(turn) = Turn::take_as_root() else {
+        return;
+    };
+    chown(turn.dir.path(), Some(NOBODY), Some(NOBODY)).unwrap();
+    let output = turn.output();
+    let mut process = Process::start(
+        for_nobody()
+            .args(["run", "-o"])
+            .arg(&output)
+            .args(["--", "sh", "-c", "sh -c \"$1\" \"$0\"; exit $?"])
+            .arg(turn.dir.path().join("busy"))
+            .arg(HOLD),
+    );
+    let began = Instant::now();
+    while !fs::read_to_string(&output).is_ok_and(|text| text.contains("\"incident\"")) {
+        assert!(began.elapsed() < Duration::from_secs(60), "no incident");
+        sleep(Duration::from_millis(10));
+    }
+    process.say_go();
+    let trace = Trace::read(&output, &process.wait());
+    let [incident] = &trace.incidents[..] else { panic!("{:#?}", trace.incidents) };
+    let holder = &incident.holders[0];
+    assert_eq!(holder.uid, Some(NOBODY));
+    let shell = fs::canonicalize("/bin/sh").unwrap();
+    for exe in [&holder.exe, &holder.ancestors[0].exe] {
+        assert_eq!(exe.as_deref(), shell.to_str(), "{incident:#?}");
+    }
+}

@@ -1,0 +1,71 @@
+//! What must hold whatever bytes come in: of a recording, and of the kernel's ring buffer. `cargo
+//! xtask fuzz` looks for bytes with which it does not; those of `corpus/` are tried with the tests.
+#![allow(clippy::expect_used, reason = "what it finds are panics")]
+
+use std::collections::HashMap;
+
+use etxtbsy_trace::{
+    incident::{World, build},
+    kernel::records::Record,
+    ledger::Ledger,
+    lines::Line,
+    output::{Output as _, json::Json, text::Text},
+    replay::Recording,
+    tui::{state::State, view},
+};
+use ratatui::{Terminal, backend::TestBackend};
+
+/// Bytes as a recording: each line that is read can be written, shown, and read again.
+pub fn replay(bytes: &[u8]) {
+    let lines: Vec<Line> = Recording::new("fuzz", bytes).map_while(Result::ok).collect();
+    hold(&lines);
+}
+
+/// Bytes as records of the ring buffer, each after its length of two bytes: whatever incidents they
+/// come to can be written, shown, and read again.
+pub fn records(mut bytes: &[u8]) {
+    let mut ledger = Ledger::default();
+    while let Some((length, rest)) = bytes.split_first_chunk() {
+        let (record, rest) = rest.split_at(rest.len().min(u16::from_le_bytes(*length).into()));
+        if let Some(record) = Record::decode(record) {
+            let _ = ledger.record(record);
+            let _ = (ledger.lingering(), ledger.deadline_ns());
+        }
+        bytes = rest;
+    }
+    let mut cases = ledger.settled(1 << 40);
+    cases.extend(ledger.drain());
+    let world = World {
+        seen: &HashMap::new(),
+        lineage: &|_| None,
+        realtime_offset_ns: 0,
+        target_begins: Some(b"#!/b".to_vec()),
+    };
+    let lines: Vec<Line> =
+        cases.iter().map(|case| Line::Incident(Box::new(build(1, case, &world)))).collect();
+    hold(&lines);
+}
+
+fn hold(lines: &[Line]) {
+    let mut state = State::new(view::COUNT, true);
+    let (mut json, mut text) = (Vec::new(), Vec::new());
+    let mut pretty = Text::new(&mut text, false, true);
+    for line in lines {
+        Json::new(&mut json).line(line).expect("memory takes everything");
+        pretty.line(line).expect("memory takes everything");
+        state.add(line.clone());
+    }
+    drop(pretty);
+    let again: Vec<Line> =
+        Recording::new("fuzz", &json[..]).map(|line| line.expect("our own line")).collect();
+    assert_eq!(again, lines);
+    assert_eq!(json.split_inclusive(|byte| *byte == b'\n').count(), lines.len());
+    for written in [json, text] {
+        let written = String::from_utf8(written).expect("text is UTF-8");
+        assert!(!written.chars().any(|c| c.is_control() && c != '\n'), "{written:?}");
+    }
+    let mut terminal = Terminal::new(TestBackend::new(100, 30)).expect("memory takes everything");
+    let drawn = terminal.draw(|frame| view::draw(frame, &state)).expect("memory");
+    let shown = |symbol: &str| !symbol.chars().any(char::is_control);
+    assert!(drawn.buffer.content.iter().all(|cell| shown(cell.symbol())));
+}

@@ -1,0 +1,24 @@
+//! What `cargo xtask fuzz` has found worth keeping.
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
+
+use std::{fs, path::Path};
+
+fn each(of: &str, hold: impl Fn(&[u8])) {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(of);
+    let mut tried = 0;
+    for file in fs::read_dir(corpus).unwrap() {
+        hold(&fs::read(file.unwrap().path()).unwrap());
+        tried += 1;
+    }
+    assert!(tried > 0);
+}
+
+#[test]
+fn recordings() {
+    each("replay", etxtbsy_trace_fuzz::replay);
+}
+
+#[test]
+fn ring_buffers() {
+    each("records", etxtbsy_trace_fuzz::records);
+}
