@@ -109,8 +109,9 @@ fn ctrl_c_ends_it_in_a_storm_of_execs() {
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
     let trace = Trace::parse(&(told + &ended.stdout));
     assert!(trace.incidents.len() > 1, "{:?}", trace.summary);
-    // A second, where an idle tracer takes a fifth of it.
-    let limit = Duration::from_secs(1).max(idle * 5);
+    // A second, where an idle tracer takes a fifth of it, and processors are not emulated.
+    let emulated = std::env::var_os("ETXTBSY_TRACE_OWN_MACHINE").is_some();
+    let limit = Duration::from_secs(if emulated { 10 } else { 1 }).max(idle * 5);
     assert!(busy < limit, "it ended after {busy:?}, an idle one after {idle:?}");
 }
 
