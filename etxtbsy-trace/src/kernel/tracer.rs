@@ -152,6 +152,9 @@ pub fn tracepoints() -> impl Iterator<Item = Tracepoint> {
     calls.chain(raw.map(by_name(TracepointKind::Raw))).chain([by_name(TracepointKind::Ring)(RING)])
 }
 
+/// How many failures are made at the most for the programs to learn from.
+const LESSONS: u32 = 16;
+
 /// `BPF_NOEXIST`, include/uapi/linux/bpf.h.
 const BPF_NOEXIST: u64 = 1;
 
@@ -378,14 +381,17 @@ impl Tracer {
         cfg!(target_arch = "x86_64") && !self.compat
     }
 
-    /// Makes an exec fail, and lets the programs learn from it.
+    /// Makes an exec fail, and lets the programs learn from it. More than once if need be: the kernel
+    /// passes over programs while another process is in bpf(2) on the same processor.
     fn learn(&self) -> anyhow::Result<()> {
-        ensure!(teach::busy_exec()?, teach::ALLOWED);
-        if self.config.get(Config::Fput as u32) == 0 {
-            let teacher = std::process::id();
-            bail!("the eBPF programs did not see the failing exec of process {teacher}");
+        for _ in 0..LESSONS {
+            ensure!(teach::busy_exec()?, teach::ALLOWED);
+            if self.config.get(Config::Fput as u32) != 0 {
+                return Ok(());
+            }
         }
-        Ok(())
+        let teacher = std::process::id();
+        bail!("the eBPF programs did not see the failing execs of process {teacher}");
     }
 
     /// Adds a process to those whose failures are of interest; false if it was there already.
