@@ -242,6 +242,12 @@ fn trace(
     let ring_bytes = std::env::var(RING_BYTES).ok().and_then(|bytes| bytes.parse().ok());
     let options = Options { roots: tracked, ring_bytes, verbose: cli.options.verbose > 0 };
     let mut tracer = Tracer::start(&options).map_err(check::explain)?;
+    // What reading the kernel's BTF took is of no use any more.
+    #[cfg(target_env = "gnu")]
+    // SAFETY: malloc_trim(3) gives free memory back, and touches no other.
+    unsafe {
+        libc::malloc_trim(0);
+    }
     if !roots.is_empty() {
         tree::add_descendants(&mut tracer)?;
     }
