@@ -2,7 +2,7 @@
 
 use etxtbsy_trace::lines::{Incident, Line, Lost, Meta, Summary};
 use etxtbsy_trace::workload::{Race, Storm};
-use nix::sys::signal::{Signal, kill, killpg};
+use nix::sys::signal::{SigHandler, Signal, kill, killpg, signal};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::{Pid, geteuid};
 use serde::de::DeserializeOwned;
@@ -145,6 +145,15 @@ impl Process {
 
     /// With its stdout elsewhere.
     pub(crate) fn start_with_stdout(command: &mut Command, stdout: impl Into<Stdio>) -> Self {
+        // SAFETY: signal(2) may be called between fork and exec.
+        unsafe {
+            // A shell that started the tests in the background has had them ignored.
+            command.pre_exec(|| {
+                signal(Signal::SIGINT, SigHandler::SigDfl)?;
+                signal(Signal::SIGQUIT, SigHandler::SigDfl)?;
+                Ok(())
+            });
+        }
         let mut child = command
             .stdin(Stdio::piped())
             .stdout(stdout)
@@ -159,9 +168,9 @@ impl Process {
             String::from_utf8(bytes).unwrap()
         });
         let group = Pid::from_raw(child.id().cast_signed());
-        let (ended, signal) = channel();
+        let (ended, ends) = channel();
         let guard = thread::spawn(move || {
-            let late = signal.recv_timeout(limit()) == Err(RecvTimeoutError::Timeout);
+            let late = ends.recv_timeout(limit()) == Err(RecvTimeoutError::Timeout);
             if late {
                 killpg(group, Signal::SIGKILL).unwrap();
             }
