@@ -1,25 +1,20 @@
 //! An fd table has been copied: by a fork, by `unshare`, or by an exec that left a shared one.
 
 use aya_ebpf::helpers::bpf_ktime_get_ns;
-use etxtbsy_trace_common::{Lost, Via};
+use etxtbsy_trace_common::Via;
 
 use crate::{
     hold,
     kernel::{self, offset, word},
-    maps::lost,
+    walk::{END, FOUND, in_parts},
 };
 
-/// How many words of the bitmap of open fds one call of [`copy_words`] goes through, and how many
-/// such calls there are: 131,072 fds.
-const WORDS: u32 = 32;
-const CALLS: u32 = 64;
+/// How many words of the bitmap of open fds one part of a walk goes through, and how many
+/// such parts there are: 131,072 fds.
+pub(crate) const WORDS: u32 = 32;
+pub(crate) const CALLS: u32 = 64;
 /// How many fds' files are read at once.
 const BLOCK: u32 = 4;
-
-/// A copied table had write fds.
-const FOUND: i32 = 1;
-/// It has no more words.
-const END: i32 = 2;
 
 /// Notes the write fds of `task`'s table, a copy; whether it has any. `parent_table` is what
 /// current's fork copied it from, 0 if `task` itself left a table that it shared.
@@ -31,16 +26,7 @@ pub(crate) fn note(task: u64, parent_table: u64, now_ns: u64) -> bool {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn copy_table(task: u64, parent_table: u64, now_ns: u64) -> i32 {
-    let mut found = 0;
-    for call in 0..CALLS {
-        let did = copy_words(task, parent_table, now_ns, call * WORDS);
-        found |= did & FOUND;
-        if did & END != 0 {
-            return found;
-        }
-    }
-    lost(Lost::WalkTruncated);
-    found
+    in_parts(CALLS, WORDS, |from| copy_words(task, parent_table, now_ns, from))
 }
 
 /// The fds of some words of the bitmap. (Few variables: the frames of functions within each other
@@ -106,16 +92,6 @@ extern "C" fn inherit(task: u64, parent_table: u64, now_ns: u64, fd: u32) -> i32
         }
     });
     FOUND
-}
-
-/// The number of the lowest bit that is set. No branches: the verifier would follow each.
-#[inline(always)]
-pub(crate) fn lowest(bits: u64) -> u64 {
-    let below = (bits & bits.wrapping_neg()).wrapping_sub(1);
-    let pairs = below - ((below >> 1) & 0x5555_5555_5555_5555);
-    let nibbles = (pairs & 0x3333_3333_3333_3333) + ((pairs >> 2) & 0x3333_3333_3333_3333);
-    let bytes = (nibbles + (nibbles >> 4)) & 0x0f0f_0f0f_0f0f_0f0f;
-    bytes.wrapping_mul(0x0101_0101_0101_0101) >> 56
 }
 
 /// Notes the write fds of a table that `task` has got for itself alone, leaving one it shared.

@@ -16,6 +16,7 @@ use crate::{
     kernel::{self, offset},
     maps::{ANY, EEXIST, ENDED, FD_WORDS, HOLDS, NOEXIST, ORPHANS, TABLES, ZERO, lost},
     tell,
+    walk::{END, FOUND, in_parts},
 };
 
 const FDS: u32 = FDS_PER_WORD as u32;
@@ -398,9 +399,8 @@ pub(crate) enum Event {
 }
 
 /// How many words of a table one call of [`walk_words`] goes through, and how many such calls a
-/// walk makes at the most: 131,072 fds. Nested, for the verifier follows each turn of a loop, and
-/// a function only once.
-pub(crate) const SOME: u32 = 64;
+/// walk makes at the most: 131,072 fds.
+const SOME: u32 = 64;
 const MOST: u32 = 32;
 
 /// Does what follows from `what` with every hold of a table of process `tgid`, on behalf of
@@ -415,22 +415,11 @@ pub(crate) fn walk(table: u64, task: u64, tgid: u32, what: Event) -> bool {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn walk_table(table: u64, task: u64, about: u64) -> i32 {
-    let mut marked = 0;
-    for some in 0..MOST {
-        let did = walk_words(table, task, about, some * SOME);
-        marked |= did & MARKED;
-        if did & END != 0 {
-            return marked;
-        }
-    }
-    lost(Lost::WalkTruncated);
-    marked
+    in_parts(MOST, SOME, |from| walk_words(table, task, about, from))
 }
 
 /// Of a walk: a hold was gone, or has been marked.
-const MARKED: i32 = 1;
-/// Of a walk: there are no more.
-const END: i32 = 2;
+const MARKED: i32 = FOUND;
 
 #[unsafe(no_mangle)]
 #[inline(never)]

@@ -35,6 +35,7 @@ mod text;
 mod tree;
 mod unshare;
 mod victim;
+mod walk;
 
 #[panic_handler]
 fn panic(_info: &core::panic::PanicInfo) -> ! {

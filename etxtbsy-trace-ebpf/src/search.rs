@@ -11,25 +11,24 @@ use etxtbsy_trace_common::{
 };
 
 use crate::{
-    copied::lowest,
+    copied,
     fail::{self, LOST, tell_candidate},
     hold, keeper,
     kernel::{self, offset, word},
     linger,
     maps::{self, ANY, HOLDS, SEARCHES, Sought, WATCHED, lost},
     tell::{self, QUIET},
+    walk::{END, in_parts},
 };
 
 /// How many fds and threads the walk through all tables looks at, before it begins no more
 /// processes.
 const STEPS: u32 = 1 << 18;
 /// How many threads one call of [`search_threads`] goes through, and how many such calls there are.
-/// The same for the words of an fd table's bitmap. Nested, for the verifier follows each turn of a
-/// loop, and a function only once; but no deeper, for it allows eight calls within each other.
+/// No deeper than this, for the verifier allows eight calls within each other.
 const THREADS: u32 = 256;
 const CALLS: u32 = 2048;
-const WORDS: u32 = 32;
-const ALL_WORDS: u32 = 64;
+/// How many fds of a word of an fd table's bitmap are looked at.
 const FDS: u32 = 64;
 /// How many mappings of the inode one call of [`search_mappings`] looks at, how many such calls
 /// there are, and how deep their tree is.
@@ -156,27 +155,31 @@ extern "C" fn search_thread(current: u64, thread: u64) -> i32 {
         return 0;
     }
     sought.table = table;
-    for call in 0..ALL_WORDS {
-        if search_words(current, thread, table, call * WORDS) != 0 {
-            return 0;
-        }
-    }
-    lost(Lost::WalkTruncated);
-    0
+    in_parts(copied::CALLS, copied::WORDS, |from| search_words(current, thread, table, from))
 }
 
-/// Looks at some words of a table's bitmap; gives 1 after the last.
+/// Looks at some words of a table's bitmap.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn search_words(current: u64, thread: u64, table: u64, from: u32) -> i32 {
     let words = kernel::int(word(table, offset!(files_fdt)), offset!(fdtable_max_fds)) / 64;
-    for index in 0..WORDS {
+    for index in 0..copied::WORDS {
         if from + index >= words {
-            return 1;
+            return END;
         }
         search_word(current, thread, table, from + index);
     }
     0
+}
+
+/// The number of the lowest bit that is set. No branches: the verifier would follow each.
+#[inline(always)]
+fn lowest(bits: u64) -> u64 {
+    let below = (bits & bits.wrapping_neg()).wrapping_sub(1);
+    let pairs = below - ((below >> 1) & 0x5555_5555_5555_5555);
+    let nibbles = (pairs & 0x3333_3333_3333_3333) + ((pairs >> 2) & 0x3333_3333_3333_3333);
+    let bytes = (nibbles + (nibbles >> 4)) & 0x0f0f_0f0f_0f0f_0f0f;
+    bytes.wrapping_mul(0x0101_0101_0101_0101) >> 56
 }
 
 /// Looks at the fds of one word of a table's bitmap.

@@ -168,6 +168,11 @@ fn local_pid(told: Option<&etxtbsy_trace_common::Holder>, seen: Option<&Facts>) 
     told.and_then(|told| pid(told.local_pid)).or(seen.map(|facts| facts.local_pid))
 }
 
+/// The cgroup of the first of two processes of which one is known.
+fn cgroup(seen: [Option<&Rc<Facts>>; 2]) -> Option<String> {
+    seen.into_iter().flatten().find_map(|facts| facts.cgroup.clone())
+}
+
 fn victim(case: &Case, world: &World<'_>) -> Victim {
     let failure = &case.failure;
     let seen = world.seen.get(&failure.tgid);
@@ -177,9 +182,7 @@ fn victim(case: &Case, world: &World<'_>) -> Victim {
     let (argv, argv_b64) = arguments(case.text(TextOf::VictimArgv).map(split_argv).as_deref());
     // A child that fails to exec is gone before anyone looks; it is where its parent is, as a rule
     // that the cgroup's number confirms.
-    let cgroup = [seen, world.seen.get(&failure.ppid)]
-        .into_iter()
-        .find_map(|facts| facts.and_then(|facts| facts.cgroup.clone()));
+    let cgroup = cgroup([seen, world.seen.get(&failure.ppid)]);
     Victim {
         pid: failure.tgid,
         tid: failure.tid,
@@ -248,9 +251,7 @@ fn holder(held: &Held, case: &Case, world: &World<'_>) -> Holder {
         argv,
         argv_b64,
         uid: held.seen.map(|seen| seen.uid),
-        cgroup: [seen, origin]
-            .into_iter()
-            .find_map(|facts| facts.and_then(|facts| facts.cgroup.clone())),
+        cgroup: cgroup([seen, origin]),
         ns_pid: held.seen.and_then(|seen| pid(seen.ns_pid)),
         local_pid: local_pid(held.seen.as_ref(), seen.map(Rc::as_ref)),
         start_ns: Some(held.start_ns),
