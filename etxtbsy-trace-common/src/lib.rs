@@ -209,7 +209,8 @@ pub struct ExecCall {
     pub enter_ns: u64,
     /// User pointer to the path.
     pub path: u64,
-    /// `struct files_struct *` at that time: an exec leaves a table that others share.
+    /// `struct files_struct *` at that time: an exec leaves a table that others share. 0 once
+    /// `sched_process_exec` has been seen.
     pub table: u64,
 }
 

@@ -44,6 +44,20 @@ fn begin(ctx: &TracePointContext, path: usize) -> u32 {
     0
 }
 
+/// Notes that a process runs another program from now on. A global function, for the sake of its
+/// callers' stacks.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn note_exec(task: u64) -> i32 {
+    let tgid = kernel::tgid_of(task);
+    // SAFETY: no arguments.
+    let time_ns = unsafe { bpf_ktime_get_ns() };
+    let start_ns = kernel::word(task, offset!(task_start_time));
+    let _ = LAST_EXECS.insert(tgid, Exec { time_ns, start_ns }, ANY);
+    tell::left(tgid, 0);
+    0
+}
+
 /// `sched:sched_process_exec`, raw: the close-on-exec fds have left the table.
 ///
 /// `do_close_on_exec` (in `begin_new_exec`) has emptied their places, while a file whose last
@@ -54,19 +68,16 @@ pub fn execed(ctx: RawTracePointContext) -> i32 {
     let task: u64 = ctx.arg(0);
     let table = kernel::table_of(task);
     let tgid = kernel::tgid_of(task);
-    // SAFETY: no arguments.
-    let time_ns = unsafe { bpf_ktime_get_ns() };
-    let start_ns = kernel::word(task, offset!(task_start_time));
-    let _ = LAST_EXECS.insert(tgid, Exec { time_ns, start_ns }, ANY);
-    tell::left(tgid, 0);
+    note_exec(task);
     compat::note(task, true);
-    if let Some(call) = EXECS.get_ptr(task)
-        // SAFETY: a map value.
-        && unsafe { (*call).table } != table
-    {
-        // `begin_new_exec` unshares the table: what is left in it is what the program inherits.
-        copied::left_shared(task);
-        return 0;
+    if let Some(call) = EXECS.get_ptr_mut(task) {
+        // SAFETY: a map value, which this task alone writes.
+        let left = unsafe { core::mem::take(&mut (*call).table) };
+        if left != table {
+            // `begin_new_exec` unshares the table: what is left in it is what the program inherits.
+            copied::left_shared(task);
+            return 0;
+        }
     }
     if !hold::walk(table, task, tgid, Event::Closing) {
         return 0;

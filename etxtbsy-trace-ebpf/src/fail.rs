@@ -8,6 +8,7 @@ use etxtbsy_trace_common::{
 };
 
 use crate::{
+    exec,
     hold::{self, Event, KEEP_NS},
     kernel::{self, FMODE_EXEC, offset, word},
     linger,
@@ -34,13 +35,29 @@ const FILES: u32 = 16;
 /// After a success: the files that it closed are dropped next.
 #[tracepoint]
 pub fn exec_returns(ctx: TracePointContext) -> u32 {
-    let ret = kernel::result(&ctx);
+    returns(&ctx)
+}
+
+/// The same tracepoints, where programs are preempted (7.2 on): while one that was is under way, the
+/// kernel passes over it for all others that come on that processor. This one comes next, and
+/// does what the first one has not done: it would have forgotten the call.
+#[tracepoint]
+pub fn exec_returns_again(ctx: TracePointContext) -> u32 {
+    if EXECS.get_ptr(kernel::current()).is_none() {
+        return 0;
+    }
+    returns(&ctx)
+}
+
+#[inline(always)]
+fn returns(ctx: &TracePointContext) -> u32 {
+    let ret = kernel::result(ctx);
     let task = kernel::current();
     if ret == 0 {
         exec_succeeded(task);
     } else if ret == ETXTBSY {
-        if failed(task, kernel::syscall(&ctx), 0) {
-            info!(&ctx, "exec of process {} failed", kernel::tgid_of(task));
+        if failed(task, kernel::syscall(ctx), 0) {
+            info!(ctx, "exec of process {} failed", kernel::tgid_of(task));
         }
     }
     let _ = EXECS.remove(task);
@@ -48,7 +65,7 @@ pub fn exec_returns(ctx: TracePointContext) -> u32 {
         && let Some(sought) = SEARCHES.get_ptr(task)
     {
         // SAFETY: the program that user space has put there is of this one's type.
-        let _ = unsafe { NEXT.tail_call(&ctx, Next::Search as u32) };
+        let _ = unsafe { NEXT.tail_call(ctx, Next::Search as u32) };
         // It does not return, unless there is no such program.
         // SAFETY: a map value.
         let Sought { seq, lost, .. } = unsafe { *sought };
@@ -68,9 +85,16 @@ pub(crate) extern "C" fn tell_end(seq: u64, lost: u32) -> i32 {
 /// An exec has succeeded: the files that it closed are dropped next.
 #[inline(always)]
 pub(crate) fn exec_succeeded(task: u64) {
-    if EXEC_NAMES.get_ptr(task).is_some() {
-        let tgid = kernel::tgid_of(task);
-        hold::walk(kernel::table_of(task), task, tgid, Event::Closed);
+    let (table, tgid) = (kernel::table_of(task), kernel::tgid_of(task));
+    // SAFETY: a map value.
+    let passed_over = EXECS.get_ptr(task).is_some_and(|call| unsafe { (*call).table } != 0);
+    if passed_over {
+        // As `sched_process_exec`, which the kernel can have passed over.
+        exec::note_exec(task);
+        hold::walk(table, task, tgid, Event::Closing);
+    }
+    if passed_over || EXEC_NAMES.get_ptr(task).is_some() {
+        hold::walk(table, task, tgid, Event::Closed);
     }
 }
 

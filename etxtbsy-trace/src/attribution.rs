@@ -197,7 +197,7 @@ pub fn attribute(case: &Case) -> Attribution {
     // The entry of a 32-bit call is not seen; it was a moment before.
     let enter = if case.failure.enter_ns == 0 { exit } else { case.failure.enter_ns };
     let mut facts = gather(case);
-    adopt_openers(&mut facts, exit);
+    let missed = adopt_openers(&mut facts, exit);
     for fact in &mut facts {
         // It may have begun while the holds were being told.
         fact.late |= fact.hold.acquired_ns > exit;
@@ -241,7 +241,7 @@ pub fn attribute(case: &Case) -> Attribution {
     let kept = kept.into_iter().map(|fact| vec![fact]);
     let holders =
         descriptions.into_iter().chain(kept).flat_map(|facts| holders(facts, case)).collect();
-    Attribution { writers, explained, holders, unheld, lost: case.lost }
+    Attribution { writers, explained, holders, unheld, lost: case.lost || missed }
 }
 
 /// The descriptions that something referred to while no table and no mapping showed them: those
@@ -338,13 +338,14 @@ fn end_ns(hold: &Hold) -> u64 {
 
 /// Finds the opener of copies that were noted before it was: a fork may copy an fd before the
 /// exit of its open is seen. Such a copy has no opener, or that of an earlier description at the
-/// same address.
-fn adopt_openers(facts: &mut [Fact], exit: u64) {
+/// same address. Gives whether the end of one must have been missed.
+fn adopt_openers(facts: &mut [Fact], exit: u64) -> bool {
     let openers: Vec<Hold> = facts
         .iter()
         .map(|fact| fact.hold)
         .filter(|hold| hold.opened.time_ns != 0 && hold.acquired_ns == hold.opened.time_ns)
         .collect();
+    let mut missed = false;
     for fact in facts {
         let hold = &mut fact.hold;
         // One that came after the failure is its opener only if it was there until then.
@@ -373,11 +374,26 @@ fn adopt_openers(facts: &mut [Fact], exit: u64) {
                 .max_by_key(|opened| opened.time_ns)
         };
         match opened {
+            // What it held at the failure was closed before that, and what was told as its end is
+            // that of something later.
+            Some(opened) if (1..=exit).contains(&hold.opened.time_ns) && opened.time_ns > exit => {
+                missed = true;
+                *hold = Hold { stage: Stage::Held as u32, how: 0, released_ns: 0, ..*hold };
+                // It may as well be a copy of what was opened anew, if it was not made while the
+                // earlier description had its opener's fd.
+                let is_copy = |opener: &Hold| {
+                    opener.opened == hold.opened && hold.acquired_ns <= end_ns(opener)
+                };
+                if !openers.iter().any(is_copy) {
+                    hold.opened = Actor::default();
+                }
+            }
             Some(opened) => hold.opened = opened,
             None if unsure => hold.opened = Actor::default(),
             None => {}
         }
     }
+    missed
 }
 
 fn judge(fact: &Fact, enter: u64, exit: u64) -> Sure {

@@ -40,6 +40,13 @@ pub fn mappings_deny(kernel: &impl Layout) -> bool {
     !kernel.has_function("replace_mm_exe_file")
 }
 
+/// Whether programs on the tracepoints of system calls can be preempted (7.2 on), so that the kernel
+/// passes over one for the others that come on its processor meanwhile.
+#[must_use]
+pub fn preempts_programs(kernel: &impl Layout) -> bool {
+    kernel.has_function("trace_call_bpf_faultable")
+}
+
 /// Whether there is the helper that tells the verifier what current is (5.11 on).
 #[must_use]
 pub fn current_is_typed(kernel: &impl Layout) -> bool {

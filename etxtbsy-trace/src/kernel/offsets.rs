@@ -186,7 +186,7 @@ mod tests {
     };
 
     macro_rules! kernels {
-        ($($test:ident: $version:literal, $ring:ident, $late:literal, $deny:literal;)*) => {$(
+        ($($test:ident: $version:literal, $ring:ident, $late:literal, $deny:literal, $preempt:literal;)*) => {$(
             #[test]
             fn $test() {
                 let kernel = include_str!(concat!("../../tests/btf/", $version, ".txt"));
@@ -195,16 +195,17 @@ mod tests {
                 assert_eq!(features::ring_completion(&kernel), RingCompletion::$ring);
                 assert_eq!(features::maps_allocate_late(&kernel), $late);
                 assert_eq!(features::mappings_deny(&kernel), $deny);
+                assert_eq!(features::preempts_programs(&kernel), $preempt);
             }
         )*};
     }
 
     kernels! {
-        linux_5_10: "5.10", Unknown, false, true;
-        linux_6_1: "6.1", Result, true, false;
-        linux_6_12: "6.12", Result, true, false;
-        linux_6_18: "6.18", Cqe, true, false;
-        linux_7_2: "7.2", Cqe, true, false;
+        linux_5_10: "5.10", Unknown, false, true, false;
+        linux_6_1: "6.1", Result, true, false, false;
+        linux_6_12: "6.12", Result, true, false, false;
+        linux_6_18: "6.18", Cqe, true, false, false;
+        linux_7_2: "7.2", Cqe, true, false, true;
     }
 
     /// Not every field has the same offset everywhere, or this would test nothing.
@@ -228,7 +229,8 @@ mod tests {
         let asked = Asked::of(&btf);
         let resolved = resolve(&asked);
         let late = features::maps_allocate_late(&asked);
+        let preempt = features::preempts_programs(&asked);
         println!("--\n{}--", asked.extract());
-        println!("{late} {:?}", resolved.unwrap());
+        println!("{late} {preempt} {:?}", resolved.unwrap());
     }
 }

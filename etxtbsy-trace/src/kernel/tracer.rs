@@ -89,6 +89,14 @@ const SYSCALLS: [Syscall; 11] = [
 const DUP2: Syscall =
     Syscall { program: "duplicated", tracepoints: &["sys_exit_dup2"], optional: true };
 
+/// Where programs are preempted, what an exec's return means is not left to one: what the second
+/// is for ([`features::preempts_programs`]).
+const AGAIN: Syscall = Syscall {
+    program: "exec_returns_again",
+    tracepoints: &["sys_exit_execve", "sys_exit_execveat"],
+    optional: false,
+};
+
 /// The programs on raw tracepoints, releases first.
 const RAW: [(&str, &str); 5] = [
     ("parent_told", "signal_generate"),
@@ -171,6 +179,8 @@ pub struct Tracer {
     ring: bool,
     /// Whether the system calls of 32-bit programs are followed.
     compat: bool,
+    /// Whether programs can be preempted.
+    preempted: bool,
     /// The attachment of `call_returns`, while that is waited for.
     call_returns: Option<RawTracePointLink>,
     /// Whether this process's pid namespace is another than the machine's first.
@@ -200,6 +210,7 @@ impl Tracer {
         let offsets = offsets::resolve(&btf)?;
         let ring = features::ring_completion(&btf) != RingCompletion::Unknown;
         let object = object::for_kernel(!features::maps_allocate_late(&btf))?;
+        let preempted = features::preempts_programs(&btf);
         let typed = u32::from(features::current_is_typed(&btf));
         drop(btf);
         let btf = Btf::from_sys_fs().context("cannot read the kernel's BTF")?;
@@ -244,7 +255,10 @@ impl Tracer {
             "enter_execveat",
             "duplicated",
             "opened",
-        ] {
+        ]
+        .into_iter()
+        .chain(preempted.then_some(AGAIN.program))
+        {
             let program: &mut TracePoint = program_of(&mut ebpf, name)?;
             program
                 .load()
@@ -261,6 +275,7 @@ impl Tracer {
             filtered: options.roots.is_some(),
             ring,
             compat: false,
+            preempted,
             call_returns: None,
             is_contained: false,
         };
@@ -320,6 +335,7 @@ impl Tracer {
     }
 
     fn attach(&mut self) -> anyhow::Result<()> {
+        let again = self.preempted.then_some(&AGAIN);
         let ebpf = &mut self.ebpf;
         if self.ring {
             let program: &mut RawTracePoint = program_of(ebpf, RING.0)?;
@@ -332,7 +348,9 @@ impl Tracer {
                 .with_context(|| format!("cannot attach to the tracepoint {tracepoint}"))?;
         }
         with_tracefs(|| -> anyhow::Result<()> {
-            for Syscall { program, tracepoints, optional } in SYSCALLS.iter().chain([&DUP2]) {
+            for Syscall { program, tracepoints, optional } in
+                SYSCALLS.iter().chain([&DUP2]).chain(again)
+            {
                 let program: &mut TracePoint = program_of(ebpf, program)?;
                 for tracepoint in *tracepoints {
                     match program.attach("syscalls", tracepoint) {
@@ -466,7 +484,10 @@ impl Tracer {
     /// on that processor: interrupted, or (7.2 on) preempted. Counted from 5.12 on.
     #[must_use]
     pub fn missed(&self) -> u64 {
-        let missed = self.ebpf.programs().filter_map(|(name, program)| {
+        // What the second one has done was not missed.
+        let mended = |name: &str| self.preempted && name == "exec_returns";
+        let programs = self.ebpf.programs().filter(|(name, _)| !mended(name));
+        let missed = programs.filter_map(|(name, program)| {
             let fd = program.fd().ok()?.as_fd().as_raw_fd();
             let told = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
             let missed = misses(&told).filter(|missed| *missed > 0)?;

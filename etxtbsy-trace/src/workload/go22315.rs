@@ -2,7 +2,7 @@
 //! The child that one thread forks has a copy of what another has open at that moment.
 
 use super::child::{Program, fork, wait};
-use super::race::{self, Counts, Limits};
+use super::race::{self, Counts, Course};
 use super::report::{Race, Task};
 use super::stage;
 use anyhow::Result;
@@ -11,8 +11,11 @@ use std::path::{Path, PathBuf};
 /// Arguments of `go22315`.
 #[derive(Clone, Debug, PartialEq, clap::Args)]
 pub struct Args {
+    /// How many threads.
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=200))]
+    threads: u32,
     #[command(flatten)]
-    limits: Limits,
+    course: Course,
     /// Where to make the directory for the scripts.
     #[arg(long, value_name = "DIR", default_value = stage::PLACE)]
     dir: PathBuf,
@@ -24,8 +27,8 @@ pub struct Args {
 pub(super) fn run(args: &Args) -> Result<Race> {
     let dir = stage::directory(&args.dir)?;
     let ready = || if args.wait_for_go { stage::wait_for_go() } else { Ok(()) };
-    let outcome = race::run(&args.limits, ready, |index, counts| {
-        write_and_run(&dir.path().join(format!("fork-exec-{index}")), counts)?;
+    let outcome = race::run(args.threads, &args.course, ready, |index, counts| {
+        write_and_run(&dir.path().join(format!("fork-exec-{index}")), &args.course, counts)?;
         Ok(Task::current().tid)
     })?;
     Ok(Race {
@@ -39,10 +42,12 @@ pub(super) fn run(args: &Args) -> Result<Race> {
     })
 }
 
-fn write_and_run(path: &Path, counts: &Counts) -> Result<()> {
+fn write_and_run(path: &Path, course: &Course, counts: &Counts) -> Result<()> {
     let program = Program::new(path)?;
     while counts.goes_on() {
-        drop(stage::rewrite_script(path)?);
+        let script = stage::rewrite_script(path)?;
+        course.write();
+        drop(script);
         counts.attempt(wait(fork(|| program.exec() as i32)?)?)?;
     }
     Ok(())

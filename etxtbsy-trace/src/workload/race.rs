@@ -9,18 +9,27 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use std::{io, thread};
 
-/// How many threads, and for how long.
+/// How a race goes.
 #[derive(Clone, Debug, PartialEq, clap::Args)]
-pub(super) struct Limits {
-    /// How many threads.
-    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=200))]
-    pub(super) threads: u32,
+pub(super) struct Course {
     /// How long.
     #[arg(long, default_value_t = 10)]
     pub(super) seconds: u64,
     /// Stop when that many execs have failed.
     #[arg(long, value_name = "N")]
     pub(super) failures: Option<u64>,
+    /// For how long a file is being written: the longer, the more execs fail.
+    #[arg(long, value_name = "MICROSECONDS", default_value_t = 0)]
+    pub(super) writing_takes: u64,
+}
+
+impl Course {
+    /// Passes the time that writing takes, with the file open.
+    pub(super) fn write(&self) {
+        if self.writing_takes > 0 {
+            thread::sleep(Duration::from_micros(self.writing_takes));
+        }
+    }
 }
 
 /// What the threads count together.
@@ -65,10 +74,11 @@ pub(super) struct Outcome<T> {
     pub(super) threads: Vec<T>,
 }
 
-/// Runs `body(index, counts)` in threads `fork-exec-<index>`; `ready` is called when they have
-/// started, before the clock does.
+/// Runs `body(index, counts)` in that many threads `fork-exec-<index>`; `ready` is called when they
+/// have started, before the clock does.
 pub(super) fn run<T: Send>(
-    limits: &Limits,
+    threads: u32,
+    course: &Course,
     ready: impl FnOnce() -> Result<()>,
     body: impl Fn(u32, &Counts) -> Result<T> + Sync,
 ) -> Result<Outcome<T>> {
@@ -76,7 +86,7 @@ pub(super) fn run<T: Send>(
     let counts = Counts {
         attempts: AtomicU64::new(0),
         failures: AtomicU64::new(0),
-        limit: limits.failures.unwrap_or(u64::MAX),
+        limit: course.failures.unwrap_or(u64::MAX),
         end: OnceLock::new(),
         stop: AtomicBool::new(false),
     };
@@ -90,11 +100,11 @@ pub(super) fn run<T: Send>(
             };
             thread::Builder::new().name(format!("fork-exec-{index}")).spawn_scoped(scope, body)
         };
-        let started = (0..limits.threads).map(start_thread).collect::<io::Result<Vec<_>>>();
+        let started = (0..threads).map(start_thread).collect::<io::Result<Vec<_>>>();
         let ready = if started.is_ok() { ready() } else { Ok(()) };
         counts.stop.store(started.is_err() || ready.is_err(), Ordering::Relaxed);
         let start = Instant::now();
-        counts.end.get_or_init(|| start + Duration::from_secs(limits.seconds));
+        counts.end.get_or_init(|| start + Duration::from_secs(course.seconds));
         ready?;
         let threads = started?
             .into_iter()

@@ -1,6 +1,7 @@
 //! rust-lang/rust#114554: one thread spawns /bin/true again and again, another writes a script,
 //! sets its mode, closes it and runs it; both by std alone.
 
+use super::race::Course;
 use super::report::{Race, Task};
 use super::stage::{self, SCRIPT};
 use anyhow::{Context, Result, anyhow, bail, ensure};
@@ -16,12 +17,8 @@ use std::time::{Duration, Instant};
 /// Arguments of `rust114554`.
 #[derive(Clone, Debug, PartialEq, clap::Args)]
 pub struct Args {
-    /// How long.
-    #[arg(long, default_value_t = 10)]
-    seconds: u64,
-    /// Stop when that many execs have failed.
-    #[arg(long, value_name = "N")]
-    failures: Option<u64>,
+    #[command(flatten)]
+    course: Course,
     /// Where to make the directory for the script.
     #[arg(long, value_name = "DIR", default_value = stage::PLACE)]
     dir: PathBuf,
@@ -32,7 +29,7 @@ pub(super) fn run(args: &Args) -> Result<Race> {
     let dir = stage::directory(&args.dir)?;
     let path = dir.path().join("fork-exec-0");
     let stop = AtomicBool::new(false);
-    let limit = args.failures.unwrap_or(u64::MAX);
+    let limit = args.course.failures.unwrap_or(u64::MAX);
     let (mut attempts, mut failures) = (0, 0);
     let start = Instant::now();
     let looper = thread::scope(|scope| {
@@ -44,11 +41,11 @@ pub(super) fn run(args: &Args) -> Result<Race> {
             Ok(Task::current().tid)
         })?;
         let outcome = (|| {
-            let end = start + Duration::from_secs(args.seconds);
+            let end = start + Duration::from_secs(args.course.seconds);
             let goes_on = || !looper.is_finished() && !stage::interrupted();
             while Instant::now() < end && failures < limit && goes_on() {
                 attempts += 1;
-                failures += u64::from(write_and_run(&path)?);
+                failures += u64::from(write_and_run(&path, &args.course)?);
             }
             anyhow::Ok(())
         })();
@@ -68,10 +65,11 @@ pub(super) fn run(args: &Args) -> Result<Race> {
 }
 
 /// Whether it failed with ETXTBSY.
-fn write_and_run(path: &Path) -> Result<bool> {
+fn write_and_run(path: &Path, course: &Course) -> Result<bool> {
     let mut file = File::create(path)?;
     file.write_all(SCRIPT)?;
     fs::set_permissions(path, PermissionsExt::from_mode(0o755))?;
+    course.write();
     drop(file);
     match Command::new(path).stdin(Stdio::null()).status() {
         Ok(status) => {

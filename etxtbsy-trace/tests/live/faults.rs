@@ -1,7 +1,9 @@
 //! What can go wrong around the tracer: what was seen before is kept, what was not is counted.
 
 use crate::storms::assert_still_open;
-use crate::support::{Attached, BINARY, Ended, Process, Trace, Turn, first_line, tracer};
+use crate::support::{
+    Attached, BINARY, Ended, Process, Trace, Turn, first_line, is_own_machine, tracer,
+};
 use etxtbsy_trace::lines::{Line, VerdictKind};
 use etxtbsy_trace::workload::Storm;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -253,7 +255,7 @@ fn times_follow_a_clock_that_is_set() {
     let Some(_turn) = Turn::take_as_root() else {
         return;
     };
-    if std::env::var_os("ETXTBSY_TRACE_OWN_MACHINE").is_none() {
+    if !is_own_machine() {
         eprintln!("skipped: it sets the clock (run: cargo xtask vm)");
         return;
     }

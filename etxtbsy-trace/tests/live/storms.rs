@@ -1,7 +1,7 @@
 //! One thing on all processors as fast as they can: what the tracer says is true all the same, its
 //! memory is bounded, and the machine is still there for others.
 
-use crate::support::{Attached, BINARY, Ended, Process, Trace, Turn};
+use crate::support::{Attached, BINARY, Ended, Process, Trace, Turn, is_own_machine};
 use etxtbsy_trace::lines::{Incident, VerdictKind};
 use etxtbsy_trace::workload::Storm;
 use nix::sys::signal::Signal;
@@ -110,7 +110,7 @@ fn ctrl_c_ends_it_in_a_storm_of_execs() {
     let trace = Trace::parse(&(told + &ended.stdout));
     assert!(trace.incidents.len() > 1, "{:?}", trace.summary);
     // A second, where an idle tracer takes a fifth of it, and processors are not emulated.
-    let emulated = std::env::var_os("ETXTBSY_TRACE_OWN_MACHINE").is_some();
+    let emulated = is_own_machine();
     let limit = Duration::from_secs(if emulated { 10 } else { 1 }).max(idle * 5);
     assert!(busy < limit, "it ended after {busy:?}, an idle one after {idle:?}");
 }

@@ -28,10 +28,23 @@ fn race_seconds() -> Option<u64> {
     Some(seconds.parse().expect("ETXTBSY_TRACE_RACE_SECONDS is a number of seconds"))
 }
 
+/// Whether this is a virtual machine made for the tests, as `cargo xtask vm` makes them.
+pub(crate) fn is_own_machine() -> bool {
+    std::env::var_os("ETXTBSY_TRACE_OWN_MACHINE").is_some()
+}
+
 /// How long a race goes: some failures, or as many as there are in the time that was asked for.
-pub(crate) fn race_limits(failures: u64) -> [String; 4] {
+///
+/// On emulated processors an exec is tried 20 to 60 times a second; so that there are failures
+/// enough to speak of a share of them, writing a file takes longer there than the fork that it
+/// races with.
+pub(crate) fn race_course(failures: u64) -> Vec<String> {
+    let (failures, writing) = if is_own_machine() { (200, 10_000) } else { (failures, 0) };
     let (seconds, failures) = race_seconds().map_or((60, failures), |seconds| (seconds, u64::MAX));
-    ["--seconds".into(), seconds.to_string(), "--failures".into(), failures.to_string()]
+    [("--seconds", seconds), ("--failures", failures), ("--writing-takes", writing)]
+        .into_iter()
+        .flat_map(|(name, value)| [name.to_owned(), value.to_string()])
+        .collect()
 }
 
 /// Whether a race has nothing to see: on emulated processors it may have had too few attempts for

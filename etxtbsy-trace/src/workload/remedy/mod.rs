@@ -6,7 +6,7 @@ mod protection;
 mod spawn;
 
 use super::comparison::{Comparison, Side};
-use super::race::{self, Limits, Outcome};
+use super::race::{self, Course, Outcome};
 use super::report::{Race, Task};
 use super::stage;
 use crate::output::name;
@@ -55,10 +55,11 @@ struct Sum {
 /// One half.
 fn side(args: &Args, protection: Protection) -> Result<Side> {
     let dir = stage::directory(&args.dir)?;
-    let limits = Limits { threads: args.threads, seconds: args.seconds, failures: None };
+    let course = Course { seconds: args.seconds, failures: None, writing_takes: 0 };
     let kit = Kit::new(protection, args.spawn, args.threads)?;
     let Outcome { attempts, failures, seconds, threads } = race::run(
-        &limits,
+        args.threads,
+        &course,
         || Ok(()),
         |index, counts| {
             let mut racer = kit.racer(dir.path().join(format!("fork-exec-{index}")), counts)?;
