@@ -374,18 +374,13 @@ fn adopt_openers(facts: &mut [Fact], exit: u64) -> bool {
                 .max_by_key(|opened| opened.time_ns)
         };
         match opened {
-            // What it held at the failure was closed before that, and what was told as its end is
-            // that of something later.
+            // What it held at the failure was closed before that. If what was told as its end came
+            // later, that is of something else at its place, and its own was missed.
             Some(opened) if (1..=exit).contains(&hold.opened.time_ns) && opened.time_ns > exit => {
-                missed = true;
-                *hold = Hold { stage: Stage::Held as u32, how: 0, released_ns: 0, ..*hold };
-                // It may as well be a copy of what was opened anew, if it was not made while the
-                // earlier description had its opener's fd.
-                let is_copy = |opener: &Hold| {
-                    opener.opened == hold.opened && hold.acquired_ns <= end_ns(opener)
-                };
-                if !openers.iter().any(is_copy) {
-                    hold.opened = Actor::default();
+                // A close is told before it is done, the other ends after it.
+                if hold.how == How::Close as u32 {
+                    *hold = Hold { stage: Stage::Held as u32, how: 0, released_ns: 0, ..*hold };
+                    missed = true;
                 }
             }
             Some(opened) => hold.opened = opened,
