@@ -1,11 +1,13 @@
 //! What tracing costs: everything is measured without and with it, in turn, and told as a ratio.
 #![expect(clippy::cast_precision_loss, reason = "nothing here counts to 2⁵³")]
 
+mod build;
+mod observer;
 mod operation;
 mod programs;
 mod race;
 mod sample;
-
+mod side_by_side;
 mod tracer;
 
 use std::{
@@ -48,6 +50,9 @@ pub(crate) struct Args {
     /// How long the race golang/go#22315 runs at a time; 0: not at all
     #[arg(long, value_name = "SECONDS", default_value_t = 2)]
     race: u64,
+    /// Measures builds and test runs instead, also with strace and bpftrace where they are installed
+    #[arg(long)]
+    builds: bool,
     /// Where the files are that are opened for writing
     #[arg(long, value_name = "DIR", default_value = "/var/tmp")]
     dir: PathBuf,
@@ -65,16 +70,19 @@ pub(crate) struct Args {
 /// Measures `tracer`, as root: starts this program again if need be.
 pub(crate) fn run(args: &Args, tracer: &Path) -> Result<()> {
     if command::is_root() {
-        return Bench { args, tracer }.run();
+        return if args.builds {
+            side_by_side::compare(args, tracer)
+        } else {
+            Bench { args, tracer }.run()
+        };
     }
     step("measuring, as root: loading eBPF programs takes root");
     let mut again = root(env::current_exe().context("cannot tell what to start as root")?);
     again.args(["bench", "--pairs", &args.pairs.to_string()]);
     again.args(["--slice", &args.slice.to_string(), "--race", &args.race.to_string()]);
     again.arg("--dir").arg(&args.dir).arg("--tracer").arg(tracer);
-    if args.markdown {
-        again.arg("--markdown");
-    }
+    again.args(args.markdown.then_some("--markdown"));
+    again.args(args.builds.then_some("--builds"));
     command::run(&mut again)
 }
 
@@ -157,7 +165,7 @@ impl Bench<'_> {
         let mut block = Block { operations: Vec::new(), race: None };
         let race = || -> Result<Option<Race>> {
             (self.args.race > 0)
-                .then(|| Race::run(self.tracer, self.args.race, &self.args.dir))
+                .then(|| Race::run(command(self.tracer), self.args.race, &self.args.dir))
                 .transpose()
         };
         if !mirrored {
@@ -255,7 +263,8 @@ impl Bench<'_> {
             Table::new(["time of programs in", "program", "runs a call", "a run", "a call"]);
         let names = programs::names()?;
         let _counting = programs::enable_statistics()?;
-        for operation in Operation::PAIRED.into_iter().chain([Operation::FailingExec]) {
+        let failing = [Operation::FailingExec, Operation::FailingExecAmongMany];
+        for operation in Operation::PAIRED.into_iter().chain(failing) {
             let before = programs::statistics(tracer.pid())?;
             let calls = self.measure(operation)?.calls as f64;
             let mut name = operation.to_string();

@@ -83,7 +83,7 @@ pub(crate) fn built(name: &str) -> Result<PathBuf> {
 }
 
 /// The command as one would type it.
-fn shown(command: &Command) -> String {
+pub(crate) fn shown(command: &Command) -> String {
     let name = Path::new(command.get_program()).file_name();
     let words = name.into_iter().chain(command.get_args());
     words.map(OsStr::to_string_lossy).collect::<Vec<_>>().join(" ")

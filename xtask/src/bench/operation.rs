@@ -18,15 +18,21 @@ use clap::ValueEnum;
 use nix::{
     errno::Errno,
     sys::{
+        prctl::set_pdeathsig,
         resource::{Resource, UsageWho, getrlimit, getrusage, setrlimit},
+        signal::{Signal, kill},
         time::TimeValLike as _,
+        wait::waitpid,
     },
+    unistd::{ForkResult, Pid, fork, pause},
 };
 
 /// Repeated this often between two looks at the clock, which counts microseconds.
 const BATCH: u32 = 2000;
 /// So many execs fail: few, as each is an incident.
 const FAILING: u32 = 200;
+/// So many processes do nothing beside.
+const IDLE: usize = 2000;
 
 /// A call that is repeated.
 #[derive(Clone, Copy, ValueEnum)]
@@ -38,6 +44,7 @@ pub(crate) enum Operation {
     SpawnFromWriter,
     SpawnFromServer,
     FailingExec,
+    FailingExecAmongMany,
 }
 
 /// What an operation took.
@@ -78,9 +85,11 @@ impl Operation {
         let file = Scratch::new(dir)?;
         let (fds, writers) = self.fds();
         let open = open_fds(fds, writers, &file)?;
+        let idle = if let Self::FailingExecAmongMany = self { IDLE } else { 0 };
+        let _idle = (0..idle).map(|_| Idle::start()).collect::<Result<Vec<_>>>()?;
         let (batch, slice) = match self {
             Self::NullCall | Self::OpenForReading | Self::OpenForWriting => (BATCH, slice),
-            Self::FailingExec => (FAILING, Duration::ZERO),
+            Self::FailingExec | Self::FailingExecAmongMany => (FAILING, Duration::ZERO),
             _ => (1, slice),
         };
         let mut calls = 0;
@@ -107,7 +116,8 @@ impl Operation {
     }
 
     fn repeat(self, times: u32, file: &Scratch) -> Result<()> {
-        let busy = if let Self::FailingExec = self { Some(file.open()?) } else { None };
+        let fails = matches!(self, Self::FailingExec | Self::FailingExecAmongMany);
+        let busy = fails.then(|| file.open()).transpose()?;
         // Not a range: this is not optimized in a debug build.
         let mut left = times;
         while left > 0 {
@@ -120,7 +130,7 @@ impl Operation {
                 Self::OpenForReading => open_and_close(&file.path, libc::O_RDONLY)?,
                 Self::OpenForWriting => open_and_close(&file.path, libc::O_WRONLY)?,
                 Self::SpawnFromSmall | Self::SpawnFromWriter | Self::SpawnFromServer => spawn()?,
-                Self::FailingExec => {
+                Self::FailingExec | Self::FailingExecAmongMany => {
                     let errno = exec(&file.path);
                     ensure!(errno == Errno::ETXTBSY, "no ETXTBSY from this kernel: {errno}");
                 }
@@ -141,7 +151,35 @@ impl fmt::Display for Operation {
             Self::SpawnFromWriter => "fork, exec, wait; 10 fds, 2 for writing",
             Self::SpawnFromServer => "fork, exec, wait; 1000 fds",
             Self::FailingExec => "an exec that fails with ETXTBSY",
+            Self::FailingExecAmongMany => "the same, beside 2000 idle processes",
         })
+    }
+}
+
+/// A child that does nothing; ended when this is dropped.
+struct Idle(Pid);
+
+impl Idle {
+    fn start() -> Result<Self> {
+        // SAFETY: the child makes system calls alone.
+        match unsafe { fork() }.context("cannot fork")? {
+            ForkResult::Parent { child } => Ok(Self(child)),
+            ForkResult::Child => {
+                // It shall not outlive this process, however that ends.
+                let _ = set_pdeathsig(Signal::SIGKILL);
+                loop {
+                    pause();
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Idle {
+    fn drop(&mut self) {
+        // It is a child that has not been waited for: the pid is its own.
+        let _ = kill(self.0, Signal::SIGKILL);
+        let _ = waitpid(self.0, None);
     }
 }
 

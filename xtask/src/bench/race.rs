@@ -1,11 +1,11 @@
 //! The race itself: whether tracing makes it slower, rarer or commoner.
 
-use std::{fmt, path::Path};
+use std::{fmt, path::Path, process::Command};
 
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 
-use crate::command::{command, output};
+use crate::command::{self, output};
 
 /// What `etxtbsy-trace workload go22315` counted.
 #[derive(Clone, Copy, Debug, Default)]
@@ -16,15 +16,10 @@ pub(super) struct Race {
 }
 
 impl Race {
-    /// Runs it that long.
-    pub(super) fn run(program: &Path, seconds: u64, dir: &Path) -> Result<Self> {
-        let mut race = command(program);
+    /// Has `race`, which is etxtbsy-trace, run it that long.
+    pub(super) fn run(mut race: Command, seconds: u64, dir: &Path) -> Result<Self> {
         race.args(["workload", "go22315", "--seconds", &seconds.to_string(), "--dir"]).arg(dir);
-        let shown = format!(
-            "`{} workload go22315 --seconds {seconds} --dir {}`",
-            program.display(),
-            dir.display()
-        );
+        let shown = format!("`{}`", command::shown(&race));
         let line =
             output(&mut race).with_context(|| format!("{shown} fails: run it to see why"))?;
         let report: Value = serde_json::from_str(&line)?;

@@ -35,6 +35,11 @@ pub(super) fn ratio(value: f64) -> String {
     format!("{value:.2}")
 }
 
+/// For what changes by parts of a hundred.
+pub(super) fn fine_ratio(value: f64) -> String {
+    format!("{value:.3}")
+}
+
 pub(super) fn count(value: f64) -> String {
     format!("{value:.0}")
 }

@@ -1,0 +1,174 @@
+//! What is measured as a whole: builds, and a run of tests.
+
+use std::{
+    env, fmt, fs,
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Instant,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use nix::sys::{
+    resource::{UsageWho, getrusage},
+    time::TimeValLike as _,
+};
+
+use super::observer::Observer;
+use crate::command::{command, output};
+
+/// How many C files are compiled, crates built, tests run.
+const FILES: u32 = 80;
+const CRATES: u32 = 12;
+const TESTS: u32 = 150;
+
+#[derive(Clone, Copy)]
+pub(super) enum Kind {
+    Make,
+    Cargo,
+    Nextest,
+}
+
+/// A project of a kind, in a directory of its own.
+pub(super) struct Build {
+    kind: Kind,
+    dir: PathBuf,
+}
+
+/// What it took, in nanoseconds.
+pub(super) struct Took {
+    pub(super) elapsed: f64,
+    /// CPU time, that of a tracer included which starts it.
+    pub(super) cpu: f64,
+}
+
+impl Build {
+    /// Writes those projects that this machine can build.
+    pub(super) fn all(dir: &Path) -> Result<Vec<Self>> {
+        let is_installed = |program: &[&str]| {
+            output(command(program[0]).args(&program[1..]).stderr(Stdio::null())).is_some()
+        };
+        let cargo = env::var("CARGO").unwrap_or_else(|_| "cargo".into());
+        let mut all = Vec::new();
+        if is_installed(&["make", "--version"]) && is_installed(&["cc", "--version"]) {
+            all.push(Self::new(Kind::Make, dir)?);
+        }
+        all.push(Self::new(Kind::Cargo, dir)?);
+        if is_installed(&[&cargo, "nextest", "--version"]) {
+            all.push(Self::new(Kind::Nextest, dir)?);
+        }
+        Ok(all)
+    }
+
+    fn new(kind: Kind, dir: &Path) -> Result<Self> {
+        let dir = dir.join(match kind {
+            Kind::Make => "make",
+            Kind::Cargo => "cargo",
+            Kind::Nextest => "nextest",
+        });
+        fs::create_dir_all(dir.join("src"))?;
+        match kind {
+            Kind::Make => write_c(&dir)?,
+            Kind::Cargo => write_crates(&dir)?,
+            Kind::Nextest => write_tests(&dir)?,
+        }
+        Ok(Self { kind, dir })
+    }
+
+    /// Builds it from nothing, or runs all its tests.
+    pub(super) fn run(&self, observer: Observer) -> Result<Took> {
+        let objects = match self.kind {
+            Kind::Make => "objects",
+            Kind::Cargo => "target",
+            // What is measured is the run.
+            Kind::Nextest => "none",
+        };
+        if fs::exists(self.dir.join(objects))? {
+            fs::remove_dir_all(self.dir.join(objects))?;
+        }
+        let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let mut run = match self.kind {
+            Kind::Make => observer.command("make"),
+            Kind::Cargo | Kind::Nextest => observer.command(cargo),
+        };
+        match self.kind {
+            Kind::Make => run.args(["-s", "-j"]).arg(processors()?.to_string()),
+            Kind::Cargo => run.args(["build", "--offline", "--quiet"]),
+            Kind::Nextest => run.args(["nextest", "run", "--offline", "--status-level=none"]),
+        };
+        // Where this program is built does not matter to them.
+        run.current_dir(&self.dir).env_remove("CARGO_TARGET_DIR").env_remove("RUSTFLAGS");
+        run.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let (cpu, began) = (children()?, Instant::now());
+        let ended = run.output().with_context(|| format!("cannot start {self}"))?;
+        let took = Took { elapsed: began.elapsed().as_secs_f64() * 1e9, cpu: children()? - cpu };
+        let said = String::from_utf8_lossy(&ended.stderr);
+        ensure!(ended.status.success(), "{self} failed: {}", said.trim_end());
+        Ok(took)
+    }
+}
+
+impl fmt::Display for Build {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.kind {
+            Kind::Make => write!(f, "make -j, {FILES} files of C"),
+            Kind::Cargo => write!(f, "cargo build, {CRATES} crates"),
+            Kind::Nextest => write!(f, "cargo nextest run, {TESTS} tests"),
+        }
+    }
+}
+
+fn processors() -> Result<usize> {
+    Ok(std::thread::available_parallelism()?.get())
+}
+
+/// The CPU time of the children that have ended, in nanoseconds.
+fn children() -> Result<f64> {
+    let usage = getrusage(UsageWho::RUSAGE_CHILDREN)?;
+    Ok((usage.user_time() + usage.system_time()).num_nanoseconds() as f64)
+}
+
+fn write_c(dir: &Path) -> Result<()> {
+    fs::write(
+        dir.join("Makefile"),
+        "objects := $(patsubst src/%.c,objects/%.o,$(wildcard src/*.c))\n\
+         objects/program: $(objects)\n\tcc -o $@ $^\n\
+         objects/%.o: src/%.c\n\t@mkdir -p objects\n\tcc -O1 -c -o $@ $<\n",
+    )?;
+    for number in 0..FILES {
+        let text = format!(
+            "#include <stdio.h>\n#include <stdlib.h>\n#include <string.h>\n\
+             int f{number}(int n) {{ return n < 2 ? n : f{number}(n - 1) + {number}; }}\n"
+        );
+        fs::write(dir.join(format!("src/f{number}.c")), text)?;
+    }
+    fs::write(dir.join("src/main.c"), "int f0(int);\nint main(void) { return f0(0); }\n")?;
+    Ok(())
+}
+
+fn manifest(name: &str, more: &str) -> String {
+    format!("[package]\nname = \"{name}\"\nversion = \"0.1.0\"\nedition = \"2021\"\n{more}")
+}
+
+fn write_crates(dir: &Path) -> Result<()> {
+    let depend = |number| format!("c{number} = {{ path = \"c{number}\" }}\n");
+    let all: String = (0..CRATES).map(depend).collect();
+    let more = format!("[dependencies]\n{all}[workspace]\n");
+    fs::write(dir.join("Cargo.toml"), manifest("all", &more))?;
+    fs::write(dir.join("src/main.rs"), "fn main() { println!(\"{}\", c0::f(1)); }\n")?;
+    for number in 0..CRATES {
+        let own = dir.join(format!("c{number}"));
+        fs::create_dir_all(own.join("src"))?;
+        fs::write(own.join("Cargo.toml"), manifest(&format!("c{number}"), ""))?;
+        let text = format!("pub fn f(n: u64) -> String {{ format!(\"{{}}\", n + {number}) }}\n");
+        fs::write(own.join("src/lib.rs"), text)?;
+    }
+    Ok(())
+}
+
+fn write_tests(dir: &Path) -> Result<()> {
+    fs::write(dir.join("Cargo.toml"), manifest("tests", "[workspace]\n"))?;
+    let test = |number| format!("#[test]\nfn t{number}() {{ assert_eq!({number}, {number}); }}\n");
+    let all: String = (0..TESTS).map(test).collect();
+    fs::write(dir.join("src/lib.rs"), all)?;
+    Ok(())
+}

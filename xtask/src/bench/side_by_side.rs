@@ -1,0 +1,120 @@
+//! Builds, test runs and the race, with nothing watching, this tracer, and what else there is.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process,
+};
+
+use anyhow::{Context as _, Result};
+
+use super::{
+    Args,
+    build::{Build, Took},
+    observer::Observer,
+    race::{self, Race},
+    sample::{self, Spread, count, time},
+    tracer::Output,
+};
+use crate::table::Table;
+
+/// Where the projects are; removed when this is dropped.
+struct Place(PathBuf);
+
+/// What one observer was there for, once.
+struct Round {
+    builds: Vec<Took>,
+    race: Option<Race>,
+}
+
+/// Measures all, and prints how they compare.
+pub(super) fn compare(args: &Args, tracer: &Path) -> Result<()> {
+    let place = Place::new(&args.dir)?;
+    let builds = Build::all(&place.0)?;
+    let observers = Observer::installed();
+    let output = Output::new()?;
+    for build in &builds {
+        // What is fetched, compiled or found first is not counted.
+        build.run(Observer::Nothing)?;
+    }
+    let mut rounds: Vec<Vec<Round>> = observers.iter().map(|_| Vec::new()).collect();
+    for pair in 0..args.pairs as usize {
+        eprintln!("round {} of {}", pair + 1, args.pairs);
+        for turn in 0..observers.len() {
+            // In turn, so that a machine that gets faster or slower favours none.
+            let at = (turn + pair) % observers.len();
+            let watch = observers[at].watch(tracer, &output)?;
+            rounds[at].push(round(args, tracer, observers[at], &builds)?);
+            watch.end(&output)?;
+        }
+    }
+    show(args, &observers, &builds, &rounds);
+    Ok(())
+}
+
+fn round(args: &Args, tracer: &Path, observer: Observer, builds: &[Build]) -> Result<Round> {
+    let builds = builds.iter().map(|build| build.run(observer)).collect::<Result<_>>()?;
+    let race = (args.race > 0)
+        .then(|| Race::run(observer.command(tracer), args.race, &args.dir))
+        .transpose()?;
+    Ok(Round { builds, race })
+}
+
+fn show(args: &Args, observers: &[Observer], builds: &[Build], rounds: &[Vec<Round>]) {
+    let names = observers.iter().map(|observer| observer.name().to_owned());
+    let mut table = Table::new(["ratio (quartiles)".to_owned()].into_iter().chain(names));
+    let mut row = |name: String, of: &dyn Fn(&Round) -> Option<f64>, show: fn(f64) -> String| {
+        let all: Vec<Vec<f64>> =
+            rounds.iter().map(|rounds| rounds.iter().filter_map(of).collect()).collect();
+        if all[0].is_empty() {
+            return;
+        }
+        let ratio = |with: &Vec<f64>| {
+            Spread::of_pairs(&all[0], with, |a, b| b / a).with(sample::fine_ratio)
+        };
+        let first = show(Spread::of(&all[0]).median);
+        table.row([name, first].into_iter().chain(all[1..].iter().map(ratio)));
+    };
+    for (at, build) in builds.iter().enumerate() {
+        row(format!("{build}: elapsed"), &|round| Some(round.builds[at].elapsed), time);
+        row(format!("{build}: CPU time"), &|round| Some(round.builds[at].cpu), time);
+    }
+    row(
+        "golang/go#22315: attempts a second".to_owned(),
+        &|round| Some(round.race?.per_second()),
+        count,
+    );
+    println!("{}", table.shown(args.markdown));
+
+    let races = |rounds: &Vec<Round>| rounds.iter().filter_map(|it| it.race).collect::<Vec<_>>();
+    let before = races(&rounds[0]);
+    if before.is_empty() {
+        return;
+    }
+    let mut table = Table::new(["golang/go#22315", "failures of attempts", "ratio"]);
+    for (observer, rounds) in observers.iter().zip(rounds) {
+        let after = races(rounds);
+        let ratio = match observer {
+            Observer::Nothing => String::new(),
+            _ => race::risk_ratio(&before, &after),
+        };
+        table.row([observer.name().to_owned(), Race::sum(&after).to_string(), ratio]);
+    }
+    println!("{}", table.shown(args.markdown));
+}
+
+impl Place {
+    fn new(dir: &Path) -> Result<Self> {
+        let place = dir.join(format!("etxtbsy-trace-bench-{}", process::id()));
+        fs::create_dir(&place)
+            .with_context(|| format!("cannot make {}: choose another --dir", place.display()))?;
+        Ok(Self(place))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        // It may be gone: whoever cleans the directory was faster.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
