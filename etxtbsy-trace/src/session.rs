@@ -581,16 +581,21 @@ impl Session {
                 self.incident(&case);
             }
         }
-        let over: Vec<u64> = self
+        let over: Vec<(u64, u64)> = self
             .watched
             .iter()
             .filter(|(_, failed_ns)| now >= **failed_ns + 2 * GRACE_NS)
-            .map(|(inode, _)| *inode)
+            .map(|(inode, failed_ns)| (*inode, *failed_ns))
             .collect();
-        for inode in over {
-            self.watched.remove(&inode);
-            if let Err(error) = self.tracer.unwatch(inode) {
+        for (inode, failed_ns) in over {
+            let is_over = self.tracer.unwatch(inode, failed_ns).unwrap_or_else(|error| {
                 log::warn!("{error:#}");
+                true
+            });
+            if is_over {
+                self.watched.remove(&inode);
+            } else {
+                self.watched.insert(inode, now);
             }
         }
         if self.ledger.lingering().is_empty() {

@@ -574,12 +574,23 @@ impl Tracer {
         self.call_returns = None;
     }
 
-    /// Ends the watch over an inode.
-    pub fn unwatch(&mut self, inode: u64) -> anyhow::Result<()> {
+    /// Ends the watch over an inode that last made an exec fail at `failed_ns`; or not, if it may
+    /// have made another fail of which no record was read yet. Whether it is over.
+    pub fn unwatch(&mut self, inode: u64, failed_ns: u64) -> anyhow::Result<bool> {
+        let before = self.failures();
         let mut watched: HashMap<_, u64, u64> = HashMap::try_from(self.map_mut("WATCHED")?)?;
         // It is not there if it could not be put there, which was counted.
+        if watched.get(&inode, 0).is_ok_and(|latest_ns| latest_ns > failed_ns) {
+            return Ok(false);
+        }
         let _ = watched.remove(&inode);
-        Ok(())
+        // A failure is counted before its inode is watched.
+        let is_over = self.failures() == before;
+        if !is_over {
+            let mut watched: HashMap<_, u64, u64> = HashMap::try_from(self.map_mut("WATCHED")?)?;
+            watched.insert(inode, failed_ns, 0)?;
+        }
+        Ok(is_over)
     }
 
     /// Shows the programs' own diagnostics from now on, through the `log` crate.
