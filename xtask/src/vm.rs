@@ -1,5 +1,6 @@
 //! The integration tests on other kernels: each in a virtual machine of its own.
 
+mod arch;
 mod document;
 mod image;
 mod kernel;
@@ -18,7 +19,8 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::command::{step, target_dir};
+use crate::command::{command, output, step, target_dir};
+use arch::Arch;
 use image::Image;
 use kernel::Kernel;
 use packages::Packages;
@@ -28,7 +30,11 @@ use suite::Suite;
 use summary::{Run, Summary};
 
 /// The kernels that users run, as Debian's releases have them.
-const VERSIONS: [&str; 5] = ["5.10", "6.1", "6.12", "6.18", "7.2"];
+const VERSIONS: [&str; 6] = ["5.10", "6.1", "6.12", "6.18", "7.2", "6.12-arm64"];
+
+/// What the tests said in the last run of all on a kernel, and of some.
+const ALL: &str = "tests.log";
+const SOME: &str = "some.log";
 
 /// What is written for users.
 const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/kernels.md");
@@ -51,7 +57,8 @@ const BOOTS: u32 = 4;
 /// Arguments of `cargo xtask vm`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Kernels to run the tests on, the newest of each that Debian's suites serve
+    /// Kernels to run the tests on, the newest of each that Debian's suites serve, such as 6.12 or
+    /// 6.12-arm64
     #[arg(value_name = "VERSION", default_values_t = VERSIONS.map(str::to_owned))]
     versions: Vec<String>,
     /// Opens a shell on this kernel instead
@@ -60,8 +67,8 @@ pub(crate) struct Args {
     /// Where Debian's packages are fetched, if not from the mirror that this machine uses
     #[arg(long, value_name = "URL")]
     mirror: Option<String>,
-    /// Writes the tables into docs/kernels.md, of all kernels and tests
-    #[arg(long, conflicts_with_all = ["versions", "filters", "shell"])]
+    /// Writes the tables into docs/kernels.md, also of kernels on which all tests were run before
+    #[arg(long, conflicts_with_all = ["filters", "shell"])]
     docs: bool,
     /// Runs only the tests whose names have one of these in them
     #[arg(last = true, value_name = "FILTER")]
@@ -83,60 +90,89 @@ impl Args {
 
 /// Runs the tests on each kernel; an error if one of them fails.
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let suite = Suite::build()?;
-    let dir = target_dir()?.join("vm");
-    let packages = Packages::of_debian(&dir.join("packages"), args.mirror.as_deref())?;
-    let busybox = busybox(&packages)?;
-    let qemu = match Qemu::installed() {
-        Some(qemu) => qemu,
-        None => Qemu::unpacked(&packages::unpacked_program("qemu-system-x86", &dir)?)?,
-    };
     let versions = args.shell.as_ref().map_or(&*args.versions, std::slice::from_ref);
-    let kernels = versions
-        .iter()
-        .map(|version| Kernel::fetch(&packages, version))
-        .collect::<Result<Vec<Kernel>>>()?;
-    let image = Image::new(dir.join("root"), &busybox, &suite, &args.filters)?;
-    let host = Host { dir, qemu, image };
-
-    let first = kernels.first().context("no kernel to run")?;
-    let accelerator = host.accelerator(first)?;
+    let mut hosts = Vec::new();
+    for arch in [Arch::Amd64, Arch::Arm64] {
+        let of_arch = versions.iter().filter(|version| Arch::of(version).1 == arch);
+        let versions: Vec<&str> = of_arch.map(String::as_str).collect();
+        if !versions.is_empty() {
+            hosts.push(Host::new(arch, &versions, args)?);
+        }
+    }
     if args.shell.is_some() {
-        let archive = host.pack(first, &Report::default())?;
-        return host.qemu.shell(&first.image, &archive, accelerator);
+        let host = hosts.first().context("no kernel to run")?;
+        let kernel = host.first()?;
+        let archive = host.pack(kernel, &Report::default())?;
+        return host.qemu.shell(&kernel.image, &archive, host.accelerator(kernel)?);
     }
     let mut summary = Summary::default();
-    for kernel in &kernels {
-        summary.add(host.run(kernel, accelerator)?);
+    for host in &hosts {
+        let accelerator = host.accelerator(host.first()?)?;
+        for kernel in &host.kernels {
+            summary.add(host.run(kernel, accelerator, args.filters.is_empty())?);
+        }
     }
     println!("{}", summary.shown(false));
     if args.docs {
-        document::replace(Path::new(DOCUMENT), &summary.shown(true))?;
+        let kept = kept(&target_dir()?.join("vm"))?;
+        document::replace(Path::new(DOCUMENT), &kept.shown(true))?;
     }
     ensure!(summary.is_green(), "not all tests have passed: see target/vm/*/");
     Ok(())
 }
 
-/// Debian's static busybox, which packs the initramfs, and is in it.
-fn busybox(packages: &Packages) -> Result<PathBuf> {
-    let all = packages.list("busybox-static", "")?;
-    let newest = all.last().context("no suite has the package busybox-static")?;
-    let root = packages.unpacked(std::slice::from_ref(newest))?;
-    ["bin/busybox", "usr/bin/busybox"]
-        .map(|path| root.join(path))
-        .into_iter()
-        .find(|path| path.exists())
-        .with_context(|| format!("no busybox in {}", root.display()))
+/// The last run of all tests on each kernel, oldest kernel first.
+fn kept(dir: &Path) -> Result<Summary> {
+    let mut runs = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if let Ok(text) = fs::read_to_string(entry.path().join(ALL)) {
+            runs.extend(Run::kept(&name.to_string_lossy(), &text));
+        }
+    }
+    runs.sort_by_key(|run| kernel::numbers(&run.kernel));
+    let mut summary = Summary::default();
+    for run in runs {
+        summary.add(run);
+    }
+    Ok(summary)
 }
 
-/// What all virtual machines have in common.
-struct Host<'a> {
+/// What all virtual machines of an architecture have in common.
+struct Host {
     dir: PathBuf,
     qemu: Qemu,
-    image: Image<'a>,
+    image: Image,
+    kernels: Vec<Kernel>,
 }
 
-impl Host<'_> {
+impl Host {
+    /// With all that is to be built and fetched.
+    fn new(arch: Arch, versions: &[&str], args: &Args) -> Result<Self> {
+        let suite = Suite::build(arch)?;
+        let dir = target_dir()?.join("vm");
+        let mirror = args.mirror.as_deref();
+        let own = Packages::of_debian(&dir.join("packages"), Arch::OWN, mirror)?;
+        let packages = if arch.is_own() {
+            own.clone()
+        } else {
+            let name = format!("packages-{}", arch.debian());
+            Packages::of_debian(&dir.join(name), arch, mirror)?
+        };
+        let kernels = versions
+            .iter()
+            .map(|version| Kernel::fetch(&packages, version))
+            .collect::<Result<Vec<Kernel>>>()?;
+        let root = dir.join(format!("root-{}", arch.debian()));
+        let image = Image::new(root, &own, &packages, &suite, &args.filters)?;
+        Ok(Self { qemu: Qemu::of(arch, &dir)?, dir, image, kernels })
+    }
+
+    fn first(&self) -> Result<&Kernel> {
+        self.kernels.first().context("no kernel to run")
+    }
+
     /// Where everything about a kernel's run is kept.
     fn dir_of(&self, kernel: &Kernel) -> Result<PathBuf> {
         let dir = self.dir.join(&kernel.version);
@@ -153,7 +189,7 @@ impl Host<'_> {
 
     /// KVM if a kernel boots with it: that the device is there does not say so.
     fn accelerator(&self, kernel: &Kernel) -> Result<Accelerator> {
-        if qemu::has_kvm() {
+        if kernel.arch.is_own() && qemu::has_kvm() {
             step("trying whether KVM is usable");
             let archive = self.pack(kernel, &Report::default())?;
             let log = self.dir_of(kernel)?.join("kvm.log");
@@ -172,8 +208,8 @@ impl Host<'_> {
         Ok(Accelerator::Tcg)
     }
 
-    /// Runs the tests on one kernel.
-    fn run(&self, kernel: &Kernel, accelerator: Accelerator) -> Result<Run> {
+    /// Runs the tests on one kernel; `all` of them, or some.
+    fn run(&self, kernel: &Kernel, accelerator: Accelerator, all: bool) -> Result<Run> {
         let accelerator = suited(accelerator, kernel);
         step(&format!("Linux {}", kernel.version));
         if let Some(wanted) = &kernel.instead_of {
@@ -183,7 +219,7 @@ impl Host<'_> {
         let log = dir.join("serial.log");
         let began = Instant::now();
         let mut report = Report::default();
-        let mut said = fs::File::create(dir.join("tests.log"))?;
+        let mut said = fs::File::create(dir.join(if all { ALL } else { SOME }))?;
         for boot in 1..=BOOTS {
             let archive = self.pack(kernel, &report)?;
             let machine =
@@ -196,20 +232,26 @@ impl Host<'_> {
             let kept = dir.join(format!("boot-{boot}.log"));
             fs::rename(&log, &kept)?;
             eprintln!("    {why}: see {}", kept.display());
-            report.stopped(why);
+            let stopped = format!("@ stopped {why}");
+            writeln!(said, "{stopped}")?;
+            report.take(&stopped);
         }
-        Ok(Run {
+        let run = Run {
             kernel: kernel.version.clone(),
             wanted: kernel.instead_of.clone(),
+            commit: output(command("git").args(["describe", "--always", "--dirty"]))
+                .unwrap_or_else(|| "unknown".to_owned()),
             report,
             took: began.elapsed(),
-        })
+        };
+        said.write_all(run.last_lines().as_bytes())?;
+        Ok(run)
     }
 }
 
 /// 6.12's memory is corrupted where emulated processors run in several threads, whatever it runs.
 fn suited(accelerator: Accelerator, kernel: &Kernel) -> Accelerator {
-    let is_corrupted = kernel.version.starts_with("6.12.");
+    let is_corrupted = kernel.arch == Arch::Amd64 && kernel.version.starts_with("6.12.");
     if accelerator == Accelerator::Tcg && is_corrupted {
         Accelerator::TcgSingle
     } else {

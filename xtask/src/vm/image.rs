@@ -10,18 +10,19 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::{kernel::Kernel, suite::Suite};
+use super::{kernel::Kernel, packages::Packages, suite::Suite};
 use crate::command::{command, output};
 
 /// Runs first.
 const INIT: &str = include_str!("init");
 
-/// Programs that the tests name or copy: taken from this machine, so that they are the very same as
-/// in tests on the host. All others are busybox's.
+/// Programs that the tests name or copy. All others are busybox's.
 const PROGRAMS: [&str; 3] = ["/bin/sh", "/bin/true", "/bin/cat"];
 
-/// Modules that the tests need, by the names that `lsmod` shows.
-const MODULES: [&str; 2] = ["overlay", "loop"];
+/// Where they are in Debian's packages, and what they are linked with.
+const PACKAGED: [(&str, &str); 3] =
+    [("dash", "bin/dash"), ("coreutils", "bin/true"), ("coreutils", "bin/cat")];
+const LIBRARIES: [&str; 2] = ["lib/ld-linux-aarch64.so.1", "lib/aarch64-linux-gnu/libc.so.6"];
 
 /// Where init mounts and writes.
 const DIRECTORIES: [&str; 12] = [
@@ -44,16 +45,18 @@ const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody
 const GROUP: &str = "root:x:0:\nnogroup:x:65534:\n";
 
 /// A root directory in the making.
-pub(super) struct Image<'a> {
+pub(super) struct Image {
     root: PathBuf,
-    busybox: &'a Path,
+    /// What packs it.
+    busybox: PathBuf,
 }
 
-impl<'a> Image<'a> {
-    /// All but what belongs to one kernel.
+impl Image {
+    /// All but what belongs to one kernel; `own` are the packages of this machine's architecture.
     pub(super) fn new(
         root: PathBuf,
-        busybox: &'a Path,
+        own: &Packages,
+        packages: &Packages,
         suite: &Suite,
         filters: &[String],
     ) -> Result<Self> {
@@ -63,7 +66,7 @@ impl<'a> Image<'a> {
         for directory in DIRECTORIES {
             fs::create_dir_all(root.join(directory))?;
         }
-        let image = Self { root, busybox };
+        let image = Self { root, busybox: busybox(own)? };
         image.write("init", INIT)?;
         fs::set_permissions(image.root.join("init"), Permissions::from_mode(0o755))?;
         image.write("etc/passwd", PASSWD)?;
@@ -74,14 +77,35 @@ impl<'a> Image<'a> {
         for directory in &suite.directories {
             fs::create_dir_all(image.inside(directory))?;
         }
-        image.copy(busybox, Path::new("/bin/busybox"))?;
-        for program in PROGRAMS.map(Path::new).into_iter().chain(suite.programs()) {
-            image.copy(program, program)?;
-            for library in libraries(program)? {
-                image.copy(&library, &library)?;
+        image.copy(&busybox(packages)?, Path::new("/bin/busybox"))?;
+        if packages.arch.is_own() {
+            // This machine's, so that they are the very same as in tests on it.
+            for program in PROGRAMS.map(Path::new).into_iter().chain(suite.programs()) {
+                image.copy(program, program)?;
+                for library in libraries(program)? {
+                    image.copy(&library, &library)?;
+                }
+            }
+        } else {
+            image.copy_packaged(packages)?;
+            for program in suite.programs() {
+                image.copy(program, program)?;
             }
         }
         Ok(image)
+    }
+
+    /// Copies programs of another architecture than this machine's, and what they are linked with.
+    fn copy_packaged(&self, packages: &Packages) -> Result<()> {
+        for (program, (package, path)) in PROGRAMS.iter().zip(PACKAGED) {
+            let from = packages.unpacked(&[packages.oldest(package)?])?.join(path);
+            self.copy(&from, Path::new(program))?;
+        }
+        let libc = packages.unpacked(&[packages.oldest("libc6")?])?;
+        for library in LIBRARIES {
+            self.copy(&libc.join(library), &Path::new("/").join(library))?;
+        }
+        Ok(())
     }
 
     /// Packs it for a kernel, with that one's modules; `ended` are the tests that are not run any
@@ -91,11 +115,11 @@ impl<'a> Image<'a> {
         let modules = self.root.join("vm/modules");
         fs::remove_dir_all(&modules)?;
         fs::create_dir(&modules)?;
-        let order = kernel.copy_modules(&MODULES, &modules, self.busybox)?;
+        let order = kernel.copy_modules(kernel.arch.modules(), &modules, &self.busybox)?;
         self.write("vm/modules/order", &lines(&order))?;
 
         let names = command("find").current_dir(&self.root).output()?.stdout;
-        let mut cpio = command(self.busybox)
+        let mut cpio = command(&self.busybox)
             .args(["cpio", "--create", "--format", "newc", "--owner", "0:0"])
             .current_dir(&self.root)
             .stdin(Stdio::piped())
@@ -125,6 +149,16 @@ impl<'a> Image<'a> {
         }
         Ok(())
     }
+}
+
+/// Debian's static busybox.
+fn busybox(packages: &Packages) -> Result<PathBuf> {
+    let root = packages.unpacked(&[packages.oldest("busybox-static")?])?;
+    ["bin/busybox", "usr/bin/busybox"]
+        .map(|path| root.join(path))
+        .into_iter()
+        .find(|path| path.exists())
+        .with_context(|| format!("no busybox in {}", root.display()))
 }
 
 /// The shared libraries that a program is linked with, and the loader; none for a static program.

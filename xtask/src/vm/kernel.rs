@@ -9,19 +9,20 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use super::packages::{Package, Packages};
+use super::{
+    arch::Arch,
+    packages::{Package, Packages},
+};
 use crate::command::command;
-
-/// Those made for virtual machines, which are the smallest.
-const FLAVOUR: &str = "-cloud-amd64";
 
 /// A kernel that is there to be booted.
 pub(super) struct Kernel {
-    /// `6.12.117`, of the package's version.
+    /// `6.12.117`, of the package's version; with the architecture, if that was asked for.
     pub(super) version: String,
     /// If no suite serves what was asked for.
     pub(super) instead_of: Option<String>,
     pub(super) image: PathBuf,
+    pub(super) arch: Arch,
     /// `…/modules/RELEASE`
     modules: PathBuf,
 }
@@ -29,11 +30,14 @@ pub(super) struct Kernel {
 impl Kernel {
     /// The newest of the version, fetched if need be.
     pub(super) fn fetch(packages: &Packages, wanted: &str) -> Result<Self> {
-        let images = packages.list("linux-image-", FLAVOUR)?;
+        let (wanted, arch) = Arch::of(wanted);
+        // Those made for virtual machines, which are the smallest.
+        let flavour = format!("-cloud-{}", arch.debian());
+        let images = packages.list("linux-image-", &flavour)?;
         let image = newest(&images, wanted)
             .or_else(|| closest(&images, wanted))
-            .with_context(|| format!("no suite has a package linux-image-*{FLAVOUR}"))?;
-        let upstream = image.version.split('-').next().unwrap_or(&image.version).to_owned();
+            .with_context(|| format!("no suite has a package linux-image-*{flavour}"))?;
+        let upstream = image.version.split('-').next().unwrap_or(&image.version);
         let is_wanted = newest(&images, wanted).is_some();
 
         // From 7.2 on, the image is one of several packages of the same release.
@@ -46,7 +50,11 @@ impl Kernel {
             .collect();
         let root = packages.unpacked(&all)?;
         Ok(Self {
-            version: upstream,
+            version: match arch {
+                Arch::Amd64 => upstream.to_owned(),
+                Arch::Arm64 => format!("{upstream}-arm64"),
+            },
+            arch,
             instead_of: (!is_wanted).then(|| wanted.to_owned()),
             image: find(&root, &|name| name.starts_with("vmlinuz"))
                 .with_context(|| format!("no vmlinuz in {}", root.display()))?,
@@ -169,7 +177,7 @@ fn age(image: &Package) -> (Vec<u64>, bool) {
 }
 
 /// `6.12.117-1~deb12u1` → 6, 12, 117, 1
-fn numbers(version: &str) -> Vec<u64> {
+pub(super) fn numbers(version: &str) -> Vec<u64> {
     let end = version.find(|c: char| !c.is_ascii_digit() && !".-".contains(c));
     version[..end.unwrap_or(version.len())]
         .split(['.', '-'])

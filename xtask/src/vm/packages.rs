@@ -11,6 +11,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 
+use super::arch::Arch;
 use crate::{
     apt,
     command::{command, output, run, step},
@@ -39,16 +40,18 @@ pub(super) struct Package {
     pub(super) version: String,
 }
 
-/// What all suites serve, in a directory of ours.
+/// What all suites serve for an architecture, in a directory of ours.
+#[derive(Clone)]
 pub(super) struct Packages {
     dir: PathBuf,
+    pub(super) arch: Arch,
 }
 
 impl Packages {
     /// With lists of today.
-    pub(super) fn of_debian(dir: &Path, mirror: Option<&str>) -> Result<Self> {
+    pub(super) fn of_debian(dir: &Path, arch: Arch, mirror: Option<&str>) -> Result<Self> {
         ensure!(apt::exists(), "Debian's kernels are fetched by apt, which is not installed");
-        let packages = Self { dir: dir.to_owned() };
+        let packages = Self { dir: dir.to_owned(), arch };
         fs::create_dir_all(packages.dir.join("lists/partial"))?;
         fs::create_dir_all(packages.dir.join("archives/partial"))?;
         if !Path::new(KEYRING).exists() {
@@ -89,6 +92,8 @@ impl Packages {
         apt.env("LC_ALL", "C").arg(own("Dir::State::Lists", "lists")).args([
             own("Dir::Cache", "."),
             own("Dir::Etc::SourceList", "sources.list"),
+            format!("-oAPT::Architecture={}", self.arch.debian()),
+            format!("-oAPT::Architectures={}", self.arch.debian()),
             "-oDir::Etc::SourceParts=-".into(),
             "-oDir::State::Status=/dev/null".into(),
             "-oAcquire::Languages=none".into(),
@@ -105,6 +110,13 @@ impl Packages {
         let said = output(self.apt("apt-cache").arg("madison").args(names))
             .context("`apt-cache madison` failed")?;
         Ok(versions(&said))
+    }
+
+    /// The oldest package of a name: whatever belongs together is of the same suite.
+    pub(super) fn oldest(&self, name: &str) -> Result<Package> {
+        let mut all = self.list(name, "")?;
+        all.retain(|package| package.name == name);
+        all.pop().with_context(|| format!("no suite has the package {name}"))
     }
 
     /// The names of the packages that this one says it needs.

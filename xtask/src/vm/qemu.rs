@@ -14,11 +14,8 @@ use std::{
 use anyhow::{Context as _, Result};
 use nix::sys::{prctl::set_pdeathsig, signal::Signal};
 
+use super::{arch::Arch, packages};
 use crate::command::command;
-
-/// Emulated processors: without a fifth level of page tables, and without the instructions that
-/// copy byte by byte, which are fast in hardware only.
-const EMULATED: &str = "max,la57=off,erms=off,fsrm=off";
 
 /// How many: more than most machines here have, so that the threads of a race overtake each other.
 const PROCESSORS: &str = "4";
@@ -35,11 +32,11 @@ pub(super) enum Accelerator {
 }
 
 impl Accelerator {
-    fn arguments(self) -> [&'static str; 4] {
+    fn arguments(self, arch: Arch) -> [&'static str; 4] {
         match self {
             Self::Kvm => ["-accel", "kvm", "-cpu", "host"],
-            Self::Tcg => ["-accel", "tcg,thread=multi", "-cpu", EMULATED],
-            Self::TcgSingle => ["-accel", "tcg,thread=single", "-cpu", EMULATED],
+            Self::Tcg => ["-accel", "tcg,thread=multi", "-cpu", arch.emulated()],
+            Self::TcgSingle => ["-accel", "tcg,thread=single", "-cpu", arch.emulated()],
         }
     }
 }
@@ -55,27 +52,29 @@ pub(super) enum Task {
 
 /// A QEMU that runs here.
 pub(super) struct Qemu {
+    arch: Arch,
     program: PathBuf,
     /// Where its libraries are, if it is not installed.
     libraries: Vec<PathBuf>,
 }
 
 impl Qemu {
-    /// The one in `PATH`.
-    pub(super) fn installed() -> Option<Self> {
-        let qemu = Self { program: "qemu-system-x86_64".into(), libraries: Vec::new() };
-        qemu.runs().then_some(qemu)
-    }
-
-    /// One that is unpacked in a directory.
-    pub(super) fn unpacked(root: &Path) -> Result<Self> {
+    /// The one in `PATH`; else one that is fetched into a directory.
+    pub(super) fn of(arch: Arch, dir: &Path) -> Result<Self> {
+        let (package, program) = arch.qemu();
+        let installed = Self { arch, program: program.into(), libraries: Vec::new() };
+        if installed.runs() {
+            return Ok(installed);
+        }
+        let root = packages::unpacked_program(package, dir)?;
         let libraries = ["usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu"];
         let qemu = Self {
-            program: root.join("usr/bin/qemu-system-x86_64"),
+            arch,
+            program: root.join("usr/bin").join(program),
             libraries: libraries.map(|directory| root.join(directory)).into(),
         };
         qemu.runs().then_some(qemu).with_context(|| {
-            format!("the QEMU in {} does not run: install qemu-system-x86", root.display())
+            format!("the QEMU in {} does not run: install {package}", root.display())
         })
     }
 
@@ -113,15 +112,20 @@ impl Qemu {
             // However this process ends, none stays behind.
             qemu.pre_exec(|| Ok(set_pdeathsig(Signal::SIGKILL)?));
         }
-        qemu.args(["-machine", "q35", "-nodefaults", "-no-user-config", "-display", "none"])
-            .args(accelerator.arguments())
+        let (console, lines) = self.arch.terminals();
+        qemu.args(["-machine", self.arch.machine(), "-nodefaults", "-no-user-config"])
+            .args(["-display", "none"])
+            .args(accelerator.arguments(self.arch))
             .args(["-smp", PROCESSORS, "-m", "2048", "-no-reboot"])
             .arg("-kernel")
             .arg(kernel)
             .arg("-initrd")
             .arg(initramfs)
             // The mitigations would be emulated, at length, for nobody.
-            .args(["-append", &format!("console=ttyS0 panic=-1 mitigations=off{task}")]);
+            .arg("-append")
+            .arg(format!(
+                "console={console} panic=-1 mitigations=off terminal={console} lines={lines}{task}"
+            ));
         qemu
     }
 
@@ -136,7 +140,7 @@ impl Qemu {
         crate::command::run(qemu.args(["-serial", "mon:stdio"]))
     }
 
-    /// Boots it; its first serial port goes into a file, from the second come lines.
+    /// Boots it; its first terminal goes into a file, from the second come lines.
     pub(super) fn start(
         &self,
         kernel: &Path,
@@ -150,7 +154,8 @@ impl Qemu {
             .boot(kernel, initramfs, accelerator, task)
             .arg("-chardev")
             .arg(format!("file,id=console,append=on,path={}", log.display()))
-            .args(["-serial", "chardev:console", "-serial", "stdio"])
+            .args(["-serial", "chardev:console"])
+            .args(self.arch.lines())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(file)

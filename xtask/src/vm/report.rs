@@ -61,6 +61,7 @@ impl Report {
                     return true;
                 }
             }
+            "stopped" => self.stopped(rest),
             "done" => self.is_done = true,
             _ => {}
         }
@@ -69,7 +70,7 @@ impl Report {
 
     /// The machine has stopped, for this reason: the test under way is to be tried again, or has
     /// failed with it.
-    pub(super) fn stopped(&mut self, why: &str) {
+    fn stopped(&mut self, why: &str) {
         let Some((name, _)) = self.running.take() else { return };
         if self.again.contains(&name) {
             let outcome = Outcome::Failed(why.to_owned());

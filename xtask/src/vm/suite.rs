@@ -10,7 +10,8 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
-use crate::command::{cargo, step, target_dir};
+use super::arch::{self, Arch};
+use crate::command::{cargo, command, output, run, step, target_dir};
 
 /// A variable of the tests' environment that says how long races go.
 const RACE_SECONDS: &str = "ETXTBSY_TRACE_RACE_SECONDS";
@@ -40,9 +41,17 @@ pub(super) struct Suite {
 
 impl Suite {
     /// Builds them.
-    pub(super) fn build() -> Result<Self> {
-        step("building the tests");
-        let built = cargo(["test", "--release", "--locked", "--no-run"])
+    pub(super) fn build(arch: Arch) -> Result<Self> {
+        step(&format!("building the tests for {}", arch.debian()));
+        let mut cargo = cargo(["test", "--release", "--locked", "--no-run"]);
+        if let Some(target) = arch.target() {
+            ensure_target(target)?;
+            let (variable, linker) = arch::linker(target);
+            cargo.args(["--target", target]).env(variable, linker);
+            // It is packed into the image, where it takes memory.
+            cargo.env("CARGO_PROFILE_RELEASE_DEBUG", "0");
+        }
+        let built = cargo
             .args(["--package=etxtbsy-trace", "--test=live"])
             .arg("--message-format=json-render-diagnostics")
             .stderr(Stdio::inherit())
@@ -90,6 +99,18 @@ impl Suite {
             |it: &Tests| format!("{} {} {}", it.name, it.program.display(), it.directory.display());
         self.tests.iter().map(line).collect()
     }
+}
+
+/// Installs the standard library for a target, if it is missing.
+fn ensure_target(target: &str) -> Result<()> {
+    let there = output(command("rustc").args(["--print", "target-libdir", "--target", target]))
+        .is_some_and(|dir| Path::new(&dir).exists());
+    if there {
+        return Ok(());
+    }
+    run(command("rustup").args(["target", "add", target])).with_context(|| {
+        format!("there is no standard library for {target}: run `rustup target add {target}`")
+    })
 }
 
 /// What the tests are told by variables, and init by its own.

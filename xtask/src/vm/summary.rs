@@ -6,11 +6,14 @@ use super::report::{Outcome, Report, Test};
 use crate::table::Table;
 
 /// What came of one kernel.
+#[derive(Debug, PartialEq)]
 pub(super) struct Run {
     /// Its version.
     pub(super) kernel: String,
     /// What was asked for, if this is something else.
     pub(super) wanted: Option<String>,
+    /// What was tested, by `git describe`.
+    pub(super) commit: String,
     pub(super) report: Report,
     pub(super) took: Duration,
 }
@@ -31,6 +34,29 @@ pub(super) fn cell(test: &Test) -> String {
 }
 
 impl Run {
+    /// Of all tests, as it was kept; `None` if it did not come to its end.
+    pub(super) fn kept(kernel: &str, text: &str) -> Option<Self> {
+        let mut report = Report::default();
+        for line in text.lines() {
+            report.take(line);
+        }
+        let said = |key| text.lines().find_map(|line| line.strip_prefix(key));
+        Some(Self {
+            kernel: kernel.to_owned(),
+            wanted: said("@ instead ").map(str::to_owned),
+            commit: said("@ commit ")?.to_owned(),
+            report,
+            took: Duration::try_from_secs_f64(said("@ took ")?.parse().ok()?).ok()?,
+        })
+    }
+
+    /// What to keep of it, after the lines of its report.
+    pub(super) fn last_lines(&self) -> String {
+        let wanted = self.wanted.iter().map(|wanted| format!("@ instead {wanted}\n"));
+        let took = self.took.as_secs_f64();
+        wanted.chain([format!("@ commit {}\n@ took {took:.1}\n", self.commit)]).collect()
+    }
+
     /// What is wrong with the run as a whole.
     fn trouble(&self) -> Option<&'static str> {
         if self.report.release.is_none() {
@@ -77,7 +103,7 @@ impl Summary {
     }
 
     fn kernels(&self) -> Table {
-        let head = ["Linux", "passed", "skipped", "failed", "took"].map(str::to_owned);
+        let head = ["Linux", "passed", "skipped", "failed", "took", "commit"].map(str::to_owned);
         let mut table = Table::new(head);
         for run in &self.runs {
             let minutes = run.took.as_secs_f64() / 60.0;
@@ -87,6 +113,7 @@ impl Summary {
                 run.count(|it| matches!(it, Outcome::Skipped(_))),
                 run.count(|it| matches!(it, Outcome::Failed(_))),
                 format!("{minutes:.1} min"),
+                run.commit.clone(),
             ]);
         }
         table
@@ -147,7 +174,8 @@ mod tests {
             report.take(line);
         }
         let wanted = (kernel == "6.19.14").then(|| "6.18".to_owned());
-        Run { kernel: kernel.into(), wanted, report, took: Duration::from_secs(90) }
+        let (kernel, commit) = (kernel.into(), "1a2b3c4".into());
+        Run { kernel, wanted, commit, report, took: Duration::from_secs(90) }
     }
 
     #[test]
@@ -163,10 +191,10 @@ mod tests {
         assert!(!summary.is_green());
         assert_eq!(
             summary.shown(true),
-            "| Linux   | passed | skipped | failed |    took |\n\
-             | ------- | -----: | ------: | -----: | ------: |\n\
-             | 6.1.192 |      1 |       1 |      0 | 1.5 min |\n\
-             | 6.19.14 |      0 |       0 |      1 | 1.5 min |\n\
+            "| Linux   | passed | skipped | failed |    took |  commit |\n\
+             | ------- | -----: | ------: | -----: | ------: | ------: |\n\
+             | 6.1.192 |      1 |       1 |      0 | 1.5 min | 1a2b3c4 |\n\
+             | 6.19.14 |      0 |       0 |      1 | 1.5 min | 1a2b3c4 |\n\
              \n\
              | test    |       6.1.192 |      6.19.14 |\n\
              | ------- | ------------: | -----------: |\n\
@@ -177,6 +205,17 @@ mod tests {
              - live::b: skipped: there is no java (6.1.192)\n\
              - no suite of Debian serves 6.18: this is the closest (6.19.14)\n"
         );
+    }
+
+    #[test]
+    fn a_run_is_read_as_it_was_kept() {
+        let lines = "@ booted 6.19\n@ started live a\n@ stopped it hung\n@ started live a\n\
+                     | said\n@ ended 0 1.0 3.0\n@ done\n";
+        let run = run("6.19.14", lines);
+        assert_eq!(run.report.again, ["live::a"]);
+        let kept = format!("{lines}{}", run.last_lines());
+        assert_eq!(Run::kept("6.19.14", &kept), Some(run));
+        assert_eq!(Run::kept("6.19.14", lines), None, "it has no end");
     }
 
     #[test]
