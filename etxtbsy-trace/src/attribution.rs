@@ -377,11 +377,7 @@ fn adopt_openers(facts: &mut [Fact], exit: u64) -> bool {
             // What it held at the failure was closed before that. If what was told as its end came
             // later, that is of something else at its place, and its own was missed.
             Some(opened) if (1..=exit).contains(&hold.opened.time_ns) && opened.time_ns > exit => {
-                // A close is told before it is done, the other ends after it.
-                if hold.how == How::Close as u32 {
-                    *hold = Hold { stage: Stage::Held as u32, how: 0, released_ns: 0, ..*hold };
-                    missed = true;
-                }
+                missed |= forget_close(hold);
             }
             Some(opened) => hold.opened = opened,
             None if unsure => hold.opened = Actor::default(),
@@ -389,6 +385,16 @@ fn adopt_openers(facts: &mut [Fact], exit: u64) -> bool {
         }
     }
     missed
+}
+
+/// Takes a close for that of something else, and gives whether it was one: a close is told before it
+/// is done, the other ends after it.
+fn forget_close(hold: &mut Hold) -> bool {
+    let is_close = hold.how == How::Close as u32;
+    if is_close {
+        *hold = Hold { stage: Stage::Held as u32, how: 0, released_ns: 0, ..*hold };
+    }
+    is_close
 }
 
 fn judge(fact: &Fact, enter: u64, exit: u64) -> Sure {

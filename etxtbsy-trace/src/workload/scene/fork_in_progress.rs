@@ -5,11 +5,13 @@
 
 use super::Busy;
 use crate::lines::{How, Role, State, VerdictKind, Via};
+use crate::process::now_ns;
 use crate::workload::child::{Program, close, fork, hear, tell, wait, wait_success};
 use crate::workload::report::{Holder, Scene, Task};
 use anyhow::{Context, Result, anyhow, bail};
 use nix::errno::Errno;
 use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap_anonymous};
+use nix::time::ClockId;
 use nix::unistd::{Pid, getpid, gettid};
 use std::fs::{File, OpenOptions};
 use std::io::{PipeReader, PipeWriter, Write};
@@ -17,7 +19,7 @@ use std::num::NonZero;
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::{io, thread};
 
 /// How often to try; the first try nearly always does.
@@ -83,12 +85,12 @@ fn attempt(path: &Path, program: &Program, victims: &Victims, size: u64) -> Resu
     let file = OpenOptions::new().write(true).open(path)?;
     let fd = file.as_raw_fd();
     let enough = committed(&meminfo)? + size / 2;
-    let over = AtomicBool::new(false);
+    let over_ns = AtomicU64::new(0);
 
     thread::scope(|scope| {
         let forker = thread::Builder::new().name("forker".into()).spawn_scoped(scope, || {
             let child = fork(|| program.exec() as i32);
-            over.store(true, Ordering::SeqCst);
+            over_ns.store(now_ns(ClockId::CLOCK_MONOTONIC), Ordering::SeqCst);
             child.map(|child| (child, gettid().as_raw().cast_unsigned()))
         })?;
         let join = |forker: thread::ScopedJoinHandle<'_, Result<(Pid, u32)>>| {
@@ -100,7 +102,7 @@ fn attempt(path: &Path, program: &Program, victims: &Victims, size: u64) -> Resu
         // From here until the exec this thread writes to its own stack only: all that the fork
         // has copied already is copy-on-write, and a page fault would wait for the fork's end.
         while committed(&meminfo)? < enough {
-            if over.load(Ordering::SeqCst) {
+            if over_ns.load(Ordering::SeqCst) != 0 {
                 join(forker)?;
                 drop(file);
                 victims.exec()?;
@@ -109,10 +111,10 @@ fn attempt(path: &Path, program: &Program, victims: &Victims, size: u64) -> Resu
         }
         // The fork is at the large mapping, so it has copied the fd table.
         drop(file);
-        let status = victims.exec()?;
-        let in_time = !over.load(Ordering::SeqCst);
+        let (errno, failed_ns) = victims.exec()?;
         let (child, forker) = join(forker)?;
-        match status {
+        let in_time = failed_ns < over_ns.load(Ordering::SeqCst);
+        match errno {
             libc::ETXTBSY if in_time => Ok(Some(Seen { victim, child, forker, fd })),
             libc::ETXTBSY => bail!("the fork was over too soon: it takes more --megabytes"),
             0 => Ok(None),
@@ -178,13 +180,19 @@ impl Victims {
             while hear::<1>(&order).is_ok() {
                 let victim = fork(|| {
                     tell(&tell_ready, [getpid().as_raw().into()]);
-                    match hear::<1>(&gate) {
+                    let errno = match hear::<1>(&gate) {
                         Ok(_) => program.exec() as i32,
                         Err(_) => libc::EPIPE,
-                    }
+                    };
+                    let failed_ns = now_ns(ClockId::CLOCK_MONOTONIC);
+                    tell(&tell_ended, [errno.into(), failed_ns.cast_signed()]);
+                    errno
                 });
-                let status = victim.and_then(wait).unwrap_or(libc::ECHILD);
-                tell(&tell_ended, [status.into()]);
+                match victim.and_then(wait) {
+                    Ok(0) => tell(&tell_ended, [0, 0]),
+                    Ok(_) => {}
+                    Err(_) => tell(&tell_ended, [libc::ECHILD.into(), 0]),
+                }
             }
             0
         })?;
@@ -198,10 +206,10 @@ impl Victims {
         Ok(pid as i32)
     }
 
-    /// Lets it exec and gives the errno, or 0.
-    fn exec(&self) -> Result<i32> {
+    /// Lets it exec; gives the errno, or 0, and when it had failed.
+    fn exec(&self) -> Result<(i32, u64)> {
         (&self.go).write_all(&1_i64.to_ne_bytes())?;
-        let [status] = hear(&self.ended)?;
-        Ok(status as i32)
+        let [errno, failed_ns] = hear(&self.ended)?;
+        Ok((errno as i32, failed_ns.cast_unsigned()))
     }
 }
