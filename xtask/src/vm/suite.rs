@@ -61,7 +61,7 @@ impl Suite {
         let mut suite = Self {
             tests: Vec::new(),
             binaries: Vec::new(),
-            directories: vec![target_dir()?.join("tmp")],
+            directories: vec![target_dir()?.join(arch.target().unwrap_or_default()).join("tmp")],
             environment: environment(),
         };
         for line in String::from_utf8_lossy(&built.stdout).lines() {
