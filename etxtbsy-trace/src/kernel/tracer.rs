@@ -7,12 +7,12 @@ use std::{
     time::Instant,
 };
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, anyhow, bail, ensure};
 use aya::{
     Btf, Ebpf, EbpfLoader, VerifierLogLevel,
     maps::{HashMap, Map, MapData, MapError, ProgramArray, RingBuf},
     programs::{
-        Iter, RawTracePoint, RawTracePointRunOptions, TestRun as _, TracePoint,
+        Iter, ProgramError, RawTracePoint, RawTracePointRunOptions, TestRun as _, TracePoint,
         raw_trace_point::RawTracePointLink,
     },
 };
@@ -225,7 +225,8 @@ impl Tracer {
         let mut loader = EbpfLoader::new();
         loader
             .btf(Some(&btf))
-            .verifier_log_level(VerifierLogLevel::empty())
+            // Where a program is refused, it is loaded once more, for the verifier's reason.
+            .verifier_log_level(VerifierLogLevel::DEBUG)
             .override_global("OFFSETS", &offsets, true)
             .override_global("OPEN_CALLS", &open_calls, true)
             .override_global("FILTERED", &filtered, true)
@@ -238,9 +239,7 @@ impl Tracer {
         log::debug!("maps made after {:?}", began.elapsed());
         for name in RAW.iter().map(|(program, _)| *program).chain(UNATTACHED) {
             let program: &mut RawTracePoint = program_of(&mut ebpf, name)?;
-            program
-                .load()
-                .with_context(|| format!("the kernel refuses the eBPF program {name}"))?;
+            program.load().map_err(|error| refusal(name, error))?;
         }
         for name in [
             "closing",
@@ -260,12 +259,10 @@ impl Tracer {
         .chain(preempted.then_some(AGAIN.program))
         {
             let program: &mut TracePoint = program_of(&mut ebpf, name)?;
-            program
-                .load()
-                .with_context(|| format!("the kernel refuses the eBPF program {name}"))?;
+            program.load().map_err(|error| refusal(name, error))?;
         }
         let seed: &mut Iter = program_of(&mut ebpf, "seed")?;
-        seed.load("task_file", &btf)?;
+        seed.load("task_file", &btf).map_err(|error| refusal("seed", error))?;
         log::debug!("programs loaded after {:?}", began.elapsed());
         let mut tracer = Self {
             config: Numbers::of(&ebpf, "CONFIG", Config::ALL)?,
@@ -302,7 +299,7 @@ impl Tracer {
         self.is_contained = self.ask("introduce", &[])? != 0;
         if self.is_contained {
             let pids: &mut Iter = program_of(&mut self.ebpf, PIDS)?;
-            pids.load("task", btf).context("the kernel refuses the eBPF program pids")?;
+            pids.load("task", btf).map_err(|error| refusal(PIDS, error))?;
         }
         Ok(())
     }
@@ -387,7 +384,7 @@ impl Tracer {
     pub fn follow_compat(&mut self) -> anyhow::Result<()> {
         log::info!("a 32-bit program runs: following all system calls");
         let program: &mut RawTracePoint = program_of(&mut self.ebpf, COMPAT_RETURNS.0)?;
-        program.load().context("the kernel refuses the eBPF program compat_returns")?;
+        program.load().map_err(|error| refusal(COMPAT_RETURNS.0, error))?;
         program.attach(COMPAT_RETURNS.1).context("cannot attach to the tracepoint sys_exit")?;
         self.compat = true;
         Ok(())
@@ -612,6 +609,30 @@ impl Tracer {
     }
 }
 
+/// What to say of a program that the kernel does not load: in one line, though the verifier tells
+/// all that it looked at.
+fn refusal(name: &str, error: ProgramError) -> anyhow::Error {
+    let refused = format!("the kernel refuses the eBPF program {name}");
+    let ProgramError::LoadError { io_error, verifier_log } = error else {
+        return anyhow::Error::new(error).context(refused);
+    };
+    match reason(&verifier_log.to_string()) {
+        Some(reason) => anyhow!("{refused}: {io_error}: its verifier says: {reason}"),
+        None => anyhow!("{refused}: {io_error}"),
+    }
+}
+
+/// The line in which the verifier tells why, which is the last but for its statistics.
+fn reason(log: &str) -> Option<String> {
+    let is_statistic = |line: &&str| {
+        ["processed ", "verification time ", "stack depth "]
+            .iter()
+            .any(|start| line.starts_with(start))
+    };
+    let mut lines = log.lines().rev().map(str::trim).filter(|line| !line.is_empty());
+    lines.find(|line| !is_statistic(line)).map(|line| line.replace(char::is_control, "?"))
+}
+
 /// The number in what /proc/PID/fdinfo tells of a program (`bpf_prog_show_fdinfo`,
 /// kernel/bpf/syscall.c).
 fn misses(told: &str) -> Option<u64> {
@@ -620,7 +641,7 @@ fn misses(told: &str) -> Option<u64> {
 
 fn program_of<'a, P>(ebpf: &'a mut Ebpf, name: &str) -> anyhow::Result<&'a mut P>
 where
-    &'a mut P: TryFrom<&'a mut aya::programs::Program, Error = aya::programs::ProgramError>,
+    &'a mut P: TryFrom<&'a mut aya::programs::Program, Error = ProgramError>,
 {
     let program =
         ebpf.program_mut(name).with_context(|| format!("the eBPF object has no program {name}"))?;
@@ -630,6 +651,17 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_verifiers_reason_is_one_line() {
+        let log = "0: R1=ctx() R10=fp0\n; let x = 1;\n3: (85) call pc+4\n\
+                   combined stack size of 9 calls is 544. Too large\n\
+                   verification time 12 usec\nstack depth 8+0\n\
+                   processed 12 insns (limit 1000000) max_states_per_insn 0\n\n";
+        let reason = reason(log);
+        assert_eq!(reason.as_deref(), Some("combined stack size of 9 calls is 544. Too large"));
+        assert_eq!(super::reason("processed 12 insns (limit 1000000)\n"), None);
+    }
 
     #[test]
     fn misses_are_read() {

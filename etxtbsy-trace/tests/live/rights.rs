@@ -107,7 +107,7 @@ fn the_command_has_what_it_would_have_without_us() {
     let Some(_turn) = Turn::take_as_root() else {
         return;
     };
-    let heritage = ["sh", "-c", HERITAGE];
+    let heritage = ["/bin/sh", "-c", HERITAGE];
     let mut without = Command::new("env");
     for (key, value) in tracer().get_envs() {
         match value {
@@ -128,7 +128,7 @@ fn under_sudo_it_has_what_its_caller_has() {
     let Some(_turn) = Turn::take_as_root() else {
         return;
     };
-    let heritage = ["sh", "-c", HERITAGE];
+    let heritage = ["/bin/sh", "-c", HERITAGE];
     let id = NOBODY.to_string();
     let mut without = Command::new(heritage[0]);
     without.args(&heritage[1..]).current_dir("/");
