@@ -1,6 +1,7 @@
 //! Loading the programs, attaching them, and speaking with their maps.
 
 use std::{
+    collections::BTreeSet,
     fs::File,
     io::Read as _,
     os::fd::{AsFd as _, AsRawFd},
@@ -105,6 +106,10 @@ const RAW: [(&str, &str); 5] = [
     ("execed", "sched_process_exec"),
     ("forked", "sched_process_fork"),
 ];
+
+/// The programs on system calls' tracepoints that others go on with.
+const GONE_ON_WITH: [(&str, Next); 3] =
+    [("search", Next::Search), ("runners", Next::Runners), ("refused", Next::Refused)];
 
 /// The program on io_uring, whose tracepoint tells of which request since 6.0 only.
 const RING: (&str, &str) = ("ring_completes", "io_uring_complete");
@@ -241,23 +246,8 @@ impl Tracer {
             let program: &mut RawTracePoint = program_of(&mut ebpf, name)?;
             program.load().map_err(|error| refusal(name, error))?;
         }
-        for name in [
-            "closing",
-            "closed_range",
-            "unshared",
-            "slow_call_returns",
-            "refused",
-            "exec_returns",
-            "search",
-            "runners",
-            "enter_execve",
-            "enter_execveat",
-            "duplicated",
-            "opened",
-        ]
-        .into_iter()
-        .chain(preempted.then_some(AGAIN.program))
-        {
+        let calls = SYSCALLS.iter().chain(preempted.then_some(&AGAIN)).map(|call| call.program);
+        for name in calls.chain(GONE_ON_WITH.map(|(name, _)| name)).collect::<BTreeSet<_>>() {
             let program: &mut TracePoint = program_of(&mut ebpf, name)?;
             program.load().map_err(|error| refusal(name, error))?;
         }
@@ -320,9 +310,7 @@ impl Tracer {
 
     /// Tells the programs which others they go on with.
     fn link(&mut self) -> anyhow::Result<()> {
-        for (name, next) in
-            [("search", Next::Search), ("runners", Next::Runners), ("refused", Next::Refused)]
-        {
+        for (name, next) in GONE_ON_WITH {
             let program: &mut TracePoint = program_of(&mut self.ebpf, name)?;
             let program = program.fd()?.try_clone()?;
             let mut map: ProgramArray<_> = ProgramArray::try_from(self.map_mut("NEXT")?)?;

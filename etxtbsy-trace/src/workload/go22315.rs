@@ -2,7 +2,7 @@
 //! The child that one thread forks has a copy of what another has open at that moment.
 
 use super::child::{Program, fork, wait};
-use super::race::{self, Counts, Course};
+use super::race::{self, Counts, Course, Crowd};
 use super::report::{Race, Task};
 use super::stage;
 use anyhow::Result;
@@ -11,11 +11,8 @@ use std::path::{Path, PathBuf};
 /// Arguments of `go22315`.
 #[derive(Clone, Debug, PartialEq, clap::Args)]
 pub struct Args {
-    /// How many threads.
-    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=200))]
-    threads: u32,
     #[command(flatten)]
-    course: Course,
+    crowd: Crowd,
     /// Where to make the directory for the scripts.
     #[arg(long, value_name = "DIR", default_value = stage::PLACE)]
     dir: PathBuf,
@@ -25,10 +22,11 @@ pub struct Args {
 }
 
 pub(super) fn run(args: &Args) -> Result<Race> {
+    let Crowd { threads, course } = &args.crowd;
     let dir = stage::directory(&args.dir)?;
     let ready = || if args.wait_for_go { stage::wait_for_go() } else { Ok(()) };
-    let outcome = race::run(args.threads, &args.course, ready, |index, counts| {
-        write_and_run(&dir.path().join(format!("fork-exec-{index}")), &args.course, counts)?;
+    let outcome = race::run(*threads, course, ready, |index, counts| {
+        write_and_run(&dir.path().join(format!("fork-exec-{index}")), course, counts)?;
         Ok(Task::current().tid)
     })?;
     Ok(Race {

@@ -6,7 +6,7 @@
 //! threads only, and by each from its fork until it is through its exec, or ends.
 
 use super::child::{Program, fork, wait};
-use super::race::{self, Counts, Course};
+use super::race::{self, Counts, Course, Crowd};
 use super::report::{FailedExec, GroundTruth, Inheritor, Race, Task};
 use super::{elf, stage};
 use crate::process::now_ns;
@@ -27,11 +27,8 @@ use std::thread;
 /// Arguments of `ground-truth`.
 #[derive(Clone, Debug, PartialEq, clap::Args)]
 pub struct Args {
-    /// How many threads.
-    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=200))]
-    threads: u32,
     #[command(flatten)]
-    course: Course,
+    crowd: Crowd,
     /// Where to make the directory for the programs: on a tmpfs, so that inode numbers are not
     /// used twice.
     #[arg(long, value_name = "DIR", default_value = "/dev/shm")]
@@ -73,21 +70,22 @@ struct Failure {
 }
 
 pub(super) fn run(args: &Args) -> Result<GroundTruth> {
+    let Crowd { threads, course } = &args.crowd;
     let dir = stage::directory(&args.dir)?;
     let program = elf::exit()?;
     // The lowest free fd is taken, so those of the threads' files are below this.
-    let fds = fs::read_dir("/proc/self/fd")?.count() as u32 + args.threads;
+    let fds = fs::read_dir("/proc/self/fd")?.count() as u32 + *threads;
     let words = WORDS + 2 * fds as usize;
-    let shared = Shared::new(args.threads as usize * words)?;
+    let shared = Shared::new(*threads as usize * words)?;
     let notes = shared.words();
     let outcome = race::run(
-        args.threads,
-        &args.course,
+        *threads,
+        course,
         || Ok(()),
         |index, counts| {
             let notes = &notes[index as usize * words..][..words];
             let path = dir.path().join(format!("fork-exec-{index}"));
-            write_and_run(&path, &program, &args.course, notes, counts)
+            write_and_run(&path, &program, course, notes, counts)
         },
     )?;
     Ok(GroundTruth {

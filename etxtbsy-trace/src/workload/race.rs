@@ -9,6 +9,16 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use std::{io, thread};
 
+/// How a race of many threads goes.
+#[derive(Clone, Debug, PartialEq, clap::Args)]
+pub(super) struct Crowd {
+    /// How many threads.
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=200))]
+    pub(super) threads: u32,
+    #[command(flatten)]
+    pub(super) course: Course,
+}
+
 /// How a race goes.
 #[derive(Clone, Debug, PartialEq, clap::Args)]
 pub(super) struct Course {

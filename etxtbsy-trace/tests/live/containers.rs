@@ -1,10 +1,12 @@
 //! In a container, as far as the kernel knows such a thing: pid, mount and cgroup namespaces, made
 //! here.
 
-use crate::support::{BINARY, Ended, Process, Trace, Turn, has_too_few, race_course, tracer};
+use crate::support::{
+    BINARY, Ended, Process, Trace, Turn, WaitingRace, has_too_few, race_course, tracer,
+};
 use etxtbsy_trace::check;
 use etxtbsy_trace::lines::{Incident, VerdictKind};
-use etxtbsy_trace::workload::{GroundTruth, Race};
+use etxtbsy_trace::workload::GroundTruth;
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
@@ -297,22 +299,12 @@ fn a_check_in_a_container() {
 fn a_process_tree_by_its_pid_in_the_container() {
     let Some(_turn) = Turn::take_as_root() else { return };
     let container = Container::start(None, None);
-    let mut workload = Command::new(BINARY);
-    workload.args(["workload", "go22315", "--wait-for-go"]).args(race_course(10));
-    let mut workload = container.process(&mut workload);
-    assert_eq!(workload.line(), "ready");
-    let (race, _) = numbers_of_child(&workload);
+    let race = WaitingRace::start(|command| container.process(command));
+    let (pid, _) = numbers_of_child(&race.0);
     let mut tracer = tracer();
-    tracer.args(["--json", "--pid", &race.to_string()]);
-    let tracer = container.process(&mut tracer);
-    let meta = tracer.line();
-    workload.say_go();
-    let race: Race = serde_json::from_str(&workload.line()).unwrap();
-    assert_eq!(workload.wait().code, Some(0));
-    // It ends because the tree has ended.
-    let ended = tracer.wait();
-    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
-    let trace = Trace::parse(&format!("{meta}\n{}", ended.stdout));
+    tracer.args(["--json", "--pid", &pid.to_string()]);
+    let (race, shown) = race.traced_by(container.process(&mut tracer));
+    let trace = Trace::parse(&shown);
     assert_eq!(trace.meta.filter.pids, [race.pid]);
     assert_eq!(trace.incidents.len() as u64, race.failures);
     assert!(trace.incidents.iter().all(|incident| incident.complete), "{:#?}", trace.incidents);
@@ -325,23 +317,16 @@ fn a_race_in_a_container_without_the_tracer() {
     let cgroups = turn.dir.path().join("cgroups");
     fs::create_dir(&cgroups).unwrap();
     let container = Container::start(None, Some(cgroups.clone()));
-    let mut workload = Command::new(BINARY);
-    workload.args(["workload", "go22315", "--wait-for-go"]).args(race_course(10));
-    let mut workload = container.process(&mut workload);
-    assert_eq!(workload.line(), "ready");
-    let (_, outside) = numbers_of_child(&workload);
+    let race = WaitingRace::start(|command| container.process(command));
+    let (_, outside) = numbers_of_child(&race.0);
     let threads: BTreeMap<u32, u32> = fs::read_dir(format!("/proc/{outside}/task"))
         .unwrap()
         .map(|task| numbers(&task.unwrap().path()))
         .collect();
-    let pid = workload.pid().to_string();
+    let pid = race.0.pid().to_string();
     let tracer = Process::start(tracer().args(["--json", "--pid", &pid]));
-    let meta = tracer.line();
-    workload.say_go();
-    let race: Race = serde_json::from_str(&workload.line()).unwrap();
-    assert_eq!(workload.wait().code, Some(0));
-    let ended = tracer.wait();
-    let trace = Trace::parse(&format!("{meta}\n{}", ended.stdout));
+    let (race, shown) = race.traced_by(tracer);
+    let trace = Trace::parse(&shown);
     assert_eq!(trace.incidents.len() as u64, race.failures);
     for incident in &trace.incidents {
         assert!(incident.complete, "{incident:#?}");

@@ -1,6 +1,6 @@
 //! Right or wrong, failure by failure: the race whose children say what they have inherited.
 
-use crate::support::{Turn, has_too_few, race_course};
+use crate::support::{Turn, has_too_few};
 use etxtbsy_trace::lines::{Holder, How, Incident};
 use etxtbsy_trace::workload::{FailedExec, GroundTruth, Inheritor};
 use std::collections::HashMap;
@@ -24,10 +24,7 @@ fn every_culprit_is_one_and_every_sure_one_is_named() {
     let Some(turn) = Turn::take_as_root() else {
         return;
     };
-    let course = race_course(200);
-    let arguments: Vec<&str> =
-        ["ground-truth"].into_iter().chain(course.iter().map(String::as_str)).collect();
-    let (truth, trace): (GroundTruth, _) = turn.workload(&arguments);
+    let (truth, trace): (GroundTruth, _) = turn.race("ground-truth", 200);
     if has_too_few(&truth.race) {
         return;
     }

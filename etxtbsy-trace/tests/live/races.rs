@@ -1,21 +1,15 @@
 //! The races: every failure that the workload counted is told, and explained.
 
-use crate::support::{
-    BINARY, Process, Trace, Turn, has_too_few, is_own_machine, race_course, tracer,
-};
+use crate::support::{Process, Trace, Turn, WaitingRace, has_too_few, is_own_machine, tracer};
 use etxtbsy_trace::lines::{Direction, Incident, Role, VerdictKind, Via};
 use etxtbsy_trace::workload::Race;
-use std::process::Command;
 
 #[test]
 fn go22315() {
     let Some(turn) = Turn::take_as_root() else {
         return;
     };
-    let course = race_course(10);
-    let arguments: Vec<&str> =
-        ["go22315"].into_iter().chain(course.iter().map(String::as_str)).collect();
-    let (race, trace) = turn.workload(&arguments);
+    let (race, trace) = turn.race("go22315", 10);
     assert_explained(&race, &trace);
 }
 
@@ -24,10 +18,7 @@ fn rust114554() {
     let Some(turn) = Turn::take_as_root() else {
         return;
     };
-    let course = race_course(10);
-    let arguments: Vec<&str> =
-        ["rust114554"].into_iter().chain(course.iter().map(String::as_str)).collect();
-    let (race, trace) = turn.workload(&arguments);
+    let (race, trace) = turn.race("rust114554", 10);
     assert_explained(&race, &trace);
 }
 
@@ -36,22 +27,11 @@ fn go22315_that_was_running_before_the_tracer() {
     let Some(turn) = Turn::take_as_root() else {
         return;
     };
-    let mut workload = Process::start(
-        Command::new(BINARY).args(["workload", "go22315", "--wait-for-go"]).args(race_course(10)),
-    );
-    assert_eq!(workload.line(), "ready");
+    let race = WaitingRace::start(Process::start);
     let output = turn.output();
-    let pid = workload.pid().to_string();
+    let pid = race.0.pid().to_string();
     let tracer = Process::start(tracer().arg("-o").arg(&output).args(["--json", "--pid"]).arg(pid));
-    let meta = tracer.line();
-    workload.say_go();
-    let race: Race = serde_json::from_str(&workload.line()).unwrap();
-    assert_eq!(workload.wait().code, Some(0));
-
-    // It ends because the tree has ended.
-    let ended = tracer.wait();
-    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
-    let shown = format!("{meta}\n{}", ended.stdout);
+    let (race, shown) = race.traced_by(tracer);
     let trace = Trace::parse(&shown);
     assert_eq!(trace.meta.filter.pids, [race.pid]);
     assert_explained(&race, &trace);

@@ -105,8 +105,41 @@ impl Turn {
         (ended.report(), trace)
     }
 
+    /// A race under `run`, until so many execs have failed.
+    pub(crate) fn race<T: DeserializeOwned>(&self, name: &str, failures: u64) -> (T, Trace) {
+        let course = race_course(failures);
+        let arguments: Vec<&str> =
+            [name].into_iter().chain(course.iter().map(String::as_str)).collect();
+        self.workload(&arguments)
+    }
+
     pub(crate) fn output(&self) -> PathBuf {
         self.dir.path().join("trace.jsonl")
+    }
+}
+
+/// go22315, which waits to be traced.
+pub(crate) struct WaitingRace(pub(crate) Process);
+
+impl WaitingRace {
+    pub(crate) fn start(start: impl FnOnce(&mut Command) -> Process) -> Self {
+        let mut race = Command::new(BINARY);
+        race.args(["workload", "go22315", "--wait-for-go"]).args(race_course(10));
+        let process = start(&mut race);
+        assert_eq!(process.line(), "ready");
+        Self(process)
+    }
+
+    /// Has it begin once `tracer` traces it; what both have said to their end.
+    pub(crate) fn traced_by(mut self, tracer: Process) -> (Race, String) {
+        let meta = tracer.line();
+        self.0.say_go();
+        let race: Race = serde_json::from_str(&self.0.line()).unwrap();
+        assert_eq!(self.0.wait().code, Some(0));
+        // It ends because the tree has ended.
+        let ended = tracer.wait();
+        assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+        (race, format!("{meta}\n{}", ended.stdout))
     }
 }
 
