@@ -52,7 +52,7 @@ const SILENCE: Duration = suite::TEST.saturating_add(Duration::from_secs(60));
 const KERNEL: Duration = Duration::from_secs(3600);
 
 /// How often a machine is started: again if it dies before init runs, or hangs in a test.
-const BOOTS: u32 = 4;
+const BOOTS: u32 = 6;
 
 /// Arguments of `cargo xtask vm`.
 #[derive(clap::Args)]
@@ -102,7 +102,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if args.shell.is_some() {
         let host = hosts.first().context("no kernel to run")?;
         let kernel = host.first()?;
-        let archive = host.pack(kernel, &Report::default())?;
+        let archive = host.pack(kernel, &[])?;
         return host.qemu.shell(&kernel.image, &archive, host.accelerator(kernel)?);
     }
     let mut summary = Summary::default();
@@ -110,13 +110,13 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         let accelerator = host.accelerator(host.first()?)?;
         for kernel in &host.kernels {
             summary.add(host.run(kernel, accelerator, args.filters.is_empty())?);
+            if args.docs {
+                let kept = kept(&target_dir()?.join("vm"))?;
+                document::replace(Path::new(DOCUMENT), &kept.shown(true))?;
+            }
         }
     }
     println!("{}", summary.shown(false));
-    if args.docs {
-        let kept = kept(&target_dir()?.join("vm"))?;
-        document::replace(Path::new(DOCUMENT), &kept.shown(true))?;
-    }
     ensure!(summary.is_green(), "not all tests have passed: see target/vm/*/");
     Ok(())
 }
@@ -180,10 +180,10 @@ impl Host {
         Ok(dir)
     }
 
-    /// The image for a kernel, to go on after what is reported already.
-    fn pack(&self, kernel: &Kernel, report: &Report) -> Result<PathBuf> {
+    /// The image for a kernel, without the tests that have ended.
+    fn pack(&self, kernel: &Kernel, ended: &[String]) -> Result<PathBuf> {
         let archive = self.dir.join("initramfs.cpio");
-        self.image.pack(kernel, &report.ended(), &archive)?;
+        self.image.pack(kernel, ended, &archive)?;
         Ok(archive)
     }
 
@@ -191,7 +191,7 @@ impl Host {
     fn accelerator(&self, kernel: &Kernel) -> Result<Accelerator> {
         if kernel.arch.is_own() && qemu::has_kvm() {
             step("trying whether KVM is usable");
-            let archive = self.pack(kernel, &Report::default())?;
+            let archive = self.pack(kernel, &[])?;
             let log = self.dir_of(kernel)?.join("kvm.log");
             let machine =
                 self.qemu.start(&kernel.image, &archive, Accelerator::Kvm, Task::Probe, &log)?;
@@ -220,14 +220,25 @@ impl Host {
         let began = Instant::now();
         let mut report = Report::default();
         let mut said = fs::File::create(dir.join(if all { ALL } else { SOME }))?;
+        // In the end what has stopped a machine, one emulated processor at a time.
+        let mut is_end = false;
         for boot in 1..=BOOTS {
-            let archive = self.pack(kernel, &report)?;
+            let (put_off, accelerator) = if is_end {
+                (Vec::new(), accelerator.single())
+            } else {
+                (report.put_off(), accelerator)
+            };
+            let archive = self.pack(kernel, &[report.ended(), put_off].concat())?;
             let machine =
                 self.qemu.start(&kernel.image, &archive, accelerator, Task::Tests, &log)?;
             let why = watch(&machine, began, &mut report, &mut said)?;
             drop(machine);
             if report.is_done {
-                break;
+                if is_end || report.put_off().is_empty() {
+                    break;
+                }
+                (is_end, report.is_done) = (true, false);
+                continue;
             }
             let kept = dir.join(format!("boot-{boot}.log"));
             fs::rename(&log, &kept)?;

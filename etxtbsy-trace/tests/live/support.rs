@@ -1,6 +1,6 @@
 //! Running the tracer, with a limit to it, and reading what it wrote.
 
-use etxtbsy_trace::lines::{Incident, Line, Lost, Meta, Summary};
+use etxtbsy_trace::lines::{Holder, Incident, Line, Lost, Meta, Opened, Summary};
 use etxtbsy_trace::workload::{Race, Storm};
 use nix::sys::signal::{SigHandler, Signal, kill, killpg, signal};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
@@ -408,6 +408,13 @@ impl Trace {
     /// How much was lost for reasons that have these words.
     pub(crate) fn lost_by(&self, words: &str) -> u64 {
         self.lost.iter().filter(|lost| lost.what.contains(words)).map(|lost| lost.count).sum()
+    }
+
+    /// Who opened what a holder has: known, unless the kernel says that it passed over a program.
+    pub(crate) fn opener<'a>(&self, holder: &'a Holder) -> Option<&'a Opened> {
+        let passed_over = self.lost_by("under way on the processor") > 0;
+        assert!(holder.opened.is_some() || passed_over, "{holder:#?}");
+        holder.opened.as_ref()
     }
 
     /// That each failure of a storm was counted, unless the kernel says that it passed over a program.

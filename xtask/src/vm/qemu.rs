@@ -32,6 +32,11 @@ pub(super) enum Accelerator {
 }
 
 impl Accelerator {
+    /// With one thread where there would be several.
+    pub(super) fn single(self) -> Self {
+        if self == Self::Tcg { Self::TcgSingle } else { self }
+    }
+
     fn arguments(self, arch: Arch) -> [&'static str; 4] {
         match self {
             Self::Kvm => ["-accel", "kvm", "-cpu", "host"],

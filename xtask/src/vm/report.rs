@@ -31,7 +31,7 @@ pub(super) struct Report {
     pub(super) tests: Vec<Test>,
     /// The test under way, and what it has written.
     running: Option<(String, Vec<String>)>,
-    /// The tests in which a machine stopped; each is tried once more.
+    /// The tests in which a machine stopped; each is tried once more, in the end.
     pub(super) again: Vec<String>,
     pub(super) is_done: bool,
 }
@@ -80,10 +80,21 @@ impl Report {
         }
     }
 
-    /// The tests that need not be run any more, as init names them.
+    /// The tests that have an outcome, as init names them.
     pub(super) fn ended(&self) -> Vec<String> {
-        self.tests.iter().map(|test| test.name.replacen("::", " ", 1)).collect()
+        self.tests.iter().map(|test| as_init(&test.name)).collect()
     }
+
+    /// The tests that are to be tried again, in the same way.
+    pub(super) fn put_off(&self) -> Vec<String> {
+        let has_ended = |name: &&String| self.tests.iter().any(|test| test.name == **name);
+        self.again.iter().filter(|name| !has_ended(name)).map(|name| as_init(name)).collect()
+    }
+}
+
+/// `live scenes::dup` of `live::scenes::dup`.
+fn as_init(name: &str) -> String {
+    name.replacen("::", " ", 1)
 }
 
 /// The status, and the time between two of `/proc/uptime`.
