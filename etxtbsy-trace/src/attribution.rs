@@ -570,7 +570,7 @@ fn holders(facts: Vec<Fact>, case: &Case) -> Vec<Held> {
                 _ => None,
             };
             if held.via == Via::Dup {
-                held.via = via(&fact.hold);
+                held.via = via(&fact.hold, case);
             }
             continue;
         }
@@ -580,7 +580,7 @@ fn holders(facts: Vec<Fact>, case: &Case) -> Vec<Held> {
             ppid: fact.hold.ppid,
             start_ns: fact.hold.start_ns,
             fds,
-            via: via(&fact.hold),
+            via: via(&fact.hold, case),
             state: fact.state(case.failure.exit_ns),
             execed: fact.hold.execed != 0,
             opened: known(fact.hold.opened),
@@ -614,12 +614,19 @@ fn released(fact: &Fact, case: &Case) -> Option<(How, u64)> {
     Some((how, case.failure.exit_ns))
 }
 
-fn via(hold: &Hold) -> Via {
+/// Whether a holder could have its fd by a fork.
+fn is_later_child(hold: &Hold) -> bool {
+    hold.ppid == hold.opened.tgid && hold.start_ns > hold.opened.time_ns
+}
+
+fn via(hold: &Hold, case: &Case) -> Via {
     let told = [Via::Open, Via::Fork, Via::Dup, Via::Mapping]
         .into_iter()
         .find(|via| *via as u32 == hold.via);
     match told {
         Some(via) => via,
+        // A child of the opener's, forked since: that may have been missed.
+        None if case.passed_over && is_later_child(hold) => Via::Unknown,
         // Opens, forks and dups are seen: it came by a message, or was taken.
         None if hold.opened.time_ns != 0 && hold.opened.tgid != hold.tgid => Via::Passed,
         None => Via::Unknown,

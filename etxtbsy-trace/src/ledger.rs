@@ -80,6 +80,7 @@ pub struct Runner {
 
 /// Everything that was told of one failure.
 #[derive(Clone, Debug, Default)]
+#[allow(clippy::struct_excessive_bools, reason = "facts that have nothing to do with each other")]
 pub struct Case {
     /// The failure.
     pub failure: Failure,
@@ -110,6 +111,8 @@ pub struct Case {
     pub told: bool,
     /// Whether some of them found no room.
     pub lost: bool,
+    /// Whether the kernel has passed over some program by now: what was not seen may have been.
+    pub passed_over: bool,
     /// How many bytes were told of it.
     pub(crate) bytes: usize,
     /// Whether anything has come to be known since it was last looked at.
@@ -117,6 +120,12 @@ pub struct Case {
 }
 
 impl Case {
+    /// Whether a holder came to its fd on a way that was not seen.
+    #[must_use]
+    pub fn has_unseen(&self) -> bool {
+        self.candidates.iter().any(|candidate| candidate.hold.via == Via::Unknown as u32)
+    }
+
     /// A text about the victim or the file.
     #[must_use]
     pub fn text(&self, of: TextOf) -> Option<&[u8]> {

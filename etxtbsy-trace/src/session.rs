@@ -249,7 +249,7 @@ impl Session {
         let unread = self.summary.failures.saturating_sub(known);
         for case in self.ledger.drain() {
             if limits.incidents.is_none_or(|most| self.summary.incidents < most) {
-                self.incident(&case);
+                self.incident(case);
             }
         }
         self.tell_lost();
@@ -578,7 +578,7 @@ impl Session {
         let heard = if self.more { self.ledger.heard_ns() } else { now };
         for case in self.ledger.settled(heard) {
             if most.is_none_or(|most| self.summary.incidents < most) {
-                self.incident(&case);
+                self.incident(case);
             }
         }
         let over: Vec<(u64, u64)> = self
@@ -614,7 +614,9 @@ impl Session {
         }
     }
 
-    fn incident(&mut self, case: &Case) {
+    fn incident(&mut self, mut case: Case) {
+        case.passed_over = case.has_unseen() && self.tracer.missed() > 0;
+        let case = &case;
         let seq = case.failure.seq;
         let seen = self.seen.remove(&seq).unwrap_or_default();
         let tracer = &self.tracer;

@@ -302,6 +302,27 @@ fn what_came_unseen_from_another_opener_was_passed() {
     assert_eq!(attribute(&case(1, vec![in_table(unknown)])).holders[0].via, Via::Unknown);
 }
 
+#[test]
+fn what_a_child_of_the_openers_has_may_be_of_a_fork_that_was_missed() {
+    let parent = opened(0xa, 500_000);
+    let child = Hold {
+        via: Via::Unknown as u32,
+        acquired_ns: 0,
+        start_ns: parent.opened.time_ns + 1,
+        ..inherited(&parent, ENTER - 200_000)
+    };
+    let older = Hold { start_ns: parent.opened.time_ns - 1, ..child };
+    for (hold, passed_over, via) in [
+        (child, false, Via::Passed),
+        (child, true, Via::Unknown),
+        (older, true, Via::Passed),
+        (Hold { ppid: 1, ..child }, true, Via::Passed),
+    ] {
+        let case = Case { passed_over, ..case(1, vec![in_table(hold)]) };
+        assert_eq!(attribute(&case).holders[0].via, via);
+    }
+}
+
 /// The opener's own hold, ended, of a description that is open all the same.
 fn outlived(file: u64) -> Candidate {
     Candidate { open: 1, ..gone(ended(&opened(file, 500_000), How::Close, ENTER - 100_000, 0)) }

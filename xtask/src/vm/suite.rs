@@ -16,9 +16,9 @@ use crate::command::{cargo, command, output, run, step, target_dir};
 /// A variable of the tests' environment that says how long races go.
 const RACE_SECONDS: &str = "ETXTBSY_TRACE_RACE_SECONDS";
 
-/// Within which a test has ended, or has hung: several times what the tests themselves allow a
+/// Within which a test has ended, or has hung: more than what the tests themselves allow a
 /// process.
-pub(super) const TEST: Duration = Duration::from_secs(5 * 60);
+pub(super) const TEST: Duration = Duration::from_secs(3 * 60);
 
 /// A program of tests.
 struct Tests {
