@@ -2,7 +2,8 @@
 //! here.
 
 use crate::support::{
-    BINARY, Ended, Process, Trace, Turn, WaitingRace, has_too_few, race_course, tracer,
+    BINARY, Ended, Process, Trace, Turn, WaitingRace, assert_complete, has_too_few, race_course,
+    tracer,
 };
 use etxtbsy_trace::check;
 use etxtbsy_trace::lines::{Incident, VerdictKind};
@@ -308,7 +309,7 @@ fn a_process_tree_by_its_pid_in_the_container() {
     let trace = Trace::parse(&shown);
     assert_eq!(trace.meta.filter.pids, [race.pid]);
     assert_eq!(trace.incidents.len() as u64, race.failures);
-    assert!(trace.incidents.iter().all(|incident| incident.complete), "{:#?}", trace.incidents);
+    assert_complete(&trace.incidents, |incident| incident.complete);
 }
 
 /// The tracer is outside, where all pids are those it tells.
@@ -329,8 +330,8 @@ fn a_race_in_a_container_without_the_tracer() {
     let (race, shown) = race.traced_by(tracer);
     let trace = Trace::parse(&shown);
     assert_eq!(trace.incidents.len() as u64, race.failures);
+    assert_complete(&trace.incidents, |incident| incident.complete);
     for incident in &trace.incidents {
-        assert!(incident.complete, "{incident:#?}");
         let index = incident.path.as_deref().unwrap().rsplit('-').next().unwrap();
         let writer = race.threads[index.parse::<usize>().unwrap()];
         let victim = &incident.victim;

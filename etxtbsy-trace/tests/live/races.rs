@@ -1,6 +1,8 @@
 //! The races: every failure that the workload counted is told, and explained.
 
-use crate::support::{Process, Trace, Turn, WaitingRace, has_too_few, is_own_machine, tracer};
+use crate::support::{
+    Process, Trace, Turn, WaitingRace, assert_complete, has_too_few, is_own_machine, tracer,
+};
 use etxtbsy_trace::lines::{Direction, Incident, Role, VerdictKind, Via};
 use etxtbsy_trace::workload::Race;
 
@@ -44,16 +46,7 @@ fn assert_explained(race: &Race, trace: &Trace) {
     }
     assert!(trace.lost().is_empty(), "{:?}", trace.lost);
     assert_eq!(trace.incidents.len() as u64, race.failures);
-    let complete =
-        trace.incidents.iter().filter(|incident| is_explained(race, trace, incident)).count();
-    // There are fewer of them on emulated processors.
-    let wanted = if is_own_machine() { 995 } else { 999 };
-    assert!(
-        complete * 1000 >= trace.incidents.len() * wanted,
-        "{complete} of {} explained; the first that is not: {:#?}",
-        trace.incidents.len(),
-        trace.incidents.iter().find(|incident| !incident.complete)
-    );
+    assert_complete(&trace.incidents, |incident| is_explained(race, trace, incident));
 }
 
 /// Whether the incident is complete; if so, it must be right in all that the race knows.

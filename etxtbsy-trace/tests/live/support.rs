@@ -47,6 +47,19 @@ pub(crate) fn race_course(failures: u64) -> Vec<String> {
         .collect()
 }
 
+/// Asserts that the incidents are complete: 999 of 1,000, or 995 on emulated processors, where there
+/// are fewer of them.
+pub(crate) fn assert_complete(all: &[Incident], is_complete: impl Fn(&Incident) -> bool) {
+    let complete = all.iter().filter(|incident| is_complete(incident)).count();
+    let wanted = if is_own_machine() { 995 } else { 999 };
+    assert!(
+        complete * 1000 >= all.len() * wanted,
+        "{complete} of {} explained; the first that is not: {:#?}",
+        all.len(),
+        all.iter().find(|incident| !incident.complete)
+    );
+}
+
 /// Whether a race has nothing to see: on emulated processors it may have had too few attempts for
 /// anything to fail; the test is left out then.
 pub(crate) fn has_too_few(race: &Race) -> bool {
