@@ -145,11 +145,15 @@ struct Host {
     qemu: Qemu,
     image: Image,
     kernels: Vec<Kernel>,
+    /// What is tested, by `git describe`.
+    commit: String,
 }
 
 impl Host {
     /// With all that is to be built and fetched.
     fn new(arch: Arch, versions: &[&str], args: &Args) -> Result<Self> {
+        let commit = output(command("git").args(["describe", "--always", "--dirty"]))
+            .unwrap_or_else(|| "unknown".to_owned());
         let suite = Suite::build(arch)?;
         let dir = target_dir()?.join("vm");
         let mirror = args.mirror.as_deref();
@@ -166,7 +170,7 @@ impl Host {
             .collect::<Result<Vec<Kernel>>>()?;
         let root = dir.join(format!("root-{}", arch.debian()));
         let image = Image::new(root, &own, &packages, &suite, &args.filters)?;
-        Ok(Self { qemu: Qemu::of(arch, &dir)?, dir, image, kernels })
+        Ok(Self { qemu: Qemu::of(arch, &dir)?, dir, image, kernels, commit })
     }
 
     fn first(&self) -> Result<&Kernel> {
@@ -250,8 +254,7 @@ impl Host {
         let run = Run {
             kernel: kernel.version.clone(),
             wanted: kernel.instead_of.clone(),
-            commit: output(command("git").args(["describe", "--always", "--dirty"]))
-                .unwrap_or_else(|| "unknown".to_owned()),
+            commit: self.commit.clone(),
             report,
             took: began.elapsed(),
         };
