@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     os::{
         fd::{AsFd as _, FromRawFd as _, OwnedFd, RawFd},
-        unix::ffi::OsStrExt as _,
+        unix::ffi::OsStringExt as _,
     },
     path::PathBuf,
     rc::Rc,
@@ -19,6 +19,8 @@ use procfs::{
     ProcessCGroup,
     process::{Process, Stat},
 };
+
+use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 
 use crate::pids::Pids;
 
@@ -76,10 +78,7 @@ impl Observer {
             comm: std::fs::read(format!("/proc/{pid}/comm"))
                 .map(|comm| comm.strip_suffix(b"\n").unwrap_or(&comm).to_vec())
                 .unwrap_or_default(),
-            exe: std::fs::read_link(format!("/proc/{pid}/exe"))
-                .ok()
-                .map(PathBuf::into_os_string)
-                .map(|exe| exe.as_bytes().to_vec()),
+            exe: exe(pid),
             argv: raw_argv(pid),
             cgroup: process.cgroups().ok().and_then(|groups| cgroup(groups.0)),
             seen_ns: now_ns(ClockId::CLOCK_MONOTONIC),
@@ -188,6 +187,22 @@ pub fn has_registered(pid: u32, path: &[u8]) -> bool {
     })
 }
 
+/// The program, by the name that it had if its file is gone: the kernel adds a word to that then
+/// (`d_path`, fs/d_path.c), which may as well be part of a name.
+fn exe(pid: u32) -> Option<Vec<u8>> {
+    let link = format!("/proc/{pid}/exe");
+    let mut exe = std::fs::read_link(&link).ok()?.into_os_string().into_vec();
+    // Without asking the file system, which may never answer.
+    let is_gone = statx(CWD, link, AtFlags::STATX_DONT_SYNC, StatxFlags::NLINK)
+        .is_ok_and(|stat| stat.stx_nlink == 0);
+    if is_gone && exe.ends_with(DELETED) {
+        exe.truncate(exe.len() - DELETED.len());
+    }
+    Some(exe)
+}
+
+const DELETED: &[u8] = b" (deleted)";
+
 impl Default for Observer {
     fn default() -> Self {
         Self::new()
@@ -229,6 +244,27 @@ pub type Seen = HashMap<u32, Rc<Facts>>;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::{
+        os::unix::ffi::OsStrExt as _,
+        process::{Command, Stdio},
+    };
+
+    #[test]
+    fn a_program_that_is_gone_has_the_name_it_had() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["program", "program (deleted)"] {
+            let path = dir.path().join(name);
+            std::fs::copy("/bin/cat", &path).unwrap();
+            let mut child = Command::new(&path).stdin(Stdio::piped()).spawn().unwrap();
+            let exe = || Observer::new().look(child.id(), 0, &Pids::same()).unwrap().exe;
+            let told = Some(path.as_os_str().as_bytes().to_vec());
+            assert_eq!(exe(), told);
+            std::fs::remove_file(&path).unwrap();
+            assert_eq!(exe(), told);
+            drop(child.stdin.take());
+            child.wait().unwrap();
+        }
+    }
 
     #[test]
     fn this_process_is_seen_only_by_its_own_start() {
