@@ -85,15 +85,15 @@ pub(crate) extern "C" fn tell_end(seq: u64, lost: u32) -> i32 {
 /// An exec has succeeded: the files that it closed are dropped next.
 #[inline(always)]
 pub(crate) fn exec_succeeded(task: u64) {
-    let (table, tgid) = (kernel::table_of(task), kernel::tgid_of(task));
     // SAFETY: a map value.
     let passed_over = EXECS.get_ptr(task).is_some_and(|call| unsafe { (*call).table } != 0);
-    if passed_over {
-        // As `sched_process_exec`, which the kernel can have passed over.
-        exec::note_exec(task);
-        hold::walk(table, task, tgid, Event::Closing);
-    }
     if passed_over || EXEC_NAMES.get_ptr(task).is_some() {
+        let (table, tgid) = (kernel::table_of(task), kernel::tgid_of(task));
+        if passed_over {
+            // As `sched_process_exec`, which the kernel can have passed over.
+            exec::note_exec(task);
+            hold::walk(table, task, tgid, Event::Closing);
+        }
         hold::walk(table, task, tgid, Event::Closed);
     }
 }

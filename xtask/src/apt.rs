@@ -2,11 +2,11 @@
 
 use anyhow::Result;
 
-use crate::command::{command, output, root, run};
+use crate::command::{command, is_installed, output, root, run};
 
 /// True where packages are installed with apt.
 pub(crate) fn exists() -> bool {
-    output(command("apt-get").arg("--version")).is_some()
+    is_installed("apt-get")
 }
 
 /// The version that would be installed, without its epoch; none if the package is not known.

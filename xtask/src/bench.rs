@@ -163,11 +163,7 @@ impl Bench<'_> {
     /// the machine changes meanwhile, then stands side by side in a pair.
     fn block(&self, mirrored: bool) -> Result<Block> {
         let mut block = Block { operations: Vec::new(), race: None };
-        let race = || -> Result<Option<Race>> {
-            (self.args.race > 0)
-                .then(|| Race::run(command(self.tracer), self.args.race, &self.args.dir))
-                .transpose()
-        };
+        let race = || Race::run(command(self.tracer), self.args.race, &self.args.dir);
         if !mirrored {
             block.race = race()?;
         }

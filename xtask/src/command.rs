@@ -70,6 +70,11 @@ pub(crate) fn output(command: &mut Command) -> Option<String> {
     status.success().then_some(stdout)
 }
 
+/// True if the program is installed.
+pub(crate) fn is_installed(program: impl AsRef<OsStr>) -> bool {
+    output(command(program).arg("--version")).is_some()
+}
+
 /// The directory cargo builds in, in which this program itself is `debug/xtask`.
 pub(crate) fn target_dir() -> Result<PathBuf> {
     let own = env::current_exe().context("cannot tell where cargo builds")?;

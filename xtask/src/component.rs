@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::{
     apt,
-    command::{command, output, run, step},
+    command::{command, is_installed, output, run, step},
     toolchain::is_recent_enough,
 };
 
@@ -38,7 +38,7 @@ impl Component {
     /// where rustup cannot fetch anything, the distribution's is linked beside rustup's as `bpf`.
     pub(crate) fn install(self) -> Result<()> {
         let name = self.name();
-        if output(command("rustup").arg("--version")).is_none() {
+        if !is_installed("rustup") {
             return self.install_packaged();
         }
         // A retry for luck; without a network the next best is to come soon.

@@ -119,7 +119,7 @@ fn ensure(subcommand: &str, component: Component) -> Result<()> {
 
 /// True if the program is there; else says that what it checks is left out.
 fn is_installed(program: &str) -> bool {
-    let there = output(command(program).arg("--version")).is_some();
+    let there = command::is_installed(program);
     if !there {
         step(&format!("{program} is not installed: skipped"));
     }

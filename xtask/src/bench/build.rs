@@ -1,20 +1,18 @@
 //! What is measured as a whole: builds, and a run of tests.
 
 use std::{
-    env, fmt, fs,
+    fmt, fs,
     path::{Path, PathBuf},
     process::Stdio,
+    thread,
     time::Instant,
 };
 
 use anyhow::{Context as _, Result, ensure};
-use nix::sys::{
-    resource::{UsageWho, getrusage},
-    time::TimeValLike as _,
-};
+use nix::sys::resource::UsageWho;
 
-use super::observer::Observer;
-use crate::command::{command, output};
+use super::{observer::Observer, operation::cpu_time};
+use crate::command::{cargo, command, is_installed, output};
 
 /// How many C files are compiled, crates built, tests run.
 const FILES: u32 = 80;
@@ -44,16 +42,12 @@ pub(super) struct Took {
 impl Build {
     /// Writes those projects that this machine can build.
     pub(super) fn all(dir: &Path) -> Result<Vec<Self>> {
-        let is_installed = |program: &[&str]| {
-            output(command(program[0]).args(&program[1..]).stderr(Stdio::null())).is_some()
-        };
-        let cargo = env::var("CARGO").unwrap_or_else(|_| "cargo".into());
         let mut all = Vec::new();
-        if is_installed(&["make", "--version"]) && is_installed(&["cc", "--version"]) {
+        if is_installed("make") && is_installed("cc") {
             all.push(Self::new(Kind::Make, dir)?);
         }
         all.push(Self::new(Kind::Cargo, dir)?);
-        if is_installed(&[&cargo, "nextest", "--version"]) {
+        if output(cargo(["nextest", "--version"]).stderr(Stdio::null())).is_some() {
             all.push(Self::new(Kind::Nextest, dir)?);
         }
         Ok(all)
@@ -76,31 +70,27 @@ impl Build {
 
     /// Builds it from nothing, or runs all its tests.
     pub(super) fn run(&self, observer: Observer) -> Result<Took> {
-        let objects = match self.kind {
-            Kind::Make => "objects",
-            Kind::Cargo => "target",
+        let (built, run) = match self.kind {
+            Kind::Make => {
+                let mut make = command("make");
+                make.args(["-s", "-j"]).arg(thread::available_parallelism()?.to_string());
+                (Some("objects"), make)
+            }
+            Kind::Cargo => (Some("target"), cargo(["build", "--offline", "--quiet"])),
             // What is measured is the run.
-            Kind::Nextest => "none",
+            Kind::Nextest => (None, cargo(["nextest", "run", "--offline", "--status-level=none"])),
         };
-        if fs::exists(self.dir.join(objects))? {
-            fs::remove_dir_all(self.dir.join(objects))?;
-        }
-        let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let mut run = match self.kind {
-            Kind::Make => observer.command("make"),
-            Kind::Cargo | Kind::Nextest => observer.command(cargo),
-        };
-        match self.kind {
-            Kind::Make => run.args(["-s", "-j"]).arg(processors()?.to_string()),
-            Kind::Cargo => run.args(["build", "--offline", "--quiet"]),
-            Kind::Nextest => run.args(["nextest", "run", "--offline", "--status-level=none"]),
-        };
+        let built = built.map(|name| self.dir.join(name)).filter(|dir| dir.exists());
+        built.map_or(Ok(()), fs::remove_dir_all)?;
+        let mut run = observer.command(run);
         // Where this program is built does not matter to them.
         run.current_dir(&self.dir).env_remove("CARGO_TARGET_DIR").env_remove("RUSTFLAGS");
         run.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let children = || cpu_time(UsageWho::RUSAGE_CHILDREN);
         let (cpu, began) = (children()?, Instant::now());
         let ended = run.output().with_context(|| format!("cannot start {self}"))?;
-        let took = Took { elapsed: began.elapsed().as_secs_f64() * 1e9, cpu: children()? - cpu };
+        let took =
+            Took { elapsed: began.elapsed().as_secs_f64() * 1e9, cpu: (children()? - cpu) * 1e3 };
         let said = String::from_utf8_lossy(&ended.stderr);
         ensure!(ended.status.success(), "{self} failed: {}", said.trim_end());
         Ok(took)
@@ -115,16 +105,6 @@ impl fmt::Display for Build {
             Kind::Nextest => write!(f, "cargo nextest run, {TESTS} tests"),
         }
     }
-}
-
-fn processors() -> Result<usize> {
-    Ok(std::thread::available_parallelism()?.get())
-}
-
-/// The CPU time of the children that have ended, in nanoseconds.
-fn children() -> Result<f64> {
-    let usage = getrusage(UsageWho::RUSAGE_CHILDREN)?;
-    Ok((usage.user_time() + usage.system_time()).num_nanoseconds() as f64)
 }
 
 fn write_c(dir: &Path) -> Result<()> {

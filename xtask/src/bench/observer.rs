@@ -1,7 +1,6 @@
 //! What watches while something is measured: this tracer, or what people use in its stead.
 
 use std::{
-    ffi::OsStr,
     io::{BufRead as _, BufReader},
     path::Path,
     process::{Child, Command, Stdio},
@@ -17,7 +16,7 @@ use super::{
     programs,
     tracer::{Output, Tracer},
 };
-use crate::command::{command, output};
+use crate::command::{command, is_installed};
 
 /// The calls that it takes to tell who has a file open for writing.
 const CALLS: &str = "trace=execve,execveat,open,openat,openat2,creat,close,dup,dup2,dup3,fcntl,\
@@ -60,8 +59,7 @@ impl Observer {
     pub(super) fn installed() -> Vec<Self> {
         let is_installed = |observer: &Self| match observer {
             Self::Nothing | Self::Ours => true,
-            Self::Strace => output(command("strace").arg("--version")).is_some(),
-            Self::Bpftrace => output(command("bpftrace").arg("--version")).is_some(),
+            Self::Strace | Self::Bpftrace => is_installed(observer.name()),
         };
         [Self::Nothing, Self::Ours, Self::Strace, Self::Bpftrace]
             .into_iter()
@@ -78,14 +76,14 @@ impl Observer {
         }
     }
 
-    /// A program, started by what watches it if that must start it.
-    pub(super) fn command(self, program: impl AsRef<OsStr>) -> Command {
+    /// A command, started by what watches it if that must start it; its arguments alone are kept.
+    pub(super) fn command(self, watched: Command) -> Command {
         if self != Self::Strace {
-            return command(program);
+            return watched;
         }
         let mut strace = command("strace");
         strace.args(["-f", "--seccomp-bpf", "-qq", "-o", "/dev/null", "-e", CALLS]);
-        strace.arg(program);
+        strace.arg(watched.get_program()).args(watched.get_args());
         strace
     }
 

@@ -95,10 +95,10 @@ impl Operation {
         let mut calls = 0;
         let mut batches = Vec::new();
         let mut timed = || {
-            let before = cpu_time()?;
+            let before = all_cpu_time()?;
             self.repeat(batch, &file)?;
             calls += u64::from(batch);
-            anyhow::Ok((cpu_time()? - before) * 1e3 / f64::from(batch))
+            anyhow::Ok((all_cpu_time()? - before) * 1e3 / f64::from(batch))
         };
         if slice > Duration::ZERO {
             // This finds nothing in the caches, and is not counted.
@@ -199,12 +199,14 @@ impl fmt::Display for Measured {
 
 /// The CPU time of this process and of its children that have ended, in microseconds: unlike the
 /// time of day, it does not count the waiting for a CPU that other processes have.
-fn cpu_time() -> Result<f64> {
-    let of = |who| -> Result<i64> {
-        let usage = getrusage(who)?;
-        Ok((usage.user_time() + usage.system_time()).num_microseconds())
-    };
-    Ok((of(UsageWho::RUSAGE_SELF)? + of(UsageWho::RUSAGE_CHILDREN)?) as f64)
+fn all_cpu_time() -> Result<f64> {
+    Ok(cpu_time(UsageWho::RUSAGE_SELF)? + cpu_time(UsageWho::RUSAGE_CHILDREN)?)
+}
+
+/// The CPU time of one of the two.
+pub(super) fn cpu_time(who: UsageWho) -> Result<f64> {
+    let usage = getrusage(who)?;
+    Ok((usage.user_time() + usage.system_time()).num_microseconds() as f64)
 }
 
 /// A file that nobody else uses; removed when this is dropped.

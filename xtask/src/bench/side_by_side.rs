@@ -16,7 +16,7 @@ use super::{
     sample::{self, Spread, count, time},
     tracer::Output,
 };
-use crate::table::Table;
+use crate::{command::command, table::Table};
 
 /// Where the projects are; removed when this is dropped.
 struct Place(PathBuf);
@@ -54,9 +54,7 @@ pub(super) fn compare(args: &Args, tracer: &Path) -> Result<()> {
 
 fn round(args: &Args, tracer: &Path, observer: Observer, builds: &[Build]) -> Result<Round> {
     let builds = builds.iter().map(|build| build.run(observer)).collect::<Result<_>>()?;
-    let race = (args.race > 0)
-        .then(|| Race::run(observer.command(tracer), args.race, &args.dir))
-        .transpose()?;
+    let race = Race::run(observer.command(command(tracer)), args.race, &args.dir)?;
     Ok(Round { builds, race })
 }
 
