@@ -594,11 +594,11 @@ pub enum Next {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 #[allow(missing_docs, reason = "the names are the kernel's")]
-pub struct OpenCalls {
+pub struct Calls {
     pub openat: i32,
     pub openat2: i32,
     pub open_by_handle_at: i32,
-    pub pad: i32,
+    pub execveat: i32,
 }
 
 /// What could not be kept or told, one counter each, by index in the map `LOST`.
@@ -862,8 +862,8 @@ impl Config {
 #[cfg(feature = "user")]
 mod pod {
     use super::{
-        Candidate, Change, Compat, Dropped, Exec, ExecName, Failure, FailureEnd, Hold, Keeper,
-        Left, Lineage, Lingering, Offsets, OpenCalls, PidPair, Runner, TextHeader, TreeEnded,
+        Calls, Candidate, Change, Compat, Dropped, Exec, ExecName, Failure, FailureEnd, Hold,
+        Keeper, Left, Lineage, Lingering, Offsets, PidPair, Runner, TextHeader, TreeEnded,
     };
     /// Says that a type is plain old data.
     macro_rules! pod {
@@ -875,6 +875,6 @@ mod pod {
     }
     pod!(
         Candidate, Change, Compat, Dropped, Exec, ExecName, Failure, FailureEnd, Hold, Keeper,
-        Left, Lineage, Lingering, Offsets, OpenCalls, PidPair, Runner, TextHeader, TreeEnded
+        Calls, Left, Lineage, Lingering, Offsets, PidPair, Runner, TextHeader, TreeEnded
     );
 }

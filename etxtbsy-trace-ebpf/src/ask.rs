@@ -52,6 +52,20 @@ pub fn still_open(ctx: *mut c_void) -> i32 {
     (kernel::is_open(file, inode) | kernel::in_works(task, file)) as i32
 }
 
+/// Whether an fd still refers to a description: given a `struct files_struct *`, the fd, and the
+/// `struct file *` with its `struct inode *`.
+///
+/// For a hold of which nothing has told the end: that may have been passed over.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "raw_tracepoint/still_there")]
+pub fn still_there(ctx: *mut c_void) -> i32 {
+    let ctx = RawTracePointContext::new(ctx);
+    let (table, fd, file, inode): (u64, u64, u64, u64) =
+        (ctx.arg(0), ctx.arg(1), ctx.arg(2), ctx.arg(3));
+    let used = kernel::users_of(table) != 0;
+    (used & kernel::is_open(file, inode) & (kernel::file_at(table, fd as u32) == file)) as i32
+}
+
 /// The `i_writecount` of the inode behind an fd of the caller: below zero, by how many it is
 /// being run.
 #[unsafe(no_mangle)]

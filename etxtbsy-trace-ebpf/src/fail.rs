@@ -10,7 +10,7 @@ use etxtbsy_trace_common::{
 use crate::{
     exec,
     hold::{self, Event, KEEP_NS},
-    kernel::{self, FMODE_EXEC, offset, word},
+    kernel::{self, CALLS, FMODE_EXEC, PF_FORKNOEXEC, offset, word},
     linger,
     maps::{
         ANY, CONFIG, ENDED, EXEC_NAMES, EXECS, HOLDS, LINEAGE, NEXT, ORPHANS, SEARCHES, Sought,
@@ -148,9 +148,19 @@ fn learn(task: u64, syscall: i32) {
     }
 }
 
+/// The user pointer to the path, for an exec whose entry was passed over: its saved registers still
+/// have it. A global function, for the sake of its caller's stack.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn path_asked(task: u64, syscall: i32) -> u64 {
+    let is_second = syscall == CALLS.load().execveat;
+    let at = if is_second { offset!(regs_second) } else { offset!(regs_first) };
+    word(kernel::registers(task), at)
+}
+
 /// Tells of an exec that failed with ETXTBSY; if the known holders do not account for it, all but
 /// the end, and leaves in `SEARCHES` what a search needs. False if it is of no interest. `path` is
-/// the user pointer, for a call whose entry was not seen.
+/// the user pointer of a 32-bit call, whose entry is not seen, else 0.
 #[inline(always)]
 pub(crate) fn failed(task: u64, syscall: i32, path: u64) -> bool {
     let tgid = kernel::tgid_of(task);
@@ -169,6 +179,7 @@ pub(crate) fn failed(task: u64, syscall: i32, path: u64) -> bool {
     let call = match EXECS.get_ptr(task) {
         // SAFETY: a map value.
         Some(call) => unsafe { *call },
+        None if path == 0 => ExecCall { enter_ns: 0, path: path_asked(task, syscall), table: 0 },
         None => ExecCall { enter_ns: 0, path, table: 0 },
     };
     // [bprm->file, busy file, earlier scripts…] if an interpreter was busy, else the file alone.
@@ -282,6 +293,11 @@ pub(crate) extern "C" fn tell_candidate(
             share(&raw mut (*told).hold, sharer);
         }
         let task = tell::look(&raw const (*told).hold, &raw mut (*told).holder);
+        // Its exec may have been passed over.
+        let stays = in_table & ((*told).cloexec == 0) & (task != 0);
+        if stays && kernel::int(task, offset!(task_flags)) & PF_FORKNOEXEC == 0 {
+            (*told).hold.execed = 1;
+        }
         let threads = kernel::int(word(task, offset!(task_signal)), offset!(signal_nr_threads));
         (task, in_table | in_works, in_works, in_table & ((*told).users != threads))
     };

@@ -14,7 +14,7 @@ use aya_ebpf::{
     },
     programs::TracePointContext,
 };
-use etxtbsy_trace_common::{Actor, COMM_LEN, Config, Offsets};
+use etxtbsy_trace_common::{Actor, COMM_LEN, Calls, Config, Offsets};
 
 use crate::maps::CONFIG;
 
@@ -23,6 +23,11 @@ use crate::maps::CONFIG;
 static OFFSETS: Global<Offsets> =
     // SAFETY: integers, for which zeros are a value.
     Global::new(unsafe { MaybeUninit::zeroed().assume_init() });
+
+/// Set by user space before loading.
+#[unsafe(no_mangle)]
+pub(crate) static CALLS: Global<Calls> =
+    Global::new(Calls { openat: 0, openat2: 0, open_by_handle_at: 0, execveat: 0 });
 
 /// The offset of one field.
 macro_rules! offset {
@@ -47,6 +52,9 @@ pub(crate) const FMODE_WRITER: u32 = 0x10000;
 pub(crate) const FMODE_EXEC: u32 = 0x20;
 /// `PF_EXITING`, include/linux/sched.h.
 pub(crate) const PF_EXITING: u32 = 0x4;
+/// `PF_FORKNOEXEC`, include/linux/sched.h: set by `copy_process`, cleared by `begin_new_exec` before
+/// the close-on-exec fds go.
+pub(crate) const PF_FORKNOEXEC: u32 = 0x40;
 
 /// A value at `address`; zeros if it cannot be read.
 #[inline(always)]

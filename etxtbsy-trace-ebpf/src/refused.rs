@@ -1,23 +1,16 @@
 //! The other direction: an open for writing, or a truncate, has failed because the file is being
 //! run.
 
-use aya_ebpf::{
-    Global, helpers::bpf_ktime_get_ns, macros::tracepoint, programs::TracePointContext,
-};
-use etxtbsy_trace_common::{Lost, Next, OpenCalls, TextOf};
+use aya_ebpf::{helpers::bpf_ktime_get_ns, macros::tracepoint, programs::TracePointContext};
+use etxtbsy_trace_common::{Lost, Next, TextOf};
 
 use crate::{
     fail::{ETXTBSY, tell_end},
-    kernel::{self, offset, word},
+    kernel::{self, CALLS, offset, word},
     maps::{ANY, NEXT, SEARCHES, Sought, lost},
     text, tree,
     victim::{self, Call},
 };
-
-/// Set by user space before loading.
-#[unsafe(no_mangle)]
-static OPEN_CALLS: Global<OpenCalls> =
-    Global::new(OpenCalls { openat: 0, openat2: 0, open_by_handle_at: 0, pad: 0 });
 
 /// `AT_FDCWD`, include/uapi/linux/fcntl.h.
 const AT_FDCWD: i32 = -100;
@@ -45,7 +38,7 @@ fn tell_refusal(ctx: &TracePointContext) {
     let syscall = kernel::syscall(ctx);
     let regs = kernel::registers(task);
     let (first, second) = (word(regs, offset!(regs_first)), word(regs, offset!(regs_second)));
-    let calls = OPEN_CALLS.load();
+    let calls = CALLS.load();
     let at = syscall == calls.openat || syscall == calls.openat2;
     let path = if at {
         second

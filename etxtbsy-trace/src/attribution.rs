@@ -79,7 +79,7 @@ pub struct Held {
     pub opened: Option<Actor>,
     /// Who forked the holder.
     pub forked: Option<Actor>,
-    /// How and when it let go of the last of them.
+    /// How and when it let go of the last of them; [`How::None`] if that was not told: it had by then.
     pub released: Option<(How, u64)>,
     /// What was seen of its task.
     pub seen: Option<Holder>,
@@ -600,7 +600,10 @@ fn released(fact: &Fact, case: &Case) -> Option<(How, u64)> {
         return dropped
             .map(|drop| (if drop.exiting { How::Exit } else { How::Unmap }, drop.time_ns));
     }
-    let how = fact.how()?;
+    let Some(how) = fact.how() else {
+        let Hold { table, fd, file, .. } = fact.hold;
+        return case.gone.get(&(table, fd, file)).map(|time_ns| (How::None, *time_ns));
+    };
     if case.keepers.contains_key(&fact.hold.file) {
         return dropped.map(|drop| (if drop.exiting { How::Exit } else { how }, drop.time_ns));
     }

@@ -103,6 +103,9 @@ pub struct Case {
     pub dropped: HashMap<(u64, u32), Drop>,
     /// What keeps descriptions that no table and no mapping showed, by `struct file`.
     pub keepers: HashMap<u64, Keeper>,
+    /// When fds were found to refer to another description, or none, whose end nothing has told; by
+    /// table, fd and `struct file`.
+    pub gone: HashMap<(u64, u32, u64), u64>,
     /// Direction `write`: the processes that ran a file of the name in question.
     pub named: Vec<common::Runner>,
     /// Direction `write`: the file that was being run, and by whom.
@@ -186,6 +189,25 @@ impl Case {
         self.candidates.iter().filter(lingers).collect()
     }
 
+    /// Whether its grace period is over.
+    fn is_due(&self, now_ns: u64) -> bool {
+        now_ns >= self.failure.exit_ns + GRACE_NS
+    }
+
+    /// The holds in fd tables whose end is waited for.
+    fn unended(&self) -> impl Iterator<Item = Hold> {
+        let told = self.candidates.iter().filter(|candidate| candidate.in_table != 0);
+        let holds = told.map(|candidate| candidate.hold);
+        let holds = holds.chain(self.acquired.iter().map(|change| change.hold));
+        let ended = |hold: &Hold| {
+            hold.stage == Stage::Released as u32
+                || hold.via == Via::Mapping as u32
+                || self.gone.contains_key(&place(hold))
+                || self.released.iter().any(|change| place(&change.hold) == place(hold))
+        };
+        holds.filter(move |hold| !ended(hold))
+    }
+
     /// Whether the call was one that writes, and the file was being run.
     #[must_use]
     pub fn is_write(&self) -> bool {
@@ -212,6 +234,11 @@ impl Case {
     pub fn attribution(&self) -> Attribution {
         attribution::attribute(self)
     }
+}
+
+/// Where a hold is found in the kernel: table, fd and `struct file`.
+fn place(hold: &Hold) -> (u64, u32, u64) {
+    (hold.table, hold.fd, hold.file)
 }
 
 /// What a record means for the session, beyond the ledger.
@@ -402,7 +429,7 @@ impl Ledger {
     /// Takes out the cases whose story is over at `now_ns`, until when all has been heard, in the order of their failures.
     pub fn settled(&mut self, now_ns: u64) -> Vec<Case> {
         let is_over = |case: &mut Case| {
-            now_ns >= case.failure.exit_ns + GRACE_NS
+            case.is_due(now_ns)
                 || (std::mem::take(&mut case.changed) && case.told && case.is_settled())
         };
         let over: Vec<u64> =
@@ -417,6 +444,24 @@ impl Ledger {
     pub fn drain(&mut self) -> Vec<Case> {
         self.bytes = 0;
         std::mem::take(&mut self.cases).into_values().map(Case::close).collect()
+    }
+
+    /// The holds in fd tables whose end has not been told in their grace period, by table, fd and
+    /// `struct file`.
+    #[must_use]
+    pub fn unended(&self, now_ns: u64) -> HashMap<(u64, u32, u64), Hold> {
+        let over = self.cases.values().filter(|case| case.is_due(now_ns));
+        over.flat_map(Case::unended).map(|hold| (place(&hold), hold)).collect()
+    }
+
+    /// Notes that the fd of a hold was found not to refer to its description any more.
+    pub fn gone(&mut self, hold: &Hold, time_ns: u64) {
+        let place = place(hold);
+        for case in self.cases.values_mut() {
+            if case.unended().any(|other| self::place(&other) == place) {
+                case.gone.insert(place, time_ns);
+            }
+        }
     }
 
     /// When the next grace period is over.

@@ -365,6 +365,8 @@ pub enum How {
     Exit,
     /// The mapping went.
     Unmap,
+    /// That was not seen; it had let go by then.
+    Unknown,
 }
 
 /// How and when a holder let go.

@@ -571,11 +571,33 @@ impl Session {
         }
     }
 
+    /// Asks which fds, of those that are taken to be held still at the end of their grace period, are gone
+    /// without a word: the kernel can have passed over what would have told it.
+    fn find_ends(&mut self, heard_ns: u64) {
+        let mut gone = Vec::new();
+        for hold in self.ledger.unended(heard_ns).into_values() {
+            match self.tracer.still_there(&hold) {
+                Ok(true) => {}
+                Ok(false) => gone.push((hold, now_ns(ClockId::CLOCK_MONOTONIC))),
+                Err(error) => log::warn!("{error:#}"),
+            }
+        }
+        if gone.is_empty() {
+            return;
+        }
+        // It may have been told meanwhile, and that is exact.
+        self.read();
+        for (hold, time_ns) in gone {
+            self.ledger.gone(&hold, time_ns);
+        }
+    }
+
     /// Writes the incidents whose story is over, and what was lost meanwhile.
     fn settle(&mut self, most: Option<u64>) {
         let now = now_ns(ClockId::CLOCK_MONOTONIC);
         // The end of a story may be among what has not been read, after a suspension foremost.
         let heard = if self.more { self.ledger.heard_ns() } else { now };
+        self.find_ends(heard);
         for case in self.ledger.settled(heard) {
             if most.is_none_or(|most| self.summary.incidents < most) {
                 self.incident(case);

@@ -323,6 +323,19 @@ fn what_a_child_of_the_openers_has_may_be_of_a_fork_that_was_missed() {
     }
 }
 
+#[test]
+fn an_end_that_was_passed_over_is_told_as_what_was_found() {
+    let hold = opened(0xa, 500_000);
+    let mut case = case(1, vec![in_table(hold)]);
+    let released = |case: &Case| attribute(case).holders[0].released;
+    assert_eq!(released(&case), None);
+    case.gone.insert((hold.table, hold.fd, hold.file), EXIT + 7);
+    assert_eq!(released(&case), Some((How::None, EXIT + 7)));
+    // What was told of it is exact.
+    case.released.push(change(ended(&hold, How::Close, EXIT + 5, 0)));
+    assert_eq!(released(&case), Some((How::Close, EXIT + 5)));
+}
+
 /// The opener's own hold, ended, of a description that is open all the same.
 fn outlived(file: u64) -> Candidate {
     Candidate { open: 1, ..gone(ended(&opened(file, 500_000), How::Close, ENTER - 100_000, 0)) }

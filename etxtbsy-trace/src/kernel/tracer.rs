@@ -1,10 +1,14 @@
 //! Loading the programs, attaching them, and speaking with their maps.
 
 use std::{
-    collections::BTreeSet,
+    collections::BTreeMap,
     fs::File,
     io::Read as _,
+    num::NonZero,
     os::fd::{AsFd as _, AsRawFd},
+    panic::resume_unwind,
+    sync::{Mutex, PoisonError},
+    thread::{self, ScopedJoinHandle},
     time::Instant,
 };
 
@@ -13,12 +17,12 @@ use aya::{
     Btf, Ebpf, EbpfLoader, VerifierLogLevel,
     maps::{HashMap, Map, MapData, MapError, ProgramArray, RingBuf},
     programs::{
-        Iter, ProgramError, RawTracePoint, RawTracePointRunOptions, TestRun as _, TracePoint,
-        raw_trace_point::RawTracePointLink,
+        Iter, Program, ProgramError, RawTracePoint, RawTracePointRunOptions, TestRun as _,
+        TracePoint, raw_trace_point::RawTracePointLink,
     },
 };
 use etxtbsy_trace_common::{
-    Config, Count, ExecName, Intake, Lineage, Lingering, Lost, Next, OpenCalls, PidPair,
+    Calls, Config, Count, ExecName, Hold, Intake, Lineage, Lingering, Lost, Next, Offsets, PidPair,
 };
 
 use aya_log::EbpfLogger;
@@ -121,8 +125,11 @@ const CALL_RETURNS: (&str, &str) = ("call_returns", "sys_exit");
 const COMPAT_RETURNS: (&str, &str) = ("compat_returns", "sys_exit");
 
 /// Those that are run on demand, or attached for a while.
-const UNATTACHED: [&str; 6] =
-    ["introduce", "lives", "still_open", "write_count", CALL_RETURNS.0, RING.0];
+const UNATTACHED: [&str; 7] =
+    ["introduce", "lives", "still_open", "still_there", "write_count", CALL_RETURNS.0, RING.0];
+
+/// The iterator over all open files, at the start.
+const SEED: &str = "seed";
 
 /// The iterator over the processes of our pid namespace.
 const PIDS: &str = "pids";
@@ -205,26 +212,48 @@ pub struct Options {
     pub verbose: bool,
 }
 
+/// What its BTF tells of the running kernel.
+struct Kernel {
+    offsets: Offsets,
+    ring_completion: RingCompletion,
+    maps_allocate_late: bool,
+    preempts_programs: bool,
+    current_is_typed: bool,
+}
+
+impl Kernel {
+    fn read() -> anyhow::Result<Self> {
+        let btf = layout::running_kernel()?;
+        Ok(Self {
+            offsets: offsets::resolve(&btf)?,
+            ring_completion: features::ring_completion(&btf),
+            maps_allocate_late: features::maps_allocate_late(&btf),
+            preempts_programs: features::preempts_programs(&btf),
+            current_is_typed: features::current_is_typed(&btf),
+        })
+    }
+}
+
 impl Tracer {
     /// Loads and attaches the programs, notes the write fds that are open already, and learns
     /// from a failure of its own making what a failing exec looks like on this kernel. Failures are
     /// seen once they are taken ([`Self::take`]).
     pub fn start(options: &Options) -> anyhow::Result<Self> {
         let began = Instant::now();
-        let btf = layout::running_kernel()?;
-        let offsets = offsets::resolve(&btf)?;
-        let ring = features::ring_completion(&btf) != RingCompletion::Unknown;
-        let object = object::for_kernel(!features::maps_allocate_late(&btf))?;
-        let preempted = features::preempts_programs(&btf);
-        let typed = u32::from(features::current_is_typed(&btf));
-        drop(btf);
-        let btf = Btf::from_sys_fs().context("cannot read the kernel's BTF")?;
+        let (kernel, btf) = thread::scope(|scope| {
+            let kernel = scope.spawn(Kernel::read);
+            let btf = Btf::from_sys_fs().context("cannot read the kernel's BTF");
+            (joined(kernel), btf)
+        });
+        let (kernel, btf) = (kernel?, btf?);
+        let object = object::for_kernel(!kernel.maps_allocate_late)?;
+        let typed = u32::from(kernel.current_is_typed);
         let filtered = u32::from(options.roots.is_some());
-        let open_calls = OpenCalls {
+        let calls = Calls {
             openat: i32::try_from(libc::SYS_openat)?,
             openat2: i32::try_from(libc::SYS_openat2)?,
             open_by_handle_at: i32::try_from(libc::SYS_open_by_handle_at)?,
-            pad: 0,
+            execveat: i32::try_from(libc::SYS_execveat)?,
         };
         let log_level = if options.verbose { u8::MAX } else { 0 };
         let mut loader = EbpfLoader::new();
@@ -232,8 +261,8 @@ impl Tracer {
             .btf(Some(&btf))
             // Where a program is refused, it is loaded once more, for the verifier's reason.
             .verifier_log_level(VerifierLogLevel::DEBUG)
-            .override_global("OFFSETS", &offsets, true)
-            .override_global("OPEN_CALLS", &open_calls, true)
+            .override_global("OFFSETS", &kernel.offsets, true)
+            .override_global("CALLS", &calls, true)
             .override_global("FILTERED", &filtered, true)
             .override_global("TYPED", &typed, true)
             .override_global(aya_log::LEVEL, &log_level, false);
@@ -242,17 +271,15 @@ impl Tracer {
         }
         let mut ebpf = loader.load(&object).context("cannot load the eBPF programs")?;
         log::debug!("maps made after {:?}", began.elapsed());
-        for name in RAW.iter().map(|(program, _)| *program).chain(UNATTACHED) {
-            let program: &mut RawTracePoint = program_of(&mut ebpf, name)?;
-            program.load().map_err(|error| refusal(name, error))?;
-        }
-        let calls = SYSCALLS.iter().chain(preempted.then_some(&AGAIN)).map(|call| call.program);
-        for name in calls.chain(GONE_ON_WITH.map(|(name, _)| name)).collect::<BTreeSet<_>>() {
-            let program: &mut TracePoint = program_of(&mut ebpf, name)?;
-            program.load().map_err(|error| refusal(name, error))?;
-        }
-        let seed: &mut Iter = program_of(&mut ebpf, "seed")?;
-        seed.load("task_file", &btf).map_err(|error| refusal("seed", error))?;
+        // Those first that the verifier takes longest for.
+        let gone_on_with = GONE_ON_WITH.iter().map(|(program, _)| *program);
+        let calls = SYSCALLS.iter().chain(kernel.preempts_programs.then_some(&AGAIN));
+        let raw = RAW.iter().map(|(program, _)| *program).chain(UNATTACHED);
+        load(
+            &mut ebpf,
+            &btf,
+            gone_on_with.chain(calls.map(|call| call.program)).chain(raw).chain([SEED]),
+        )?;
         log::debug!("programs loaded after {:?}", began.elapsed());
         let mut tracer = Self {
             config: Numbers::of(&ebpf, "CONFIG", Config::ALL)?,
@@ -260,9 +287,9 @@ impl Tracer {
             lost: Numbers::of(&ebpf, "LOST", Lost::ALL.len() as u32)?,
             ebpf,
             filtered: options.roots.is_some(),
-            ring,
+            ring: kernel.ring_completion != RingCompletion::Unknown,
             compat: false,
-            preempted,
+            preempted: kernel.preempts_programs,
             call_returns: None,
             is_contained: false,
         };
@@ -355,7 +382,7 @@ impl Tracer {
     /// Runs the `task_file` iterator, which notes every write fd that is open.
     fn seed(&mut self) -> anyhow::Result<()> {
         // Reading drives the iterator; the program itself writes nothing.
-        std::io::copy(&mut self.iterate("seed")?, &mut std::io::sink())
+        std::io::copy(&mut self.iterate(SEED)?, &mut std::io::sink())
             .context("cannot list the open files")?;
         Ok(())
     }
@@ -535,6 +562,12 @@ impl Tracer {
     }
 
     /// Runs a program that is attached to nothing.
+    /// Whether an fd still refers to the description of a hold.
+    pub fn still_there(&mut self, hold: &Hold) -> anyhow::Result<bool> {
+        let args = [hold.table, u64::from(hold.fd), hold.file, hold.inode];
+        Ok(self.ask("still_there", &args)? != 0)
+    }
+
     fn ask(&mut self, name: &str, args: &[u64]) -> anyhow::Result<u32> {
         let program: &mut RawTracePoint = program_of(&mut self.ebpf, name)?;
         let mut options = RawTracePointRunOptions::default();
@@ -627,9 +660,44 @@ fn misses(told: &str) -> Option<u64> {
     told.lines().find_map(|line| line.strip_prefix("recursion_misses:")?.trim().parse().ok())
 }
 
+/// Has the kernel take programs, as many at a time as there are processors for its verifier, which
+/// a start spends most of its time in.
+fn load<'a>(
+    ebpf: &mut Ebpf,
+    btf: &Btf,
+    names: impl Iterator<Item = &'a str>,
+) -> anyhow::Result<()> {
+    let mut programs: BTreeMap<_, _> = ebpf.programs_mut().collect();
+    let wanted: Vec<_> = names.filter_map(|name| Some((name, programs.remove(name)?))).collect();
+    let processors = thread::available_parallelism().map_or(1, NonZero::get).min(wanted.len());
+    let wanted = Mutex::new(wanted.into_iter());
+    let next = || wanted.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let load_all = || -> anyhow::Result<()> {
+        while let Some((name, program)) = next() {
+            match program {
+                Program::RawTracePoint(program) => program.load(),
+                Program::TracePoint(program) => program.load(),
+                Program::Iter(program) => program.load("task_file", btf),
+                _ => Err(ProgramError::UnexpectedProgramType),
+            }
+            .map_err(|error| refusal(name, error))?;
+        }
+        Ok(())
+    };
+    thread::scope(|scope| {
+        let others: Vec<_> = (1..processors).map(|_| scope.spawn(load_all)).collect();
+        others.into_iter().map(joined).fold(load_all(), Result::and)
+    })
+}
+
+/// What a thread comes to; it panics as the thread did.
+fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> T {
+    thread.join().unwrap_or_else(|panic| resume_unwind(panic))
+}
+
 fn program_of<'a, P>(ebpf: &'a mut Ebpf, name: &str) -> anyhow::Result<&'a mut P>
 where
-    &'a mut P: TryFrom<&'a mut aya::programs::Program, Error = ProgramError>,
+    &'a mut P: TryFrom<&'a mut Program, Error = ProgramError>,
 {
     let program =
         ebpf.program_mut(name).with_context(|| format!("the eBPF object has no program {name}"))?;

@@ -259,6 +259,7 @@ fn events(incident: &Incident, holder: &Holder, look: Look) -> Vec<Event> {
             (How::Dup, _) => "released by dup2 onto its fd".to_owned(),
             (How::Exit, _) => "released by exit".to_owned(),
             (How::Unmap, _) => "released by unmapping it".to_owned(),
+            (How::Unknown, _) => "had been released by now, unseen".to_owned(),
         };
         events.push(Event { offset: released.after_ns, text: look.paint(Tone::Good, &how) });
     }

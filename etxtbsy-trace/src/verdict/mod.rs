@@ -35,6 +35,7 @@ pub fn of(incident: &Incident) -> Verdict {
         .or_else(|| apply(&passed_fd::PassedFd, incident))
         .or_else(|| apply(&shared_mapping::SharedMapping, incident))
         .or_else(|| apply(&leaked_fd::LeakedFd, incident))
+        .or_else(|| incident.holders.first().map(unseen))
         .or_else(|| incident.unheld.first().map(unheld))
         .unwrap_or_else(|| unexplained(incident.direction))
 }
@@ -46,6 +47,29 @@ fn apply<R: Rule>(rule: &R, incident: &Incident) -> Option<Verdict> {
         summary: rule.summary(incident, culprit),
         advice: rule.advice(incident, culprit),
     })
+}
+
+/// The verdict where a process held the file, and how it came to it was not seen.
+fn unseen(holder: &Holder) -> Verdict {
+    let process = who(holder.comm.as_deref(), holder.pid);
+    let opened = match &holder.opened {
+        Some(opened) => format!(
+            "that thread {} of {} had opened for writing",
+            opened.tid,
+            ancestor(holder, opened.pid)
+        ),
+        None => "open for writing".to_owned(),
+    };
+    Verdict {
+        kind: VerdictKind::Unexplained,
+        summary: format!(
+            "{process} held the file {opened}, {}; how it came to the fd was not seen",
+            release(holder)
+        ),
+        advice: vec![format!(
+            "look at the `lost` lines, and at what {process} does: if it was forked and has not exec'd yet, this is a fork-exec race"
+        )],
+    }
 }
 
 /// The verdict where no process holds the file, but it is open all the same.
@@ -129,7 +153,7 @@ fn is_racing(holder: &Holder) -> bool {
             State::Exiting => holder.released.is_some(),
             State::Forked => holder.released.as_ref().is_some_and(|released| {
                 let kept = holder.fds.iter().all(|fd| fd.cloexec == Some(false));
-                released.how != How::Exit || !kept
+                !matches!(released.how, How::Exit | How::Unknown) || !kept
             }),
             State::Running => false,
         }
@@ -161,6 +185,10 @@ fn release(holder: &Holder) -> String {
         How::Exit => "ended",
         How::Unmap if holder.via == Via::Running => "ran another program",
         How::Unmap => "unmapped it",
+        How::Unknown => {
+            let within = span(released.after_ns.max(0).unsigned_abs());
+            return format!("and let go unseen, within {within} of the failure");
+        }
     };
     match u64::try_from(released.after_ns) {
         Ok(after) => format!("and {how} {} after the failure", span(after)),
@@ -207,6 +235,31 @@ mod tests {
         assert_eq!(of(&incident).kind, VerdictKind::LeakedFd);
         incident.holders[0].released.as_mut().unwrap().how = How::Close;
         assert_eq!(of(&incident).kind, VerdictKind::ForkExecRace);
+    }
+
+    /// The kernel has passed over the fork of a child, or its end: no more is said than is known.
+    #[test]
+    fn what_was_not_seen_is_not_said() {
+        let mut incident = samples::race();
+        let holder = &mut incident.holders[0];
+        (holder.via, holder.forked) = (Via::Unknown, None);
+        let verdict = of(&incident);
+        assert_eq!(verdict.kind, VerdictKind::Unexplained);
+        assert!(verdict.summary.contains("demo[4310] held the file"), "{}", verdict.summary);
+        assert!(!verdict.summary.contains("before tracing began"), "{}", verdict.summary);
+
+        let mut incident = samples::still_open();
+        incident.holders[0].released.as_mut().unwrap().how = How::Unknown;
+        let verdict = of(&incident);
+        assert_eq!(verdict.kind, VerdictKind::StillOpen);
+        assert!(verdict.summary.contains("let go unseen, within"), "{}", verdict.summary);
+
+        let mut incident = samples::race();
+        incident.holders[0].state = State::Forked;
+        incident.holders[0].released.as_mut().unwrap().how = How::Unknown;
+        assert_eq!(of(&incident).kind, VerdictKind::ForkExecRace);
+        incident.holders[0].fds[0].cloexec = Some(false);
+        assert_eq!(of(&incident).kind, VerdictKind::LeakedFd);
     }
 
     /// As long as the opener has the file open, the child beside it is not the cause.

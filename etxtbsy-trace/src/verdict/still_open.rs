@@ -15,7 +15,9 @@ impl Rule for StillOpen {
 
     fn culprit<'a>(&self, incident: &'a Incident) -> Option<&'a Holder> {
         let has = |holder: &&Holder| is_opener(holder) && holder.via != Via::Mapping;
-        incident.holders.iter().find(|holder| has(holder) || holder.via == Via::Unknown)
+        // Of what was opened since, the opener is known.
+        let had = |holder: &&Holder| holder.via == Via::Unknown && holder.opened.is_none();
+        incident.holders.iter().find(|holder| has(holder) || had(holder))
     }
 
     fn summary(&self, incident: &Incident, culprit: &Holder) -> String {
@@ -34,7 +36,7 @@ impl Rule for StillOpen {
         let opened = if is_opener(culprit) {
             "which opened the file for writing, still had it open"
         } else {
-            "had had the file open for writing since before tracing began"
+            "had the file open for writing from before tracing began, or on a way that was not seen"
         };
         let comma = if is_opener(culprit) && same.is_empty() { "," } else { "" };
         format!("{process}{same}{comma} {opened} ({place}), {}", release(culprit))

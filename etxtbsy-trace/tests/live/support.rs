@@ -423,10 +423,14 @@ impl Trace {
         self.lost.iter().filter(|lost| lost.what.contains(words)).map(|lost| lost.count).sum()
     }
 
+    /// Whether the kernel says that it passed over a program.
+    pub(crate) fn has_passed_over(&self) -> bool {
+        self.lost_by("under way on the processor") > 0
+    }
+
     /// Who opened what a holder has: known, unless the kernel says that it passed over a program.
     pub(crate) fn opener<'a>(&self, holder: &'a Holder) -> Option<&'a Opened> {
-        let passed_over = self.lost_by("under way on the processor") > 0;
-        assert!(holder.opened.is_some() || passed_over, "{holder:#?}");
+        assert!(holder.opened.is_some() || self.has_passed_over(), "{holder:#?}");
         holder.opened.as_ref()
     }
 

@@ -302,6 +302,7 @@ fn let_go(released: &Released) -> String {
     let sign = if released.after_ns < 0 { '-' } else { '+' };
     let how = match released.how {
         How::Exit => "ended".to_owned(),
+        How::Unknown => "had let go".to_owned(),
         how => name(how),
     };
     format!("{sign}{} {how}", time::span(released.after_ns.unsigned_abs()))
