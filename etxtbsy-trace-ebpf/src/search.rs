@@ -37,6 +37,8 @@ const ALL_MAPPINGS: u32 = 128;
 const LEVELS: u32 = 64;
 /// `TASK_RUNNING`, include/linux/sched.h.
 const TASK_RUNNING: u32 = 0;
+/// `TASK_NEW`, the same: from the beginning of `copy_process` (`sched_fork`) to `wake_up_new_task`.
+const TASK_NEW: u32 = 0x800;
 /// `PF_KTHREAD`, include/linux/sched.h.
 const PF_KTHREAD: u32 = 0x0020_0000;
 
@@ -140,10 +142,11 @@ extern "C" fn search_thread(current: u64, thread: u64) -> i32 {
     sought.steps += 1;
     let table = kernel::table_of(thread);
     let is_user = kernel::int(thread, offset!(task_flags)) & PF_KTHREAD == 0;
+    let state = kernel::int(thread, offset!(task_state));
     if sought.orphan != 0
         && sought.orphan_tgid == kernel::tgid_of(thread)
         && kernel::file_at(table, sought.orphan_fd) == 0
-        && kernel::int(thread, offset!(task_state)) != TASK_RUNNING
+        && state != TASK_RUNNING
     {
         let regs = kernel::registers(thread);
         if word(regs, offset!(regs_first)) as u32 == sought.orphan_fd {
@@ -151,7 +154,8 @@ extern "C" fn search_thread(current: u64, thread: u64) -> i32 {
             tell_keeper(current, thread, KeptBy::Call as u32, syscall);
         }
     }
-    if !is_user || table == 0 || table == sought.table {
+    // One that is being made is told by its fork, which has not come yet or is being told just now.
+    if !is_user || state & TASK_NEW != 0 || table == 0 || table == sought.table {
         return 0;
     }
     sought.table = table;

@@ -331,10 +331,15 @@ impl Attached {
         &self.told
     }
 
-    /// Waits for the next line of the trace.
-    pub(crate) fn await_line(&mut self) {
-        self.told += &self.tracer.line();
+    /// Waits for the next line of the trace; gives when its failure was, or 0 if it is of none.
+    pub(crate) fn await_line(&mut self) -> u64 {
+        let line = self.tracer.line();
+        self.told += &line;
         self.told.push('\n');
+        match serde_json::from_str(&line).unwrap() {
+            Line::Incident(incident) => incident.time_ns,
+            _ => 0,
+        }
     }
 
     /// Ends the workload's stdin and waits for the end of both.
