@@ -55,6 +55,9 @@ pub enum Via {
 /// [`Hold::fd`] of a mapping.
 pub const NO_FD: u32 = u32::MAX;
 
+/// [`Candidate::cloexec`] of a process that is in an exec.
+pub const CLOEXEC_UNKNOWN: u32 = 2;
+
 /// How far a hold's end has come. A `u32` in [`Hold`].
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -390,7 +393,7 @@ pub struct Candidate {
     pub in_table: u32,
     /// 1 if the description waits in the task's work (`task_struct.task_works`).
     pub in_works: u32,
-    /// 1 if the fd is close-on-exec.
+    /// 1 if the fd is close-on-exec; [`CLOEXEC_UNKNOWN`] if that could not be told.
     pub cloexec: u32,
     /// 1 if something refers to the description: an fd of any table, a mapping, a queue, a system
     /// call under way.

@@ -3,8 +3,8 @@
 use aya_ebpf::{helpers::bpf_ktime_get_ns, macros::tracepoint, programs::TracePointContext};
 use aya_log_ebpf::info;
 use etxtbsy_trace_common::{
-    Candidate, Config, ExecCall, FailureEnd, Hold, HoldKey, Kind, Lost, Next, SLOTS, Stage, TextOf,
-    Via,
+    CLOEXEC_UNKNOWN, Candidate, Config, ExecCall, FailureEnd, Hold, HoldKey, Kind, Lost, Next,
+    SLOTS, Stage, TextOf, Via,
 };
 
 use crate::{
@@ -293,9 +293,11 @@ pub(crate) extern "C" fn tell_candidate(
             share(&raw mut (*told).hold, sharer);
         }
         let task = tell::look(&raw const (*told).hold, &raw mut (*told).holder);
-        // Its exec may have been passed over.
-        let stays = in_table & ((*told).cloexec == 0) & (task != 0);
-        if stays && kernel::int(task, offset!(task_flags)) & PF_FORKNOEXEC == 0 {
+        let exec = exec_of(task);
+        if exec == UNDER_WAY {
+            (*told).cloexec = CLOEXEC_UNKNOWN;
+        } else if exec == DONE && in_table && (*told).cloexec == 0 {
+            // Its `sched_process_exec` may have been passed over.
             (*told).hold.execed = 1;
         }
         let threads = kernel::int(word(task, offset!(task_signal)), offset!(signal_nr_threads));
@@ -316,6 +318,27 @@ pub(crate) extern "C" fn tell_candidate(
     let exe = word(word(task, offset!(task_mm)), offset!(mm_exe_file));
     text::file_path(current, TextOf::HolderExe, subject, exe);
     there as i32 * THERE + odd as i32 * ODD
+}
+
+/// Of [`exec_of`]: it has exec'd since its fork.
+const DONE: i32 = 1;
+/// It is in an exec, perhaps in `do_close_on_exec`, which clears the marks of fds before it takes
+/// the fds.
+const UNDER_WAY: i32 = 2;
+
+/// How far a task other than current has got with an exec; 0 for not at all, or no task. A global
+/// function, for the sake of its caller's stack.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn exec_of(task: u64) -> i32 {
+    if task == 0 || kernel::int(task, offset!(task_flags)) & PF_FORKNOEXEC != 0 {
+        return 0;
+    }
+    match EXECS.get_ptr(task) {
+        // SAFETY: a map value. `sched_process_exec` takes the table.
+        Some(call) if task != kernel::current() && unsafe { (*call).table } != 0 => UNDER_WAY,
+        _ => DONE,
+    }
 }
 
 /// Makes a copy of a hold speak of another process that uses the same table.

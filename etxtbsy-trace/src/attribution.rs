@@ -10,7 +10,9 @@
 
 use std::collections::HashMap;
 
-use etxtbsy_trace_common::{Actor, Candidate, Change, Hold, Holder, How, NO_FD, Stage, Via};
+use etxtbsy_trace_common::{
+    Actor, CLOEXEC_UNKNOWN, Candidate, Change, Hold, Holder, How, NO_FD, Stage, Via,
+};
 
 use crate::{
     ledger::{Case, Keeper},
@@ -129,7 +131,8 @@ impl Fact {
             in_table: held && candidate.in_table != 0,
             in_works: candidate.in_works != 0,
             open: candidate.open != 0,
-            cloexec: (held && candidate.in_table != 0).then_some(candidate.cloexec != 0),
+            cloexec: (held && candidate.in_table != 0 && candidate.cloexec != CLOEXEC_UNKNOWN)
+                .then_some(candidate.cloexec != 0),
             seen: (candidate.holder.ns_pid != 0).then_some(candidate.holder),
             late: false,
             sure: Sure::No,

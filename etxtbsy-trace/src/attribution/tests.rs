@@ -324,6 +324,15 @@ fn what_a_child_of_the_openers_has_may_be_of_a_fork_that_was_missed() {
 }
 
 #[test]
+fn the_mark_of_an_fd_in_the_midst_of_an_exec_is_not_known() {
+    let cloexec = |told: u32| {
+        let candidate = Candidate { cloexec: told, ..in_table(opened(0xa, 500_000)) };
+        attribute(&case(1, vec![candidate])).holders[0].fds[0].cloexec
+    };
+    assert_eq!([0, 1, CLOEXEC_UNKNOWN].map(cloexec), [Some(false), Some(true), None]);
+}
+
+#[test]
 fn an_end_that_was_passed_over_is_told_as_what_was_found() {
     let hold = opened(0xa, 500_000);
     let mut case = case(1, vec![in_table(hold)]);

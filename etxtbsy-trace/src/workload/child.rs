@@ -173,13 +173,6 @@ impl Actor {
         hear(&self.told)
     }
 
-    /// Waits until it and all that it forked have ended or exec'd.
-    pub(super) fn hear_end(&self) -> Result<()> {
-        let rest = (&self.told).read_to_end(&mut Vec::new())?;
-        ensure!(rest == 0, "a child of the workload told more than was expected of it");
-        Ok(())
-    }
-
     /// Lets it go on, with a number.
     pub(super) fn go(&self, number: i64) -> Result<()> {
         Ok((&self.go).write_all(&number.to_ne_bytes())?)

@@ -93,6 +93,14 @@ impl Arch {
         }
     }
 
+    /// What Debian's programs are linked with: files of its package libc6.
+    pub(super) fn libraries(self) -> [&'static str; 2] {
+        match self {
+            Self::Amd64 => ["lib64/ld-linux-x86-64.so.2", "lib/x86_64-linux-gnu/libc.so.6"],
+            Self::Arm64 => ["lib/ld-linux-aarch64.so.1", "lib/aarch64-linux-gnu/libc.so.6"],
+        }
+    }
+
     /// What cargo builds for, if that is not this machine: static programs, which take no C
     /// compiler and no libraries of another architecture.
     pub(super) fn target(self) -> Option<&'static str> {

@@ -19,10 +19,9 @@ const INIT: &str = include_str!("init");
 /// Programs that the tests name or copy. All others are busybox's.
 const PROGRAMS: [&str; 3] = ["/bin/sh", "/bin/true", "/bin/cat"];
 
-/// Where they are in Debian's packages, and what they are linked with.
+/// Where they are in Debian's packages.
 const PACKAGED: [(&str, &str); 3] =
     [("dash", "bin/dash"), ("coreutils", "bin/true"), ("coreutils", "bin/cat")];
-const LIBRARIES: [&str; 2] = ["lib/ld-linux-aarch64.so.1", "lib/aarch64-linux-gnu/libc.so.6"];
 
 /// Where init mounts and writes.
 const DIRECTORIES: [&str; 12] = [
@@ -103,7 +102,7 @@ impl Image {
             self.copy(&from, Path::new(program))?;
         }
         let libc = packages.unpacked(&[packages.oldest("libc6")?])?;
-        for library in LIBRARIES {
+        for library in packages.arch.libraries() {
             self.copy(&libc.join(library), &Path::new("/").join(library))?;
         }
         Ok(())

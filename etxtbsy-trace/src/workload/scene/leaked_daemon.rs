@@ -9,8 +9,8 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sys::prctl::set_child_subreaper;
 use nix::sys::stat::Mode;
-use nix::unistd::{Pid, dup2_stdin, getpid, setsid};
-use std::io::PipeReader;
+use nix::unistd::{Pid, dup2_stdin, dup2_stdout, getpid, setsid};
+use std::io::{PipeReader, PipeWriter, Read as _, Write as _};
 use std::os::fd::IntoRawFd;
 use std::path::Path;
 
@@ -23,13 +23,15 @@ fn run() -> Result<Scene> {
     // Or the daemon, whose parents end, could not be waited for.
     set_child_subreaper(true)?;
     // The daemon lives until this pipe ends, so it never outlives the workload.
-    let (stdin, life) = std::io::pipe()?;
+    let (stdin, mut life) = std::io::pipe()?;
+    let (mut echo, stdout) = std::io::pipe()?;
 
-    let opener = Actor::start(|cue| open_and_fork(cue, &busy.path, &program, &stdin))?;
+    let opener = Actor::start(|cue| open_and_fork(cue, &busy.path, &program, &stdin, &stdout))?;
     let [parent, daemon, fd] = opener.hear()?.map(|number| number as i32);
-    // The daemon, the last to have the pipe, is through its exec then.
-    opener.hear_end()?;
     wait_success(opener.pid())?;
+    // A program that gives back what it was told is through its exec.
+    life.write_all(b"x")?;
+    echo.read_exact(&mut [0])?;
     victim.exec()?;
     let (outcome, span) = timed(|| {
         drop(life);
@@ -52,13 +54,19 @@ fn run() -> Result<Scene> {
 }
 
 /// Opens the file, starts the daemon as a grandchild, and ends as soon as its child has.
-fn open_and_fork(cue: &Cue, path: &Path, daemon: &Program, stdin: &PipeReader) -> nix::Result<()> {
+fn open_and_fork(
+    cue: &Cue,
+    path: &Path,
+    daemon: &Program,
+    stdin: &PipeReader,
+    stdout: &PipeWriter,
+) -> nix::Result<()> {
     // Kept: the end of the process closes it.
     let fd = open(path, OFlag::O_WRONLY | OFlag::O_TRUNC, Mode::empty())?.into_raw_fd();
     let middle = fork(|| {
         let parent = getpid().as_raw();
         let started = fork(|| {
-            if let Err(errno) = setsid().and(dup2_stdin(stdin)) {
+            if let Err(errno) = setsid().and(dup2_stdin(stdin)).and(dup2_stdout(stdout)) {
                 return errno as i32;
             }
             cue.tell([parent, getpid().as_raw(), fd].map(i64::from));
