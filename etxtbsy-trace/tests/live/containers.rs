@@ -6,7 +6,7 @@ use crate::support::{
     tracer,
 };
 use etxtbsy_trace::check;
-use etxtbsy_trace::lines::{Incident, VerdictKind};
+use etxtbsy_trace::lines::{Incident, Line, VerdictKind};
 use etxtbsy_trace::workload::GroundTruth;
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -359,14 +359,26 @@ fn the_cgroup_of_a_machine_with_cgroup_v1() {
     let hierarchy = SystemdHierarchy::mount(turn.dir.path());
     let group = own_cgroup(&hierarchy.0);
     fs::create_dir(&group).unwrap();
-    let script =
-        format!("echo 0 >{}/cgroup.procs && exec {BINARY} workload still-open", group.display());
-    let (ended, trace) = turn.run(&[], &["/bin/sh", "-c", &script]);
-    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
-    let [incident] = &trace.incidents[..] else { panic!("{:#?}", trace.incidents) };
-    let [holder] = &incident.holders[..] else { panic!("{incident:#?}") };
-    let told = [&incident.victim.cgroup, &holder.cgroup].map(Option::as_deref);
-    assert_eq!(told, [Some("/etxtbsy-trace-test"); 2], "{incident:#?}");
+    let (group, busy) = (group.display(), turn.dir.path().join("busy"));
+    let script = format!(
+        "echo 0 >{group}/cgroup.procs; echo ready; read go; exec 3>{0}; chmod +x {0}; {0}; read end",
+        busy.display()
+    );
+    // It lives until it has been looked at.
+    let mut root = Process::start(Command::new("sh").args(["-c", &script]));
+    assert_eq!(root.line(), "ready");
+    let pid = root.pid();
+    let tracer = Process::start(tracer().args(["--json", "--pid", &pid.to_string()]));
+    tracer.line();
+    root.say_go();
+    let Ok(Line::Incident(incident)) = serde_json::from_str(&tracer.line()) else {
+        panic!("not an incident");
+    };
+    root.wait();
+    assert_eq!(tracer.wait().code, Some(0));
+    let holder = incident.holders.iter().find(|holder| holder.pid == pid.as_raw().cast_unsigned());
+    let cgroup = holder.unwrap_or_else(|| panic!("{incident:#?}")).cgroup.as_deref();
+    assert_eq!(cgroup, Some("/etxtbsy-trace-test"), "{incident:#?}");
 }
 
 /// Systemd's own hierarchy of cgroup v1, made if there is none; unmounted in the end.
