@@ -8,7 +8,7 @@ use aya::{
 };
 
 use super::{Fact, Finding, Machine};
-use crate::kernel::{features, offsets};
+use crate::kernel::features;
 
 /// Something that the programs use.
 struct Feature {
@@ -42,7 +42,7 @@ const FEATURES: [Feature; 8] = [
         purpose: "to note the files that are open when tracing begins",
         probe: |machine| {
             let btf = machine.btf().map_err(|error| anyhow!("{error}"))?;
-            Ok(offsets::has_iterator(btf, "task_file"))
+            Ok(btf.has_iterator("task_file"))
         },
         instead: None,
         since: "5.8",

@@ -5,17 +5,15 @@ use std::{
     collections::BTreeSet,
 };
 
-use btf_rs::Btf;
-
 use crate::kernel::{
-    offsets,
+    layout::{Kernel, running_kernel},
     tracefs::{self, Unreachable, with_tracefs},
 };
 
 /// The machine as far as it has been looked at.
 #[derive(Default)]
 pub(super) struct Machine {
-    btf: OnceCell<Result<Btf, String>>,
+    btf: OnceCell<Result<Kernel, String>>,
     syscalls: OnceCell<Result<anyhow::Result<BTreeSet<String>>, Unreachable>>,
     /// Whether nothing was missing so far.
     pub(super) whole: Cell<bool>,
@@ -23,8 +21,8 @@ pub(super) struct Machine {
 
 impl Machine {
     /// The kernel's BTF, or why it cannot be read.
-    pub(super) fn btf(&self) -> Result<&Btf, &str> {
-        let read = || offsets::running_kernel().map_err(|error| format!("{error:#}"));
+    pub(super) fn btf(&self) -> Result<&Kernel, &str> {
+        let read = || running_kernel().map_err(|error| format!("{error:#}"));
         self.btf.get_or_init(read).as_ref().map_err(String::as_str)
     }
 

@@ -5,7 +5,7 @@ use nix::sys::utsname::uname;
 
 use super::{Fact, Finding, Machine};
 use crate::{
-    kernel::{lockdown, offsets},
+    kernel::{layout, lockdown, offsets},
     teach,
 };
 
@@ -36,10 +36,10 @@ fn release() -> Finding {
 }
 
 fn btf(_: &Machine) -> Finding {
-    match std::fs::File::open(offsets::VMLINUX) {
-        Ok(_) => Finding::ok(offsets::VMLINUX),
+    match std::fs::File::open(layout::VMLINUX) {
+        Ok(_) => Finding::ok(layout::VMLINUX),
         Err(error) => Finding::missing(
-            format!("{}: {error}", offsets::VMLINUX),
+            format!("{}: {error}", layout::VMLINUX),
             "boot a kernel built with CONFIG_DEBUG_INFO_BTF=y",
         ),
     }

@@ -16,7 +16,6 @@ use super::{Fact, Finding, Machine, SUDO};
 use crate::{
     kernel::{
         features::{self, RingCompletion},
-        offsets,
         tracefs::{self, Unreachable},
         tracer::{Options, Tracepoint, TracepointKind, Tracer, tracepoints},
     },
@@ -85,7 +84,7 @@ fn look(Tracepoint { name, kind, .. }: Tracepoint, machine: &Machine) -> Finding
             Ok(btf) if kind == TracepointKind::Ring => {
                 ring(features::ring_completion(btf) != RingCompletion::Unknown)
             }
-            Ok(btf) if offsets::has_tracepoint(btf, name) => Finding::ok("there"),
+            Ok(btf) if btf.has_tracepoint(name) => Finding::ok("there"),
             Ok(_) => Finding::missing(
                 "this kernel does not have it",
                 "boot a kernel built with CONFIG_TRACEPOINTS=y",

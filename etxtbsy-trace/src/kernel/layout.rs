@@ -1,7 +1,9 @@
 //! Where the kernel's structures have their fields, as its BTF tells.
 
+use std::{cell::RefCell, collections::HashMap, rc::Rc};
+
 use anyhow::Context as _;
-use btf_rs::{Btf, Struct, Type};
+use btf_rs::{Backend, Btf, Struct, Type};
 
 /// Where the kernel shows its BTF (CONFIG_DEBUG_INFO_BTF).
 pub const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
@@ -21,19 +23,65 @@ pub trait Layout {
     fn has_function(&self, name: &str) -> bool;
 }
 
-/// Reads the BTF of the running kernel.
-pub fn running_kernel() -> anyhow::Result<Btf> {
-    Btf::from_file(VMLINUX).with_context(|| format!("cannot read {VMLINUX}"))
+/// A kernel, by its BTF.
+pub struct Kernel {
+    btf: Btf,
+    /// What was looked for, which takes a millisecond each.
+    structures: RefCell<HashMap<String, Option<Rc<Struct>>>>,
 }
 
-impl Layout for Btf {
+/// Reads the BTF of the running kernel.
+pub fn running_kernel() -> anyhow::Result<Kernel> {
+    Kernel::from_file(VMLINUX)
+}
+
+impl Kernel {
+    /// Reads a file: where that can be mapped, as the kernel's own from 6.16 on, only what is asked
+    /// for.
+    pub(super) fn from_file(path: &str) -> anyhow::Result<Self> {
+        let btf = Btf::from_file_with_backend(path, Backend::Mmap)
+            .or_else(|_| Btf::from_file(path))
+            .with_context(|| format!("cannot read {path}"))?;
+        Ok(Self { btf, structures: RefCell::default() })
+    }
+
+    fn structure(&self, name: &str) -> Option<Rc<Struct>> {
+        let mut known = self.structures.borrow_mut();
+        let find = || {
+            self.btf.resolve_types_by_name(name).ok()?.into_iter().find_map(|ty| match ty {
+                Type::Struct(found) if found.size() > 0 => Some(Rc::new(found)),
+                _ => None,
+            })
+        };
+        known.entry(name.to_owned()).or_insert_with(find).clone()
+    }
+
+    /// Whether it has a tracepoint of that name: for each, its BTF has a type of callback
+    /// (`btf_trace_…`, include/trace/bpf_probe.h).
+    #[must_use]
+    pub fn has_tracepoint(&self, name: &str) -> bool {
+        self.has(&format!("btf_trace_{name}"))
+    }
+
+    /// Whether it has an iterator of that name (`DEFINE_BPF_ITER_FUNC`, include/linux/bpf.h).
+    #[must_use]
+    pub fn has_iterator(&self, name: &str) -> bool {
+        self.has(&format!("bpf_iter_{name}"))
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.btf.resolve_ids_by_name(name).is_ok_and(|ids| !ids.is_empty())
+    }
+}
+
+impl Layout for Kernel {
     fn size(&self, structure: &str) -> Option<u32> {
-        u32::try_from(self::structure(self, structure)?.size()).ok()
+        u32::try_from(self.structure(structure)?.size()).ok()
     }
 
     fn offset(&self, structure: &str, field: &str) -> Option<u32> {
         let mut found = None;
-        members(self, &self::structure(self, structure)?, 0, &mut |name, bits| {
+        members(&self.btf, &*self.structure(structure)?, 0, &mut |name, bits| {
             if name == field && found.is_none() {
                 found = Some(bits / 8);
             }
@@ -42,33 +90,27 @@ impl Layout for Btf {
     }
 
     fn pointers(&self, tracepoint: &str) -> Option<Vec<bool>> {
-        let types = self.resolve_types_by_name(&format!("btf_trace_{tracepoint}")).ok()?;
+        let btf = &self.btf;
+        let types = btf.resolve_types_by_name(&format!("btf_trace_{tracepoint}")).ok()?;
         let callback = types.into_iter().find_map(|ty| match ty {
             Type::Typedef(found) => Some(found),
             _ => None,
         })?;
-        let Type::Ptr(pointer) = self.resolve_chained_type(&callback).ok()? else { return None };
-        let Type::FuncProto(callback) = self.resolve_chained_type(&pointer).ok()? else {
+        let Type::Ptr(pointer) = btf.resolve_chained_type(&callback).ok()? else { return None };
+        let Type::FuncProto(callback) = btf.resolve_chained_type(&pointer).ok()? else {
             return None;
         };
         let is_pointer = |parameter| {
-            self.resolve_chained_type(parameter).is_ok_and(|ty| matches!(ty, Type::Ptr(_)))
+            btf.resolve_chained_type(parameter).is_ok_and(|ty| matches!(ty, Type::Ptr(_)))
         };
         // The first is the data that the callback is registered with.
         Some(callback.parameters.iter().skip(1).map(is_pointer).collect())
     }
 
     fn has_function(&self, name: &str) -> bool {
-        let types = self.resolve_types_by_name(name);
+        let types = self.btf.resolve_types_by_name(name);
         types.is_ok_and(|types| types.iter().any(|ty| matches!(ty, Type::Func(_))))
     }
-}
-
-fn structure(btf: &Btf, name: &str) -> Option<Struct> {
-    btf.resolve_types_by_name(name).ok()?.into_iter().find_map(|ty| match ty {
-        Type::Struct(found) if found.size() > 0 => Some(found),
-        _ => None,
-    })
 }
 
 /// Tells of each member of a struct its name and offset in bits, of anonymous ones those within.
@@ -97,7 +139,7 @@ pub(super) mod extract {
         fmt::Write as _,
     };
 
-    use super::{Btf, Layout, members, structure};
+    use super::{Kernel, Layout, members};
 
     /// The text, read.
     #[derive(Default)]
@@ -156,37 +198,38 @@ pub(super) mod extract {
 
     /// Notes what is asked of a BTF.
     pub(crate) struct Asked<'a> {
-        btf: &'a Btf,
+        kernel: &'a Kernel,
         structures: RefCell<BTreeSet<String>>,
         tracepoints: RefCell<BTreeSet<String>>,
         functions: RefCell<BTreeSet<String>>,
     }
 
     impl<'a> Asked<'a> {
-        pub(crate) fn of(btf: &'a Btf) -> Self {
+        pub(crate) fn of(kernel: &'a Kernel) -> Self {
             let (structures, tracepoints, functions) = <_>::default();
-            Self { btf, structures, tracepoints, functions }
+            Self { kernel, structures, tracepoints, functions }
         }
 
         /// What was asked for, of structures all fields.
         pub(crate) fn extract(&self) -> String {
             let mut text = String::new();
             for name in self.structures.borrow().iter() {
-                let Some(found) = structure(self.btf, name) else { continue };
+                let Some(found) = self.kernel.structure(name) else { continue };
                 writeln!(text, "struct {name} {}", found.size()).unwrap();
-                members(self.btf, &found, 0, &mut |field, bits| {
+                members(&self.kernel.btf, &found, 0, &mut |field, bits| {
                     if !field.is_empty() {
                         writeln!(text, " {} {field}", bits / 8).unwrap();
                     }
                 });
             }
             for name in self.tracepoints.borrow().iter() {
-                let Some(kinds) = self.btf.pointers(name) else { continue };
+                let Some(kinds) = self.kernel.pointers(name) else { continue };
                 let kind = |pointer| if pointer { " pointer" } else { " number" };
                 let kinds: String = kinds.into_iter().map(kind).collect();
                 writeln!(text, "tracepoint {name}{kinds}").unwrap();
             }
-            for name in self.functions.borrow().iter().filter(|name| self.btf.has_function(name)) {
+            for name in self.functions.borrow().iter().filter(|name| self.kernel.has_function(name))
+            {
                 writeln!(text, "function {name}").unwrap();
             }
             text
@@ -196,22 +239,22 @@ pub(super) mod extract {
     impl Layout for Asked<'_> {
         fn size(&self, structure: &str) -> Option<u32> {
             self.structures.borrow_mut().insert(structure.to_owned());
-            self.btf.size(structure)
+            self.kernel.size(structure)
         }
 
         fn offset(&self, structure: &str, field: &str) -> Option<u32> {
             self.structures.borrow_mut().insert(structure.to_owned());
-            self.btf.offset(structure, field)
+            self.kernel.offset(structure, field)
         }
 
         fn pointers(&self, tracepoint: &str) -> Option<Vec<bool>> {
             self.tracepoints.borrow_mut().insert(tracepoint.to_owned());
-            self.btf.pointers(tracepoint)
+            self.kernel.pointers(tracepoint)
         }
 
         fn has_function(&self, name: &str) -> bool {
             self.functions.borrow_mut().insert(name.to_owned());
-            self.btf.has_function(name)
+            self.kernel.has_function(name)
         }
     }
 }

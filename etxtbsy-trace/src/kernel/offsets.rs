@@ -4,10 +4,8 @@
 //! had several names; each is looked up by name, the newest first.
 
 use anyhow::{Context as _, bail};
-use btf_rs::Btf;
 use etxtbsy_trace_common::Offsets;
 
-pub use super::layout::{VMLINUX, running_kernel};
 use super::{
     features::{self, RingCompletion},
     layout::Layout,
@@ -148,19 +146,6 @@ pub fn resolve(kernel: &impl Layout) -> anyhow::Result<Offsets> {
     })
 }
 
-/// Whether the kernel has a tracepoint of that name: for each, its BTF has a type of callback
-/// (`btf_trace_…`, include/trace/bpf_probe.h).
-#[must_use]
-pub fn has_tracepoint(btf: &Btf, name: &str) -> bool {
-    btf.resolve_ids_by_name(&format!("btf_trace_{name}")).is_ok_and(|ids| !ids.is_empty())
-}
-
-/// Whether the kernel has an iterator of that name (`DEFINE_BPF_ITER_FUNC`, include/linux/bpf.h).
-#[must_use]
-pub fn has_iterator(btf: &Btf, name: &str) -> bool {
-    btf.resolve_ids_by_name(&format!("bpf_iter_{name}")).is_ok_and(|ids| !ids.is_empty())
-}
-
 /// The size in bytes of a struct.
 fn size(kernel: &impl Layout, name: &str) -> anyhow::Result<u32> {
     kernel.size(name).with_context(|| format!("the kernel's BTF has no struct {name}"))
@@ -177,11 +162,11 @@ fn offset(kernel: &impl Layout, structure: &str, fields: &[&str]) -> anyhow::Res
 
 #[cfg(test)]
 mod tests {
-    use std::{env, path::PathBuf};
+    use std::env;
 
     use super::*;
     use crate::kernel::layout::{
-        VMLINUX,
+        Kernel, VMLINUX,
         extract::{Asked, Extract},
     };
 
@@ -224,9 +209,9 @@ mod tests {
     #[test]
     #[ignore = "prints what the other tests read"]
     fn extract_of_a_kernel() {
-        let path = env::var_os("BTF").map_or_else(|| VMLINUX.into(), PathBuf::from);
-        let btf = Btf::from_file(path).unwrap();
-        let asked = Asked::of(&btf);
+        let path = env::var("BTF").unwrap_or_else(|_| VMLINUX.to_owned());
+        let kernel = Kernel::from_file(&path).unwrap();
+        let asked = Asked::of(&kernel);
         let resolved = resolve(&asked);
         let late = features::maps_allocate_late(&asked);
         let preempt = features::preempts_programs(&asked);
