@@ -296,12 +296,14 @@ impl Process {
 }
 
 impl Drop for Process {
-    /// The test failed before it waited.
+    /// The test failed before it waited: it may have said why.
     fn drop(&mut self) {
         if self.guard.is_some() {
             let _ = killpg(self.pid(), Signal::SIGKILL);
             self.wait_guarded();
-            let _ = self.child.wait();
+            let status = self.child.wait();
+            let stderr = self.stderr.take().and_then(|stderr| stderr.join().ok());
+            eprintln!("{}: {status:?}: {}", self.pid(), stderr.unwrap_or_default());
         }
     }
 }
