@@ -159,6 +159,24 @@ pub struct Hold {
     pub generation: u32,
 }
 
+/// Where the kernel has a hold: table, fd and `struct file`; all three may be in use again later.
+pub type HoldPlace = (u64, u32, u64);
+
+impl Hold {
+    /// Where the kernel has it.
+    #[must_use]
+    pub const fn place(&self) -> HoldPlace {
+        (self.table, self.fd, self.file)
+    }
+
+    /// Whether both speak of the same fd, description and table: if also of the same process, of the
+    /// same hold.
+    #[must_use]
+    pub fn is(&self, other: &Self) -> bool {
+        (self.place(), self.acquired_ns) == (other.place(), other.acquired_ns)
+    }
+}
+
 /// The holds of [`FDS_PER_WORD`] neighbouring fds of one table.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]

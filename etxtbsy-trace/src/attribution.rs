@@ -161,13 +161,6 @@ impl Fact {
         self.open && self.hold.via == Via::Mapping as u32
     }
 
-    /// Whether two records speak of the same fd, description and table: if also of the same
-    /// process, of the same hold.
-    fn is(&self, hold: &Hold) -> bool {
-        (self.hold.table, self.hold.fd, self.hold.file, self.hold.acquired_ns)
-            == (hold.table, hold.fd, hold.file, hold.acquired_ns)
-    }
-
     fn how(&self) -> Option<How> {
         [How::Close, How::CloseOnExec, How::Dup, How::Exit]
             .into_iter()
@@ -291,7 +284,7 @@ fn gather(case: &Case) -> Vec<Fact> {
     };
     for candidate in case.candidates.iter().filter(|candidate| same_file(&candidate.hold)) {
         let new = Fact::of_candidate(candidate);
-        let same = |fact: &&mut Fact| fact.is(&new.hold) && fact.hold.tgid == new.hold.tgid;
+        let same = |fact: &&mut Fact| fact.hold.is(&new.hold) && fact.hold.tgid == new.hold.tgid;
         match facts.iter_mut().find(same) {
             // It ended while the holds were being told.
             Some(fact) => {
@@ -314,15 +307,15 @@ fn gather(case: &Case) -> Vec<Fact> {
         .map(|fact| fact.hold)
         .collect();
     facts.retain(|fact| {
-        !fact.in_table || fact.seen.is_some() || !shared.iter().any(|hold| fact.is(hold))
+        !fact.in_table || fact.seen.is_some() || !shared.iter().any(|hold| fact.hold.is(hold))
     });
     for change in case.acquired.iter().filter(|change| same_file(&change.hold)) {
-        if !facts.iter().any(|fact| fact.is(&change.hold)) {
+        if !facts.iter().any(|fact| fact.hold.is(&change.hold)) {
             facts.push(Fact::of_change(change));
         }
     }
     for change in &case.released {
-        for fact in facts.iter_mut().filter(|fact| fact.is(&change.hold)) {
+        for fact in facts.iter_mut().filter(|fact| fact.hold.is(&change.hold)) {
             let Hold { stage, how, last, released_ns, .. } = change.hold;
             fact.hold = Hold { stage, how, last, released_ns, ..fact.hold };
             if fact.hold.tgid == change.hold.tgid {
@@ -604,8 +597,7 @@ fn released(fact: &Fact, case: &Case) -> Option<(How, u64)> {
             .map(|drop| (if drop.exiting { How::Exit } else { How::Unmap }, drop.time_ns));
     }
     let Some(how) = fact.how() else {
-        let Hold { table, fd, file, .. } = fact.hold;
-        return case.gone.get(&(table, fd, file)).map(|time_ns| (How::None, *time_ns));
+        return case.gone.get(&fact.hold.place()).map(|time_ns| (How::None, *time_ns));
     };
     if case.keepers.contains_key(&fact.hold.file) {
         return dropped.map(|drop| (if drop.exiting { How::Exit } else { how }, drop.time_ns));

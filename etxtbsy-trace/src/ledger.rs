@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use etxtbsy_trace_common::{
-    self as common, Candidate, Change, Failure, Hold, How, KeptBy, Stage, TextOf, Via,
+    self as common, Candidate, Change, Failure, Hold, HoldPlace, How, KeptBy, Stage, TextOf, Via,
 };
 
 use crate::{
@@ -105,7 +105,7 @@ pub struct Case {
     pub keepers: HashMap<u64, Keeper>,
     /// When fds were found to refer to another description, or none, whose end nothing has told; by
     /// table, fd and `struct file`.
-    pub gone: HashMap<(u64, u32, u64), u64>,
+    pub gone: HashMap<HoldPlace, u64>,
     /// Direction `write`: the processes that ran a file of the name in question.
     pub named: Vec<common::Runner>,
     /// Direction `write`: the file that was being run, and by whom.
@@ -164,12 +164,8 @@ impl Case {
 
     /// Whether it has a record of that hold.
     fn knows(&self, hold: &Hold) -> bool {
-        let same = |other: &Hold| {
-            (other.table, other.fd, other.file, other.acquired_ns)
-                == (hold.table, hold.fd, hold.file, hold.acquired_ns)
-        };
-        self.candidates.iter().any(|candidate| same(&candidate.hold))
-            || self.acquired.iter().any(|change| same(&change.hold))
+        self.candidates.iter().any(|candidate| candidate.hold.is(hold))
+            || self.acquired.iter().any(|change| change.hold.is(hold))
     }
 
     /// The descriptions that no table shows and whose end is waited for: one that an exec has
@@ -202,8 +198,8 @@ impl Case {
         let ended = |hold: &Hold| {
             hold.stage == Stage::Released as u32
                 || hold.via == Via::Mapping as u32
-                || self.gone.contains_key(&place(hold))
-                || self.released.iter().any(|change| place(&change.hold) == place(hold))
+                || self.gone.contains_key(&hold.place())
+                || self.released.iter().any(|change| change.hold.place() == hold.place())
         };
         holds.filter(move |hold| !ended(hold))
     }
@@ -234,11 +230,6 @@ impl Case {
     pub fn attribution(&self) -> Attribution {
         attribution::attribute(self)
     }
-}
-
-/// Where a hold is found in the kernel: table, fd and `struct file`.
-fn place(hold: &Hold) -> (u64, u32, u64) {
-    (hold.table, hold.fd, hold.file)
 }
 
 /// What a record means for the session, beyond the ledger.
@@ -449,17 +440,16 @@ impl Ledger {
     /// The holds in fd tables whose end has not been told in their grace period, by table, fd and
     /// `struct file`.
     #[must_use]
-    pub fn unended(&self, now_ns: u64) -> HashMap<(u64, u32, u64), Hold> {
+    pub fn unended(&self, now_ns: u64) -> HashMap<HoldPlace, Hold> {
         let over = self.cases.values().filter(|case| case.is_due(now_ns));
-        over.flat_map(Case::unended).map(|hold| (place(&hold), hold)).collect()
+        over.flat_map(Case::unended).map(|hold| (hold.place(), hold)).collect()
     }
 
     /// Notes that the fd of a hold was found not to refer to its description any more.
     pub fn gone(&mut self, hold: &Hold, time_ns: u64) {
-        let place = place(hold);
         for case in self.cases.values_mut() {
-            if case.unended().any(|other| self::place(&other) == place) {
-                case.gone.insert(place, time_ns);
+            if case.unended().any(|other| other.place() == hold.place()) {
+                case.gone.insert(hold.place(), time_ns);
             }
         }
     }

@@ -544,22 +544,16 @@ impl Session {
 
     /// Asks which of the descriptions are closed by now whose end no event tells.
     fn poll(&mut self) {
-        let mut closed = Vec::new();
-        for ((file, _), hold) in self.ledger.lingering() {
+        let closed = self.gone(self.ledger.lingering().into_values(), |session, hold| {
+            let file = hold.file;
             // The address of one that waits in a task's work may be in use again by now.
-            let waits = hold.stage == Stage::Released as u32 && !self.ledger.is_kept(file);
+            let waits = hold.stage == Stage::Released as u32 && !session.ledger.is_kept(file);
             let inode = if waits { 0 } else { hold.inode };
-            match self.tracer.still_open(hold.task, &Lingering { file, inode }) {
-                Ok(true) => {}
-                Ok(false) => closed.push((hold, now_ns(ClockId::CLOCK_MONOTONIC))),
-                Err(error) => log::warn!("{error:#}"),
-            }
-        }
+            session.tracer.still_open(hold.task, &Lingering { file, inode })
+        });
         if closed.is_empty() {
             return;
         }
-        // It may have been told meanwhile, and that is exact.
-        self.read();
         self.find_pids();
         for (hold, time_ns) in closed {
             let lives = match self.pids.local(hold.tgid) {
@@ -574,22 +568,32 @@ impl Session {
     /// Asks which fds, of those that are taken to be held still at the end of their grace period, are gone
     /// without a word: the kernel can have passed over what would have told it.
     fn find_ends(&mut self, heard_ns: u64) {
+        let unended = self.ledger.unended(heard_ns).into_values();
+        for (hold, time_ns) in self.gone(unended, |session, hold| session.tracer.still_there(hold))
+        {
+            self.ledger.gone(&hold, time_ns);
+        }
+    }
+
+    /// Which of these holds the kernel does not have any more, and when that was found; what was told of
+    /// them meanwhile, which is exact, has been taken in.
+    fn gone(
+        &mut self,
+        holds: impl Iterator<Item = Hold>,
+        is_there: impl Fn(&mut Self, &Hold) -> anyhow::Result<bool>,
+    ) -> Vec<(Hold, u64)> {
         let mut gone = Vec::new();
-        for hold in self.ledger.unended(heard_ns).into_values() {
-            match self.tracer.still_there(&hold) {
+        for hold in holds {
+            match is_there(self, &hold) {
                 Ok(true) => {}
                 Ok(false) => gone.push((hold, now_ns(ClockId::CLOCK_MONOTONIC))),
                 Err(error) => log::warn!("{error:#}"),
             }
         }
-        if gone.is_empty() {
-            return;
+        if !gone.is_empty() {
+            self.read();
         }
-        // It may have been told meanwhile, and that is exact.
-        self.read();
-        for (hold, time_ns) in gone {
-            self.ledger.gone(&hold, time_ns);
-        }
+        gone
     }
 
     /// Writes the incidents whose story is over, and what was lost meanwhile.

@@ -338,7 +338,7 @@ fn an_end_that_was_passed_over_is_told_as_what_was_found() {
     let mut case = case(1, vec![in_table(hold)]);
     let released = |case: &Case| attribute(case).holders[0].released;
     assert_eq!(released(&case), None);
-    case.gone.insert((hold.table, hold.fd, hold.file), EXIT + 7);
+    case.gone.insert(hold.place(), EXIT + 7);
     assert_eq!(released(&case), Some((How::None, EXIT + 7)));
     // What was told of it is exact.
     case.released.push(change(ended(&hold, How::Close, EXIT + 5, 0)));

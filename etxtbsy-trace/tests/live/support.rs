@@ -21,6 +21,8 @@ pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_etxtbsy-trace");
 
 /// A user who is not root, on every system.
 pub(crate) const NOBODY: u32 = 65534;
+/// In the reason of what was lost because the kernel passed over a program.
+const PASSED_OVER: &str = "under way on the processor";
 
 /// How long the races are asked to go, in seconds, if not until some failures.
 fn race_seconds() -> Option<u64> {
@@ -422,7 +424,7 @@ impl Trace {
     /// All that was lost but what no tracer can help: an event that came while a program, or a
     /// call of user space on a map, was preempted on the same processor (7.2 on, or interrupted).
     pub(crate) fn lost(&self) -> Vec<&Lost> {
-        self.lost.iter().filter(|lost| !lost.what.contains("under way on the processor")).collect()
+        self.lost.iter().filter(|lost| !lost.what.contains(PASSED_OVER)).collect()
     }
 
     /// How much was lost for reasons that have these words.
@@ -432,7 +434,7 @@ impl Trace {
 
     /// Whether the kernel says that it passed over a program.
     pub(crate) fn has_passed_over(&self) -> bool {
-        self.lost_by("under way on the processor") > 0
+        self.lost_by(PASSED_OVER) > 0
     }
 
     /// Who opened what a holder has: known, unless the kernel says that it passed over a program.
@@ -444,7 +446,7 @@ impl Trace {
     /// That each failure of a storm was counted, unless the kernel says that it passed over a program.
     pub(crate) fn assert_counts(&self, storm: &Storm) {
         let uncounted = storm.failures - self.summary.failures;
-        let missed = self.lost_by("under way on the processor");
+        let missed = self.lost_by(PASSED_OVER);
         assert!(uncounted <= missed, "{uncounted} of {} not: {:?}", storm.failures, self.lost);
     }
 
