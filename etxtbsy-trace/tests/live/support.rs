@@ -249,6 +249,11 @@ impl Process {
         self.stdout.as_ref().unwrap().recv().expect("it ended before the line")
     }
 
+    /// Whether its next line is that one, and not its end.
+    pub(crate) fn says(&self, line: &str) -> bool {
+        self.stdout.as_ref().unwrap().recv().is_ok_and(|said| said == line)
+    }
+
     /// Writes a line to its stdin.
     pub(crate) fn say_go(&mut self) {
         self.child.stdin.as_mut().unwrap().write_all(b"go\n").unwrap();
