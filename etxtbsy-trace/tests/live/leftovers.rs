@@ -2,12 +2,12 @@
 //! then and else is what it would do under any other wrapper.
 
 use crate::support::{BINARY, Process, Turn, tracer};
-use aya::programs::loaded_programs;
+use aya::programs::{ProgramError, ProgramInfo, loaded_programs};
 use nix::sys::signal::Signal;
 use nix::unistd::dup2_stderr;
 use std::collections::BTreeSet;
 use std::fs;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -60,7 +60,15 @@ fn children(of: u32) -> BTreeSet<u32> {
 
 /// The eBPF programs that are loaded, by their numbers.
 fn programs() -> BTreeSet<u32> {
-    loaded_programs().map(|program| program.unwrap().id()).collect()
+    let id = |program: Result<ProgramInfo, ProgramError>| match program {
+        Ok(program) => Some(program.id()),
+        // Unloaded between two looks.
+        Err(ProgramError::SyscallError(error)) if error.io_error.kind() == ErrorKind::NotFound => {
+            None
+        }
+        Err(error) => panic!("{error}"),
+    };
+    loaded_programs().filter_map(id).collect()
 }
 
 /// Those that some process has open.
