@@ -14,7 +14,7 @@ use std::{
     cmp::Reverse,
     env, fs, mem,
     path::{Path, PathBuf},
-    process::{self, Stdio},
+    process::{self, Command, Stdio},
     thread,
     time::Duration,
 };
@@ -22,7 +22,7 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::{
-    command::{self, command, root, step},
+    command::{self, command, is_installed, root, step},
     table::Table,
 };
 use operation::Measured;
@@ -34,6 +34,10 @@ use tracer::{Output, Tracer};
 
 /// How long the tracer is watched while nothing happens.
 const IDLE: Duration = Duration::from_secs(3);
+
+/// Counts calls of `truncate` on all processors, as long as what follows runs.
+const PERF: &str = "mount -t tracefs tracefs /sys/kernel/tracing && \
+                    exec perf stat -a -o /dev/null -e syscalls:sys_exit_truncate -- \"$@\"";
 
 /// How often a block is measured again that another tracer has disturbed.
 const TRIES: u32 = 10;
@@ -111,6 +115,7 @@ impl Bench<'_> {
 
         let mut lost = 0;
         let (mut without, mut with, mut ready) = (Vec::new(), Vec::new(), Vec::new());
+        let mut floor = Vec::new();
         for pair in 0..self.args.pairs {
             eprintln!("pair {} of {}", pair + 1, self.args.pairs);
             // In turn, so that a machine that gets faster or slower favours neither.
@@ -123,10 +128,11 @@ impl Bench<'_> {
                     lost += tracer.stop(&output)?;
                 } else {
                     without.push(self.undisturbed(0, second)?);
+                    floor.extend(self.floor()?);
                 }
             }
         }
-        self.tell_ratios(&without, &with);
+        self.tell_ratios(&without, &floor, &with);
         self.tell_race(&without, &with);
 
         let tracer = Tracer::start(self.tracer, &output)?;
@@ -178,10 +184,25 @@ impl Bench<'_> {
         Ok(block)
     }
 
+    /// A call that is not traced, while perf, if there is any, counts calls of another: what the kernel
+    /// itself takes as soon as one tracepoint of a system call is in use.
+    fn floor(&self) -> Result<Option<f64>> {
+        if !is_installed("perf") {
+            return Ok(None);
+        }
+        let mut perf = command("unshare");
+        perf.args(["--mount", "sh", "-c", PERF, "sh"]).arg(env::current_exe()?);
+        Ok(Some(self.measured_by(perf, Operation::NullCall)?.nanoseconds))
+    }
+
     /// Measures one operation in a process of its own, so that nothing here is part of it: not
     /// the threads, and not the stdout that may be a file open for writing.
     fn measure(&self, operation: Operation) -> Result<Measured> {
-        let mut worker = command(env::current_exe()?);
+        self.measured_by(command(env::current_exe()?), operation)
+    }
+
+    /// The same, by a command that starts this program with what follows.
+    fn measured_by(&self, mut worker: Command, operation: Operation) -> Result<Measured> {
         worker.args(["bench", "--slice", &self.args.slice.to_string(), "--dir"]);
         worker.arg(&self.args.dir).args(["--operation", &operation.word()]);
         worker.stdin(Stdio::null()).stderr(Stdio::piped());
@@ -195,19 +216,25 @@ impl Bench<'_> {
         println!("{}", table.shown(self.args.markdown));
     }
 
-    fn tell_ratios(&self, without: &[Block], with: &[Block]) {
+    fn tell_ratios(&self, without: &[Block], floor: &[f64], with: &[Block]) {
         let mut table =
             Table::new(["CPU time of", "without", "with", "added", "ratio (quartiles)"]);
+        let mut row = |name: String, before: &[f64], after: &[f64]| {
+            table.row([
+                name,
+                time(Spread::of(before).median),
+                time(Spread::of(after).median),
+                time(Spread::of_pairs(before, after, |a, b| b - a).median),
+                Spread::of_pairs(before, after, |a, b| b / a).with(sample::ratio),
+            ]);
+        };
         for (index, operation) in Operation::PAIRED.iter().enumerate() {
             let of = |blocks: &[Block]| blocks.iter().map(|it| it.operations[index]).collect();
             let (before, after): (Vec<f64>, Vec<f64>) = (of(without), of(with));
-            table.row([
-                operation.to_string(),
-                time(Spread::of(&before).median),
-                time(Spread::of(&after).median),
-                time(Spread::of_pairs(&before, &after, |a, b| b - a).median),
-                Spread::of_pairs(&before, &after, |a, b| b / a).with(sample::ratio),
-            ]);
+            row(operation.to_string(), &before, &after);
+            if *operation == Operation::NullCall && !floor.is_empty() {
+                row("the same, with perf counting another call instead".into(), &before, floor);
+            }
         }
         self.print(&table);
     }

@@ -35,7 +35,7 @@ const FAILING: u32 = 200;
 const IDLE: usize = 2000;
 
 /// A call that is repeated.
-#[derive(Clone, Copy, ValueEnum)]
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
 pub(crate) enum Operation {
     NullCall,
     OpenForReading,
