@@ -72,10 +72,14 @@ pub fn compat_returns(ctx: RawTracePointContext) -> i32 {
     let argument = |offset: u32| kernel::int(regs, offset);
     match kernel::int(regs, offset!(regs_syscall)) {
         OPEN | CREAT | OPENAT | OPENAT2 | OPEN_BY_HANDLE_AT if ret >= 0 => {
-            open::note(ret as u32);
+            compat_opened(ret as u32);
         }
-        DUP | DUP2 | DUP3 | FCNTL | FCNTL64 if ret >= 0 => dup::note(ret as u32),
-        CLOSE => closed(task, argument(offset!(regs_compat_first))),
+        DUP | DUP2 | DUP3 | FCNTL | FCNTL64 if ret >= 0 => {
+            compat_duplicated(ret as u32);
+        }
+        CLOSE => {
+            compat_closed(task, argument(offset!(regs_compat_first)));
+        }
         EXECVE if ret == ETXTBSY => {
             exec_failed(task, NATIVE_EXECVE, argument(offset!(regs_compat_first)));
         }
@@ -88,9 +92,26 @@ pub fn compat_returns(ctx: RawTracePointContext) -> i32 {
     0
 }
 
+// Global functions for the sake of their caller's stack, which a failure needs.
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn compat_opened(fd: u32) -> i32 {
+    open::note(fd);
+    0
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn compat_duplicated(fd: u32) -> i32 {
+    dup::note(fd);
+    0
+}
+
 /// An fd has been closed, if its hold's description is not there any more.
-#[inline(always)]
-fn closed(task: u64, fd: u32) {
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn compat_closed(task: u64, fd: u32) -> i32 {
     let table = kernel::table_of(task);
     if let Some(key) = hold::key_at(table, fd)
         && let Some(hold) = HOLDS.get_ptr(key)
@@ -101,6 +122,7 @@ fn closed(task: u64, fd: u32) {
             hold::release(table, fd, How::Close, !kernel::is_open(file, inode) as u32);
         }
     }
+    0
 }
 
 /// The known holders are told; there is no search (that program is of another type). A global function

@@ -174,17 +174,24 @@ pub(crate) fn find_origin(hold: &mut Hold, file: u64) {
 #[inline(never)]
 extern "C" fn other_at(inode: u64, file: u64, tgid: u32) -> u64 {
     for slot in 0..SLOTS {
-        let Some(other) = HOLDS.get_ptr(HoldKey { inode, slot, pad: 0 }) else { continue };
-        // SAFETY: a map value.
-        let other = unsafe { &*other };
-        // One whose process is ending may be gone, and its address in use again.
-        let same = (other.file == file) & (other.stage == Stage::Held as u32);
-        let wanted = if tgid == 0 { other.opened.time_ns != 0 } else { other.tgid == tgid };
-        if same & wanted {
+        if is_other(inode, slot, file, tgid) != 0 {
             return slot as u64;
         }
     }
     SLOTS as u64
+}
+
+/// Of [`other_at`], a place; a function of its own, which the verifier follows once.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn is_other(inode: u64, slot: u32, file: u64, tgid: u32) -> i32 {
+    let Some(other) = HOLDS.get_ptr(HoldKey { inode, slot, pad: 0 }) else { return 0 };
+    // SAFETY: a map value.
+    let other = unsafe { &*other };
+    // One whose process is ending may be gone, and its address in use again.
+    let same = (other.file == file) & (other.stage == Stage::Held as u32);
+    let wanted = if tgid == 0 { other.opened.time_ns != 0 } else { other.tgid == tgid };
+    (same & wanted) as i32
 }
 
 /// Where a description that outlives its opener's fd is kept.

@@ -132,8 +132,11 @@ pub(crate) struct Sought {
     /// How far it has come: a group leader, and the link of the thread that was looked at last; 0 if none was.
     pub(crate) process: u64,
     pub(crate) thread: u64,
-    /// The fd table that was read last.
+    /// The fd table that is being read or was read last, the thread it was found at, and the next word of its
+    /// bitmap.
     pub(crate) table: u64,
+    pub(crate) task: u64,
+    pub(crate) word: u64,
     /// A description that is open while its opener's fd is closed, if there is one.
     pub(crate) orphan: u64,
     pub(crate) orphan_tgid: u32,
@@ -157,6 +160,8 @@ impl Sought {
             process: 0,
             thread: 0,
             table: 0,
+            task: 0,
+            word: 0,
             orphan: 0,
             orphan_tgid: 0,
             orphan_fd: 0,

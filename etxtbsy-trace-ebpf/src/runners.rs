@@ -7,70 +7,73 @@ use aya_ebpf::{
     macros::tracepoint,
     programs::TracePointContext,
 };
-use etxtbsy_trace_common::{Kind, Lost, Runner, TextOf};
+use etxtbsy_trace_common::{Kind, Lost, Next, Runner, TextOf};
 
 use crate::{
     fail::{LOST, tell_end},
     kernel::{self, offset, word},
-    maps::{ANY, LAST_EXECS, RUNNING, SEARCHES, lost},
+    maps::{ANY, LAST_EXECS, NEXT, RUNNING, SEARCHES, Sought, lost},
     tell::{self, QUIET},
     text::{self, Subject},
 };
 
-/// How many processes one call of [`tell_runners`] looks at, and how many such calls there are.
-const SOME: u32 = 128;
-const MOST: u32 = 1024;
+/// How many processes one call of [`tell_runners`] looks at, and how many such calls one run of [`runners`] makes.
+const SOME: u32 = 32;
+const CALLS: u32 = 128;
+/// How many mappings of a process are looked at.
+const MAPPINGS: u32 = 128;
 /// How many bytes of a name are compared: whole files are, by user space.
 const NAME: usize = 64;
 /// include/linux/mm.h, up to 5.14: the mapping denies writing to its file.
 const VM_DENYWRITE: u64 = 0x800;
 
 /// Continues [`crate::refused::refused`], at the exit of the refused call: tells of the processes
-/// whose program has the name that the path ends with, before they or the file are gone.
+/// whose program has the name that the path ends with, before they or the file are gone. What one run
+/// has not come to is left to the next, as in [`crate::search`].
 #[tracepoint]
-pub fn runners(_ctx: TracePointContext) -> u32 {
+pub fn runners(ctx: TracePointContext) -> u32 {
     let current = kernel::current();
     let Some(sought) = SEARCHES.get_ptr_mut(current) else { return 0 };
-    let first = word(current, offset!(task_group_leader));
     // SAFETY: a map value, of this task alone.
-    let (path, seq) = unsafe { ((*sought).path, (*sought).seq) };
-    if path != 0 {
-        // SAFETY: as above.
-        unsafe {
-            (*sought).first = first;
-            (*sought).len = text::user_len(current, path);
-        }
-        walk(current, first);
+    let sought = unsafe { &mut *sought };
+    if sought.first == 0 && sought.path != 0 {
+        sought.first = word(current, offset!(task_group_leader));
+        sought.process = sought.first;
+        sought.len = text::user_len(current, sought.path);
     }
-    // SAFETY: as above.
-    let lost = unsafe { (*sought).lost };
+    if sought.path != 0 && !walk(current) {
+        // SAFETY: this very program, put there by user space.
+        let _ = unsafe { NEXT.tail_call(&ctx, Next::Runners as u32) };
+        // It does not return, unless that was the last time.
+        lost(Lost::WalkTruncated);
+    }
+    let Sought { seq, lost, .. } = *sought;
     let _ = SEARCHES.remove(current);
     tell_end(seq, lost);
     0
 }
 
-/// The walk through all processes, from that of current on.
+/// The walk through all processes, from where it has come to, and from that of current on at first.
+/// Whether it has come round.
 #[inline(always)]
-fn walk(current: u64, first: u64) {
-    let mut process = first;
-    for _ in 0..MOST {
-        process = tell_runners(current, process);
-        if process == 0 {
-            return;
+fn walk(current: u64) -> bool {
+    for _ in 0..CALLS {
+        if tell_runners(current) != 0 {
+            return true;
         }
     }
-    lost(Lost::WalkTruncated);
+    false
 }
 
-/// Looks at some processes, by group leader; gives the next, or 0 after the last.
+/// Looks at some processes, from the group leader on that is in `SEARCHES`; gives 1 after the last.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn tell_runners(current: u64, from: u64) -> u64 {
-    let Some(sought) = SEARCHES.get_ptr_mut(current) else { return 0 };
+extern "C" fn tell_runners(current: u64) -> i32 {
+    let Some(sought) = SEARCHES.get_ptr_mut(current) else { return 1 };
     // SAFETY: a map value, of this task alone.
     let sought = unsafe { &mut *sought };
-    let mut process = from;
     for _ in 0..SOME {
+        let process = sought.process;
         // A leader that has ended has no memory any more; the youngest thread has.
         let threads = word(process, offset!(task_signal)) + offset!(signal_thread_head) as u64;
         // `list_head.prev`.
@@ -79,12 +82,12 @@ extern "C" fn tell_runners(current: u64, from: u64) -> u64 {
         if is_named(exe, sought.path, sought.len) != 0 {
             sought.lost |= (tell_runner(thread, exe, sought.seq) & LOST != 0) as u32;
         }
-        process = word(process, offset!(task_tasks)) - offset!(task_tasks) as u64;
-        if process == sought.first {
-            return 0;
+        sought.process = word(process, offset!(task_tasks)) - offset!(task_tasks) as u64;
+        if sought.process == sought.first {
+            return 1;
         }
     }
-    process
+    0
 }
 
 /// Whether a path of `whole` bytes in user memory ends with the name of an open file; of a name longer than
@@ -117,7 +120,7 @@ extern "C" fn is_named(file: u64, path: u64, whole: u64) -> i32 {
 extern "C" fn denials(thread: u64, inode: u64) -> u32 {
     let mut vma = word(word(thread, offset!(task_mm)), offset!(mm_mmap));
     let mut found = 0;
-    for _ in 0..SOME {
+    for _ in 0..MAPPINGS {
         if vma == 0 {
             break;
         }

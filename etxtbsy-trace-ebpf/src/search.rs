@@ -7,33 +7,36 @@
 
 use aya_ebpf::{macros::tracepoint, programs::TracePointContext};
 use etxtbsy_trace_common::{
-    Candidate, Hold, HoldKey, Keeper, KeptBy, Kind, Lost, NO_FD, ORPHANS, Via,
+    Candidate, Hold, HoldKey, Keeper, KeptBy, Kind, Lost, NO_FD, Next, ORPHANS, Via,
 };
 
 use crate::{
-    copied,
     fail::{self, LOST, tell_candidate},
     hold, keeper,
     kernel::{self, offset, word},
     linger,
-    maps::{self, ANY, HOLDS, SEARCHES, Sought, WATCHED, lost},
+    maps::{self, ANY, HOLDS, NEXT, SEARCHES, Sought, WATCHED, lost},
     tell::{self, QUIET},
-    walk::{END, in_parts},
 };
 
 /// How many fds and threads the walk through all tables looks at, before it begins no more
 /// processes.
 const STEPS: u32 = 1 << 18;
-/// How many threads one call of [`search_threads`] goes through, and how many such calls there are.
-/// No deeper than this, for the verifier allows eight calls within each other.
-const THREADS: u32 = 256;
-const CALLS: u32 = 2048;
+/// How many threads and words of fd tables one call of [`search_some`] looks at, and how many such calls
+/// one run of [`search`] makes: no more, for the verifier follows each.
+const TURNS: u32 = 64;
+const CALLS: u32 = 256;
+/// Of [`Sought::word`]: no fd table is being read.
+const NO_WORD: u64 = u64::MAX;
+/// How many words of an fd table's bitmap are looked at: those of as many fds as a process may have
+/// (`sysctl_nr_open`, fs/file.c), for one that is freed meanwhile may seem to have any number.
+const WORDS: u64 = (1 << 20) / 64;
 /// How many fds of a word of an fd table's bitmap are looked at.
 const FDS: u32 = 64;
 /// How many mappings of the inode one call of [`search_mappings`] looks at, how many such calls
 /// there are, and how deep their tree is.
-const MAPPINGS: u32 = 128;
-const ALL_MAPPINGS: u32 = 128;
+const MAPPINGS: u32 = 32;
+const ALL_MAPPINGS: u32 = 512;
 const LEVELS: u32 = 64;
 /// `TASK_RUNNING`, include/linux/sched.h.
 const TASK_RUNNING: u32 = 0;
@@ -43,17 +46,27 @@ const TASK_NEW: u32 = 0x800;
 const PF_KTHREAD: u32 = 0x0020_0000;
 
 /// Continues `exec_returns`, which has told what is known already; a program of its own for the
-/// verifier's sake. It is still the exit of the failing call.
+/// verifier's sake. It is still the exit of the failing call. What one run has not come to is left to
+/// the next, as often as the kernel lets a program be gone on with (`MAX_TAIL_CALL_CNT`: some
+/// 30 times, half a million threads and words of fd tables).
 #[tracepoint]
-pub fn search(_ctx: TracePointContext) -> u32 {
+pub fn search(ctx: TracePointContext) -> u32 {
     let current = kernel::current();
     let Some(sought) = SEARCHES.get_ptr_mut(current) else { return 0 };
     // SAFETY: a map value, of this task alone.
     let sought = unsafe { &mut *sought };
-    sought.first = word(current, offset!(task_group_leader));
-    (sought.process, sought.thread) = (sought.first, 0);
-    search_orphans(current);
-    walk_tables(current);
+    if sought.first == 0 {
+        sought.first = word(current, offset!(task_group_leader));
+        sought.process = sought.first;
+        sought.word = NO_WORD;
+        search_orphans(current);
+    }
+    if !walk_tables(current) {
+        // SAFETY: this very program, put there by user space.
+        let _ = unsafe { NEXT.tail_call(&ctx, Next::Search as u32) };
+        // It does not return, unless that was the last time.
+        lost(Lost::WalkTruncated);
+    }
     walk_mappings(current, sought.inode);
     let Sought { seq, lost, .. } = *sought;
     let _ = SEARCHES.remove(current);
@@ -86,27 +99,31 @@ extern "C" fn search_orphans(current: u64) -> i32 {
     0
 }
 
-/// The walk through all tables: of current's process first, then of those that are in the list
-/// after it, round to where it began.
+/// The walk through all tables, from where it has come to: of current's process first, then of those
+/// that are in the list after it, round to where it began. Whether it has come there.
 #[inline(always)]
-fn walk_tables(current: u64) {
+fn walk_tables(current: u64) -> bool {
     for _ in 0..CALLS {
-        if search_threads(current) != 0 {
-            return;
+        if search_some(current) != 0 {
+            return true;
         }
     }
-    lost(Lost::WalkTruncated);
+    false
 }
 
-/// Looks at some threads, from the one on that is in `SEARCHES`; gives 1 after the last of the last
-/// process.
+/// Looks at some threads, and at the words of their fd tables, from what is in `SEARCHES` on; gives 1
+/// after the last of the last process.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn search_threads(current: u64) -> i32 {
+extern "C" fn search_some(current: u64) -> i32 {
     let Some(sought) = SEARCHES.get_ptr_mut(current) else { return 1 };
     // SAFETY: a map value, of this task alone.
     let sought = unsafe { &mut *sought };
-    for _ in 0..THREADS {
+    for _ in 0..TURNS {
+        if sought.word != NO_WORD {
+            search_word(current);
+            continue;
+        }
         let signal = word(sought.process, offset!(task_signal));
         let head = signal + offset!(signal_thread_head) as u64;
         let link = if sought.thread == 0 { head } else { sought.thread };
@@ -131,8 +148,8 @@ extern "C" fn search_threads(current: u64) -> i32 {
     0
 }
 
-/// Looks at the fd table of a thread, unless it is the one that was read last; tells if the thread
-/// sleeps in a call on the orphan.
+/// Has the fd table of a thread looked at next, unless it is the one that was read last; tells if the
+/// thread sleeps in a call on the orphan.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn search_thread(current: u64, thread: u64) -> i32 {
@@ -158,21 +175,7 @@ extern "C" fn search_thread(current: u64, thread: u64) -> i32 {
     if !is_user || state & TASK_NEW != 0 || table == 0 || table == sought.table {
         return 0;
     }
-    sought.table = table;
-    in_parts(copied::CALLS, copied::WORDS, |from| search_words(current, thread, table, from))
-}
-
-/// Looks at some words of a table's bitmap.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn search_words(current: u64, thread: u64, table: u64, from: u32) -> i32 {
-    let words = kernel::int(word(table, offset!(files_fdt)), offset!(fdtable_max_fds)) / 64;
-    for index in 0..copied::WORDS {
-        if from + index >= words {
-            return END;
-        }
-        search_word(current, thread, table, from + index);
-    }
+    (sought.task, sought.table, sought.word) = (thread, table, 0);
     0
 }
 
@@ -186,16 +189,26 @@ fn lowest(bits: u64) -> u64 {
     bytes.wrapping_mul(0x0101_0101_0101_0101) >> 56
 }
 
-/// Looks at the fds of one word of a table's bitmap.
+/// Looks at the fds of the next word of the bitmap of the table that is being read.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn search_word(current: u64, thread: u64, table: u64, index: u32) -> i32 {
+extern "C" fn search_word(current: u64) -> i32 {
     let Some(sought) = SEARCHES.get_ptr_mut(current) else { return 0 };
     // SAFETY: a map value, of this task alone.
     let sought = unsafe { &mut *sought };
-    let fdt = word(table, offset!(files_fdt));
-    let fds = word(fdt, offset!(fdtable_fd)) + index as u64 * 64 * 8;
-    let mut bits = word(word(fdt, offset!(fdtable_open_fds)) + index as u64 * 8, 0);
+    let fdt = word(sought.table, offset!(files_fdt));
+    let index = sought.word;
+    let words = kernel::int(fdt, offset!(fdtable_max_fds)) as u64 / 64;
+    if index >= words || index >= WORDS {
+        if index < words {
+            lost(Lost::WalkTruncated);
+        }
+        sought.word = NO_WORD;
+        return 0;
+    }
+    sought.word = index + 1;
+    let fds = word(fdt, offset!(fdtable_fd)) + index * 64 * 8;
+    let mut bits = word(word(fdt, offset!(fdtable_open_fds)) + index * 8, 0);
     for _ in 0..FDS {
         if bits == 0 {
             break;
@@ -204,19 +217,31 @@ extern "C" fn search_word(current: u64, thread: u64, table: u64, index: u32) -> 
         bits &= bits - 1;
         sought.steps += 1;
         let file = word(fds + fd * 8, 0);
-        if kernel::is_writer(file)
-            && (kernel::inode_of(file) == sought.inode || kernel::is_backed_by(file, sought.inode))
-        {
-            let fd = index * 64 + fd as u32;
-            let sharer = if found(thread, table, fd, file) != 0 { thread } else { 0 };
-            let told = tell_found(table, fd, sought.seq, sharer);
-            sought.lost |= (told & LOST != 0) as u32;
+        if kernel::is_writer(file) | (sought.orphan != 0) {
+            search_fd(current, (index * 64 + fd) as u32, file);
         }
-        if sought.orphan != 0 {
-            let by = keeper::keeps(file, sought.orphan);
-            if by > 0 {
-                tell_keeper(current, thread, by as u32, 0);
-            }
+    }
+    0
+}
+
+/// Looks at an fd of the table that is being read: whether it holds the inode, or keeps the orphan.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn search_fd(current: u64, fd: u32, file: u64) -> i32 {
+    let Some(sought) = SEARCHES.get_ptr_mut(current) else { return 0 };
+    // SAFETY: a map value, of this task alone.
+    let sought = unsafe { &mut *sought };
+    if kernel::is_writer(file)
+        && (kernel::inode_of(file) == sought.inode || kernel::is_backed_by(file, sought.inode))
+    {
+        let sharer = if found(sought.task, sought.table, fd, file) != 0 { sought.task } else { 0 };
+        let told = tell_found(sought.table, fd, sought.seq, sharer);
+        sought.lost |= (told & LOST != 0) as u32;
+    }
+    if sought.orphan != 0 {
+        let by = keeper::keeps(file, sought.orphan);
+        if by > 0 {
+            tell_keeper(current, sought.task, by as u32, 0);
         }
     }
     0

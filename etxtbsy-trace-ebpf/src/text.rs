@@ -16,8 +16,9 @@ use crate::{
 const HEAD: usize = size_of::<TextHeader>();
 /// The longest name of a path component, with its NUL (`NAME_MAX` + 1).
 const NAME: u32 = 256;
-/// How many components of a path are read.
-const DEPTH: u32 = 128;
+/// How many components of a path one call of [`climb_on`] reads, and how many such calls there are.
+const STEPS: u32 = 8;
+const CALLS: u32 = 16;
 
 /// Whose text it is.
 #[derive(Clone, Copy)]
@@ -136,8 +137,8 @@ extern "C" fn climb(task: u64, seq: u64, about: u64, mnt: u64, dentry: u64) -> i
     climb.mnt = mnt;
     climb.len = 0;
     let mut done = false;
-    for _ in 0..DEPTH {
-        let step = climb_on(climb);
+    for _ in 0..CALLS {
+        let step = climb_on(task);
         if step != STEPPED {
             done = step == DONE;
             break;
@@ -149,7 +150,23 @@ extern "C" fn climb(task: u64, seq: u64, about: u64, mnt: u64, dentry: u64) -> i
     1
 }
 
-/// Of [`climb_on`]: there is more.
+/// Some steps up the path in a task's scratch.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn climb_on(task: u64) -> i32 {
+    let Some(scratch) = SCRATCH.get_ptr_mut(task) else { return CUT };
+    // SAFETY: a map value, of this task alone.
+    let climb = unsafe { &mut *scratch };
+    for _ in 0..STEPS {
+        let step = climb_step(climb);
+        if step != STEPPED {
+            return step;
+        }
+    }
+    STEPPED
+}
+
+/// Of [`climb_step`]: there is more.
 const STEPPED: i32 = 0;
 /// There is nothing above.
 const DONE: i32 = 1;
@@ -158,7 +175,7 @@ const CUT: i32 = 2;
 
 /// One step up a path.
 #[inline(always)]
-fn climb_on(climb: &mut Scratch) -> i32 {
+fn climb_step(climb: &mut Scratch) -> i32 {
     let (dentry, mnt) = (climb.dentry, climb.mnt);
     if dentry == word(mnt, offset!(vfsmount_mnt_root)) {
         let mount = mnt - offset!(mount_mnt) as u64;
