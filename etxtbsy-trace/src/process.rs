@@ -78,7 +78,7 @@ impl Observer {
             comm: std::fs::read(format!("/proc/{pid}/comm"))
                 .map(|comm| comm.strip_suffix(b"\n").unwrap_or(&comm).to_vec())
                 .unwrap_or_default(),
-            exe: exe(pid),
+            exe: path_behind(&format!("/proc/{pid}/exe")),
             argv: raw_argv(pid),
             cgroup: process.cgroups().ok().and_then(|groups| cgroup(groups.0)),
             seen_ns: now_ns(ClockId::CLOCK_MONOTONIC),
@@ -187,18 +187,19 @@ pub fn has_registered(pid: u32, path: &[u8]) -> bool {
     })
 }
 
-/// The program, by the name that it had if its file is gone: the kernel adds a word to that then
-/// (`d_path`, fs/d_path.c), which may as well be part of a name.
-fn exe(pid: u32) -> Option<Vec<u8>> {
-    let link = format!("/proc/{pid}/exe");
-    let mut exe = std::fs::read_link(&link).ok()?.into_os_string().into_vec();
+/// The path of the file behind a link of /proc, such as `/proc/PID/exe` or `/proc/PID/fd/FD`, by the name
+/// that it had if it is gone: the kernel adds a word to that then (`d_path`, fs/d_path.c), which may as
+/// well be part of a name. `None` if the link cannot be read.
+#[must_use]
+pub fn path_behind(link: &str) -> Option<Vec<u8>> {
+    let mut path = std::fs::read_link(link).ok()?.into_os_string().into_vec();
     // Without asking the file system, which may never answer.
     let is_gone = statx(CWD, link, AtFlags::STATX_DONT_SYNC, StatxFlags::NLINK)
         .is_ok_and(|stat| stat.stx_nlink == 0);
-    if is_gone && exe.ends_with(DELETED) {
-        exe.truncate(exe.len() - DELETED.len());
+    if is_gone && path.ends_with(DELETED) {
+        path.truncate(path.len() - DELETED.len());
     }
-    Some(exe)
+    Some(path)
 }
 
 const DELETED: &[u8] = b" (deleted)";
@@ -245,7 +246,7 @@ pub type Seen = HashMap<u32, Rc<Facts>>;
 mod tests {
     use super::*;
     use std::{
-        os::unix::ffi::OsStrExt as _,
+        os::{fd::AsRawFd as _, unix::ffi::OsStrExt as _},
         process::{Command, Stdio},
     };
 
@@ -259,8 +260,11 @@ mod tests {
             let exe = || Observer::new().look(child.id(), 0, &Pids::same()).unwrap().exe;
             let told = Some(path.as_os_str().as_bytes().to_vec());
             assert_eq!(exe(), told);
+            let file = std::fs::File::open(&path).unwrap();
+            let behind = || path_behind(&format!("/proc/self/fd/{}", file.as_raw_fd()));
+            assert_eq!(behind(), told);
             std::fs::remove_file(&path).unwrap();
-            assert_eq!(exe(), told);
+            assert_eq!((exe(), behind()), (told.clone(), told));
             drop(child.stdin.take());
             child.wait().unwrap();
         }

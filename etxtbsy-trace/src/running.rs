@@ -21,6 +21,7 @@ use crate::{
     ledger::Case,
     lookup::{self, Found, Sight},
     pids::Pids,
+    process,
 };
 
 /// A file that refused to be written.
@@ -93,8 +94,8 @@ fn whole_path(case: &Case) -> Option<PathBuf> {
 fn look_up(case: &Case, whole: &Path, pids: &Pids) -> Option<(Found, Vec<u8>)> {
     let seen = || Sight::of(pids.local(case.failure.tgid)?)?.find(whole);
     let found = seen().or_else(|| Sight::ours()?.find(whole))?;
-    let path = fs::read_link(format!("/proc/self/fd/{}", found.file.as_raw_fd())).ok()?;
-    Some((found, path.into_os_string().into_vec()))
+    let path = process::path_behind(&format!("/proc/self/fd/{}", found.file.as_raw_fd()))?;
+    Some((found, path))
 }
 
 fn as_path(bytes: Vec<u8>) -> PathBuf {
