@@ -11,8 +11,8 @@ use crate::{
 
 /// How many words of the bitmap of open fds one part of a walk goes through, and how many
 /// such parts there are: 131,072 fds.
-pub(crate) const WORDS: u32 = 32;
-pub(crate) const CALLS: u32 = 64;
+const WORDS: u32 = 32;
+const CALLS: u32 = 64;
 /// How many fds' files are read at once.
 const BLOCK: u32 = 4;
 

@@ -7,14 +7,15 @@ use aya_ebpf::{
     macros::tracepoint,
     programs::TracePointContext,
 };
-use etxtbsy_trace_common::{Kind, Lost, Next, Runner, TextOf};
+use etxtbsy_trace_common::{Kind, Next, Runner, TextOf};
 
 use crate::{
     fail::{LOST, tell_end},
     kernel::{self, offset, word},
-    maps::{ANY, LAST_EXECS, NEXT, RUNNING, SEARCHES, Sought, lost},
+    maps::{ANY, LAST_EXECS, RUNNING, SEARCHES, Sought},
     tell::{self, QUIET},
     text::{self, Subject},
+    walk::in_runs,
 };
 
 /// How many processes one call of [`tell_runners`] looks at, and how many such calls one run of [`runners`] makes.
@@ -28,8 +29,7 @@ const NAME: usize = 64;
 const VM_DENYWRITE: u64 = 0x800;
 
 /// Continues [`crate::refused::refused`], at the exit of the refused call: tells of the processes
-/// whose program has the name that the path ends with, before they or the file are gone. What one run
-/// has not come to is left to the next, as in [`crate::search`].
+/// whose program has the name that the path ends with, before they or the file are gone.
 #[tracepoint]
 pub fn runners(ctx: TracePointContext) -> u32 {
     let current = kernel::current();
@@ -41,28 +41,14 @@ pub fn runners(ctx: TracePointContext) -> u32 {
         sought.process = sought.first;
         sought.len = text::user_len(current, sought.path);
     }
-    if sought.path != 0 && !walk(current) {
-        // SAFETY: this very program, put there by user space.
-        let _ = unsafe { NEXT.tail_call(&ctx, Next::Runners as u32) };
-        // It does not return, unless that was the last time.
-        lost(Lost::WalkTruncated);
+    if sought.path != 0 {
+        // All processes, from that of current on.
+        in_runs(&ctx, Next::Runners, CALLS, || tell_runners(current) != 0);
     }
     let Sought { seq, lost, .. } = *sought;
     let _ = SEARCHES.remove(current);
     tell_end(seq, lost);
     0
-}
-
-/// The walk through all processes, from where it has come to, and from that of current on at first.
-/// Whether it has come round.
-#[inline(always)]
-fn walk(current: u64) -> bool {
-    for _ in 0..CALLS {
-        if tell_runners(current) != 0 {
-            return true;
-        }
-    }
-    false
 }
 
 /// Looks at some processes, from the group leader on that is in `SEARCHES`; gives 1 after the last.

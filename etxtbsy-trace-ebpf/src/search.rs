@@ -15,8 +15,9 @@ use crate::{
     hold, keeper,
     kernel::{self, offset, word},
     linger,
-    maps::{self, ANY, HOLDS, NEXT, SEARCHES, Sought, WATCHED, lost},
+    maps::{self, ANY, HOLDS, SEARCHES, Sought, WATCHED, lost},
     tell::{self, QUIET},
+    walk::in_runs,
 };
 
 /// How many fds and threads the walk through all tables looks at, before it begins no more
@@ -46,9 +47,8 @@ const TASK_NEW: u32 = 0x800;
 const PF_KTHREAD: u32 = 0x0020_0000;
 
 /// Continues `exec_returns`, which has told what is known already; a program of its own for the
-/// verifier's sake. It is still the exit of the failing call. What one run has not come to is left to
-/// the next, as often as the kernel lets a program be gone on with (`MAX_TAIL_CALL_CNT`: some
-/// 30 times, half a million threads and words of fd tables).
+/// verifier's sake. It is still the exit of the failing call. All its runs together come to half a million
+/// threads and words of fd tables.
 #[tracepoint]
 pub fn search(ctx: TracePointContext) -> u32 {
     let current = kernel::current();
@@ -61,12 +61,9 @@ pub fn search(ctx: TracePointContext) -> u32 {
         sought.word = NO_WORD;
         search_orphans(current);
     }
-    if !walk_tables(current) {
-        // SAFETY: this very program, put there by user space.
-        let _ = unsafe { NEXT.tail_call(&ctx, Next::Search as u32) };
-        // It does not return, unless that was the last time.
-        lost(Lost::WalkTruncated);
-    }
+    // The tables of current's process first, then of those that are in the list after it, round to where
+    // it began.
+    in_runs(&ctx, Next::Search, CALLS, || search_some(current) != 0);
     walk_mappings(current, sought.inode);
     let Sought { seq, lost, .. } = *sought;
     let _ = SEARCHES.remove(current);
@@ -97,18 +94,6 @@ extern "C" fn search_orphans(current: u64) -> i32 {
         }
     }
     0
-}
-
-/// The walk through all tables, from where it has come to: of current's process first, then of those
-/// that are in the list after it, round to where it began. Whether it has come there.
-#[inline(always)]
-fn walk_tables(current: u64) -> bool {
-    for _ in 0..CALLS {
-        if search_some(current) != 0 {
-            return true;
-        }
-    }
-    false
 }
 
 /// Looks at some threads, and at the words of their fd tables, from what is in `SEARCHES` on; gives 1
