@@ -76,9 +76,9 @@ pub enum Stage {
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum How {
-    /// Nothing yet.
+    /// Nothing yet; of one that is [`Stage::Released`]: not seen, it was gone when it was noticed.
     None = 0,
-    /// close or close_range.
+    /// close: told before the fd goes.
     Close = 1,
     /// An exec, the fd being close-on-exec.
     CloseOnExec = 2,
@@ -88,6 +88,8 @@ pub enum How {
     Exit = 4,
     /// The mapping went.
     Unmap = 5,
+    /// close_range, or the close of a 32-bit process: told when the fd has gone.
+    CloseRange = 6,
 }
 
 /// Where a [`Hold`] is kept: by the inode it keeps busy, so that a failing exec finds all of

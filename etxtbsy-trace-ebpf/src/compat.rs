@@ -119,7 +119,7 @@ extern "C" fn compat_closed(task: u64, fd: u32) -> i32 {
         // SAFETY: a map value.
         let (file, inode) = unsafe { ((*hold).file, (*hold).inode) };
         if kernel::file_at(table, fd) != file {
-            hold::release(table, fd, How::Close, !kernel::is_open(file, inode) as u32);
+            hold::release(table, fd, How::CloseRange, !kernel::is_open(file, inode) as u32);
         }
     }
     0

@@ -272,7 +272,7 @@ extern "C" fn take_place(inode: u64, table: u64, fd: u32, tgid: u32) -> u64 {
     let before = unsafe { *at };
     if before.inode != 0 {
         // The fd was closed on a way that is not watched, or its table was freed and taken anew.
-        end(before, How::Close, 0);
+        end(before, How::None, 0);
         // SAFETY: as above.
         unsafe { *at = HoldKey { inode: 0, slot: 0, pad: 0 } };
     }
@@ -383,8 +383,13 @@ pub(crate) fn release_closing(table: u64, fd: u32) {
         && let Some(hold) = HOLDS.get_ptr(key)
     {
         // SAFETY: a map value.
-        let last = kernel::is_last_reference(unsafe { (*hold).file });
-        release(table, fd, How::Close, last as u32);
+        let file = unsafe { (*hold).file };
+        if kernel::file_at(table, fd) == file {
+            release(table, fd, How::Close, kernel::is_last_reference(file) as u32);
+        } else {
+            // It was closed on a way that is not watched, and this is another file at its place.
+            release(table, fd, How::None, 0);
+        }
     }
 }
 
@@ -510,7 +515,7 @@ extern "C" fn walk_fd(table: u64, task: u64, about: u64, fd: u32) -> i32 {
             let last = kernel::in_works(task, kept.file) as u32;
             kept.task = task;
             kept.start_ns = start_ns;
-            release(table, fd, How::Close, last);
+            release(table, fd, How::CloseRange, last);
         }
     } else if kept.stage == Stage::Exiting as u32 && kept.task == task {
         release(table, fd, How::Exit, 0);

@@ -42,7 +42,7 @@ pub fn seed(ctx: *mut c_void) -> i32 {
     }
     hold::acquire(task, table, fd, file, Via::Unknown, 0, |_| {});
     if kernel::file_at(table, fd) != file {
-        hold::release(table, fd, How::Close, 0);
+        hold::release(table, fd, How::None, 0);
     } else if kernel::int(task, offset!(task_flags)) & PF_EXITING != 0 {
         hold::release(table, fd, How::Exit, 0);
     }

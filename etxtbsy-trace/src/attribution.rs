@@ -115,6 +115,8 @@ struct Fact {
     in_works: bool,
     /// Something referred to the description, whatever it was.
     open: bool,
+    /// Its fd was gone when it was looked at, and its end had not been told by then.
+    vacant: bool,
     cloexec: Option<bool>,
     seen: Option<Holder>,
     /// It was told of after the failure only.
@@ -125,18 +127,21 @@ struct Fact {
 impl Fact {
     fn of_candidate(candidate: &Candidate) -> Self {
         let held = candidate.hold.stage != Stage::Released as u32;
-        Self {
+        let mut fact = Self {
             hold: candidate.hold,
             // An ended hold has left the table, whatever stands at its fd by now.
             in_table: held && candidate.in_table != 0,
             in_works: candidate.in_works != 0,
             open: candidate.open != 0,
+            vacant: false,
             cloexec: (held && candidate.in_table != 0 && candidate.cloexec != CLOEXEC_UNKNOWN)
                 .then_some(candidate.cloexec != 0),
             seen: (candidate.holder.ns_pid != 0).then_some(candidate.holder),
             late: false,
             sure: Sure::No,
-        }
+        };
+        fact.vacant = held && !fact.is_there();
+        fact
     }
 
     fn of_change(change: &Change) -> Self {
@@ -145,6 +150,7 @@ impl Fact {
             in_table: false,
             in_works: false,
             open: false,
+            vacant: false,
             cloexec: Some(change.cloexec != 0),
             seen: (change.holder.ns_pid != 0).then_some(change.holder),
             late: true,
@@ -162,7 +168,7 @@ impl Fact {
     }
 
     fn how(&self) -> Option<How> {
-        [How::Close, How::CloseOnExec, How::Dup, How::Exit]
+        [How::Close, How::CloseRange, How::CloseOnExec, How::Dup, How::Exit]
             .into_iter()
             .find(|how| *how as u32 == self.hold.how)
     }
@@ -291,6 +297,7 @@ fn gather(case: &Case) -> Vec<Fact> {
                 fact.in_table |= new.in_table;
                 fact.in_works |= new.in_works;
                 fact.open |= new.open;
+                fact.vacant &= new.vacant;
                 fact.cloexec = fact.cloexec.or(new.cloexec);
                 fact.seen = fact.seen.or(new.seen);
                 if new.hold.released_ns != 0 {
@@ -404,8 +411,11 @@ fn judge(fact: &Fact, enter: u64, exit: u64) -> Sure {
     }
     let after = |moment: u64| hold.released_ns != 0 && hold.released_ns >= moment;
     match fact.how() {
-        // Told before the reference is dropped: it was there at the exit of the call.
-        Some(How::Close) if after(exit) && hold.acquired_ns <= enter => return Sure::Certain,
+        // Told before the fd goes: it was there at the exit of the call. Of an fd that was gone
+        // before that, its own close was missed, and another's was taken for it.
+        Some(How::Close) if after(exit) && hold.acquired_ns <= enter && !fact.vacant => {
+            return Sure::Certain;
+        }
         Some(How::CloseOnExec | How::Dup)
             if hold.last != 0 && after(exit) && hold.acquired_ns <= enter =>
         {
@@ -596,13 +606,15 @@ fn released(fact: &Fact, case: &Case) -> Option<(How, u64)> {
         return dropped
             .map(|drop| (if drop.exiting { How::Exit } else { How::Unmap }, drop.time_ns));
     }
+    let gone_ns = fact.hold.released_ns;
     let Some(how) = fact.how() else {
-        return case.gone.get(&fact.hold.place()).map(|time_ns| (How::None, *time_ns));
+        let noticed = (gone_ns > case.failure.exit_ns).then_some(gone_ns);
+        let found = case.gone.get(&fact.hold.place()).copied();
+        return noticed.or(found).map(|time_ns| (How::None, time_ns));
     };
     if case.keepers.contains_key(&fact.hold.file) {
         return dropped.map(|drop| (if drop.exiting { How::Exit } else { how }, drop.time_ns));
     }
-    let gone_ns = fact.hold.released_ns;
     if gone_ns > case.failure.exit_ns {
         return Some((how, gone_ns));
     }

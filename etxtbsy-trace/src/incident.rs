@@ -385,7 +385,7 @@ fn released(how: How, time_ns: u64, exec: Option<&[u8]>, case: &Case) -> Release
             How::Dup => lines::How::Dup,
             How::Exit => lines::How::Exit,
             How::Unmap => lines::How::Unmap,
-            How::Close => lines::How::Close,
+            How::Close | How::CloseRange => lines::How::Close,
             How::None => lines::How::Unknown,
         },
         time_ns,

@@ -239,6 +239,33 @@ fn a_hold_that_ends_while_it_is_told_is_one_hold() {
     assert_eq!(found.holders[0].released, Some((How::Close, EXIT + 100)));
 }
 
+/// Its close was passed over, or is told when it is over (close_range): an end that is told after the
+/// failure does not show that it had its fd until then.
+#[test]
+fn a_hold_whose_fd_was_gone_when_it_was_looked_at_ended_before_that() {
+    let parent = opened(0xa, 500_000);
+    let child = inherited(&parent, ENTER - 200_000);
+    let vacant = Candidate { open: 1, ..gone(parent) };
+    let mut case = case(1, vec![in_table(child), vacant]);
+    for how in [How::Close, How::None] {
+        case.released = vec![change(ended(&parent, how, EXIT + 31_000_000, 0))];
+        let found = attribute(&case);
+        assert_eq!((pids(&found), found.is_complete()), (vec![CHILD], true));
+    }
+    // It ended while the holds were being told: at the failure it was there.
+    case.candidates.push(gone(ended(&parent, How::Close, EXIT + 300, 0)));
+    case.released.clear();
+    assert_eq!(pids(&attribute(&case)), [CHILD, OPENER]);
+}
+
+#[test]
+fn an_end_that_was_noticed_later_is_told_as_unseen() {
+    let hold = opened(0xa, 500_000);
+    let mut case = case(1, vec![in_table(hold)]);
+    case.released.push(change(ended(&hold, How::None, EXIT + 90_000, 0)));
+    assert_eq!(attribute(&case).holders[0].released, Some((How::None, EXIT + 90_000)));
+}
+
 #[test]
 fn without_a_busy_file_nothing_is_claimed() {
     let mut case = case(0, vec![]);
