@@ -36,8 +36,11 @@ use tracer::{Output, Tracer};
 const IDLE: Duration = Duration::from_secs(3);
 
 /// Counts calls of `truncate` on all processors, as long as what follows runs.
-const PERF: &str = "mount -t tracefs tracefs /sys/kernel/tracing && \
-                    exec perf stat -a -o /dev/null -e syscalls:sys_exit_truncate -- \"$@\"";
+const PERF: [&str; 7] = ["stat", "-a", "-o", "/dev/null", "-e", "syscalls:sys_exit_truncate", "--"];
+
+/// Runs what follows, with tracefs where it belongs.
+const WITH_TRACEFS: &str = "test -e /sys/kernel/tracing/events || \
+                            mount -t tracefs tracefs /sys/kernel/tracing; exec \"$@\"";
 
 /// How often a block is measured again that another tracer has disturbed.
 const TRIES: u32 = 10;
@@ -54,9 +57,9 @@ pub(crate) struct Args {
     /// How long the race golang/go#22315 runs at a time; 0: not at all
     #[arg(long, value_name = "SECONDS", default_value_t = 2)]
     race: u64,
-    /// Measures builds and test runs instead, also with strace and bpftrace where they are installed
+    /// Compares with strace and bpftrace instead, where they are installed; builds and test runs too
     #[arg(long)]
-    builds: bool,
+    side_by_side: bool,
     /// Where the files are that are opened for writing
     #[arg(long, value_name = "DIR", default_value = "/var/tmp")]
     dir: PathBuf,
@@ -74,7 +77,7 @@ pub(crate) struct Args {
 /// Measures `tracer`, as root: starts this program again if need be.
 pub(crate) fn run(args: &Args, tracer: &Path) -> Result<()> {
     if command::is_root() {
-        return if args.builds {
+        return if args.side_by_side {
             side_by_side::compare(args, tracer)
         } else {
             Bench { args, tracer }.run()
@@ -86,7 +89,7 @@ pub(crate) fn run(args: &Args, tracer: &Path) -> Result<()> {
     again.args(["--slice", &args.slice.to_string(), "--race", &args.race.to_string()]);
     again.arg("--dir").arg(&args.dir).arg("--tracer").arg(tracer);
     again.args(args.markdown.then_some("--markdown"));
-    again.args(args.builds.then_some("--builds"));
+    again.args(args.side_by_side.then_some("--side-by-side"));
     command::run(&mut again)
 }
 
@@ -190,26 +193,15 @@ impl Bench<'_> {
         if !is_installed("perf") {
             return Ok(None);
         }
-        let mut perf = command("unshare");
-        perf.args(["--mount", "sh", "-c", PERF, "sh"]).arg(env::current_exe()?);
-        Ok(Some(self.measured_by(perf, Operation::NullCall)?.nanoseconds))
+        let mut perf = with_tracefs("perf");
+        perf.args(PERF).arg(env::current_exe()?);
+        Ok(Some(measured_by(self.args, perf, Operation::NullCall)?.nanoseconds))
     }
 
     /// Measures one operation in a process of its own, so that nothing here is part of it: not
     /// the threads, and not the stdout that may be a file open for writing.
     fn measure(&self, operation: Operation) -> Result<Measured> {
-        self.measured_by(command(env::current_exe()?), operation)
-    }
-
-    /// The same, by a command that starts this program with what follows.
-    fn measured_by(&self, mut worker: Command, operation: Operation) -> Result<Measured> {
-        worker.args(["bench", "--slice", &self.args.slice.to_string(), "--dir"]);
-        worker.arg(&self.args.dir).args(["--operation", &operation.word()]);
-        worker.stdin(Stdio::null()).stderr(Stdio::piped());
-        let process::Output { status, stdout, stderr } = worker.output()?;
-        ensure!(status.success(), "{operation}: {}", String::from_utf8_lossy(&stderr).trim_end());
-        Measured::of(&String::from_utf8_lossy(&stdout))
-            .with_context(|| format!("{operation}: cannot read what was measured"))
+        measured_by(self.args, command(env::current_exe()?), operation)
     }
 
     fn print(&self, table: &Table) {
@@ -317,6 +309,24 @@ impl Bench<'_> {
         self.print(&table);
         Ok(())
     }
+}
+
+/// Measures one operation by a command that starts this program with what follows.
+fn measured_by(args: &Args, mut worker: Command, operation: Operation) -> Result<Measured> {
+    worker.args(["bench", "--slice", &args.slice.to_string(), "--dir"]);
+    worker.arg(&args.dir).args(["--operation", &operation.word()]);
+    worker.stdin(Stdio::null()).stderr(Stdio::piped());
+    let process::Output { status, stdout, stderr } = worker.output()?;
+    ensure!(status.success(), "{operation}: {}", String::from_utf8_lossy(&stderr).trim_end());
+    Measured::of(&String::from_utf8_lossy(&stdout))
+        .with_context(|| format!("{operation}: cannot read what was measured"))
+}
+
+/// A program that finds tracefs where it belongs, mounted for it alone if need be.
+fn with_tracefs(program: &str) -> Command {
+    let mut unshare = command("unshare");
+    unshare.args(["--mount", "sh", "-c", WITH_TRACEFS, "sh", program]);
+    unshare
 }
 
 /// What this was measured on.

@@ -15,6 +15,7 @@ use nix::{
 use super::{
     programs,
     tracer::{Output, Tracer},
+    with_tracefs,
 };
 use crate::command::{command, is_installed};
 
@@ -112,7 +113,7 @@ impl Watch {
 
 impl Script {
     fn start() -> Result<Self> {
-        let mut child = command("bpftrace")
+        let mut child = with_tracefs("bpftrace")
             .args(["-e", SCRIPT])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

@@ -1,7 +1,7 @@
-//! Builds, test runs and the race, with nothing watching, this tracer, and what else there is.
+//! Calls, builds, test runs and the race, with nothing watching, this tracer, and what else there is.
 
 use std::{
-    fs,
+    env, fs,
     path::{Path, PathBuf},
     process,
 };
@@ -9,8 +9,9 @@ use std::{
 use anyhow::{Context as _, Result};
 
 use super::{
-    Args,
+    Args, Operation,
     build::{Build, Took},
+    measured_by,
     observer::Observer,
     race::{self, Race},
     sample::{self, Spread, count, time},
@@ -23,6 +24,8 @@ struct Place(PathBuf);
 
 /// What one observer was there for, once.
 struct Round {
+    /// Nanoseconds a call, in the order of the operations.
+    operations: Vec<f64>,
     builds: Vec<Took>,
     race: Option<Race>,
 }
@@ -53,9 +56,15 @@ pub(super) fn compare(args: &Args, tracer: &Path) -> Result<()> {
 }
 
 fn round(args: &Args, tracer: &Path, observer: Observer, builds: &[Build]) -> Result<Round> {
+    let own = env::current_exe()?;
+    let measure = |operation: &Operation| {
+        let worker = observer.command(command(&own));
+        anyhow::Ok(measured_by(args, worker, *operation)?.nanoseconds)
+    };
+    let operations = Operation::PAIRED.iter().map(measure).collect::<Result<_>>()?;
     let builds = builds.iter().map(|build| build.run(observer)).collect::<Result<_>>()?;
     let race = Race::run(observer.command(command(tracer)), args.race, &args.dir)?;
-    Ok(Round { builds, race })
+    Ok(Round { operations, builds, race })
 }
 
 fn show(args: &Args, observers: &[Observer], builds: &[Build], rounds: &[Vec<Round>]) {
@@ -73,6 +82,9 @@ fn show(args: &Args, observers: &[Observer], builds: &[Build], rounds: &[Vec<Rou
         let first = show(Spread::of(&all[0]).median);
         table.row([name, first].into_iter().chain(all[1..].iter().map(ratio)));
     };
+    for (at, operation) in Operation::PAIRED.iter().enumerate() {
+        row(format!("{operation}: CPU time"), &|round| Some(round.operations[at]), time);
+    }
     for (at, build) in builds.iter().enumerate() {
         row(format!("{build}: elapsed"), &|round| Some(round.builds[at].elapsed), time);
         row(format!("{build}: CPU time"), &|round| Some(round.builds[at].cpu), time);
