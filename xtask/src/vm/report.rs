@@ -5,6 +5,9 @@ use std::time::Duration;
 /// How init marks what it says itself; the output of tests is marked with `| `.
 const MARK: &str = "@ ";
 
+/// The status of a test that was killed, as it had not ended in time.
+const KILLED: i32 = 128 + 9;
+
 /// What became of a test.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Outcome {
@@ -31,7 +34,8 @@ pub(super) struct Report {
     pub(super) tests: Vec<Test>,
     /// The test under way, and what it has written.
     running: Option<(String, Vec<String>)>,
-    /// The tests in which a machine stopped; each is tried once more, in the end.
+    /// The tests in which a machine stopped, or which did not end: whether the machine was the
+    /// reason, nobody can tell. Each is tried once more, in the end.
     pub(super) again: Vec<String>,
     pub(super) is_done: bool,
 }
@@ -57,6 +61,10 @@ impl Report {
                 if let (Some((name, output)), Some((status, took))) =
                     (self.running.take(), ended(rest))
                 {
+                    if status == KILLED && !self.again.contains(&name) {
+                        self.again.push(name);
+                        return false;
+                    }
                     self.tests.push(Test { name, outcome: outcome(status, &output), took });
                     return true;
                 }
@@ -129,7 +137,7 @@ fn cause(status: i32, output: &[String]) -> String {
             let all: Vec<&str> = [line.as_str()].into_iter().chain(sides).collect();
             all.join("; ").chars().take(CAUSE).collect()
         }
-        None if status == 128 + 9 => "killed: it had not ended in time".to_owned(),
+        None if status == KILLED => "killed: it had not ended in time".to_owned(),
         None => {
             let last = output.iter().rev().find(|line| !line.trim().is_empty());
             format!("status {status}: {}", last.map_or("it said nothing", |line| line))
@@ -204,11 +212,17 @@ mod tests {
     }
 
     #[test]
-    fn what_hangs_is_killed() {
-        let report = report("@ started live x\n@ ended 137 1.0 601.0\n");
+    fn a_test_that_does_not_end_is_tried_once_more() {
+        let killed = "@ started live x\n@ ended 137 1.0 601.0\n";
+        let mut report = report(killed);
+        assert_eq!((&report.tests[..], report.put_off()), (&[][..], vec!["live x".to_owned()]));
+        killed.lines().for_each(|line| {
+            report.take(line);
+        });
         assert!(
             matches!(&report.tests[0].outcome, Outcome::Failed(why) if why.contains("in time"))
         );
+        assert!(report.put_off().is_empty());
     }
 
     #[test]

@@ -150,7 +150,7 @@ impl Summary {
                 add(trouble.to_owned());
             }
             for name in &run.report.again {
-                add(format!("{name}: the machine stopped in it, and was started again"));
+                add(format!("{name}: the machine stopped in it, or it did not end: tried again"));
             }
             for test in &run.report.tests {
                 match &test.outcome {
