@@ -36,7 +36,8 @@ use tracer::{Output, Tracer};
 const IDLE: Duration = Duration::from_secs(3);
 
 /// Counts calls of `truncate` on all processors, as long as what follows runs.
-const PERF: [&str; 7] = ["stat", "-a", "-o", "/dev/null", "-e", "syscalls:sys_exit_truncate", "--"];
+const PERF: [&str; 7] = ["stat", "-a", "-o", "/dev/null", "-e", TRUNCATE, "--"];
+const TRUNCATE: &str = "syscalls:sys_enter_truncate,syscalls:sys_exit_truncate";
 
 /// Runs what follows, with tracefs where it belongs.
 const WITH_TRACEFS: &str = "test -e /sys/kernel/tracing/events || \
