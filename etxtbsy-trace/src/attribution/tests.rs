@@ -247,7 +247,7 @@ fn a_hold_whose_fd_was_gone_when_it_was_looked_at_ended_before_that() {
     let child = inherited(&parent, ENTER - 200_000);
     let vacant = Candidate { open: 1, ..gone(parent) };
     let mut case = case(1, vec![in_table(child), vacant]);
-    for how in [How::Close, How::None] {
+    for how in [How::Close, How::CloseRange, How::None] {
         case.released = vec![change(ended(&parent, how, EXIT + 31_000_000, 0))];
         let found = attribute(&case);
         assert_eq!((pids(&found), found.is_complete()), (vec![CHILD], true));
