@@ -61,11 +61,11 @@ impl Report {
                 if let (Some((name, output)), Some((status, took))) =
                     (self.running.take(), ended(rest))
                 {
-                    if status == KILLED && !self.again.contains(&name) {
-                        self.again.push(name);
-                        return false;
+                    let test = Test { name, outcome: outcome(status, &output), took };
+                    if status == KILLED {
+                        return self.failed(test);
                     }
-                    self.tests.push(Test { name, outcome: outcome(status, &output), took });
+                    self.tests.push(test);
                     return true;
                 }
             }
@@ -80,12 +80,20 @@ impl Report {
     /// failed with it.
     fn stopped(&mut self, why: &str) {
         let Some((name, _)) = self.running.take() else { return };
-        if self.again.contains(&name) {
-            let outcome = Outcome::Failed(why.to_owned());
-            self.tests.push(Test { name, outcome, took: Duration::ZERO });
+        let outcome = Outcome::Failed(why.to_owned());
+        self.failed(Test { name, outcome, took: Duration::ZERO });
+    }
+
+    /// A test has failed, perhaps by the machine's fault: it is to be tried again, unless it has been.
+    /// True if that was its end.
+    fn failed(&mut self, test: Test) -> bool {
+        let is_end = self.again.contains(&test.name);
+        if is_end {
+            self.tests.push(test);
         } else {
-            self.again.push(name);
+            self.again.push(test.name);
         }
+        is_end
     }
 
     /// The tests that have an outcome, as init names them.
