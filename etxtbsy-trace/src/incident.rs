@@ -11,8 +11,8 @@ use crate::{
     kernel::records::path_of,
     ledger::{Case, Keeper, Runner},
     lines::{
-        self, Ancestor, BusyFile, Direction, Fd, Forked, Holder, Incident, Opened, Place, Released,
-        Role, Shortfall, State, Unheld, Victim, maybe_text, text, texts,
+        self, Ancestor, BusyFile, Direction, Evidence, Fd, Forked, Holder, Incident, Opened, Place,
+        Released, Role, Shortfall, State, Unheld, Victim, maybe_text, text, texts,
     },
     process::{Facts, Seen, split_argv},
     verdict,
@@ -78,6 +78,7 @@ pub fn build(id: u64, case: &Case, world: &World<'_>) -> Incident {
         unheld: attribution.unheld.iter().map(|hold| unheld(hold, case)).collect(),
         explained,
         complete,
+        certain: false,
         verdict: verdict::unexplained(Direction::Exec),
     };
     incident.verdict = verdict::of(&incident);
@@ -276,6 +277,8 @@ fn holder(held: &Held, case: &Case, world: &World<'_>) -> Holder {
             Via::Mapping => lines::Via::Mapping,
             Via::Unknown => lines::Via::Unknown,
         },
+        evidence: None,
+        call: None,
         state: held.state,
         opened: held.opened.map(|actor| opened(actor, path, path_b64)),
         forked: held.forked.filter(|_| held.via == Via::Fork).map(|actor| {
@@ -302,6 +305,7 @@ fn opened(actor: Actor, path: Option<String>, path_b64: Option<String>) -> Opene
         comm,
         comm_b64,
         time_ns: actor.time_ns,
+        closed_ns: None,
         path,
         path_b64,
     }
@@ -368,6 +372,8 @@ fn running_holder(runner: &Runner, case: &Case, world: &World<'_>) -> Holder {
         exec_ns: told.map(|told| told.exec_ns).filter(|exec_ns| *exec_ns != 0),
         fds: Vec::new(),
         via: lines::Via::Running,
+        evidence: Some(Evidence::Running),
+        call: None,
         state: State::Running,
         opened: None,
         forked: None,

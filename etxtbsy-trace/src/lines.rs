@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// The version of the shape of the lines, in `meta.schema`.
-pub const SCHEMA: u32 = 1;
+pub const SCHEMA: u32 = 2;
 
 /// One line.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -99,6 +99,10 @@ pub struct Incident {
     pub explained: u32,
     /// Whether that is all of them.
     pub complete: bool,
+    /// Whether it is complete and no holder is known by [`Evidence::Elimination`] alone; false in
+    /// recordings of schema 1, which did not say.
+    #[serde(default)]
+    pub certain: bool,
     /// What it comes to.
     pub verdict: Verdict,
 }
@@ -210,6 +214,29 @@ pub enum State {
     Exiting,
 }
 
+/// How it is known that a process held the file at the failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Evidence {
+    /// The fd stood in its fd table.
+    FdTable,
+    /// The last reference to the description waited in the work of its task, or was being dropped
+    /// there.
+    TaskWork,
+    /// The end of its fd, or the beginning of its copy, was seen: it held the file on both sides of
+    /// the failure.
+    Event,
+    /// It maps the description.
+    Mapping,
+    /// An object of the kernel refers to the description for it: an io_uring's table, a call under
+    /// way.
+    KernelObject,
+    /// It ran the file (direction `write`).
+    Running,
+    /// Nothing showed it: the kernel's count of writers leaves no other known process.
+    Elimination,
+}
+
 /// A process that held the file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Holder {
@@ -251,6 +278,12 @@ pub struct Holder {
     pub fds: Vec<Fd>,
     /// How it came to hold it.
     pub via: Via,
+    /// How it is known that it held it; `null` in recordings of schema 1.
+    #[serde(default)]
+    pub evidence: Option<Evidence>,
+    /// The system call under way that keeps the description although the fd is gone.
+    #[serde(default)]
+    pub call: Option<String>,
     /// What it was doing at the failure.
     pub state: State,
     /// Who opened the file for writing.
@@ -268,7 +301,7 @@ pub struct Holder {
 pub struct Unheld {
     /// What keeps it.
     pub place: Place,
-    /// The device, for a loop device.
+    /// Its name: the loop device, the binfmt_misc entry, the type of the file system.
     pub device: Option<String>,
     /// Who opened the file for writing.
     pub opened: Option<Opened>,
@@ -280,9 +313,17 @@ pub struct Unheld {
 pub enum Place {
     /// It is in flight in the queue of a socket (SCM_RIGHTS).
     SocketQueue,
+    /// An io_uring has it, as a registered file or for a request under way.
+    IoUring,
     /// It backs a loop device.
     LoopDevice,
-    /// The kernel, in a way that is not known: a socket's queue, an io_uring, a device.
+    /// It is an active swap file.
+    SwapFile,
+    /// A binfmt_misc entry keeps its interpreter open (flag `F`).
+    BinfmtMisc,
+    /// The file system itself refused the call.
+    FileSystem,
+    /// The kernel, in a way that is not known.
     Unknown,
 }
 
@@ -311,6 +352,9 @@ pub struct Opened {
     pub comm_b64: Option<String>,
     /// When the open returned.
     pub time_ns: u64,
+    /// When the opener's own fd was closed; `null` if it was open still, or that was not seen.
+    #[serde(default)]
+    pub closed_ns: Option<u64>,
     /// The path of the open file description.
     pub path: Option<String>,
     /// Its bytes.
@@ -403,6 +447,14 @@ pub enum VerdictKind {
     SharedMapping,
     /// Direction `write`: the file is being run.
     RunningExecutable,
+    /// The file is an active swap file.
+    SwapFile,
+    /// A binfmt_misc entry keeps the file open.
+    BinfmtMisc,
+    /// The file system itself answers ETXTBSY.
+    RefusedByFilesystem,
+    /// Two that have no common parent within what is traced use one name.
+    NameCollision,
     /// No holder was found.
     Unexplained,
 }
@@ -438,10 +490,62 @@ pub struct Verdict {
     pub advice: Vec<String>,
 }
 
+/// What was dropped, and why: a word that stays.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum LossKind {
+    /// Records found no room in the ring buffer.
+    RecordsRingFull,
+    /// Records were not understood.
+    RecordsGarbled,
+    /// The map of holds was full, or the kernel had no memory for an element.
+    HoldsMapFull,
+    /// More fds refer to the busy file than are followed one by one.
+    HoldsPerFile,
+    /// A walk through fds, threads, mappings or queues ended before its end.
+    WalkTruncated,
+    /// The busy file was not found in the work of the failing task.
+    BusyFileUnknown,
+    /// There was no memory for a path or arguments.
+    TextNoMemory,
+    /// The map of the traced processes was full.
+    TreeMapFull,
+    /// The map of execs under way was full.
+    ExecsMapFull,
+    /// The map of watched files was full: releases are not seen.
+    WatchMapFull,
+    /// Failures that found no room in the ring buffer.
+    FailuresRingFull,
+    /// Failures beyond those that are kept in detail.
+    FailuresOverload,
+    /// Failures that were not read before the end.
+    FailuresUnread,
+    /// The map of searches was full.
+    SearchesMapFull,
+    /// Changes beyond those that are kept for one failure.
+    ChangesOverload,
+    /// The kernel skipped a program because another was running on that CPU.
+    ProgramsSkipped,
+    /// 32-bit programs whose calls were not followed from their start.
+    #[serde(rename = "32-bit-unfollowed")]
+    CompatUnfollowed,
+    /// Refused writes of 32-bit programs, which are not reported one by one.
+    #[serde(rename = "32-bit-write-refused")]
+    CompatWriteRefused,
+    /// Lines for which an output, or the view, had no room.
+    OutputStalled,
+    /// Recordings of schema 1 did not say.
+    #[default]
+    Unknown,
+}
+
 /// Something was dropped.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Lost {
-    /// What, and for which reason.
+    /// What, and for which reason, as a fixed word.
+    #[serde(default)]
+    pub kind: LossKind,
+    /// The same in words.
     pub what: String,
     /// How many since the last such line.
     pub count: u64,

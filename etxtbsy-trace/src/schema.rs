@@ -78,7 +78,7 @@ mod tests {
     fn it_says_what_it_is() {
         let schema = schema(Lines::Trace);
         assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
-        assert_eq!(schema["title"], "A line of etxtbsy-trace, schema 1");
+        assert_eq!(schema["title"], "A line of etxtbsy-trace, schema 2");
     }
 
     /// The names of all keys and all values of enums in `schema`.

@@ -26,7 +26,7 @@ use crate::{
         tracer::Tracer,
     },
     ledger::{Case, Drop, GRACE_NS, Keeper, Ledger, Runner, Running, Sign, Unkept},
-    lines::{self, Filter, Line, Meta, SCHEMA, Summary, VerdictKind},
+    lines::{self, Filter, Line, LossKind, Meta, SCHEMA, Summary, VerdictKind},
     lookup::Sight,
     loop_device,
     output::Output,
@@ -254,7 +254,7 @@ impl Session {
         }
         self.tell_lost();
         self.tell_missed();
-        self.lose("failures: not read before the end", unread);
+        self.lose(LossKind::FailuresUnread, "failures: not read before the end", unread);
         self.summary.change_first = self.change_first();
         self.summary.duration_ns = now_ns(ClockId::CLOCK_MONOTONIC) - self.began_ns;
         self.write(&Line::Summary(self.summary.clone()));
@@ -675,22 +675,24 @@ impl Session {
         let lost = Lost::ALL.map(|what| self.tracer.lost(what));
         let Unkept { failures, changes } = self.ledger.take_unkept();
         let new = Lost::ALL.iter().zip(lost.iter().zip(&self.lost));
-        let mut new: Vec<(&str, u64)> =
-            new.map(|(what, (now, before))| (what.what(), now - before)).collect();
-        new[Lost::FailureUnkept as usize].1 += failures;
-        new.push(("changes: more than are kept", changes));
-        new.push(("records: not understood", std::mem::take(&mut self.garbled)));
+        let mut new: Vec<(LossKind, &str, u64)> = new
+            .map(|(what, (now, before))| (loss_kind(*what), what.what(), now - before))
+            .collect();
+        new[Lost::FailureUnkept as usize].2 += failures;
+        new.push((LossKind::ChangesOverload, "changes: more than are kept", changes));
+        let garbled = std::mem::take(&mut self.garbled);
+        new.push((LossKind::RecordsGarbled, "records: not understood", garbled));
         self.lost = lost;
-        for (what, count) in new {
-            self.lose(what, count);
+        for (kind, what, count) in new {
+            self.lose(kind, what, count);
         }
     }
 
     /// Tells that things were dropped, if there are any.
-    fn lose(&mut self, what: &str, count: u64) {
+    fn lose(&mut self, kind: LossKind, what: &str, count: u64) {
         if count > 0 {
             self.summary.lost += count;
-            self.write(&Line::Lost(lines::Lost { what: what.to_owned(), count }));
+            self.write(&Line::Lost(lines::Lost { kind, what: what.to_owned(), count }));
         }
     }
 
@@ -700,7 +702,7 @@ impl Session {
         let (before, _) = replace(&mut self.missed, (missed, now_ns(ClockId::CLOCK_MONOTONIC)));
         let what = "events: another program was under way on the processor";
         let count = missed.saturating_sub(before);
-        self.lose(what, count);
+        self.lose(LossKind::ProgramsSkipped, what, count);
         if count > 0
             && self.tracer.is_filtered()
             && let Err(error) = self.mend_tree()
@@ -728,6 +730,24 @@ impl Session {
                 false
             }
         });
+    }
+}
+
+/// The fixed word for a counter of the kernel side.
+fn loss_kind(lost: Lost) -> LossKind {
+    match lost {
+        Lost::RingFull => LossKind::RecordsRingFull,
+        Lost::HoldsFull => LossKind::HoldsMapFull,
+        Lost::SlotsFull => LossKind::HoldsPerFile,
+        Lost::WalkTruncated => LossKind::WalkTruncated,
+        Lost::NoBusyFile => LossKind::BusyFileUnknown,
+        Lost::NoScratch => LossKind::TextNoMemory,
+        Lost::TreeFull => LossKind::TreeMapFull,
+        Lost::ExecsFull => LossKind::ExecsMapFull,
+        Lost::WatchFull => LossKind::WatchMapFull,
+        Lost::FailureUntold => LossKind::FailuresRingFull,
+        Lost::SearchesFull => LossKind::SearchesMapFull,
+        Lost::FailureUnkept => LossKind::FailuresOverload,
     }
 }
 

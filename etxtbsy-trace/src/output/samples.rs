@@ -3,9 +3,9 @@
 #![allow(clippy::unwrap_used)]
 
 use crate::lines::{
-    Ancestor, BusyFile, Direction, Fd, Filter, Forked, Holder, How, Incident, Line, Lost, Meta,
-    Opened, Place, Released, Role, Shortfall, State, Summary, Unheld, Verdict, VerdictKind, Via,
-    Victim,
+    Ancestor, BusyFile, Direction, Evidence, Fd, Filter, Forked, Holder, How, Incident, Line,
+    LossKind, Lost, Meta, Opened, Place, Released, Role, Shortfall, State, Summary, Unheld,
+    Verdict, VerdictKind, Via, Victim,
 };
 use proptest::prelude::*;
 
@@ -73,6 +73,8 @@ fn holder(pid: u32, comm: &str) -> Holder {
             cloexec: Some(true),
         }],
         via: Via::Fork,
+        evidence: Some(Evidence::TaskWork),
+        call: None,
         state: State::ExecClosing,
         opened: Some(Opened {
             pid: 4300,
@@ -80,6 +82,7 @@ fn holder(pid: u32, comm: &str) -> Holder {
             comm: some("worker-3"),
             comm_b64: None,
             time_ns: NOW - 455_000,
+            closed_ns: None,
             path: some("/var/tmp/fork-exec-3"),
             path_b64: None,
         }),
@@ -138,6 +141,7 @@ pub(crate) fn race() -> Incident {
         unheld: Vec::new(),
         explained: 1,
         complete: true,
+        certain: true,
         verdict: Verdict {
             kind: VerdictKind::ForkExecRace,
             summary: "demo[4310] inherited the write fd and had not got through its exec"
@@ -349,7 +353,7 @@ pub(crate) fn pending() -> Incident {
 
 /// Something dropped.
 pub(crate) fn lost() -> Lost {
-    Lost { what: "ring buffer full".to_owned(), count: 3 }
+    Lost { kind: LossKind::RecordsRingFull, what: "ring buffer full".to_owned(), count: 3 }
 }
 
 /// The last line of a run with `incidents`, all complete but one.

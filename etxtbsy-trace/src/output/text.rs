@@ -141,7 +141,7 @@ fn begin(meta: &Meta, look: Look) -> String {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::lines::VerdictKind;
+    use crate::lines::{LossKind, VerdictKind};
     use crate::output::samples;
     use proptest::prelude::*;
 
@@ -467,7 +467,7 @@ no exec failed with ETXTBSY in 12.3 s
         let mut text = Text::new(&mut out, false, false);
         for n in 0..100 {
             let what = format!("reason {n}");
-            text.line(&Line::Lost(Lost { what, count: 2 })).unwrap();
+            text.line(&Line::Lost(Lost { kind: LossKind::Unknown, what, count: 2 })).unwrap();
         }
         assert_eq!(text.lost.len(), REASONS + 1);
         assert_eq!(text.lost.values().sum::<u64>(), 200);
@@ -502,7 +502,8 @@ no exec failed with ETXTBSY in 12.3 s
         let what = strings[0].clone();
         let mut end = samples::summary(5, &[]);
         end.lost = 1;
-        let mut lines = vec![meta.into(), Line::Lost(Lost { what, count: 1 })];
+        let mut lines =
+            vec![meta.into(), Line::Lost(Lost { kind: LossKind::Unknown, what, count: 1 })];
         lines.resize(7, samples::with_strings(incident, strings).into());
         lines.push(Line::Summary(end));
         lines

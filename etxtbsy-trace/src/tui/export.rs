@@ -5,7 +5,7 @@ use super::{
     model::{Group, Kept, Model},
 };
 use crate::{
-    lines::{Line, Lost},
+    lines::{Line, LossKind, Lost},
     output::{Output as _, json::Json},
 };
 use std::io::{self, Write};
@@ -87,7 +87,11 @@ impl<'a> Export<'a> {
         }
         if self.model.lost > 0 {
             let what = "of all kinds, until this was exported".to_owned();
-            json.line(&Line::Lost(Lost { what, count: self.model.lost }))?;
+            json.line(&Line::Lost(Lost {
+                kind: LossKind::OutputStalled,
+                what,
+                count: self.model.lost,
+            }))?;
         }
         Ok(())
     }

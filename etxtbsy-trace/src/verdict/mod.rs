@@ -93,6 +93,26 @@ fn unheld(unheld: &Unheld) -> Verdict {
             format!("backs the loop device {}", unheld.device.as_deref().unwrap_or("?")),
             "detach the loop device (losetup -d), or set it up read-only (losetup -r)",
         ),
+        Place::IoUring => (
+            VerdictKind::StillOpen,
+            "is kept by an io_uring".to_owned(),
+            "unregister the file from the io_uring, or wait for the completion of its requests, before the file is executed",
+        ),
+        Place::SwapFile => (
+            VerdictKind::SwapFile,
+            "is an active swap file".to_owned(),
+            "end swapping to it first: swapoff",
+        ),
+        Place::BinfmtMisc => (
+            VerdictKind::BinfmtMisc,
+            format!("is kept open by the binfmt_misc entry {}", unheld.device.as_deref().unwrap_or("?")),
+            "remove the entry first: echo -1 into its file below /proc/sys/fs/binfmt_misc",
+        ),
+        Place::FileSystem => (
+            VerdictKind::RefusedByFilesystem,
+            format!("was refused by its file system, {}", unheld.device.as_deref().unwrap_or("?")),
+            "look for the holder on the side that serves the file system",
+        ),
         Place::Unknown => (
             VerdictKind::Unexplained,
             "was open, though no process had it: it was in flight in the queue of a socket, or held by the kernel".to_owned(),

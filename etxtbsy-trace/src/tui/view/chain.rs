@@ -179,6 +179,10 @@ fn tree(state: &State, incident: &Incident) -> Vec<Node> {
         node.facts.push(match unheld.place {
             Place::SocketQueue => plain("in the queue of a socket, sent and not received"),
             Place::LoopDevice => named("by the loop device ", unheld.device.as_deref()),
+            Place::IoUring => plain("by an io_uring"),
+            Place::SwapFile => plain("by swapping: it is an active swap file"),
+            Place::BinfmtMisc => named("by the binfmt_misc entry ", unheld.device.as_deref()),
+            Place::FileSystem => named("by its file system, ", unheld.device.as_deref()),
             Place::Unknown => plain("by the kernel: a socket's queue, an io_uring, a device"),
         });
         nodes.push(node);
