@@ -45,8 +45,9 @@ pub enum Via {
     Fork = 2,
     /// dup, dup2, dup3 or `fcntl(F_DUPFD)` made it.
     Dup = 3,
-    /// Another process gave it away (SCM_RIGHTS), or had it taken (pidfd_getfd). Not told by the
-    /// programs: it is what remains for one that came unseen and that another process opened.
+    /// Another process gave it away (SCM_RIGHTS), or had it taken (pidfd_getfd). Seen once that is
+    /// followed ([`Config::Passed`]); before, it is what remains for an fd that came unseen and that
+    /// another process opened.
     Passed = 4,
     /// A mapping refers to the description; there is no fd.
     Mapping = 5,
@@ -78,7 +79,7 @@ pub enum Stage {
 pub enum How {
     /// Nothing yet; of one that is [`Stage::Released`]: not seen, it was gone when it was noticed.
     None = 0,
-    /// close: told before the fd goes.
+    /// close: reported at its entry, before the fd goes.
     Close = 1,
     /// An exec, the fd being close-on-exec.
     CloseOnExec = 2,
@@ -88,7 +89,7 @@ pub enum How {
     Exit = 4,
     /// The mapping went.
     Unmap = 5,
-    /// close_range, or the close of a 32-bit process: told when the fd has gone.
+    /// close_range, or the close of a 32-bit process: reported when the fd has gone.
     CloseRange = 6,
 }
 
@@ -124,7 +125,8 @@ pub struct Hold {
     pub task: u64,
     /// `task_struct.start_time` of `task`.
     pub start_ns: u64,
-    /// When the fd came into this table.
+    /// When the fd came into this table; if `found` is set, when it was found there. Tells one use of
+    /// a place from the next.
     pub acquired_ns: u64,
     /// When it left it; see [`Stage::Released`].
     pub released_ns: u64,
@@ -151,14 +153,15 @@ pub struct Hold {
     pub last: u32,
     /// 1 if the holder has exec'd since it got the fd, and kept it.
     pub execed: u32,
-    /// 1 if the inode's `i_writecount` was 1 when the open returned: no other description had
-    /// write access then, so that none that was opened earlier can have it later.
-    pub alone: u32,
-    /// 1 if `opened` is that of a description at the same address which lived on when its opener
-    /// let go of it: the same one, unless an open that reused the address went by unseen.
-    pub by_address: u32,
+    /// 1 if no event brought it: it was found in the table, at `acquired_ns`, and came before that.
+    pub found: u32,
+    /// 1 if its beginning was reported to user space, so that its end is too.
+    pub reported: u32,
     /// `inode.i_generation`: with `ino`, tells a file from an earlier one at the same address.
     pub generation: u32,
+    /// Of a copy made by a fork: when the forking table's own fd ended, if it had when the child was
+    /// complete, and the table did not have the fd again; else 0. The copy is older than that.
+    pub left_ns: u64,
 }
 
 /// Where the kernel has a hold: table, fd and `struct file`; all three may be in use again later.
@@ -235,6 +238,9 @@ pub struct ExecCall {
     /// `struct files_struct *` at that time: an exec leaves a table that others share. 0 once
     /// `sched_process_exec` has been seen.
     pub table: u64,
+    /// When the thread last got a processor before that, by the scheduler's clock
+    /// (`sched_info.last_arrival`); 0 if it is not known.
+    pub arrival: u64,
 }
 
 /// What a process that closed write fds in a successful exec was asked to execute.
@@ -285,8 +291,6 @@ pub enum Kind {
     Dropped = 8,
     /// [`Left`].
     Left = 9,
-    /// [`Keeper`].
-    Keeper = 10,
     /// [`Runner`].
     Runner = 11,
     /// [`Compat`].
@@ -315,7 +319,7 @@ pub struct Failure {
     pub writers: i32,
     /// `super_block.s_dev`: major << 20 | minor.
     pub dev: u32,
-    /// 1 if the target was busy itself, 2 if an interpreter was, 0 if the busy file was not found.
+    /// 1 if the target was busy itself, more if an interpreter was, 0 if the busy file was not found.
     pub opened: u32,
     /// The victim: process, thread, parent process.
     pub tgid: u32,
@@ -387,7 +391,7 @@ pub struct TextHeader {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Holder {
-    /// Its name.
+    /// The name of its first thread.
     pub comm: [u8; COMM_LEN],
     /// Its pid in its own pid namespace; 0 if its task is gone, and the others say nothing.
     pub ns_pid: u32,
@@ -401,6 +405,34 @@ pub struct Holder {
     pub local_pid: u32,
     /// Zero.
     pub pad: u32,
+    /// `task_struct.start_time` of its first thread.
+    pub start_ns: u64,
+}
+
+/// How far the drop of a last reference has come that no list of work shows. A `u32` in
+/// [`Candidate`].
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Drain {
+    /// It is over, or has not begun.
+    None = 0,
+    /// The description has no reference and is not freed yet: its write access is about to go.
+    UnderWay = 1,
+    /// This kernel leaves no trace in a freed description.
+    Unclear = 2,
+}
+
+/// What the users of an fd table have been doing since the failing call began. A `u32` in
+/// [`Candidate`].
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Quiet {
+    /// That is not known.
+    No = 0,
+    /// None is in a call just now that brings fds from another process.
+    NotReceiving = 1,
+    /// None has run: what is in the table was in it before the call.
+    Idle = 2,
 }
 
 /// A hold on the busy inode, as it was when the exec failed.
@@ -409,7 +441,7 @@ pub struct Holder {
 pub struct Candidate {
     /// [`Kind::Candidate`].
     pub kind: u32,
-    /// 1 if the fd table still shows the description at that fd.
+    /// 1 if the fd table shows the description at that fd, and the process uses that table.
     pub in_table: u32,
     /// 1 if the description waits in the task's work (`task_struct.task_works`).
     pub in_works: u32,
@@ -418,8 +450,24 @@ pub struct Candidate {
     /// 1 if something refers to the description: an fd of any table, a mapping, a queue, a system
     /// call under way.
     pub open: u32,
-    /// How many tasks use the fd table.
-    pub users: u32,
+    /// A [`Drain`].
+    pub drain: u32,
+    /// A [`KeptBy`], or 0: what keeps the description for this process, which has no fd of it.
+    pub kept_by: u32,
+    /// Of [`KeptBy::Call`] and [`KeptBy::Opening`]: the number of the call.
+    pub syscall: i32,
+    /// The thread in that call.
+    pub tid: u32,
+    /// 1 if the process is ending, though its fds are there: a fatal signal, a core dump.
+    pub ending: u32,
+    /// A [`Quiet`]: of what no event has brought, whether it was in the table before.
+    pub quiet: u32,
+    /// Zero.
+    pub pad: u32,
+    /// When the last message that may have brought fds came to the table; 0 if none was seen.
+    pub received_ns: u64,
+    /// When the opener's own fd was closed, if the description lived on; else 0.
+    pub closed_ns: u64,
     /// The failure.
     pub seq: u64,
     /// `struct inode *`.
@@ -436,10 +484,27 @@ pub struct Candidate {
 pub struct FailureEnd {
     /// [`Kind::FailureEnd`].
     pub kind: u32,
-    /// 1 if some of this failure's records found no room.
+    /// 1 if some of this failure's records found no room, or its search ended early.
     pub lost: u32,
     /// The failure.
     pub seq: u64,
+    /// How many references to the descriptions were not found, in the end.
+    pub references: u32,
+    /// How many holders have no place of their own, so that their ends are not seen.
+    pub unplaced: u32,
+}
+
+/// An inode that a recent failure was about.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Watch {
+    /// When the last failure was.
+    pub failed_ns: u64,
+    /// How many more copies made by forks are to be reported, to account for references that a
+    /// failure did not find.
+    pub wanted: u32,
+    /// How many changes found no room in the ring buffer.
+    pub lost: u32,
 }
 
 /// A hold on the inode of a recent failure began or ended.
@@ -513,34 +578,20 @@ pub struct Left {
     pub pad: u32,
 }
 
-/// What keeps a description that is open while no fd table has it and no mapping, at a failure.
+/// What keeps a description that is open while no fd table has it and no mapping, at a failure. A
+/// `u32` in [`Candidate`].
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeptBy {
-    /// A thread sleeps in a system call on an fd that its process has closed since.
+    /// A thread is in a system call on an fd that its process has closed since.
     Call = 1,
-    /// It is registered with an io_uring of the process.
+    /// An io_uring of the process has it: in its table, or for a request under way.
     Ring = 2,
     /// It lies in the receive queue of a unix socket that the process has.
     Queue = 3,
-}
-
-/// See [`KeptBy`].
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Keeper {
-    /// [`Kind::Keeper`].
-    pub kind: u32,
-    /// A [`KeptBy`].
-    pub by: u32,
-    /// The failure.
-    pub seq: u64,
-    /// `struct file *` of the description.
-    pub file: u64,
-    /// The process.
-    pub tgid: u32,
-    /// Of [`KeptBy::Call`]: the number of the call.
-    pub syscall: i32,
+    /// A thread sleeps in a call that may be opening the file, or truncating it; which file it is
+    /// about is not known.
+    Opening = 4,
 }
 
 /// A process that, when a call was refused, ran a file whose name ends like the path of the call.
@@ -613,7 +664,7 @@ pub enum Next {
     Refused = 2,
 }
 
-/// The numbers of the calls whose path is not their first argument.
+/// The numbers of the calls that the programs ask for.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 #[allow(missing_docs, reason = "the names are the kernel's")]
@@ -622,6 +673,16 @@ pub struct Calls {
     pub openat2: i32,
     pub open_by_handle_at: i32,
     pub execveat: i32,
+    pub execve: i32,
+    pub close: i32,
+    pub truncate: i32,
+    pub acct: i32,
+    /// `open` and `creat`; −1 where there are no such calls.
+    pub open: i32,
+    pub creat: i32,
+    pub recvmsg: i32,
+    pub recvmmsg: i32,
+    pub pidfd_getfd: i32,
 }
 
 /// What could not be kept or told, one counter each, by index in the map `LOST`.
@@ -752,6 +813,15 @@ pub struct Offsets {
     pub task_real_cred: u32,
     pub task_thread_pid: u32,
     pub task_cgroups: u32,
+    pub signal_flags: u32,
+    /// `u32::MAX` where they are not known.
+    pub task_on_cpu: u32,
+    pub task_last_arrival: u32,
+    pub task_worker_private: u32,
+    /// `io_worker.cur_work`, and `io_kiocb.work` and `io_kiocb.file`; `u32::MAX` if not known.
+    pub worker_cur_work: u32,
+    pub ring_request_work: u32,
+    pub ring_request_file: u32,
     pub signal_live: u32,
     pub signal_nr_threads: u32,
     pub signal_thread_head: u32,
@@ -785,6 +855,9 @@ pub struct Offsets {
     pub file_f_path_dentry: u32,
     /// The `callback_head` that waits in `task_works`; its name changed over the versions.
     pub file_task_work: u32,
+    /// What a freed `struct file` shows: 0, its work's function is another (freed by RCU, up to 6.6);
+    /// 1, its work's link is another (`f_freeptr`, 6.12 on); 2, nothing.
+    pub file_freed: u32,
     pub callback_next: u32,
     pub callback_func: u32,
     pub inode_i_ino: u32,
@@ -837,7 +910,10 @@ pub struct Offsets {
     pub unix_skb_parms_fp: u32,
     pub scm_fp_list_count: u32,
     pub scm_fp_list_fp: u32,
-    /// Of io_uring; `ring_nodes` is `u32::MAX` where its tables have another shape (up to 6.12).
+    /// Of io_uring; `ring_nodes` is `u32::MAX` where its tables have another shape than since 6.13:
+    /// `ring_files`, and `ring_files_nr`, up to 6.12, `u32::MAX` where they have neither.
+    pub ring_files: u32,
+    pub ring_files_nr: u32,
     pub ring_nodes: u32,
     pub ring_nr: u32,
     pub ring_node_file: u32,
@@ -875,18 +951,20 @@ pub enum Config {
     PidNamespace = 6,
     /// An [`Intake`].
     Intake = 7,
+    /// Since when messages that may bring fds are followed; 0 while they are not.
+    Passed = 8,
 }
 
 impl Config {
     /// How many there are.
-    pub const ALL: u32 = 8;
+    pub const ALL: u32 = 9;
 }
 
 #[cfg(feature = "user")]
 mod pod {
     use super::{
-        Calls, Candidate, Change, Compat, Dropped, Exec, ExecName, Failure, FailureEnd, Hold,
-        Keeper, Left, Lineage, Lingering, Offsets, PidPair, Runner, TextHeader, TreeEnded,
+        Calls, Candidate, Change, Compat, Dropped, Exec, ExecName, Failure, FailureEnd, Hold, Left,
+        Lineage, Lingering, Offsets, PidPair, Runner, TextHeader, TreeEnded, Watch,
     };
     /// Says that a type is plain old data.
     macro_rules! pod {
@@ -897,7 +975,7 @@ mod pod {
         )*};
     }
     pod!(
-        Candidate, Change, Compat, Dropped, Exec, ExecName, Failure, FailureEnd, Hold, Keeper,
-        Calls, Left, Lineage, Lingering, Offsets, PidPair, Runner, TextHeader, TreeEnded
+        Candidate, Change, Compat, Dropped, Exec, ExecName, Failure, FailureEnd, Hold, Calls, Left,
+        Lineage, Lingering, Offsets, PidPair, Runner, TextHeader, TreeEnded, Watch
     );
 }

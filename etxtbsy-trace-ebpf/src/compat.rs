@@ -9,7 +9,7 @@ use crate::{
     fail::{self, ETXTBSY},
     hold,
     kernel::{self, offset, word},
-    maps::{CONFIG, HOLDS, SEARCHES},
+    maps::{CONFIG, HOLDS},
     open,
     tell::{self, WAKE},
 };
@@ -131,11 +131,6 @@ extern "C" fn compat_closed(task: u64, fd: u32) -> i32 {
 #[inline(never)]
 extern "C" fn exec_failed(task: u64, syscall: i32, path: u32) -> i32 {
     fail::failed(task, syscall, path as u64);
-    if let Some(sought) = SEARCHES.get_ptr(task) {
-        // SAFETY: a map value.
-        let (seq, lost) = unsafe { ((*sought).seq, (*sought).lost) };
-        let _ = SEARCHES.remove(task);
-        fail::tell_end(seq, lost);
-    }
+    fail::end_failure(task, 1);
     0
 }

@@ -37,7 +37,8 @@ fn begin(ctx: &TracePointContext, path: usize) -> u32 {
     let task = kernel::current();
     // SAFETY: no arguments.
     let enter_ns = unsafe { bpf_ktime_get_ns() };
-    let call = ExecCall { enter_ns, path, table: kernel::current_table() };
+    let call =
+        ExecCall { enter_ns, path, table: kernel::current_table(), arrival: kernel::arrival(task) };
     if EXECS.insert(task, call, ANY).is_err() {
         lost(Lost::ExecsFull);
     }

@@ -3,18 +3,18 @@
 use aya_ebpf::{helpers::bpf_ktime_get_ns, macros::tracepoint, programs::TracePointContext};
 use aya_log_ebpf::info;
 use etxtbsy_trace_common::{
-    CLOEXEC_UNKNOWN, Candidate, Config, ExecCall, FailureEnd, Hold, HoldKey, Kind, Lost, Next,
-    SLOTS, Stage, TextOf, Via,
+    CLOEXEC_UNKNOWN, Candidate, Config, ExecCall, FailureEnd, Hold, HoldKey, How, KeptBy, Kind,
+    Lost, Next, SLOTS, Stage, TextOf, Via, Watch,
 };
 
 use crate::{
     exec,
-    hold::{self, Event, KEEP_NS},
+    hold::{self, Event},
     kernel::{self, CALLS, FMODE_EXEC, PF_FORKNOEXEC, offset, word},
     linger,
     maps::{
-        ANY, CONFIG, ENDED, EXEC_NAMES, EXECS, HOLDS, LINEAGE, NEXT, ORPHANS, SEARCHES, Sought,
-        WATCHED, lost,
+        ANY, CONFIG, CROWDED, DESCRIPTIONS, ENDED, EXEC_NAMES, EXECS, HOLDS, LINEAGE, NEXT,
+        ORPHANS, RECEIVED, SEARCHES, Sought, WATCHED, lost,
     },
     tell::{self, QUIET, WAKE},
     text::{self, Subject},
@@ -61,25 +61,97 @@ fn returns(ctx: &TracePointContext) -> u32 {
         }
     }
     let _ = EXECS.remove(task);
-    if ret == ETXTBSY
-        && let Some(sought) = SEARCHES.get_ptr(task)
-    {
+    if ret == ETXTBSY && SEARCHES.get_ptr(task).is_some() {
         // SAFETY: the program that user space has put there is of this one's type.
         let _ = unsafe { NEXT.tail_call(ctx, Next::Search as u32) };
         // It does not return, unless there is no such program.
-        // SAFETY: a map value.
-        let Sought { seq, lost, .. } = unsafe { *sought };
-        tell_end(seq, lost);
+        end_failure(task, 1);
     }
     0
 }
 
-/// Tells that a failure has been told of; `lost` is 1 if some of it found no room.
+/// Reports that all is reported of a task's failure; `cut` is 1 if its search is missing.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn tell_end(seq: u64, lost: u32) -> i32 {
-    tell::record(&FailureEnd { kind: Kind::FailureEnd as u32, lost, seq }, WAKE);
+pub(crate) extern "C" fn end_failure(task: u64, cut: u32) -> i32 {
+    let Some(sought) = SEARCHES.get_ptr(task) else { return 0 };
+    let references = unfound(task) as u32;
+    // SAFETY: a map value, which this task alone uses.
+    let (seq, inode, lost, unplaced) =
+        unsafe { ((*sought).seq, (*sought).inode, (*sought).lost | cut, (*sought).unplaced) };
+    let _ = SEARCHES.remove(task);
+    if references != 0
+        && let Some(watch) = WATCHED.get_ptr_mut(inode)
+    {
+        // SAFETY: a map value.
+        unsafe { (*watch).wanted = references };
+    }
+    let kind = Kind::FailureEnd as u32;
+    tell::record(&FailureEnd { kind, lost, seq, references, unplaced }, WAKE);
     0
+}
+
+/// Reports the end of a failure that nothing is known of.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn end_unknown(seq: u64) -> i32 {
+    let kind = Kind::FailureEnd as u32;
+    tell::record(&FailureEnd { kind, lost: 1, seq, references: 0, unplaced: 0 }, WAKE);
+    0
+}
+
+/// How many references to the descriptions that a failure found were not found.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn unfound(task: u64) -> i32 {
+    let Some(sought) = SEARCHES.get_ptr(task) else { return 0 };
+    let mut references = 0;
+    for at in 0..DESCRIPTIONS {
+        // SAFETY: a map value, and an index within the array.
+        let file = unsafe { (*sought).files[at] };
+        if file != 0 {
+            references += kernel::references(file);
+        }
+    }
+    // SAFETY: a map value.
+    let found = unsafe { (*sought).found };
+    if references > found { (references - found) as i32 } else { 0 }
+}
+
+/// Notes that a failure has found a reference to a description, or (`counts` is 0) what is left of
+/// one.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn note_found(task: u64, file: u64, counts: u32) -> i32 {
+    let Some(sought) = SEARCHES.get_ptr_mut(task) else { return 0 };
+    // SAFETY: a map value, which this task alone uses, and indices within its array.
+    unsafe {
+        (*sought).found += counts;
+        for at in 0..DESCRIPTIONS {
+            let known = (*sought).files[at];
+            if known == file {
+                return 0;
+            }
+            if known == 0 {
+                (*sought).files[at] = file;
+                return 0;
+            }
+        }
+    }
+    0
+}
+
+/// How many descriptions a failure has found.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn found_files(task: u64) -> i32 {
+    let Some(sought) = SEARCHES.get_ptr(task) else { return 0 };
+    let mut files = 0;
+    for at in 0..DESCRIPTIONS {
+        // SAFETY: a map value, and an index within the array.
+        files += unsafe { (*sought).files[at] != 0 } as i32;
+    }
+    files
 }
 
 /// An exec has succeeded: the files that it closed are dropped next.
@@ -158,7 +230,40 @@ extern "C" fn path_asked(task: u64, syscall: i32) -> u64 {
     word(kernel::registers(task), at)
 }
 
-/// Tells of an exec that failed with ETXTBSY; if the known holders do not account for it, all but
+/// Of [`busy_file`]: no file.
+const NO_FILE: u32 = u32::MAX;
+/// How many files of an exec are looked at for the busy one.
+const OPENED: u32 = 4;
+
+/// Which of the files that an exec has opened was busy, youngest first; [`NO_FILE`] if there is none.
+///
+/// The first is `bprm->file` (or, of a binfmt_misc entry with flag `O` or `C`, `bprm->executable`, and
+/// that the second); if an interpreter was refused, that one comes next, then what was opened before.
+/// It is the one that has writers: all others were denied to these. Where nobody has by now, the
+/// order decides.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn busy_file(task: u64, fput: u64) -> u32 {
+    let mut files = 0;
+    for nth in 0..OPENED {
+        let file = opened_file(task, fput, nth);
+        if file == 0 {
+            break;
+        }
+        files += 1;
+        let writers = kernel::int(kernel::inode_of(file), offset!(inode_i_writecount)) as i32;
+        if writers > 0 && (nth > 0 || opened_file(task, fput, 1) == 0) {
+            return nth;
+        }
+    }
+    match files {
+        0 => NO_FILE,
+        1 => 0,
+        _ => 1,
+    }
+}
+
+/// Reports an exec that failed with ETXTBSY; if the known holders do not account for it, all but
 /// the end, and leaves in `SEARCHES` what a search needs. False if it is of no interest. `path` is
 /// the user pointer of a 32-bit call, whose entry is not seen, else 0.
 #[inline(always)]
@@ -179,145 +284,215 @@ pub(crate) fn failed(task: u64, syscall: i32, path: u64) -> bool {
     let call = match EXECS.get_ptr(task) {
         // SAFETY: a map value.
         Some(call) => unsafe { *call },
-        None if path == 0 => ExecCall { enter_ns: 0, path: path_asked(task, syscall), table: 0 },
-        None => ExecCall { enter_ns: 0, path, table: 0 },
+        None => {
+            let path = if path == 0 { path_asked(task, syscall) } else { path };
+            ExecCall { enter_ns: 0, path, table: 0, arrival: 0 }
+        }
     };
-    // [bprm->file, busy file, earlier scripts…] if an interpreter was busy, else the file alone.
-    let (first, second) = (opened_file(task, fput, 0), opened_file(task, fput, 1));
-    let busy = if second != 0 { second } else { first };
+    let nth = busy_file(task, fput);
+    let busy = if nth == NO_FILE { 0 } else { opened_file(task, fput, nth) };
     let inode = if busy == 0 { 0 } else { kernel::inode_of(busy) };
     if inode == 0 {
         lost(Lost::NoBusyFile);
-    } else if WATCHED.insert(inode, now, ANY).is_err() {
-        lost(Lost::WatchFull);
+    } else {
+        watch(inode, now);
     }
-    let opened = (first != 0) as u32 + (second != 0) as u32;
+    let opened = if inode == 0 { 0 } else { nth + 1 };
+    let arrival = call.arrival;
     let call = Call { syscall, enter_ns: call.enter_ns, exit_ns: now, path: call.path };
     let Some(subject) = victim::tell(task, &call, inode, opened) else { return false };
-    let seq = subject.seq;
+    let Some(sought) = Sought::begin(task, inode, subject.seq, 0, 0) else {
+        end_unknown(subject.seq);
+        return true;
+    };
     let writers = kernel::int(inode, offset!(inode_i_writecount)) as i32;
-    let told = if inode == 0 { 0 } else { tell_candidates(inode, seq) };
-    let lost_some = (told & LOST != 0) as u32;
+    // SAFETY: a map value, which this task alone uses.
+    unsafe {
+        (*sought).enter_ns = if call.enter_ns == 0 { now } else { call.enter_ns };
+        (*sought).exit_ns = now;
+        (*sought).arrival = arrival;
+        (*sought).writers = if writers > 0 { writers as u32 } else { 0 };
+    }
+    let odd = if inode == 0 { 0 } else { tell_candidates(task) & ODD };
     text::file_path(task, TextOf::BusyFile, subject, busy);
-    if second != 0 {
-        text::file_path(task, TextOf::Target, subject, first);
+    if nth > 0 && inode != 0 {
+        // The file that names the busy one as its interpreter.
+        text::file_path(task, TextOf::Target, subject, opened_file(task, fput, nth - 1));
     }
     victim::describe(task, subject, call.path);
-    // How many of several writers are known would take a count of different descriptions.
-    let known = writers <= told & THERE;
-    if inode != 0 && (!known || told & ODD != 0) {
-        if SEARCHES.insert(task, Sought::new(inode, seq, 0, lost_some), ANY).is_ok() {
-            return true;
-        }
-        lost(Lost::SearchesFull);
+    let known = writers <= found_files(task) && unfound(task) == 0;
+    if inode == 0 || (known && odd == 0 && CROWDED.get_ptr(inode).is_none()) {
+        end_failure(task, 0);
     }
-    tell_end(seq, lost_some);
     true
 }
 
-/// Tells of the holds of an inode, then of those that have ended. Gives what
-/// [`tell_candidate`] gives for any of them. A global function, so that the verifier checks it once.
+/// Has what happens to an inode reported from now on.
+#[inline(always)]
+fn watch(inode: u64, now: u64) {
+    match WATCHED.get_ptr_mut(inode) {
+        // SAFETY: a map value; two failures at once write two times of which either will do.
+        Some(watch) => unsafe { (*watch).failed_ns = now },
+        None => {
+            let watch = Watch { failed_ns: now, wanted: 0, lost: 0 };
+            if WATCHED.insert(inode, watch, ANY).is_err() {
+                lost(Lost::WatchFull);
+            }
+        }
+    }
+}
+
+/// Reports the holds of an inode, then those that have ended. Gives what [`tell_candidate`] gives for
+/// any of them. A global function, so that the verifier checks it once.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn tell_candidates(inode: u64, seq: u64) -> i32 {
+extern "C" fn tell_candidates(task: u64) -> i32 {
     let mut told = 0;
     for slot in 0..SLOTS {
-        told |= tell_candidate(inode, slot, 0, seq, 0);
+        told |= tell_candidate(task, slot, CURRENT, 0);
     }
     for slot in 0..SLOTS {
-        told |= tell_candidate(inode, slot, 1, seq, 0);
+        told |= tell_candidate(task, slot, OVER, 0);
     }
     told
 }
 
-/// Of [`tell_candidate`]: the description is in the table, or in the task's work.
-const THERE: i32 = 1;
-/// The table has other users than the threads of the process.
-const ODD: i32 = 2;
-/// The record found no room.
-pub(crate) const LOST: i32 = 4;
+/// Of [`tell_candidate`]: a place in `HOLDS`, in `ENDED`, in `ORPHANS`.
+pub(crate) const CURRENT: u32 = 0;
+const OVER: u32 = 1;
+pub(crate) const OUTLIVED: u32 = 2;
 
-/// Tells of the hold in one place of an inode, with what can be seen of it at this moment;
-/// `ended` is 0 for a place in `HOLDS`, 1 in `ENDED`, 2 in `ORPHANS`. Gives [`LOST`] if it found no room, else [`THERE`] and [`ODD`] as they apply. Unless it is 0, `sharer` is a task of another
-/// process that uses the same table, and the record speaks of that. A global function, so that
-/// the verifier checks it once.
+/// The table has other users than the threads of the process, or it is not known who they are.
+const ODD: i32 = 2;
+
+/// Reports the hold in one place of the inode of current's failure, with what can be seen of it at
+/// this moment; `kept` is [`CURRENT`], [`OVER`] or [`OUTLIVED`]. One that has ended, and of which nothing
+/// is left, is not reported. Gives [`ODD`] if it applies. Unless it is 0, `user` is a task that uses the
+/// table, and the record speaks of that one's process. A global function, so that the verifier checks
+/// it once.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn tell_candidate(
-    inode: u64,
-    slot: u32,
-    ended: u32,
-    seq: u64,
-    sharer: u64,
-) -> i32 {
+pub(crate) extern "C" fn tell_candidate(current: u64, slot: u32, kept: u32, user: u64) -> i32 {
+    let Some(sought) = SEARCHES.get_ptr_mut(current) else { return 0 };
+    // SAFETY: a map value, which this task alone uses.
+    let (inode, enter_ns) = unsafe { ((*sought).inode, (*sought).enter_ns) };
+    // The search is about another inode where the description is one of overlayfs.
+    // SAFETY: as above.
+    let inode = if unsafe { (*sought).other } != 0 { unsafe { (*sought).other } } else { inode };
     let key = HoldKey { inode, slot, pad: 0 };
-    let kept = match ended {
-        0 => HOLDS.get_ptr(key),
-        1 => ENDED.get_ptr(key),
+    let hold = match kept {
+        CURRENT => HOLDS.get_ptr(key),
+        OVER => ENDED.get_ptr(key),
         _ => ORPHANS.get_ptr(key),
     };
-    let Some(kept) = kept else { return 0 };
-    // SAFETY: a map value. One that is being noted has no file yet, and is told of then.
-    if unsafe { (*kept).file } == 0 {
+    let Some(hold) = hold else { return 0 };
+    // SAFETY: a map value. One that is being noted has no file yet, and is reported then.
+    let hold = unsafe { &*hold };
+    let file = hold.file;
+    if file == 0 {
         return 0;
     }
-    // SAFETY: a map value. The time is a number that begins with the failure's (`victim::tell`).
-    if ended == 1 && unsafe { (*kept).released_ns } + KEEP_NS < seq {
+    let task = if user == 0 { hold.task } else { user };
+    let lives = if user == 0 { hold::is_task_of(hold) } else { true };
+    let open = kernel::is_open(file, inode);
+    let over = kept != CURRENT || hold.stage == Stage::Released as u32;
+    let shown = !over & open & (kernel::file_at(hold.table, hold.fd) == file);
+    let owned = lives & (kernel::table_of(task) == hold.table);
+    if shown && !owned {
+        // Who uses the table now is for the search to find out.
+        return ODD;
+    }
+    let in_works = lives && !shown && kernel::in_works(task, file);
+    let leaves = (hold.last != 0) | (hold.stage == Stage::ExecClosing as u32);
+    let leaves = leaves | (hold.stage == Stage::Exiting as u32);
+    let drain = if shown || in_works || !leaves {
+        0
+    } else {
+        let closing = hold.stage == Stage::ExecClosing as u32;
+        let how = if closing { How::CloseOnExec as u32 } else { hold.how };
+        kernel::drain_of(task, file, inode, how)
+    };
+    // A close that has not come to its end, perhaps for long: it may wait for a flush.
+    let closing =
+        (kept == OVER) & lives & open & (hold.how == How::Close as u32) & (hold.last != 0)
+            && kernel::is_call_on(task, CALLS.load().close, hold.fd);
+    if (kept == OVER) & !in_works & (drain == 0) & !closing & (hold.released_ns < enter_ns) {
         return 0;
     }
-    let Some(mut entry) = tell::reserve::<Candidate>() else { return LOST };
+    if kept == OUTLIVED && !open {
+        return 0;
+    }
+    let Some(mut entry) = tell::reserve::<Candidate>() else {
+        // SAFETY: a map value, which this task alone uses.
+        unsafe { (*sought).lost = 1 };
+        return 0;
+    };
     let told = entry.as_mut_ptr();
-    // SAFETY: `told` is the reserved record, `kept` a map value; every field is written before
+    // SAFETY: `told` is the reserved record, `hold` a map value; every field is written before
     // the record is submitted.
-    let (task, there, in_works, odd) = unsafe {
-        let hold = &*kept;
-        let same = kernel::inode_of(hold.file) == inode && kernel::is_writer(hold.file);
-        // A table that is being torn down belongs to nobody; while it is held, an fd is in it,
-        // even if the thread that made the fd has ended.
-        let owned = hold.stage == Stage::Held as u32 || kernel::table_of(hold.task) == hold.table;
-        // A table that nobody uses is freed, or about to be.
-        let owned = owned & (kernel::users_of(hold.table) != 0);
-        let open = kernel::is_open(hold.file, inode);
-        let in_table = owned & open & (kernel::file_at(hold.table, hold.fd) == hold.file);
-        (*told).open = open as u32;
-        (*told).users = kernel::users_of(hold.table);
+    let odd = unsafe {
         (*told).kind = Kind::Candidate as u32;
-        (*told).in_table = in_table as u32;
-        let in_works = same & hold::is_task_of(hold) & kernel::in_works(hold.task, hold.file);
+        (*told).in_table = shown as u32;
         (*told).in_works = in_works as u32;
         (*told).cloexec = kernel::cloexec_at(hold.table, hold.fd);
-        (*told).seq = seq;
+        (*told).open = open as u32;
+        (*told).drain = drain;
+        (*told).kept_by = if closing { KeptBy::Call as u32 } else { 0 };
+        (*told).syscall = CALLS.load().close;
+        (*told).tid = kernel::int(task, offset!(task_pid));
+        (*told).seq = (*sought).seq;
         (*told).inode = inode;
-        core::ptr::copy_nonoverlapping(kept, &raw mut (*told).hold, 1);
-        if sharer != 0 {
-            share(&raw mut (*told).hold, sharer);
+        (*told).pad = 0;
+        core::ptr::copy_nonoverlapping(hold, &raw mut (*told).hold, 1);
+        if user != 0 {
+            share(&raw mut (*told).hold, user);
         }
-        let task = tell::look(&raw const (*told).hold, &raw mut (*told).holder);
-        let exec = exec_of(task);
+        let seen = tell::look(&raw const (*told).hold, &raw mut (*told).holder);
+        let exec = exec_of(seen);
         if exec == UNDER_WAY {
             (*told).cloexec = CLOEXEC_UNKNOWN;
-        } else if exec == DONE && in_table && (*told).cloexec == 0 {
+        } else if exec == DONE && shown && (*told).cloexec == 0 {
             // Its `sched_process_exec` may have been passed over.
             (*told).hold.execed = 1;
         }
-        let threads = kernel::int(word(task, offset!(task_signal)), offset!(signal_nr_threads));
-        (task, in_table | in_works, in_works, in_table & ((*told).users != threads))
+        let threads = kernel::int(word(seen, offset!(task_signal)), offset!(signal_nr_threads));
+        let odd = shown & (kernel::users_of(hold.table) != threads);
+        (*told).ending = (seen != 0 && kernel::is_ending(seen)) as u32;
+        // What an event has brought needs no other proof.
+        (*told).quiet = if shown & !odd & (hold.found != 0) {
+            kernel::quiet_since(seen, (*sought).arrival)
+        } else {
+            0
+        };
+        (*told).received_ns = match RECEIVED.get_ptr(hold.table) {
+            Some(at) => *at,
+            None => 0,
+        };
+        (*told).closed_ns = hold::closed_ns(inode, file, (*told).hold.opened.time_ns);
+        odd
     };
     // SAFETY: as above; kept for the texts.
-    let (tgid, file) = unsafe { ((*told).hold.tgid, (*kept).file) };
-    // SAFETY: as above.
-    if in_works && unsafe { (*kept).stage } == Stage::Released as u32 {
+    let (seq, tgid) = unsafe { ((*sought).seq, (*told).hold.tgid) };
+    if shown | closing {
+        note_found(current, file, 1);
+    } else if in_works | (drain == 1) {
+        note_found(current, file, 0);
+    }
+    if closing {
+        linger::until_exit(tgid, file, inode);
+    } else if in_works && hold.stage == Stage::Released as u32 {
         linger::until_exit(tgid, file, 0);
     }
     entry.submit(QUIET);
     let subject = Subject { seq, tgid };
-    let current = kernel::current();
-    if there {
+    if shown | in_works {
         text::file_path(current, TextOf::HolderFile, subject, file);
     }
-    let exe = word(word(task, offset!(task_mm)), offset!(mm_exe_file));
-    text::file_path(current, TextOf::HolderExe, subject, exe);
-    there as i32 * THERE + odd as i32 * ODD
+    if lives && kept != OUTLIVED {
+        let exe = word(word(task, offset!(task_mm)), offset!(mm_exe_file));
+        text::file_path(current, TextOf::HolderExe, subject, exe);
+    }
+    odd as i32 * ODD
 }
 
 /// Of [`exec_of`]: it has exec'd since its fork.
@@ -341,24 +516,53 @@ extern "C" fn exec_of(task: u64) -> i32 {
     }
 }
 
-/// Makes a copy of a hold speak of another process that uses the same table.
+/// Makes a copy of a hold speak of a task that uses the same table.
 ///
 /// # Safety
 ///
 /// `hold` can be written.
 #[inline(always)]
-unsafe fn share(hold: *mut Hold, sharer: u64) {
-    let tgid = kernel::tgid_of(sharer);
+unsafe fn share(hold: *mut Hold, user: u64) {
+    let tgid = kernel::tgid_of(user);
     // SAFETY: the caller's promise.
     unsafe {
+        (*hold).task = user;
+        (*hold).start_ns = word(user, offset!(task_start_time));
+        if (*hold).tgid == tgid {
+            return;
+        }
         (*hold).tgid = tgid;
-        (*hold).ppid = kernel::ppid_of(sharer);
-        (*hold).task = sharer;
-        (*hold).start_ns = word(sharer, offset!(task_start_time));
-        let opener = (*hold).opened.tgid == tgid;
-        (*hold).via = if opener { Via::Open } else { Via::Fork } as u32;
-        if !opener && let Some(lineage) = LINEAGE.get_ptr(tgid) {
-            (*hold).forked = (*lineage).forker;
+        (*hold).ppid = kernel::ppid_of(user);
+        came_by_fork(hold, user);
+    }
+}
+
+/// Notes of a hold that a fork brought it to a process, if that was forked while the table it was made
+/// from had the fd; else no fork did.
+///
+/// # Safety
+///
+/// `hold` can be written.
+#[inline(always)]
+pub(crate) unsafe fn came_by_fork(hold: *mut Hold, task: u64) {
+    let start_ns = word(word(task, offset!(task_group_leader)), offset!(task_start_time));
+    // SAFETY: the caller's promise; a map value.
+    unsafe {
+        match LINEAGE.get_ptr((*hold).tgid) {
+            Some(lineage)
+                if (*lineage).start_ns == start_ns
+                    && (*lineage).forker.time_ns >= (*hold).opened.time_ns
+                    && (*hold).opened.time_ns != 0 =>
+            {
+                (*hold).via = Via::Fork as u32;
+                (*hold).forked = (*lineage).forker;
+            }
+            _ => {
+                if (*hold).via == Via::Fork as u32 {
+                    (*hold).via = Via::Unknown as u32;
+                }
+                (*hold).forked.time_ns = 0;
+            }
         }
     }
 }

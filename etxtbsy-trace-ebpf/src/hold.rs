@@ -14,7 +14,7 @@ use etxtbsy_trace_common::{
 
 use crate::{
     kernel::{self, offset},
-    maps::{ANY, EEXIST, ENDED, FD_WORDS, HOLDS, NOEXIST, ORPHANS, TABLES, ZERO, lost},
+    maps::{ANY, CROWDED, EEXIST, ENDED, FD_WORDS, HOLDS, NOEXIST, ORPHANS, TABLES, ZERO, lost},
     tell,
     walk::{END, FOUND, in_parts},
 };
@@ -101,6 +101,22 @@ pub(crate) fn find_opener(opener: &mut Actor, table: u64, fd: u32, file: u64, in
     }
 }
 
+/// When an fd of a table that a fork has copied ended there: the hold that it had is over, and the
+/// table does not show the description at that fd again. 0 if it is there, or that is not known.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn left_at(table: u64, fd: u32, file: u64, inode: u64) -> u64 {
+    if kernel::file_at(table, fd) == file {
+        return 0;
+    }
+    let slot = ended_at(table, fd, file, inode) as u32;
+    match ENDED.get_ptr(HoldKey { inode, slot, pad: 0 }) {
+        // SAFETY: a map value.
+        Some(hold) => unsafe { (*hold).released_ns },
+        None => 0,
+    }
+}
+
 /// The place in `ENDED` of the hold that an fd had; [`SLOTS`] if there is none.
 ///
 /// A global function, as are the others here that are `extern "C"`: the verifier checks each
@@ -164,7 +180,22 @@ pub(crate) fn find_origin(hold: &mut Hold, file: u64) {
     {
         // SAFETY: as above.
         hold.opened = unsafe { (*orphan).opened };
-        hold.by_address = 1;
+    }
+}
+
+/// When the opener of a description closed its own fd of it, which something else outlived; 0 if
+/// that was not seen.
+#[inline(always)]
+pub(crate) fn closed_ns(inode: u64, file: u64, opened_ns: u64) -> u64 {
+    match ORPHANS.get_ptr(orphan_key(inode, file)) {
+        // SAFETY: a map value.
+        Some(orphan)
+            if unsafe { (*orphan).file == file && (*orphan).opened.time_ns == opened_ns } =>
+        {
+            // SAFETY: as above.
+            unsafe { (*orphan).released_ns }
+        }
+        _ => 0,
     }
 }
 
@@ -289,7 +320,8 @@ extern "C" fn take_place(inode: u64, table: u64, fd: u32, tgid: u32) -> u64 {
             }
         }
     }
-    lost(Lost::SlotsFull);
+    // What concerns one file only is reported with a failure about that file.
+    let _ = CROWDED.insert(inode, 1, ANY);
     SLOTS as u64
 }
 
@@ -321,6 +353,11 @@ extern "C" fn finish(inode: u64, slot: u32, how: u32, last: u32) -> i32 {
     let hold = unsafe { &mut *kept };
     // SAFETY: no arguments.
     hold.released_ns = unsafe { bpf_ktime_get_ns() };
+    if how == How::Close as u32 {
+        // Who closes it: whether that is over shows in its task.
+        hold.task = kernel::current();
+        hold.start_ns = kernel::word(hold.task, offset!(task_start_time));
+    }
     hold.how = if hold.stage == Stage::Exiting as u32 { How::Exit as u32 } else { how };
     hold.last |= last;
     hold.stage = Stage::Released as u32;

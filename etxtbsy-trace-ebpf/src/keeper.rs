@@ -1,8 +1,12 @@
 //! What keeps a description that no fd table shows: the queues of unix sockets, and io_uring.
 
-use etxtbsy_trace_common::KeptBy;
+use etxtbsy_trace_common::{KeptBy, Lost, NO_FD};
 
-use crate::kernel::{self, offset, word};
+use crate::{
+    kernel::{self, offset, word},
+    maps::{KEEPERS, Keeper, SEARCHES, lost},
+    search::tell_unnoted,
+};
 
 /// `S_IFMT` and `S_IFSOCK`, include/uapi/linux/stat.h.
 const S_IFMT: u32 = 0o170_000;
@@ -12,88 +16,194 @@ const AF_UNIX: u32 = 1;
 /// `[io_urin`, as the name of its anonymous inode begins (`io_uring_get_file`).
 const RING_NAME: u64 = u64::from_le_bytes(*b"[io_urin");
 /// How many messages of a queue, fds of a message, and registered files are looked at.
-const MESSAGES: u32 = 16;
-const FDS: u32 = 16;
-const REGISTERED: u32 = 128;
+const MESSAGES: u32 = 128;
+const FDS: u32 = 64;
+const REGISTERED: u32 = 256;
 
-/// Whether `keeper`, an open file of some process, keeps `file` by itself: a [`KeptBy`], or 0.
+/// Looks at an open file of the table that is being read: notes it if it may keep descriptions.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn keeps(keeper: u64, file: u64) -> i32 {
-    let mode = kernel::int(kernel::inode_of(keeper), offset!(inode_i_mode)) & 0xffff;
-    if mode & S_IFMT == S_IFSOCK {
-        return if is_queued(keeper, file) { KeptBy::Queue as i32 } else { 0 };
+pub(crate) extern "C" fn note_keeper(current: u64, file: u64) -> i32 {
+    let mode = kernel::int(kernel::inode_of(file), offset!(inode_i_mode)) & 0xffff;
+    let keeps = if mode & S_IFMT == S_IFSOCK { has_messages(file) } else { is_ring(file) };
+    let Some(sought) = SEARCHES.get_ptr_mut(current) else { return 0 };
+    if !keeps {
+        return 0;
     }
-    let name = word(word(keeper, offset!(file_f_path_dentry)), offset!(dentry_d_name_name));
-    if offset!(ring_nodes) != u32::MAX && word(name, 0) == RING_NAME && is_registered(keeper, file)
-    {
-        return KeptBy::Ring as i32;
+    for at in 0..KEEPERS {
+        // SAFETY: a map value, which this task alone uses, and an index within the array.
+        unsafe {
+            let known = (*sought).keepers[at].file;
+            // Forks copy the fds of sockets.
+            if known == file {
+                return 0;
+            }
+            if known == 0 {
+                (*sought).keepers[at] = Keeper { file, task: (*sought).task };
+                return 0;
+            }
+        }
     }
+    cut(current);
     0
 }
 
-/// Whether a description has been sent to a unix socket and not been received yet
-/// (`unix_attach_fds`, net/unix/af_unix.c).
+/// The socket of a file, `struct sock *`, if it is a unix socket; else 0.
 #[inline(always)]
-fn is_queued(socket: u64, file: u64) -> bool {
-    let sk = word(word(socket, offset!(file_private_data)), offset!(socket_sk));
+fn unix_socket(file: u64) -> u64 {
+    let sk = word(word(file, offset!(file_private_data)), offset!(socket_sk));
     let known = offset!(unix_skb_parms_fp) != u32::MAX;
-    if !known || kernel::int(sk, offset!(sock_family)) & 0xffff != AF_UNIX {
-        return false;
+    let is_unix = kernel::int(sk, offset!(sock_family)) & 0xffff == AF_UNIX;
+    if known && is_unix { sk } else { 0 }
+}
+
+#[inline(always)]
+fn has_messages(file: u64) -> bool {
+    let sk = unix_socket(file);
+    let queue = sk + offset!(sock_receive_queue) as u64;
+    sk != 0 && word(queue, 0) != queue
+}
+
+#[inline(always)]
+fn is_ring(file: u64) -> bool {
+    let name = word(word(file, offset!(file_f_path_dentry)), offset!(dentry_d_name_name));
+    word(name, 0) == RING_NAME
+}
+
+/// Looks into what was noted: reports the descriptions of the busy inode that it keeps.
+#[inline(always)]
+pub(crate) fn search_keepers(current: u64) {
+    for at in 0..KEEPERS as u32 {
+        if search_keeper(current, at) == 0 {
+            break;
+        }
+    }
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn search_keeper(current: u64, at: u32) -> i32 {
+    let Some(sought) = SEARCHES.get_ptr_mut(current) else { return 0 };
+    // A power of two: the verifier sees that it is within the array.
+    let at = at as usize & (KEEPERS - 1);
+    // SAFETY: a map value, which this task alone uses, and an index within the array.
+    let Keeper { file, task } = unsafe { *(&raw const (*sought).keepers).cast::<Keeper>().add(at) };
+    if file == 0 {
+        return 0;
+    }
+    // SAFETY: as above.
+    unsafe { (*sought).task = task };
+    if is_ring(file) {
+        search_ring(current, file);
+    } else {
+        search_queue(current, file);
+    }
+    1
+}
+
+/// Counts that not all was looked at.
+#[inline(always)]
+fn cut(current: u64) {
+    lost(Lost::WalkTruncated);
+    if let Some(sought) = SEARCHES.get_ptr_mut(current) {
+        // SAFETY: a map value, which this task alone uses.
+        unsafe { (*sought).lost = 1 };
+    }
+}
+
+/// Reports an open file as what keeps a description, if that is one of the busy inode.
+#[inline(always)]
+fn keep(current: u64, file: u64, by: KeptBy) {
+    let Some(sought) = SEARCHES.get_ptr(current) else { return };
+    // SAFETY: a map value, which this task alone uses.
+    let (inode, task) = unsafe { ((*sought).inode, (*sought).task) };
+    if file != 0 && kernel::is_writer(file) && kernel::inode_of(file) == inode {
+        tell_unnoted(current, task, 0, file, (by as u64) << 32 | NO_FD as u64);
+    }
+}
+
+/// Descriptions that have been sent to a unix socket and not been received yet
+/// (`unix_attach_fds`, net/unix/af_unix.c).
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn search_queue(current: u64, socket: u64) -> i32 {
+    let sk = unix_socket(socket);
+    if sk == 0 {
+        return 0;
     }
     let queue = sk + offset!(sock_receive_queue) as u64;
     let mut message = word(queue, 0);
     for _ in 0..MESSAGES {
         if message == queue || message == 0 {
-            return false;
+            return 0;
         }
         let cb = message + offset!(sk_buff_cb) as u64;
-        if has(word(cb, offset!(unix_skb_parms_fp)), file) != 0 {
-            return true;
+        let fds = word(cb, offset!(unix_skb_parms_fp));
+        if fds != 0 {
+            search_message(current, fds);
         }
         // `sk_buff.next` comes first.
         message = word(message, 0);
     }
-    false
-}
-
-/// Whether a message's `struct scm_fp_list` has a description. A global function, so that the
-/// verifier checks it once.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn has(fds: u64, file: u64) -> i32 {
-    let count = kernel::int(fds, offset!(scm_fp_list_count)) & 0xffff;
-    // At 0 there are zeros.
-    for at in 0..FDS {
-        // One branch, for what LLVM makes of a loop that ends at `count` has no end to the verifier.
-        if (at < count) & (word(fds + at as u64 * 8, offset!(scm_fp_list_fp)) == file) {
-            return 1;
-        }
-    }
+    cut(current);
     0
 }
 
-/// Whether a description is registered with an io_uring (`io_sqe_files_register`,
-/// io_uring/rsrc.c, 6.13 on).
-#[inline(always)]
-fn is_registered(ring: u64, file: u64) -> bool {
-    let context = word(ring, offset!(file_private_data));
-    for at in 0..REGISTERED {
-        if is_node(context, at, file) != 0 {
-            return true;
-        }
-    }
-    false
-}
-
-/// Whether a description is registered with an io_uring at a place. A global function, or the
-/// verifier would follow the loop anew for every count that there may be.
+/// The fds of a message, `struct scm_fp_list *`.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn is_node(context: u64, at: u32, file: u64) -> i32 {
-    let nodes = word(context, offset!(ring_nodes));
-    let node = word(nodes + at as u64 * 8, 0);
-    let is_there = at < kernel::int(context, offset!(ring_nr));
-    // The lowest bits are flags (`FFS_MASK`). At 0 there are zeros.
-    (is_there & (word(node, offset!(ring_node_file)) & !7 == file)) as i32
+extern "C" fn search_message(current: u64, fds: u64) -> i32 {
+    let count = kernel::int(fds, offset!(scm_fp_list_count)) & 0xffff;
+    for at in 0..FDS {
+        if at >= count {
+            return 0;
+        }
+        keep_sent(current, word(fds + at as u64 * 8, offset!(scm_fp_list_fp)));
+    }
+    cut(current);
+    0
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn keep_sent(current: u64, file: u64) -> i32 {
+    keep(current, file, KeptBy::Queue);
+    0
+}
+
+/// Descriptions in the table of an io_uring: registered, or opened straight into it
+/// (`io_sqe_files_register`, `io_fixed_fd_install`, io_uring/).
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn search_ring(current: u64, ring: u64) -> i32 {
+    let context = word(ring, offset!(file_private_data));
+    let nodes = offset!(ring_nodes) != u32::MAX;
+    if !nodes && offset!(ring_files) == u32::MAX {
+        return 0;
+    }
+    let (table, count) = if nodes {
+        (word(context, offset!(ring_nodes)), kernel::int(context, offset!(ring_nr)))
+    } else {
+        (word(context, offset!(ring_files)), kernel::int(context, offset!(ring_files_nr)))
+    };
+    for at in 0..REGISTERED {
+        if at >= count {
+            return 0;
+        }
+        let entry = word(table + at as u64 * 8, 0);
+        keep_registered(current, entry, nodes as u32);
+    }
+    cut(current);
+    0
+}
+
+/// An entry of that table: a `struct io_rsrc_node *` (6.13 on), or a `struct file *`; the lowest bits are
+/// flags (`FFS_MASK`).
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn keep_registered(current: u64, entry: u64, nodes: u32) -> i32 {
+    // At 0 there are zeros.
+    let file = if nodes != 0 { word(entry, offset!(ring_node_file)) } else { entry };
+    keep(current, file & !7, KeptBy::Ring);
+    0
 }

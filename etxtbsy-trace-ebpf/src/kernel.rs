@@ -14,7 +14,7 @@ use aya_ebpf::{
     },
     programs::TracePointContext,
 };
-use etxtbsy_trace_common::{Actor, COMM_LEN, Calls, Config, Offsets};
+use etxtbsy_trace_common::{Actor, COMM_LEN, Calls, Config, Drain, How, Offsets, Quiet};
 
 use crate::maps::CONFIG;
 
@@ -27,7 +27,8 @@ static OFFSETS: Global<Offsets> =
 /// Set by user space before loading.
 #[unsafe(no_mangle)]
 pub(crate) static CALLS: Global<Calls> =
-    Global::new(Calls { openat: 0, openat2: 0, open_by_handle_at: 0, execveat: 0 });
+    // SAFETY: integers, for which zeros are a value.
+    Global::new(unsafe { MaybeUninit::zeroed().assume_init() });
 
 /// The offset of one field.
 macro_rules! offset {
@@ -55,6 +56,11 @@ pub(crate) const PF_EXITING: u32 = 0x4;
 /// `PF_FORKNOEXEC`, include/linux/sched.h: set by `copy_process`, cleared by `begin_new_exec` before
 /// the close-on-exec fds go.
 pub(crate) const PF_FORKNOEXEC: u32 = 0x40;
+
+/// `PF_DUMPCORE` and `PF_SIGNALED`, the same: the thread dumps core, or a signal has killed it.
+const PF_FATAL: u32 = 0x600;
+/// `SIGNAL_GROUP_EXIT`, include/linux/sched/signal.h: the process is ending as a whole.
+const SIGNAL_GROUP_EXIT: u32 = 0x4;
 
 /// A value at `address`; zeros if it cannot be read.
 #[inline(always)]
@@ -87,7 +93,7 @@ pub(crate) fn words<const N: usize>(address: u64) -> [u64; N] {
     read(address)
 }
 
-/// A task's name.
+/// A task's name: that of a thread.
 #[inline(always)]
 pub(crate) fn comm(task: u64) -> [u8; COMM_LEN] {
     read(task + offset!(task_comm) as u64)
@@ -236,6 +242,134 @@ pub(crate) fn is_open(file: u64, inode: u64) -> bool {
     // Signed: `f_ref` counts from 0, and is below that when it is dead.
     let refs = word(file, offset!(file_refs)) as i64;
     (inode_of(file) == inode) & is_writer(file) & (refs >= offset!(file_refs_one) as i64)
+}
+
+/// How many references there are to a description; 0 if none.
+#[inline(always)]
+pub(crate) fn references(file: u64) -> u32 {
+    let refs = word(file, offset!(file_refs)) as i64;
+    let refs = refs - offset!(file_refs_one) as i64 + 1;
+    if refs < 0 { 0 } else { refs as u32 }
+}
+
+/// How far the drop of a last reference has come that left a table as `how` says, and that no list
+/// of work shows: the task may have taken the list, and be at it (`task_work_run`). `task` is who
+/// let go of it.
+///
+/// A description that is freed shows that ([`Offsets::file_freed`]), so this is evidence: what has
+/// no reference and is not freed is in `__fput`, which gives up the write access just before it
+/// frees it.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn drain_of(task: u64, file: u64, inode: u64, how: u32) -> u32 {
+    if inode_of(file) != inode || !is_writer(file) || references(file) != 0 {
+        return Drain::None as u32;
+    }
+    let Some(fput) = CONFIG.get_ptr(Config::Fput as u32) else { return 0 };
+    // SAFETY: a map value.
+    let fput = unsafe { *fput };
+    let work = file + offset!(file_task_work) as u64;
+    let (link, function) = (word(work, offset!(callback_next)), word(work, offset!(callback_func)));
+    let is_work = function == fput;
+    let freed = offset!(file_freed);
+    if !is_work {
+        // close(2) drops it without work from 6.8 on; what stands there then is the read-ahead of
+        // the file, which begins with zeros where nothing was read.
+        let closing = how == How::Close as u32
+            && freed == 1
+            && link == 0
+            && in_call(task, CALLS.load().close);
+        return if closing { Drain::UnderWay as u32 } else { Drain::None as u32 };
+    }
+    if freed == 0 {
+        return Drain::UnderWay as u32;
+    }
+    // An exec that is back in user mode has done its work, and a task that has ended too.
+    let execs = how == How::CloseOnExec as u32;
+    if execs && !(in_call(task, CALLS.load().execve) || in_call(task, CALLS.load().execveat)) {
+        return Drain::None as u32;
+    }
+    if freed == 1 {
+        // A link leads to other work, or nowhere; that of a free list is another, and scrambled.
+        let follows = link == 0 || word(link, offset!(callback_func)) >> 32 == fput >> 32;
+        return if follows { Drain::UnderWay as u32 } else { Drain::None as u32 };
+    }
+    Drain::Unclear as u32
+}
+
+/// Whether the last thing that brought a task into the kernel was that system call: it is still in it,
+/// or has run in user mode without a trap since.
+#[inline(always)]
+pub(crate) fn in_call(task: u64, syscall: i32) -> bool {
+    let regs = registers(task);
+    regs == 0 || int(regs, offset!(regs_syscall)) as i32 == syscall
+}
+
+/// Whether a task is in a system call of that number, whose first argument is an fd.
+#[inline(always)]
+pub(crate) fn is_call_on(task: u64, syscall: i32, fd: u32) -> bool {
+    let regs = registers(task);
+    (int(regs, offset!(regs_syscall)) as i32 == syscall)
+        & (word(regs, offset!(regs_first)) as u32 == fd)
+        & (regs != 0)
+}
+
+/// When a task last got a processor, by the scheduler's clock; 0 if the kernel does not keep it.
+#[inline(always)]
+pub(crate) fn arrival(task: u64) -> u64 {
+    if offset!(task_last_arrival) == u32::MAX { 0 } else { word(task, offset!(task_last_arrival)) }
+}
+
+/// How many threads of a process are asked.
+const THREADS: u32 = 32;
+
+/// What the threads of a task's process have been doing since `since`, by the scheduler's clock: a
+/// [`Quiet`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn quiet_since(task: u64, since: u64) -> u32 {
+    let head = word(task, offset!(task_signal)) + offset!(signal_thread_head) as u64;
+    let mut link = head;
+    let mut quiet = Quiet::Idle as u32;
+    for _ in 0..THREADS {
+        link = word(link, 0);
+        if link == head {
+            return quiet;
+        }
+        let thread = thread_quiet(link - offset!(task_thread_node) as u64, since);
+        quiet = if thread < quiet { thread } else { quiet };
+        if quiet == Quiet::No as u32 {
+            break;
+        }
+    }
+    Quiet::No as u32
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn thread_quiet(thread: u64, since: u64) -> u32 {
+    let known = (since != 0) & (offset!(task_on_cpu) != u32::MAX);
+    if known && int(thread, offset!(task_on_cpu)) == 0 && arrival(thread) < since {
+        return Quiet::Idle as u32;
+    }
+    // One that sleeps in such a call has not received anything in it.
+    let calls = CALLS.load();
+    let syscall = int(registers(thread), offset!(regs_syscall)) as i32;
+    let receives = (syscall == calls.recvmsg) | (syscall == calls.recvmmsg);
+    let receives = receives | (syscall == calls.pidfd_getfd);
+    if receives && int(thread, offset!(task_state)) == 0 {
+        return Quiet::No as u32;
+    }
+    Quiet::NotReceiving as u32
+}
+
+/// Whether a task's process is ending while its files are there still: by a fatal signal, and a core
+/// dump perhaps.
+#[inline(always)]
+pub(crate) fn is_ending(task: u64) -> bool {
+    let flags = int(task, offset!(task_flags)) & (PF_FATAL | PF_EXITING);
+    let group = int(word(task, offset!(task_signal)), offset!(signal_flags)) & SIGNAL_GROUP_EXIT;
+    flags != 0 || group != 0
 }
 
 /// How many tasks use an fd table.

@@ -25,6 +25,7 @@ mod linger;
 mod maps;
 mod open;
 mod pids;
+mod received;
 mod refused;
 mod ring;
 mod runners;

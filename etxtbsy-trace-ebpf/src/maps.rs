@@ -8,7 +8,7 @@ use aya_ebpf::{
 };
 use etxtbsy_trace_common::{
     Config, Count, Exec, ExecCall, ExecName, Exiting, FdWord, FdWordKey, Hold, HoldKey, Lineage,
-    Lingering, Lost, TEXT_MAX, Table,
+    Lingering, Lost, TEXT_MAX, Table, Watch,
 };
 
 /// Update flags of `bpf_map_update_elem`, include/uapi/linux/bpf.h.
@@ -78,9 +78,17 @@ pub(crate) static RUNNING: HashMap<u32, u32> = HashMap::with_max_entries(4_096, 
 #[map]
 pub(crate) static EXITING: HashMap<u64, Exiting> = HashMap::with_max_entries(16_384, NO_PREALLOC);
 
-/// Inodes of recent failures: what happens to them is told. User space takes them out.
+/// Inodes of recent failures: what happens to them is reported. User space takes them out.
 #[map]
-pub(crate) static WATCHED: HashMap<u64, u64> = HashMap::with_max_entries(4_096, NO_PREALLOC);
+pub(crate) static WATCHED: HashMap<u64, Watch> = HashMap::with_max_entries(4_096, NO_PREALLOC);
+
+/// Inodes that more fds refer to than have places: their holders are searched for each time.
+#[map]
+pub(crate) static CROWDED: LruHashMap<u64, u32> = LruHashMap::with_max_entries(1_024, 0);
+
+/// When the last message that may have brought fds came to a table, while that is followed.
+#[map]
+pub(crate) static RECEIVED: LruHashMap<u64, u64> = LruHashMap::with_max_entries(4_096, 0);
 
 /// The failures whose holders are being searched for, by the victim's `struct task_struct *`.
 #[map]
@@ -137,37 +145,71 @@ pub(crate) struct Sought {
     pub(crate) table: u64,
     pub(crate) task: u64,
     pub(crate) word: u64,
-    /// A description that is open while its opener's fd is closed, if there is one.
-    pub(crate) orphan: u64,
-    pub(crate) orphan_tgid: u32,
-    pub(crate) orphan_fd: u32,
+    /// When the call began and returned, and [`etxtbsy_trace_common::ExecCall::arrival`] at its entry.
+    pub(crate) enter_ns: u64,
+    pub(crate) exit_ns: u64,
+    pub(crate) arrival: u64,
+    /// The inode of a description of overlayfs that is being reported, whose file behind it is busy;
+    /// else 0.
+    pub(crate) other: u64,
+    /// The descriptions found so far.
+    pub(crate) files: [u64; DESCRIPTIONS],
+    /// The sockets and io_urings that may keep descriptions, ended by zeros.
+    pub(crate) keepers: [Keeper; KEEPERS],
+    /// How many references to them were found.
+    pub(crate) found: u32,
+    /// `i_writecount` at the exit of the call.
+    pub(crate) writers: u32,
+    /// 0 while fd tables are read for the inode, 1 while they are for what keeps descriptions otherwise.
+    pub(crate) pass: u32,
+    /// How many holders have no place of their own.
+    pub(crate) unplaced: u32,
     /// How many fds and threads were looked at.
     pub(crate) steps: u32,
     /// 1 if some of its records found no room.
     pub(crate) lost: u32,
 }
 
+/// How many descriptions of one inode a search tells apart.
+pub(crate) const DESCRIPTIONS: usize = 16;
+/// How many sockets with something in their queues, and io_urings, a search looks into.
+pub(crate) const KEEPERS: usize = 64;
+
+/// A socket or an io_uring, and a thread that has it.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct Keeper {
+    pub(crate) file: u64,
+    pub(crate) task: u64,
+}
+
 impl Sought {
-    /// Nothing has been looked at.
+    /// Notes that a task searches; `None` if there is no room, which is counted. In place, for want
+    /// of stack.
     #[inline(always)]
-    pub(crate) fn new(inode: u64, seq: u64, path: u64, lost: u32) -> Self {
-        Self {
-            inode,
-            seq,
-            path,
-            len: 0,
-            first: 0,
-            process: 0,
-            thread: 0,
-            table: 0,
-            task: 0,
-            word: 0,
-            orphan: 0,
-            orphan_tgid: 0,
-            orphan_fd: 0,
-            steps: 0,
-            lost,
+    pub(crate) fn begin(
+        task: u64,
+        inode: u64,
+        seq: u64,
+        path: u64,
+        lost: u32,
+    ) -> Option<*mut Self> {
+        let zero = ZERO.get_ptr(0)?;
+        // SAFETY: a map value of zeros, larger than this one, for which zeros are a value.
+        let _ = SEARCHES.insert(task, unsafe { &*zero.cast::<Self>() }, ANY);
+        let sought = SEARCHES.get_ptr_mut(task);
+        let Some(found) = sought else {
+            crate::maps::lost(Lost::SearchesFull);
+            return None;
+        };
+        // SAFETY: a map value, which this task alone uses.
+        unsafe {
+            (*found).inode = inode;
+            (*found).seq = seq;
+            (*found).path = path;
+            (*found).lost = lost;
         }
+        sought
     }
 }
 

@@ -5,8 +5,7 @@ use etxtbsy_trace_common::{HoldKey, Next, SLOTS, Via};
 
 use crate::{
     fail::ETXTBSY,
-    hold,
-    kernel::{self, offset},
+    hold, kernel,
     maps::{HOLDS, NEXT},
 };
 
@@ -43,7 +42,6 @@ pub(crate) fn note(fd: u32) {
     let inode = kernel::inode_of(file);
     hold::acquire(task, table, fd, file, Via::Open, now, |hold| {
         hold.opened = kernel::actor(task, now);
-        hold.alone = (kernel::int(inode, offset!(inode_i_writecount)) == 1) as u32;
     });
     if !kernel::is_last_reference(file) {
         name_opener(inode, file, now);

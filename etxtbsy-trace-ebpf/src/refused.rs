@@ -2,12 +2,12 @@
 //! run.
 
 use aya_ebpf::{helpers::bpf_ktime_get_ns, macros::tracepoint, programs::TracePointContext};
-use etxtbsy_trace_common::{Lost, Next, TextOf};
+use etxtbsy_trace_common::{Next, TextOf};
 
 use crate::{
-    fail::{ETXTBSY, tell_end},
+    fail::{ETXTBSY, end_failure, end_unknown},
     kernel::{self, CALLS, offset, word},
-    maps::{ANY, NEXT, SEARCHES, Sought, lost},
+    maps::{NEXT, Sought},
     text, tree,
     victim::{self, Call},
 };
@@ -56,12 +56,11 @@ fn tell_refusal(ctx: &TracePointContext) {
         let file = kernel::file_at(kernel::table_of(task), first as u32);
         text::file_path(task, TextOf::Directory, subject, file);
     }
-    let refused = Sought::new(0, subject.seq, path, 0);
-    if SEARCHES.insert(task, refused, ANY).is_err() {
-        lost(Lost::SearchesFull);
+    if Sought::begin(task, 0, subject.seq, path, 0).is_none() {
+        end_unknown(subject.seq);
     } else {
         // SAFETY: the program that user space has put there is of this one's type.
         let _ = unsafe { NEXT.tail_call(ctx, Next::Runners as u32) };
     }
-    tell_end(subject.seq, 1);
+    end_failure(task, 1);
 }

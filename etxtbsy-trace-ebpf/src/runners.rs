@@ -10,9 +10,9 @@ use aya_ebpf::{
 use etxtbsy_trace_common::{Kind, Next, Runner, TextOf};
 
 use crate::{
-    fail::{LOST, tell_end},
+    fail::end_failure,
     kernel::{self, offset, word},
-    maps::{ANY, LAST_EXECS, RUNNING, SEARCHES, Sought},
+    maps::{ANY, LAST_EXECS, RUNNING, SEARCHES},
     tell::{self, QUIET},
     text::{self, Subject},
     walk::in_runs,
@@ -43,11 +43,10 @@ pub fn runners(ctx: TracePointContext) -> u32 {
     }
     if sought.path != 0 {
         // All processes, from that of current on.
-        in_runs(&ctx, Next::Runners, CALLS, || tell_runners(current) != 0);
+        let whole = in_runs(&ctx, Next::Runners, CALLS, || tell_runners(current) != 0);
+        sought.lost |= !whole as u32;
     }
-    let Sought { seq, lost, .. } = *sought;
-    let _ = SEARCHES.remove(current);
-    tell_end(seq, lost);
+    end_failure(current, 0);
     0
 }
 
@@ -66,7 +65,7 @@ extern "C" fn tell_runners(current: u64) -> i32 {
         let thread = word(threads, 8) - offset!(task_thread_node) as u64;
         let exe = word(word(thread, offset!(task_mm)), offset!(mm_exe_file));
         if is_named(exe, sought.path, sought.len) != 0 {
-            sought.lost |= (tell_runner(thread, exe, sought.seq) & LOST != 0) as u32;
+            sought.lost |= tell_runner(thread, exe, sought.seq) as u32;
         }
         sought.process = word(process, offset!(task_tasks)) - offset!(task_tasks) as u64;
         if sought.process == sought.first {
@@ -118,13 +117,13 @@ extern "C" fn denials(thread: u64, inode: u64) -> u32 {
     found
 }
 
-/// Tells of a process that runs a file; gives [`LOST`] if that found no room.
+/// Tells of a process that runs a file; gives 1 if that found no room.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn tell_runner(thread: u64, exe: u64, seq: u64) -> i32 {
     let inode = kernel::inode_of(exe);
     let denials = if offset!(mm_mmap) == u32::MAX { 1 } else { denials(thread, inode) };
-    let Some(mut entry) = tell::reserve::<Runner>() else { return LOST };
+    let Some(mut entry) = tell::reserve::<Runner>() else { return 1 };
     let told = entry.as_mut_ptr();
     let tgid = kernel::tgid_of(thread);
     let leader = word(thread, offset!(task_group_leader));

@@ -1,6 +1,8 @@
 //! The write fds that were open before the programs ran.
 
 use core::ffi::c_void;
+
+use aya_ebpf::helpers::bpf_ktime_get_ns;
 use etxtbsy_trace_common::{How, Via};
 
 use crate::{
@@ -40,7 +42,9 @@ pub fn seed(ctx: *mut c_void) -> i32 {
     if table == 0 || hold::key_at(table, fd).is_some() {
         return 0;
     }
-    hold::acquire(task, table, fd, file, Via::Unknown, 0, |_| {});
+    // SAFETY: no arguments.
+    let now = unsafe { bpf_ktime_get_ns() };
+    hold::acquire(task, table, fd, file, Via::Unknown, now, |hold| hold.found = 1);
     if kernel::file_at(table, fd) != file {
         hold::release(table, fd, How::None, 0);
     } else if kernel::int(task, offset!(task_flags)) & PF_EXITING != 0 {

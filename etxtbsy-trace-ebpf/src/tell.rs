@@ -4,7 +4,7 @@ use aya_ebpf::{
     helpers::{bpf_ktime_get_ns, generated::bpf_ringbuf_output},
     maps::ring_buf::RingBufEntry,
 };
-use etxtbsy_trace_common::{Change, Hold, HoldKey, Holder, Kind, Left, Lost};
+use etxtbsy_trace_common::{Change, Hold, HoldKey, Holder, Kind, Left, Lost, Via, Watch};
 
 use crate::{
     hold,
@@ -53,21 +53,33 @@ pub(crate) fn reserve<T: 'static>() -> Option<RingBufEntry<T>> {
     entry
 }
 
-/// Tells of a hold that began or ended, if its inode is that of a recent failure.
+/// Reports a hold that began or ended, if its inode is that of a recent failure and it can matter to
+/// one: a file that is opened and closed all the time would fill the ring buffer.
 #[inline(always)]
 pub(crate) fn change(kind: Kind, inode: u64, slot: u32) {
-    if WATCHED.get_ptr(inode).is_none() {
-        return;
-    }
+    let Some(watch) = WATCHED.get_ptr_mut(inode) else { return };
     let key = HoldKey { inode, slot, pad: 0 };
     let began = matches!(kind, Kind::Acquired);
-    let hold = if began { HOLDS.get_ptr(key) } else { ENDED.get_ptr(key) };
+    let hold = if began { HOLDS.get_ptr_mut(key) } else { ENDED.get_ptr_mut(key) };
     let Some(hold) = hold else { return };
-    let Some(mut entry) = reserve::<Change>() else { return };
+    // SAFETY: map values; the numbers may change meanwhile, which costs a record more or less.
+    let matters = unsafe {
+        let failed_ns = (*watch).failed_ns;
+        if began { begin_matters(watch, hold, failed_ns) } else { end_matters(hold, failed_ns) }
+    };
+    if !matters {
+        return;
+    }
+    let Some(mut entry) = reserve::<Change>() else {
+        // SAFETY: a map value.
+        unsafe { (*watch).lost += 1 };
+        return;
+    };
     let change = entry.as_mut_ptr();
     // SAFETY: `change` is the reserved record, `hold` a map value; every field is written before
     // the record is submitted.
     unsafe {
+        (*hold).reported = 1;
         (*change).kind = kind as u32;
         (*change).cloexec = kernel::cloexec_at((*hold).table, (*hold).fd);
         (*change).inode = inode;
@@ -75,6 +87,49 @@ pub(crate) fn change(kind: Kind, inode: u64, slot: u32) {
         look(hold, &raw mut (*change).holder);
     }
     entry.submit(WAKE);
+}
+
+/// Whether the beginning of a hold can matter to a failure: it was before that, and the failure may
+/// have been read already; or it is a copy that a fork made of something older, which may be older
+/// than the failure itself.
+///
+/// # Safety
+///
+/// Both can be read and written.
+#[inline(always)]
+unsafe fn begin_matters(watch: *mut Watch, hold: *const Hold, failed_ns: u64) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if (*hold).found != 0 {
+            // The search has reported it.
+            return false;
+        }
+        if (*hold).acquired_ns <= failed_ns {
+            return true;
+        }
+        if (*hold).via != Via::Fork as u32 || (*hold).opened.time_ns > failed_ns {
+            return false;
+        }
+        if (*hold).left_ns != 0 {
+            return (*hold).left_ns <= failed_ns;
+        }
+        if (*watch).wanted == 0 {
+            return false;
+        }
+        (*watch).wanted -= 1;
+        true
+    }
+}
+
+/// Whether the end of a hold can matter to a failure.
+///
+/// # Safety
+///
+/// It can be read.
+#[inline(always)]
+unsafe fn end_matters(hold: *const Hold, failed_ns: u64) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe { (*hold).acquired_ns <= failed_ns || (*hold).reported != 0 || (*hold).found != 0 }
 }
 
 /// Tells of a process that runs its program no more, if anybody waits for that.
@@ -115,7 +170,9 @@ pub(crate) unsafe fn look(hold: *const Hold, holder: *mut Holder) -> u64 {
 pub(crate) unsafe fn see(task: u64, holder: *mut Holder) {
     // SAFETY: the caller's promise.
     unsafe {
-        (*holder).comm = kernel::comm(task);
+        let leader = word(task, offset!(task_group_leader));
+        (*holder).comm = kernel::comm(leader);
+        (*holder).start_ns = word(leader, offset!(task_start_time));
         (*holder).ns_pid = kernel::ns_pid(task);
         (*holder).local_pid = kernel::local_pid(task);
         (*holder).pad = 0;

@@ -1,56 +1,71 @@
 //! Who held the file when the exec failed.
 //!
 //! The exec was refused at some moment between its entry and its exit, because at least one open
-//! file description had write access to the inode. A hold is *certain* if it began before the
-//! call did and was still there at its exit: in the fd table, or waiting as the last reference in
-//! the task's work. It is *possible* if it ended during the call, or had left the table a moment
-//! before while nobody can see whether the kernel was through with it. The kernel's own count,
-//! `i_writecount`, decides: possible holds are believed only where the certain ones leave part
-//! of it open and there is no choice between them. Anything else stays unexplained.
-
-use std::collections::HashMap;
+//! file description had write access to the inode. Who held one is known by evidence that the kernel
+//! side took at the exit: the fd in its table, a last reference that waits in a task's work, a mapping,
+//! an object that refers to the description, an event on the other side of the failure. The kernel's
+//! own count, `i_writecount`, says whether that is all.
+//!
+//! Where evidence is missing, a process is named by elimination only if the number of descriptions that
+//! are not accounted for equals the number of those that can be it, and nothing was lost that could have
+//! shown another. Anything else stays unexplained, with those that may have held the file as suspects.
 
 use etxtbsy_trace_common::{
-    Actor, CLOEXEC_UNKNOWN, Candidate, Change, Hold, Holder, How, NO_FD, Stage, Via,
+    Actor, CLOEXEC_UNKNOWN, Candidate, Change, Drain, Hold, Holder, How, KeptBy, NO_FD, Quiet,
+    Stage, Via,
 };
 
 use crate::{
-    ledger::{Case, Keeper},
-    lines::State,
+    ledger::Case,
+    lines::{Evidence, Reason, State},
+    process,
 };
 
-/// How long a last reference may take to be dropped after an exec has taken its fd: the kernel
-/// does it when the task returns to user mode, after microseconds as a rule; under load, with the
-/// task preempted just then, 70 ms have been measured.
+/// How long a last reference may take to be dropped after an exec has taken its fd, where the kernel
+/// shows nothing of it (6.7 to 6.11): it is done when the task returns to user mode, after microseconds
+/// as a rule; under load, with the task preempted just then, 70 ms have been measured.
 const DRAIN_NS: u64 = 200_000_000;
-/// The same for close(2), which drops it before it returns, a moment after its entry.
+/// The same for close_range, dup2 and the like of a process that lives on.
 const CLOSE_NS: u64 = 50_000;
-/// How long a process lives that ends right after its exec, from the return of that.
-const SHORT_LIFE_NS: u64 = 100_000;
-/// Where more descriptions could be open than the kernel counts, those that were let go of longer
-/// before the call than this are left out.
-const CLOSE_CALL_NS: u64 = 1_000_000;
 
 /// What came of one failure.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Attribution {
     /// How many descriptions had write access; `None` if that cannot be told.
     pub writers: Option<u32>,
-    /// How many of them the holders account for.
+    /// How many of them are accounted for.
     pub explained: u32,
     /// The processes that held one.
     pub holders: Vec<Held>,
-    /// Those that were open and that no process held, as their opener's hold was.
-    pub unheld: Vec<Hold>,
-    /// Whether some of the failure's records found no room.
+    /// Those that were open and that no process held.
+    pub unheld: Vec<Unheld>,
+    /// The processes that may have held one, where that is not known.
+    pub suspects: Vec<Suspect>,
+    /// How many references to the descriptions were not found: others hold them too.
+    pub references: u32,
+    /// Whether something of the failure was lost.
     pub lost: bool,
+    /// Whether more descriptions were found than the kernel counted: a defect, or memory that changed
+    /// while it was read.
+    pub contradicts: bool,
 }
 
 impl Attribution {
-    /// Whether all writers are accounted for, and no record of them was lost.
+    /// Whether all writers are accounted for, with everyone who holds one, and nothing of them was
+    /// lost.
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        self.writers == Some(self.explained) && self.explained > 0 && !self.lost
+        self.writers == Some(self.explained)
+            && self.explained > 0
+            && self.references == 0
+            && !self.lost
+            && !self.contradicts
+    }
+
+    /// Whether it is complete, and all of it rests on evidence.
+    #[must_use]
+    pub fn is_certain(&self) -> bool {
+        self.is_complete() && self.holders.iter().all(|held| held.evidence != Evidence::Elimination)
     }
 
     /// Whether all writers are accounted for and all holders have let go.
@@ -58,6 +73,37 @@ impl Attribution {
     pub fn is_settled(&self) -> bool {
         self.is_complete() && self.holders.iter().all(|held| held.released.is_some())
     }
+}
+
+/// A description that no process held.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Unheld {
+    /// As its opener's hold was, or with nothing but the description.
+    pub hold: Hold,
+    /// What keeps it.
+    pub keeper: Keeper,
+}
+
+/// What keeps a description that no process holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Keeper {
+    /// The queue of a socket.
+    SocketQueue,
+    /// A loop device, such as `/dev/loop0`.
+    LoopDevice(String),
+    /// That is not known.
+    Unknown,
+}
+
+/// A process that may have held the file.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Suspect {
+    /// The process.
+    pub tgid: u32,
+    /// What was seen of its task.
+    pub seen: Option<Holder>,
+    /// Why it may.
+    pub reason: Reason,
 }
 
 /// A process that held a description.
@@ -73,12 +119,18 @@ pub struct Held {
     pub fds: Vec<HeldFd>,
     /// How it got the first of them.
     pub via: Via,
+    /// How it is known.
+    pub evidence: Evidence,
+    /// The number of the system call that keeps the description without an fd.
+    pub call: Option<i32>,
     /// What it was doing.
     pub state: State,
     /// Whether it has exec'd since it got the file.
     pub execed: bool,
     /// Who opened the description.
     pub opened: Option<Actor>,
+    /// When the opener's own fd was closed, if that was seen.
+    pub closed_ns: Option<u64>,
     /// Who forked the holder.
     pub forked: Option<Actor>,
     /// How and when it let go of the last of them; [`How::None`] if that was not told: it had by then.
@@ -98,93 +150,199 @@ pub struct HeldFd {
     pub cloexec: Option<bool>,
 }
 
-/// How sure it is that a hold was there.
+/// What is known of a hold at the failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Sure {
-    No,
-    Possible,
-    Certain,
+enum Standing {
+    /// Nothing: it was over, or came later.
+    Out,
+    /// It was there at the beginning of the call, and gone at its end.
+    Left,
+    /// It may have been there: this kernel does not show it.
+    Unclear,
+    /// It was there a moment after the call; that it was before is not shown.
+    After,
+    /// It was there at the end of the call, and came during it.
+    Came,
+    /// It was there from the beginning to the end.
+    There,
 }
 
 /// A hold, with everything known about it.
 #[derive(Clone, Debug)]
-#[allow(clippy::struct_excessive_bools, reason = "each is an answer to a question of its own")]
 struct Fact {
     hold: Hold,
-    in_table: bool,
+    /// What showed it at the end of the call.
+    evidence: Option<Evidence>,
+    standing: Standing,
+    kept_by: Option<KeptBy>,
+    call: Option<i32>,
     in_works: bool,
-    /// Something referred to the description, whatever it was.
-    open: bool,
-    /// Its fd was gone when it was looked at, and its end had not been told by then.
-    vacant: bool,
     cloexec: Option<bool>,
+    ending: bool,
+    closed_ns: u64,
     seen: Option<Holder>,
-    /// It was told of after the failure only.
-    late: bool,
-    sure: Sure,
+    /// How and when it ended, if it did while the holds were being reported.
+    end: Option<(How, u64)>,
 }
 
 impl Fact {
-    fn of_candidate(candidate: &Candidate) -> Self {
-        let held = candidate.hold.stage != Stage::Released as u32;
+    fn of_candidate(candidate: &Candidate, case: &Case) -> Self {
+        let hold = candidate.hold;
+        let kept_by = [KeptBy::Call, KeptBy::Ring, KeptBy::Queue, KeptBy::Opening]
+            .into_iter()
+            .find(|by| *by as u32 == candidate.kept_by)
+            .or(case.registered.contains(&hold.file).then_some(KeptBy::Ring));
         let mut fact = Self {
-            hold: candidate.hold,
-            // An ended hold has left the table, whatever stands at its fd by now.
-            in_table: held && candidate.in_table != 0,
+            hold,
+            evidence: None,
+            standing: Standing::Out,
+            kept_by,
+            call: matches!(kept_by, Some(KeptBy::Call | KeptBy::Opening))
+                .then_some(candidate.syscall),
             in_works: candidate.in_works != 0,
-            open: candidate.open != 0,
-            vacant: false,
-            cloexec: (held && candidate.in_table != 0 && candidate.cloexec != CLOEXEC_UNKNOWN)
+            cloexec: (candidate.in_table != 0 && candidate.cloexec != CLOEXEC_UNKNOWN)
                 .then_some(candidate.cloexec != 0),
+            ending: candidate.ending != 0,
+            closed_ns: candidate.closed_ns,
             seen: (candidate.holder.ns_pid != 0).then_some(candidate.holder),
-            late: false,
-            sure: Sure::No,
+            end: None,
         };
-        fact.vacant = held && !fact.is_there();
+        fact.evidence = fact.shown(candidate, case);
+        fact.standing = fact.stands(candidate, case);
         fact
     }
 
-    fn of_change(change: &Change) -> Self {
-        Self {
-            hold: change.hold,
-            in_table: false,
-            in_works: false,
-            open: false,
-            vacant: false,
-            cloexec: Some(change.cloexec != 0),
-            seen: (change.holder.ns_pid != 0).then_some(change.holder),
-            late: true,
-            sure: Sure::No,
+    /// What showed it at the end of the call, or after.
+    fn shown(&self, candidate: &Candidate, case: &Case) -> Option<Evidence> {
+        let exit = case.failure.exit_ns;
+        let is_call = |call: i32| i64::from(call) == libc::SYS_close || process::takes_fd(call);
+        match self.kept_by {
+            Some(KeptBy::Call) => {
+                return self.call.filter(|call| is_call(*call)).map(|_| Evidence::KernelObject);
+            }
+            Some(KeptBy::Ring) => return Some(Evidence::KernelObject),
+            Some(KeptBy::Opening) => {
+                return case.opening.contains(&candidate.tid).then_some(Evidence::KernelObject);
+            }
+            Some(KeptBy::Queue) => return None,
+            None => {}
+        }
+        if candidate.in_table != 0 {
+            return Some(Evidence::FdTable);
+        }
+        if candidate.open != 0 && self.hold.via == Via::Mapping as u32 {
+            return Some(Evidence::Mapping);
+        }
+        if candidate.in_works != 0 {
+            return Some(Evidence::TaskWork);
+        }
+        if candidate.drain == Drain::UnderWay as u32 {
+            return Some(Evidence::TaskWork);
+        }
+        let after = self.hold.stage == Stage::Released as u32 && self.hold.released_ns > exit;
+        let seen_end = match how(&self.hold) {
+            // Reported before the fd goes.
+            Some(How::Close) => true,
+            // The last reference is dropped after that.
+            Some(How::CloseOnExec | How::Dup | How::CloseRange) => self.hold.last != 0,
+            _ => false,
+        };
+        (after && seen_end).then_some(Evidence::Event)
+    }
+
+    fn stands(&self, candidate: &Candidate, case: &Case) -> Standing {
+        let (enter, exit) = span(case);
+        let hold = &self.hold;
+        if hold.opened.time_ns > exit {
+            return Standing::Out;
+        }
+        let is_found = hold.found != 0 && hold.acquired_ns > enter;
+        if self.evidence.is_none() {
+            return self.stood(candidate, enter);
+        }
+        if self.kept_by.is_some() || hold.via == Via::Mapping as u32 {
+            // It takes a call to come by one of these: a moment ago, there was an fd in its place.
+            return Standing::There;
+        }
+        if is_found {
+            let followed = (1..enter).contains(&case.passed_since_ns);
+            let proven = candidate.quiet == Quiet::Idle as u32
+                || candidate.quiet == Quiet::NotReceiving as u32
+                    && followed
+                    && candidate.received_ns < enter;
+            return if proven { Standing::There } else { Standing::After };
+        }
+        if hold.acquired_ns <= enter {
+            Standing::There
+        } else if hold.acquired_ns <= exit {
+            Standing::Came
+        } else {
+            late(hold, enter, exit)
         }
     }
 
-    /// Whether the description was in the hands of the process.
-    fn is_there(&self) -> bool {
-        self.in_table || self.in_works || self.is_mapped()
+    /// Where it stands if nothing shows it at the end of the call.
+    fn stood(&self, candidate: &Candidate, enter: u64) -> Standing {
+        let hold = &self.hold;
+        if self.kept_by.is_some() || hold.acquired_ns > enter {
+            return Standing::Out;
+        }
+        if hold.stage == Stage::Released as u32 && hold.released_ns >= enter {
+            return Standing::Left;
+        }
+        if candidate.drain == Drain::Unclear as u32 {
+            let drain = match how(hold) {
+                Some(How::CloseOnExec | How::Exit) | None => DRAIN_NS,
+                _ => CLOSE_NS,
+            };
+            if enter.saturating_sub(hold.released_ns) <= drain && self.seen.is_some() {
+                return Standing::Unclear;
+            }
+        }
+        Standing::Out
     }
 
-    fn is_mapped(&self) -> bool {
-        self.open && self.hold.via == Via::Mapping as u32
+    fn of_change(change: &Change, case: &Case) -> Self {
+        let (enter, exit) = span(case);
+        let hold = change.hold;
+        let standing =
+            if hold.acquired_ns > exit { late(&hold, enter, exit) } else { Standing::Out };
+        Self {
+            hold,
+            evidence: (standing > Standing::Out).then_some(Evidence::Event),
+            standing,
+            kept_by: None,
+            call: None,
+            in_works: false,
+            cloexec: Some(change.cloexec != 0),
+            ending: false,
+            closed_ns: if hold.forked.tgid == hold.opened.tgid { hold.left_ns } else { 0 },
+            seen: (change.holder.ns_pid != 0).then_some(change.holder),
+            end: None,
+        }
     }
 
-    fn how(&self) -> Option<How> {
-        [How::Close, How::CloseRange, How::CloseOnExec, How::Dup, How::Exit]
-            .into_iter()
-            .find(|how| *how as u32 == self.hold.how)
+    /// Whether something refers to its description at the end of the call, or just after.
+    fn is_open(&self) -> bool {
+        self.standing >= Standing::After
     }
 
-    fn state(&self, exit_ns: u64) -> State {
-        let gone = !self.in_table && !self.is_mapped();
-        if self.late && self.hold.acquired_ns > exit_ns {
+    fn state(&self, exit: u64) -> State {
+        let hold = &self.hold;
+        let in_table = self.evidence == Some(Evidence::FdTable);
+        let gone = !in_table && self.evidence != Some(Evidence::Mapping);
+        if hold.acquired_ns > exit && hold.found == 0 {
             State::InFork
-        } else if self.hold.stage == Stage::Exiting as u32 || self.how() == Some(How::Exit) && gone
+        } else if self.ending
+            || hold.stage == Stage::Exiting as u32
+            || how(hold) == Some(How::Exit) && gone
         {
             State::Exiting
-        } else if self.hold.stage == Stage::ExecClosing as u32
-            || self.how() == Some(How::CloseOnExec) && gone
+        } else if hold.stage == Stage::ExecClosing as u32
+            || how(hold) == Some(How::CloseOnExec) && gone
         {
             State::ExecClosing
-        } else if self.hold.forked.time_ns != 0 && self.hold.execed == 0 {
+        } else if hold.forked.time_ns != 0 && hold.execed == 0 {
             State::Forked
         } else {
             State::Running
@@ -192,91 +350,255 @@ impl Fact {
     }
 }
 
+/// The beginning and the end of the failing call; the entry of a 32-bit call is not seen, and was a
+/// moment before.
+fn span(case: &Case) -> (u64, u64) {
+    let exit = case.failure.exit_ns;
+    (if case.failure.enter_ns == 0 { exit } else { case.failure.enter_ns }, exit)
+}
+
+/// Where the copy in a child stands that was complete after the failure only. The fork copied the fd
+/// while its parent had it; the parent's fd was gone when the child was complete, and had not come back.
+fn late(hold: &Hold, enter: u64, exit: u64) -> Standing {
+    if hold.via != Via::Fork as u32 || hold.left_ns == 0 || hold.opened.time_ns > exit {
+        Standing::Out
+    } else if hold.left_ns < enter {
+        Standing::There
+    } else if hold.left_ns <= exit {
+        Standing::Came
+    } else {
+        Standing::Out
+    }
+}
+
+fn how(hold: &Hold) -> Option<How> {
+    [How::Close, How::CloseRange, How::CloseOnExec, How::Dup, How::Exit]
+        .into_iter()
+        .find(|how| *how as u32 == hold.how)
+}
+
 /// Judges a case.
 #[must_use]
 pub fn attribute(case: &Case) -> Attribution {
-    let exit = case.failure.exit_ns;
-    // The entry of a 32-bit call is not seen; it was a moment before.
-    let enter = if case.failure.enter_ns == 0 { exit } else { case.failure.enter_ns };
-    let mut facts = gather(case);
-    let missed = adopt_openers(&mut facts, exit);
-    for fact in &mut facts {
-        // It may have begun while the holds were being told.
-        fact.late |= fact.hold.acquired_ns > exit;
-        fact.sure = if fact.late { Sure::No } else { judge(fact, enter, exit) };
-    }
-    judge_late(&mut facts, enter, exit);
-
-    let mut descriptions = group(facts);
-    bury_under_address(&mut descriptions, enter);
-    bury(&mut descriptions, enter);
-    let (kept, unheld) = lingering(&descriptions, case);
+    let (enter, _) = span(case);
+    let facts = gather(case);
     // The kernel's count at the exit of the call; below zero is a count of those who run it.
     let count = u32::try_from(case.failure.writers).unwrap_or(0);
-    let held = number(&descriptions, Sure::Certain) + kept.len() as u32;
-    let certain = held + unheld.len() as u32;
-    // Where the count has gone to zero since the exec was refused, there was one at least.
-    let open = if count == 0 { u32::from(certain == 0) } else { count.saturating_sub(certain) };
-    if number(&descriptions, Sure::Possible) > open {
-        forget_old(&mut descriptions, enter);
+    let (queued, mut unheld) = queued(case);
+    let mut there: Vec<Description> = Vec::new();
+    let (mut came, mut after) = (Vec::new(), Vec::new());
+    for description in describe(facts.iter().filter(|fact| fact.is_open())) {
+        if queued.contains(&description.file) {
+            continue;
+        }
+        match description.standing(enter) {
+            Standing::There => there.push(description),
+            Standing::Came => came.push(description),
+            _ => after.push(description),
+        }
     }
-    let possible = number(&descriptions, Sure::Possible);
-    let believe_possible = possible > 0 && possible <= open && !case.lost;
+    let left = describe(facts.iter().filter(|fact| fact.standing == Standing::Left))
+        .into_iter()
+        .filter(|one| !facts.iter().any(|fact| fact.is_open() && fact.hold.file == one.file))
+        .collect::<Vec<_>>();
+    let unclear = describe(facts.iter().filter(|fact| fact.standing == Standing::Unclear));
+    let shown = (there.len() + queued.len()) as u32;
+    let loops = u32::from(case.loop_device.is_some() && count > shown);
+    let open = count.saturating_sub(shown + loops);
+
+    let mut holders = Vec::new();
+    let mut suspects = Vec::new();
+    let mut explained = shown + loops;
+    let during = came.len() as u32;
+    let seen_open = during + after.len() as u32;
+    let may_be_open = seen_open + (unclear.len() + left.len()) as u32;
+    let is_blind = case.lost || case.blind || !opening_suspects(case).is_empty();
+    let eliminated = if explained > 0 && open == seen_open {
+        // What was opened during the call is counted at its end; the cause is known.
+        explained += open;
+        there.append(&mut came);
+        std::mem::take(&mut after)
+    } else if is_blind {
+        Vec::new()
+    } else if open == may_be_open && (explained > 0 || during < may_be_open || during == 1) {
+        // All that can be open is: what let go during the call had not been dropped at its end.
+        explained += open;
+        let lists = [&mut after, &mut came].map(std::mem::take);
+        lists.into_iter().flatten().chain(unclear.iter().chain(&left).cloned()).collect()
+    } else if count == 0 && explained == 0 && may_be_open == 1 && left.len() == 1 {
+        // At least one was open when the exec was refused.
+        explained = 1;
+        left.clone()
+    } else {
+        Vec::new()
+    };
+    if eliminated.is_empty() {
+        suspects.extend(after.iter().map(|one| one.suspect(Reason::SeenAfter)));
+        if explained == 0 {
+            suspects.extend(came.iter().map(|one| one.suspect(Reason::CameDuring)));
+            suspects.extend(left.iter().map(|one| one.suspect(Reason::LeftDuring)));
+        }
+        suspects.extend(unclear.iter().map(|one| one.suspect(Reason::LeftBefore)));
+        suspects.extend(opening_suspects(case));
+    }
+    let references = missing_references(case, &facts);
+    for description in there {
+        holders.extend(held(description.believed(), None, case));
+    }
+    for description in eliminated {
+        holders.extend(held(description.facts, Some(Evidence::Elimination), case));
+    }
     let writers = if case.failure.inode == 0 {
         None
     } else if count > 0 {
-        Some(count.max(certain))
-    } else if certain > 0 {
-        Some(certain)
-    } else if possible > 1 {
-        // One of them, or several.
-        None
+        Some(count)
     } else {
-        Some(1)
+        // It was above zero when the exec was refused.
+        (explained > 0).then_some(explained)
     };
-    descriptions.retain(|facts| match sure(facts) {
-        Sure::Certain => true,
-        Sure::Possible => believe_possible,
-        Sure::No => false,
-    });
-    let explained = (descriptions.len() + kept.len()) as u32;
-    let kept = kept.into_iter().map(|fact| vec![fact]);
-    let holders =
-        descriptions.into_iter().chain(kept).flat_map(|facts| holders(facts, case)).collect();
-    Attribution { writers, explained, holders, unheld, lost: case.lost || missed }
+    if let Some(device) = &case.loop_device
+        && loops > 0
+    {
+        let hold = orphans(case, &facts).next().unwrap_or_default();
+        unheld.push(Unheld { hold, keeper: Keeper::LoopDevice(device.clone()) });
+    } else if writers.is_some_and(|writers| writers > explained) {
+        let missing = (writers.unwrap_or(0) - explained) as usize;
+        let unknown = orphans(case, &facts).filter(|hold| !queued.contains(&hold.file));
+        unheld.extend(unknown.take(missing).map(|hold| Unheld { hold, keeper: Keeper::Unknown }));
+    }
+    let contradicts = writers.is_some_and(|writers| explained > writers);
+    debug_assert!(!contradicts, "{explained} of {writers:?} writers: {case:#?}");
+    Attribution {
+        writers,
+        explained,
+        holders,
+        unheld,
+        suspects,
+        references,
+        lost: case.lost,
+        contradicts,
+    }
 }
 
-/// The descriptions that something referred to while no table and no mapping showed them: those
-/// of which user space found what process keeps them, and the others.
-fn lingering(descriptions: &[Vec<Fact>], case: &Case) -> (Vec<Fact>, Vec<Hold>) {
-    let (mut kept, mut unheld) = (Vec::new(), Vec::new());
-    for facts in descriptions {
-        let hold = &facts[0].hold;
-        // An address that is in use again shows the younger description.
-        let again = descriptions.iter().any(|other| {
-            other[0].hold.file == hold.file
-                && (other[0].hold.opened.time_ns > hold.opened.time_ns || sure(other) > Sure::No)
-        });
-        let open = facts.iter().any(|fact| fact.open);
-        if !open || again || !(1..=case.failure.exit_ns).contains(&hold.opened.time_ns) {
-            continue;
-        }
-        let keeper = match case.keepers.get(&hold.file) {
-            Some(Keeper::Call { tgid }) => {
-                facts.iter().find(|fact| fact.hold.tgid == *tgid).map(|fact| fact.hold)
+/// The descriptions that lie in a socket's queue, and what is to be said of them.
+fn queued(case: &Case) -> (Vec<u64>, Vec<Unheld>) {
+    let (mut files, mut unheld) = (Vec::new(), Vec::new());
+    for candidate in &case.candidates {
+        let hold = candidate.hold;
+        if candidate.kept_by == KeptBy::Queue as u32
+            && hold.opened.time_ns <= case.failure.exit_ns
+            && !files.contains(&hold.file)
+        {
+            files.push(hold.file);
+            // One that a process has as well is held.
+            let is_held = case.candidates.iter().any(|other| {
+                other.hold.file == hold.file
+                    && (other.in_table != 0 || other.hold.via == Via::Mapping as u32)
+            });
+            if is_held {
+                files.pop();
+            } else {
+                unheld.push(Unheld { hold, keeper: Keeper::SocketQueue });
             }
-            Some(Keeper::Ring { tgid }) => facts
-                .iter()
-                .find(|fact| fact.hold.tgid == *tgid)
-                .map(|fact| Hold { fd: NO_FD, ..fact.hold }),
-            _ => None,
-        };
-        match keeper {
-            Some(hold) => kept.push(Fact { hold, sure: Sure::Certain, ..facts[0].clone() }),
-            None => unheld.push(*hold),
         }
     }
-    (kept, unheld)
+    (files, unheld)
+}
+
+/// The descriptions that something refers to, though no table and no mapping shows them, as their
+/// openers' holds were.
+fn orphans<'a>(case: &'a Case, facts: &'a [Fact]) -> impl Iterator<Item = Hold> + 'a {
+    let outlived = |candidate: &&Candidate| {
+        candidate.open != 0
+            && candidate.in_table == 0
+            && candidate.kept_by == 0
+            && candidate.hold.via != Via::Mapping as u32
+            && candidate.hold.stage == Stage::Released as u32
+            && (1..=case.failure.exit_ns).contains(&candidate.hold.opened.time_ns)
+    };
+    let holds = case.candidates.iter().filter(outlived).map(|candidate| candidate.hold);
+    holds.filter(|hold| !facts.iter().any(|fact| fact.is_open() && fact.hold.file == hold.file))
+}
+
+/// Threads that were in a call that may have been opening the file.
+fn opening_suspects(case: &Case) -> Vec<Suspect> {
+    let may_open = |candidate: &&Candidate| {
+        candidate.kept_by == KeptBy::Opening as u32
+            && case.may_open.contains(&candidate.tid)
+            && !case.opening.contains(&candidate.tid)
+    };
+    case.candidates
+        .iter()
+        .filter(may_open)
+        .map(|candidate| Suspect {
+            tgid: candidate.hold.tgid,
+            seen: (candidate.holder.ns_pid != 0).then_some(candidate.holder),
+            reason: Reason::OpenUnderWay,
+        })
+        .collect()
+}
+
+/// How many references to what was open were not found, less those of children that were being made.
+fn missing_references(case: &Case, facts: &[Fact]) -> u32 {
+    let children = case.acquired.iter().filter(|change| {
+        change.hold.via == Via::Fork as u32
+            && facts.iter().any(|fact| fact.is_open() && fact.hold.file == change.hold.file)
+    });
+    case.references.saturating_sub(children.count() as u32)
+}
+
+/// A description, with the holds of it.
+#[derive(Clone)]
+struct Description {
+    file: u64,
+    facts: Vec<Fact>,
+}
+
+impl Description {
+    fn standing(&self, enter: u64) -> Standing {
+        let best = self.facts.iter().map(|fact| fact.standing).max().unwrap_or(Standing::Out);
+        let opened_ns = self.facts.iter().map(|fact| fact.hold.opened.time_ns).max().unwrap_or(0);
+        // A description that is open at both ends of the call was open throughout, whoever had it.
+        if best >= Standing::After && (1..=enter).contains(&opened_ns) {
+            return Standing::There;
+        }
+        best
+    }
+
+    /// Those who held it as surely as anybody.
+    fn believed(self) -> Vec<Fact> {
+        let best = self.facts.iter().map(|fact| fact.standing).max();
+        let is_sure = |fact: &Fact| {
+            Some(fact.standing) == best
+                // Nothing shows that it came later, and the description was open.
+                || fact.standing == Standing::After
+        };
+        self.facts.into_iter().filter(is_sure).collect()
+    }
+
+    fn suspect(&self, reason: Reason) -> Suspect {
+        let fact = &self.facts[0];
+        Suspect { tgid: fact.hold.tgid, seen: fact.seen, reason }
+    }
+}
+
+/// The facts by description: an address is that of one description as long as it is open.
+fn describe<'a>(facts: impl Iterator<Item = &'a Fact>) -> Vec<Description> {
+    let mut descriptions: Vec<Description> = Vec::new();
+    for fact in facts {
+        // Of a call that is opening one, the description is not known.
+        let same = |one: &&mut Description| {
+            one.file == fact.hold.file
+                && (fact.hold.file != 0 || one.facts[0].hold.tgid == fact.hold.tgid)
+        };
+        match descriptions.iter_mut().find(same) {
+            Some(one) => one.facts.push(fact.clone()),
+            None => {
+                descriptions.push(Description { file: fact.hold.file, facts: vec![fact.clone()] })
+            }
+        }
+    }
+    descriptions
 }
 
 /// One fact a hold, from the several records that speak of it.
@@ -286,286 +608,52 @@ fn gather(case: &Case) -> Vec<Fact> {
     let same_file = |hold: &Hold| {
         let failure = &case.failure;
         hold.inode != failure.inode
+            || hold.file == 0
             || (hold.ino, hold.generation) == (failure.ino, failure.generation)
     };
     for candidate in case.candidates.iter().filter(|candidate| same_file(&candidate.hold)) {
-        let new = Fact::of_candidate(candidate);
-        let same = |fact: &&mut Fact| fact.hold.is(&new.hold) && fact.hold.tgid == new.hold.tgid;
+        let new = Fact::of_candidate(candidate, case);
+        let same = |fact: &&mut Fact| {
+            fact.hold.is(&new.hold)
+                && fact.hold.tgid == new.hold.tgid
+                && fact.kept_by.is_some() == new.kept_by.is_some()
+        };
         match facts.iter_mut().find(same) {
-            // It ended while the holds were being told.
+            // It ended while the holds were being reported.
             Some(fact) => {
-                fact.in_table |= new.in_table;
-                fact.in_works |= new.in_works;
-                fact.open |= new.open;
-                fact.vacant &= new.vacant;
-                fact.cloexec = fact.cloexec.or(new.cloexec);
-                fact.seen = fact.seen.or(new.seen);
-                if new.hold.released_ns != 0 {
-                    fact.hold = new.hold;
+                let end = [&fact.hold, &new.hold].into_iter().map(|hold| hold.released_ns).max();
+                let how = fact.end.map_or(how(&new.hold), |(how, _)| Some(how));
+                if new.standing > fact.standing {
+                    *fact = new;
                 }
+                fact.end = how.zip(end.filter(|end| *end != 0));
             }
             None => facts.push(new),
         }
     }
-    // A table that outlives the process that opened the file in it belongs to those that share it.
-    let shared: Vec<Hold> = facts
-        .iter()
-        .filter(|fact| fact.in_table && fact.seen.is_some())
-        .map(|fact| fact.hold)
-        .collect();
-    facts.retain(|fact| {
-        !fact.in_table || fact.seen.is_some() || !shared.iter().any(|hold| fact.hold.is(hold))
-    });
     for change in case.acquired.iter().filter(|change| same_file(&change.hold)) {
         if !facts.iter().any(|fact| fact.hold.is(&change.hold)) {
-            facts.push(Fact::of_change(change));
-        }
-    }
-    for change in &case.released {
-        for fact in facts.iter_mut().filter(|fact| fact.hold.is(&change.hold)) {
-            let Hold { stage, how, last, released_ns, .. } = change.hold;
-            fact.hold = Hold { stage, how, last, released_ns, ..fact.hold };
-            if fact.hold.tgid == change.hold.tgid {
-                let Hold { task, start_ns, opened, .. } = change.hold;
-                fact.hold = Hold { task, start_ns, opened, ..fact.hold };
-            }
+            facts.push(Fact::of_change(change, case));
         }
     }
     facts
 }
 
-/// When a hold ended.
-fn end_ns(hold: &Hold) -> u64 {
-    if hold.released_ns == 0 { u64::MAX } else { hold.released_ns }
-}
-
-/// Finds the opener of copies that were noted before it was: a fork may copy an fd before the
-/// exit of its open is seen. Such a copy has no opener, or that of an earlier description at the
-/// same address. Gives whether the end of one must have been missed.
-fn adopt_openers(facts: &mut [Fact], exit: u64) -> bool {
-    let openers: Vec<Hold> = facts
-        .iter()
-        .map(|fact| fact.hold)
-        .filter(|hold| hold.opened.time_ns != 0 && hold.acquired_ns == hold.opened.time_ns)
-        .collect();
-    let mut missed = false;
-    for fact in facts {
-        let hold = &mut fact.hold;
-        // One that came after the failure is its opener only if it was there until then.
-        let ended = hold.released_ns != 0;
-        let same = openers
-            .iter()
-            .filter(|opener| opener.file == hold.file)
-            .filter(|opener| opener.opened.time_ns <= exit || ended);
-        // What was opened at its address later is the same description, seen late, or another.
-        let unsure = hold.by_address != 0
-            && same.clone().any(|opener| opener.opened.time_ns > hold.opened.time_ns);
-        let opened = if hold.opened.time_ns == 0 {
-            // It was in some table at the same time as the opener's own.
-            let mut together = same
-                .filter(|opener| opener.acquired_ns <= end_ns(hold))
-                .filter(|opener| hold.acquired_ns <= end_ns(opener));
-            match (together.next(), together.next()) {
-                (Some(opener), None) => Some(opener.opened),
-                _ => None,
-            }
-        } else {
-            // An address that is opened anew while it is held is held of the new description:
-            // the old one is gone.
-            same.map(|opener| opener.opened)
-                .filter(|opened| (hold.opened.time_ns..=end_ns(hold)).contains(&opened.time_ns))
-                .max_by_key(|opened| opened.time_ns)
-        };
-        match opened {
-            // What it held at the failure was closed before that. If what was told as its end came
-            // later, that is of something else at its place, and its own was missed.
-            Some(opened) if (1..=exit).contains(&hold.opened.time_ns) && opened.time_ns > exit => {
-                missed |= forget_close(hold);
-            }
-            Some(opened) => hold.opened = opened,
-            None if unsure => hold.opened = Actor::default(),
-            None => {}
-        }
-    }
-    missed
-}
-
-/// Takes a close for that of something else, and gives whether it was one: a close is told before it
-/// is done, the other ends after it.
-fn forget_close(hold: &mut Hold) -> bool {
-    let is_close = hold.how == How::Close as u32;
-    if is_close {
-        *hold = Hold { stage: Stage::Held as u32, how: 0, released_ns: 0, ..*hold };
-    }
-    is_close
-}
-
-fn judge(fact: &Fact, enter: u64, exit: u64) -> Sure {
-    let hold = &fact.hold;
-    if hold.acquired_ns > exit {
-        return Sure::No;
-    }
-    if fact.is_there() {
-        // One that began during the call may have begun after the exec was refused.
-        return if hold.acquired_ns <= enter { Sure::Certain } else { Sure::Possible };
-    }
-    let after = |moment: u64| hold.released_ns != 0 && hold.released_ns >= moment;
-    match fact.how() {
-        // Told before the fd goes: it was there at the exit of the call. Of an fd that was gone
-        // before that, its own close was missed, and another's was taken for it.
-        Some(How::Close) if after(exit) && hold.acquired_ns <= enter && !fact.vacant => {
-            return Sure::Certain;
-        }
-        Some(How::CloseOnExec | How::Dup)
-            if hold.last != 0 && after(exit) && hold.acquired_ns <= enter =>
-        {
-            return Sure::Certain;
-        }
-        // Told when it is over; whether it was the last reference showed at its beginning only.
-        Some(How::Exit) if after(enter) => return Sure::Possible,
-        _ => {}
-    }
-    // What was not the last reference when it went did not keep the description open.
-    if hold.last == 0 {
-        return Sure::No;
-    }
-    // A task that has ended has done its work; unless it let go so shortly before the call that it
-    // may have ended since.
-    let done = fact.seen.is_none() && !fact.late && !after(enter.saturating_sub(SHORT_LIFE_NS));
-    if fact.how() == Some(How::CloseOnExec) && done {
-        return Sure::No;
-    }
-    let gone_for = match hold.released_ns {
-        // On its way out: not in the table any more, its end told later, or not yet.
-        0 => 0,
-        released_ns => enter.saturating_sub(released_ns),
-    };
-    let drain = match fact.how() {
-        // Noted when it is over.
-        Some(How::Exit) => 0,
-        Some(How::Close) => CLOSE_NS,
-        _ => DRAIN_NS,
-    };
-    if gone_for <= drain { Sure::Possible } else { Sure::No }
-}
-
-/// A description that was alone when it was opened proves that all opened before it are closed.
-fn bury(descriptions: &mut [Vec<Fact>], enter: u64) {
-    let opened = |facts: &[Fact]| facts[0].hold.opened.time_ns;
-    let alone = descriptions
-        .iter()
-        .filter(|facts| facts.iter().any(|fact| fact.hold.alone != 0))
-        .map(|facts| opened(facts))
-        .filter(|opened_ns| *opened_ns <= enter)
-        .max()
-        .unwrap_or(0);
-    for facts in descriptions.iter_mut().filter(|facts| opened(facts) < alone) {
-        facts
-            .iter_mut()
-            .filter(|fact| fact.sure == Sure::Possible)
-            .for_each(|fact| fact.sure = Sure::No);
-    }
-}
-
-/// An address that was opened anew before the call shows that what was there before is closed.
-fn bury_under_address(descriptions: &mut [Vec<Fact>], enter: u64) {
-    let youngest: HashMap<u64, u64> = descriptions
-        .iter()
-        .map(|facts| (facts[0].hold.file, facts[0].hold.opened.time_ns))
-        .filter(|(_, opened_ns)| *opened_ns <= enter)
-        .fold(HashMap::new(), |mut youngest, (file, opened_ns)| {
-            let latest: &mut u64 = youngest.entry(file).or_default();
-            *latest = opened_ns.max(*latest);
-            youngest
-        });
-    for facts in descriptions {
-        let Hold { file, opened, .. } = facts[0].hold;
-        if opened.time_ns != 0 && youngest.get(&file).is_some_and(|latest| opened.time_ns < *latest)
-        {
-            for fact in facts {
-                fact.sure = Sure::No;
-            }
-        }
-    }
-}
-
-/// Leaves out descriptions that were let go of long before the call.
-fn forget_old(descriptions: &mut [Vec<Fact>], enter: u64) {
-    for fact in descriptions.iter_mut().flatten() {
-        let released_ns = fact.hold.released_ns;
-        if fact.sure == Sure::Possible && released_ns != 0 && released_ns + CLOSE_CALL_NS < enter {
-            fact.sure = Sure::No;
-        }
-    }
-}
-
-/// How many descriptions are as sure as that.
-fn number(descriptions: &[Vec<Fact>], how: Sure) -> u32 {
-    descriptions.iter().filter(|facts| sure(facts) == how).count() as u32
-}
-
-/// A child that appears after the failure with the very same description was being made when the
-/// exec failed, if its parent had closed the file by then: the copy came before that.
-fn judge_late(facts: &mut [Fact], enter: u64, exit: u64) {
-    for index in 0..facts.len() {
-        if !facts[index].late || facts[index].hold.via != Via::Fork as u32 {
-            continue;
-        }
-        let child = facts[index].hold;
-        let parent = facts.iter().find(|fact| {
-            fact.hold.tgid == child.forked.tgid
-                && fact.hold.file == child.file
-                && fact.hold.fd == child.fd
-                && fact.hold.opened == child.opened
-                && !fact.late
-        });
-        facts[index].sure = match parent {
-            Some(parent) if parent.in_table || parent.hold.released_ns == 0 => Sure::No,
-            Some(parent) if parent.hold.released_ns < enter => Sure::Certain,
-            Some(parent) if parent.hold.released_ns <= exit => Sure::Possible,
-            _ => Sure::No,
-        };
-    }
-}
-
-/// The facts by description: the same `struct file`, opened at the same time.
-fn group(facts: Vec<Fact>) -> Vec<Vec<Fact>> {
-    let mut descriptions: Vec<Vec<Fact>> = Vec::new();
-    for fact in facts {
-        let same = |facts: &&mut Vec<Fact>| {
-            facts[0].hold.file == fact.hold.file
-                && facts[0].hold.opened.time_ns == fact.hold.opened.time_ns
-        };
-        match descriptions.iter_mut().find(same) {
-            Some(facts) => facts.push(fact),
-            None => descriptions.push(vec![fact]),
-        }
-    }
-    descriptions
-}
-
-fn sure(facts: &[Fact]) -> Sure {
-    facts.iter().map(|fact| fact.sure).max().unwrap_or(Sure::No)
-}
-
-/// The holders of one description, as sure as it gets.
-fn holders(facts: Vec<Fact>, case: &Case) -> Vec<Held> {
-    let sure = sure(&facts);
-    let mut believed: Vec<Fact> = facts.into_iter().filter(|fact| fact.sure == sure).collect();
-    if sure == Sure::Possible {
-        // The description was open and none of these was seen to refer to it: the last to let go
-        // did, for it is the last reference that keeps it open.
-        let in_fork = believed.iter().any(|fact| fact.late);
-        let end =
-            |fact: &Fact| if fact.hold.released_ns == 0 { u64::MAX } else { fact.hold.released_ns };
-        let last = believed.iter().map(end).max();
-        believed.retain(|fact| if in_fork { fact.late } else { Some(end(fact)) == last });
-    }
+/// The processes that held a description, by what is known of each; `evidence` is that of all, if they are
+/// named by elimination.
+fn held(facts: Vec<Fact>, evidence: Option<Evidence>, case: &Case) -> Vec<Held> {
     let mut holders: Vec<Held> = Vec::new();
-    for fact in believed {
+    for fact in facts {
         let fd = HeldFd { fd: fact.hold.fd, flags: fact.hold.flags, cloexec: fact.cloexec };
-        let fds = if fd.fd == NO_FD { vec![] } else { vec![fd] };
+        // An fd that is gone is none; what keeps the description is said instead.
+        let is_gone = fd.fd == NO_FD || fact.kept_by.is_some();
+        let fds = if is_gone { vec![] } else { vec![fd] };
         let released = released(&fact, case);
+        let evidence = match evidence {
+            Some(evidence) => evidence,
+            None if fact.standing == Standing::After => Evidence::Elimination,
+            None => fact.evidence.unwrap_or(Evidence::Elimination),
+        };
         if let Some(held) = holders.iter_mut().find(|held| held.tgid == fact.hold.tgid) {
             held.fds.extend(fds);
             held.fds.sort_by_key(|fd| fd.fd);
@@ -575,21 +663,29 @@ fn holders(facts: Vec<Fact>, case: &Case) -> Vec<Held> {
                 (Some(a), Some(b)) => Some(if a.1 >= b.1 { a } else { b }),
                 _ => None,
             };
+            if held.evidence == Evidence::Elimination {
+                held.evidence = evidence;
+            }
             if held.via == Via::Dup {
                 held.via = via(&fact.hold, case);
             }
             continue;
         }
         let known = |actor: Actor| (actor.time_ns != 0).then_some(actor);
+        let start_ns = fact.seen.map_or(0, |seen| seen.start_ns);
         holders.push(Held {
             tgid: fact.hold.tgid,
             ppid: fact.hold.ppid,
-            start_ns: fact.hold.start_ns,
+            start_ns: if start_ns == 0 { fact.hold.start_ns } else { start_ns },
             fds,
             via: via(&fact.hold, case),
+            evidence,
+            call: fact.call,
             state: fact.state(case.failure.exit_ns),
             execed: fact.hold.execed != 0,
             opened: known(fact.hold.opened),
+            closed_ns: (fact.closed_ns != 0 && fact.hold.opened.time_ns != 0)
+                .then_some(fact.closed_ns),
             forked: known(fact.hold.forked),
             released,
             seen: fact.seen,
@@ -601,27 +697,40 @@ fn holders(facts: Vec<Fact>, case: &Case) -> Vec<Held> {
 /// How and when a hold ended. Where the fd had gone before the failure, that is when the kernel
 /// was found to have dropped the file, or the failure itself if it did so about then.
 fn released(fact: &Fact, case: &Case) -> Option<(How, u64)> {
-    let dropped = case.dropped.get(&(fact.hold.file, fact.hold.tgid));
-    if fact.is_mapped() {
+    let exit = case.failure.exit_ns;
+    let hold = &fact.hold;
+    let dropped = case.dropped.get(&(hold.file, hold.tgid));
+    let ended = case
+        .released
+        .iter()
+        .find(|change| change.hold.is(hold))
+        .map(|change| (how(&change.hold).unwrap_or(How::None), change.hold.released_ns))
+        .or(fact.end);
+    if hold.via == Via::Mapping as u32 {
         return dropped
             .map(|drop| (if drop.exiting { How::Exit } else { How::Unmap }, drop.time_ns));
     }
-    let gone_ns = fact.hold.released_ns;
-    let Some(how) = fact.how() else {
-        let noticed = (gone_ns > case.failure.exit_ns).then_some(gone_ns);
-        let found = case.gone.get(&fact.hold.place()).copied();
-        return noticed.or(found).map(|time_ns| (How::None, time_ns));
-    };
-    if case.keepers.contains_key(&fact.hold.file) {
-        return dropped.map(|drop| (if drop.exiting { How::Exit } else { how }, drop.time_ns));
+    if fact.kept_by.is_some() {
+        let by = how(hold).unwrap_or(How::Close);
+        return dropped.map(|drop| (if drop.exiting { How::Exit } else { by }, drop.time_ns));
     }
-    if gone_ns > case.failure.exit_ns {
-        return Some((how, gone_ns));
+    let over = hold.stage == Stage::Released as u32;
+    if over && hold.released_ns <= exit {
+        let by = how(hold).unwrap_or(How::None);
+        if fact.in_works {
+            return dropped.map(|drop| (by, drop.time_ns));
+        }
+        return Some((by, exit));
     }
-    if fact.in_works {
-        return dropped.map(|drop| (how, drop.time_ns));
+    if over {
+        return Some((how(hold).unwrap_or(How::None), hold.released_ns));
     }
-    Some((how, case.failure.exit_ns))
+    // A process that shares the table may end before the fd does.
+    let end = dropped.map(|drop| (How::Exit, drop.time_ns)).filter(|_| ended.is_none());
+    ended
+        .filter(|(_, time_ns)| *time_ns > exit)
+        .or(end)
+        .or_else(|| case.gone.get(&hold.place()).map(|time_ns| (How::None, *time_ns)))
 }
 
 /// Whether a holder could have its fd by a fork.
@@ -630,16 +739,18 @@ fn is_later_child(hold: &Hold) -> bool {
 }
 
 fn via(hold: &Hold, case: &Case) -> Via {
-    let told = [Via::Open, Via::Fork, Via::Dup, Via::Mapping]
+    let told = [Via::Open, Via::Fork, Via::Dup, Via::Mapping, Via::Passed]
         .into_iter()
         .find(|via| *via as u32 == hold.via);
     match told {
         Some(via) => via,
+        None if hold.opened.time_ns == 0 => Via::Unknown,
+        // It opened the file itself: straight into an io_uring, say.
+        None if hold.opened.tgid == hold.tgid => Via::Open,
         // A child of the opener's, forked since: that may have been missed.
         None if case.passed_over && is_later_child(hold) => Via::Unknown,
         // Opens, forks and dups are seen: it came by a message, or was taken.
-        None if hold.opened.time_ns != 0 && hold.opened.tgid != hold.tgid => Via::Passed,
-        None => Via::Unknown,
+        None => Via::Passed,
     }
 }
 

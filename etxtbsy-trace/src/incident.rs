@@ -3,16 +3,16 @@
 
 use std::rc::Rc;
 
-use etxtbsy_trace_common::{Actor, Hold, How, Lineage, TextOf, Via};
+use etxtbsy_trace_common::{Actor, How, Lineage, TextOf, Via};
 use jiff::Timestamp;
 
 use crate::{
-    attribution::Held,
+    attribution::{Held, Keeper, Suspect, Unheld},
     kernel::records::path_of,
-    ledger::{Case, Keeper, Runner},
+    ledger::{Case, Runner},
     lines::{
         self, Ancestor, BusyFile, Direction, Evidence, Fd, Forked, Holder, Incident, Opened, Place,
-        Released, Role, Shortfall, State, Unheld, Victim, maybe_text, text, texts,
+        Released, Role, Shortfall, State, Victim, maybe_text, text, texts,
     },
     process::{Facts, Seen, split_argv},
     verdict,
@@ -75,10 +75,11 @@ pub fn build(id: u64, case: &Case, world: &World<'_>) -> Incident {
         file: busy_file(case, attribution.writers, world),
         victim: victim(case, world),
         holders,
-        unheld: attribution.unheld.iter().map(|hold| unheld(hold, case)).collect(),
+        unheld: attribution.unheld.iter().map(|one| unheld(one, case)).collect(),
+        suspects: attribution.suspects.iter().map(suspect).collect(),
         explained,
         complete,
-        certain: false,
+        certain: complete && (case.is_write() || attribution.is_certain()),
         verdict: verdict::unexplained(Direction::Exec),
     };
     incident.verdict = verdict::of(&incident);
@@ -94,27 +95,18 @@ pub fn shortfall(case: &Case, incident: &Incident) -> Option<Shortfall> {
         _ if !file_known => Some(Shortfall::FileNotFound),
         _ if case.lost => Some(Shortfall::RecordsLost),
         Direction::Write => Some(Shortfall::RunnerNotFound),
-        Direction::Exec if !incident.unheld.is_empty() => Some(Shortfall::HeldByNoProcess),
+        Direction::Exec if incident.unheld.iter().any(|one| one.place == Place::Unknown) => {
+            Some(Shortfall::HeldByNoProcess)
+        }
         Direction::Exec if incident.file.writers.is_none() => Some(Shortfall::Ambiguous),
         Direction::Exec => Some(Shortfall::WriterNotFound),
     }
 }
 
+/// The name of a system call.
 fn syscall(number: i32) -> String {
-    let known = [
-        (libc::SYS_execve, "execve"),
-        (libc::SYS_execveat, "execveat"),
-        #[cfg(target_arch = "x86_64")]
-        (libc::SYS_open, "open"),
-        #[cfg(target_arch = "x86_64")]
-        (libc::SYS_creat, "creat"),
-        (libc::SYS_openat, "openat"),
-        (libc::SYS_openat2, "openat2"),
-        (libc::SYS_open_by_handle_at, "open_by_handle_at"),
-        (libc::SYS_truncate, "truncate"),
-    ];
-    let name = known.iter().find(|(known, _)| *known == i64::from(number));
-    name.map_or_else(|| format!("syscall_{number}"), |(_, name)| (*name).to_owned())
+    let known = usize::try_from(number).ok().and_then(syscalls::Sysno::new);
+    known.map_or_else(|| format!("syscall_{number}"), |known| known.name().to_owned())
 }
 
 fn busy_file(case: &Case, writers: Option<u32>, world: &World<'_>) -> BusyFile {
@@ -277,10 +269,10 @@ fn holder(held: &Held, case: &Case, world: &World<'_>) -> Holder {
             Via::Mapping => lines::Via::Mapping,
             Via::Unknown => lines::Via::Unknown,
         },
-        evidence: None,
-        call: None,
+        evidence: Some(held.evidence),
+        call: held.call.map(syscall),
         state: held.state,
-        opened: held.opened.map(|actor| opened(actor, path, path_b64)),
+        opened: held.opened.map(|actor| opened(actor, held.closed_ns, path, path_b64)),
         forked: held.forked.filter(|_| held.via == Via::Fork).map(|actor| {
             let (comm, comm_b64) = maybe_text(comm(&actor.comm));
             Forked { pid: actor.tgid, tid: actor.tid, comm, comm_b64, time_ns: actor.time_ns }
@@ -297,7 +289,12 @@ fn holder(held: &Held, case: &Case, world: &World<'_>) -> Holder {
 }
 
 /// Who opened a file by which path.
-fn opened(actor: Actor, path: Option<String>, path_b64: Option<String>) -> Opened {
+fn opened(
+    actor: Actor,
+    closed_ns: Option<u64>,
+    path: Option<String>,
+    path_b64: Option<String>,
+) -> Opened {
     let (comm, comm_b64) = maybe_text(comm(&actor.comm));
     Opened {
         pid: actor.tgid,
@@ -305,21 +302,35 @@ fn opened(actor: Actor, path: Option<String>, path_b64: Option<String>) -> Opene
         comm,
         comm_b64,
         time_ns: actor.time_ns,
-        closed_ns: None,
+        closed_ns,
         path,
         path_b64,
     }
 }
 
 /// A description that was open and that no process held.
-fn unheld(hold: &Hold, case: &Case) -> Unheld {
-    let (place, device) = match case.keepers.get(&hold.file) {
-        Some(Keeper::LoopDevice(device)) => (Place::LoopDevice, Some(device.clone())),
-        Some(Keeper::SocketQueue) => (Place::SocketQueue, None),
-        _ => (Place::Unknown, None),
+fn unheld(one: &Unheld, case: &Case) -> lines::Unheld {
+    let (place, device) = match &one.keeper {
+        Keeper::LoopDevice(device) => (Place::LoopDevice, Some(device.clone())),
+        Keeper::SocketQueue => (Place::SocketQueue, None),
+        Keeper::Unknown => (Place::Unknown, None),
     };
     let (path, path_b64) = maybe_text(case.text(TextOf::BusyFile).map(path_of).as_deref());
-    Unheld { place, device, opened: Some(opened(hold.opened, path, path_b64)) }
+    let opener = one.hold.opened;
+    let closed_ns = (one.hold.via == Via::Open as u32)
+        .then_some(one.hold.released_ns)
+        .filter(|closed_ns| *closed_ns != 0);
+    lines::Unheld {
+        place,
+        device,
+        opened: (opener.time_ns != 0).then(|| opened(opener, closed_ns, path, path_b64)),
+    }
+}
+
+/// A process that may have held the file.
+fn suspect(suspect: &Suspect) -> lines::Suspect {
+    let (comm, comm_b64) = maybe_text(suspect.seen.as_ref().and_then(|seen| comm(&seen.comm)));
+    lines::Suspect { pid: suspect.tgid, comm, comm_b64, reason: suspect.reason }
 }
 
 /// The parent of a process, as it was at the failure.

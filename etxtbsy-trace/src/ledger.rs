@@ -3,7 +3,7 @@
 //! Records go in as they come; a failure comes out when all that held its file are known to have
 //! let go, or when the grace period is over. Nothing here looks at the machine.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use etxtbsy_trace_common::{
     self as common, Candidate, Change, Failure, Hold, HoldPlace, How, KeptBy, Stage, TextOf, Via,
@@ -12,7 +12,6 @@ use etxtbsy_trace_common::{
 use crate::{
     attribution::{self, Attribution},
     kernel::records::{Record, Text},
-    process,
 };
 
 /// How long a failure waits for its holders to let go, in nanoseconds.
@@ -31,25 +30,6 @@ pub struct Drop {
     pub time_ns: u64,
     /// Whether that was done by a process that was ending.
     pub exiting: bool,
-}
-
-/// What keeps a description that no fd table shows and no mapping.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Keeper {
-    /// A system call under way in a thread of this process, whose fd was closed meanwhile.
-    Call {
-        /// The process.
-        tgid: u32,
-    },
-    /// An io_uring of this process, with which it is registered.
-    Ring {
-        /// The process.
-        tgid: u32,
-    },
-    /// The queue of a socket.
-    SocketQueue,
-    /// A loop device, such as `/dev/loop0`.
-    LoopDevice(String),
 }
 
 /// A file that refused to be written, because it is being run.
@@ -101,8 +81,23 @@ pub struct Case {
     /// When processes let go of descriptions that no table showed at the failure, by `struct file`
     /// and process.
     pub dropped: HashMap<(u64, u32), Drop>,
-    /// What keeps descriptions that no table and no mapping showed, by `struct file`.
-    pub keepers: HashMap<u64, Keeper>,
+    /// Threads, by number, that were found to be opening the file for writing, or truncating it.
+    pub opening: HashSet<u32>,
+    /// Those that may have been.
+    pub may_open: HashSet<u32>,
+    /// The loop device that the file backs.
+    pub loop_device: Option<String>,
+    /// How many references to the descriptions the kernel side did not find.
+    pub references: u32,
+    /// How many holders have no place of their own in the kernel side's maps.
+    pub unplaced: u32,
+    /// Since when fds from other processes are followed; 0 if they were not, then.
+    pub passed_since_ns: u64,
+    /// Descriptions that are registered with an io_uring of their opener, where the kernel side cannot
+    /// see that (up to 5.14), by `struct file`.
+    pub registered: HashSet<u64>,
+    /// Whether something was lost by then that could have shown other holders.
+    pub blind: bool,
     /// When fds were found to refer to another description, or none, whose end nothing has told; by
     /// table, fd and `struct file`.
     pub gone: HashMap<HoldPlace, u64>,
@@ -123,6 +118,28 @@ pub struct Case {
 }
 
 impl Case {
+    /// Whether a holder may have got its fd from another process, on a way that was not seen.
+    #[must_use]
+    pub fn has_passed(&self) -> bool {
+        let enter_ns = self.failure.enter_ns;
+        self.candidates.iter().any(|candidate| {
+            let hold = &candidate.hold;
+            let unseen = hold.found != 0
+                && hold.acquired_ns > enter_ns
+                && hold.via == Via::Unknown as u32
+                && hold.opened.tgid != hold.tgid;
+            unseen && candidate.kept_by == 0 || candidate.kept_by == KeptBy::Queue as u32
+        })
+    }
+
+    /// The threads, with their processes, that sleep in a call which may be opening the file.
+    #[must_use]
+    pub fn openings(&self) -> Vec<(u32, u32)> {
+        let opens = |candidate: &&Candidate| candidate.kept_by == KeptBy::Opening as u32;
+        let threads = self.candidates.iter().filter(opens);
+        threads.map(|candidate| (candidate.hold.tgid, candidate.tid)).collect()
+    }
+
     /// Whether a holder came to its fd on a way that was not seen.
     #[must_use]
     pub fn has_unseen(&self) -> bool {
@@ -133,21 +150,6 @@ impl Case {
     #[must_use]
     pub fn text(&self, of: TextOf) -> Option<&[u8]> {
         self.texts.get(&(of as u32)).map(Vec::as_slice)
-    }
-
-    /// Whether a hold that began after the failure can matter to it: not that of a child whose
-    /// parent had the file then and after, for the child may have come later than the failure.
-    fn concerns(&self, hold: &Hold) -> bool {
-        let (told, exit) = (self.told, self.failure.exit_ns);
-        let of_parent = |candidate: &Candidate| {
-            let parent = &candidate.hold;
-            candidate.in_table != 0
-                && parent.stage != Stage::Released as u32
-                && (parent.tgid, parent.file, parent.fd) == (hold.forked.tgid, hold.file, hold.fd)
-                && parent.opened == hold.opened
-        };
-        let late = told && hold.acquired_ns > exit && hold.via == Via::Fork as u32;
-        !(late && self.candidates.iter().any(of_parent))
     }
 
     /// Whether it is about that inode, or that of a description of the file.
@@ -176,11 +178,8 @@ impl Case {
             let hold = &candidate.hold;
             let waits = candidate.in_works != 0 && hold.stage == Stage::Released as u32;
             let mapped = candidate.open != 0 && hold.via == Via::Mapping as u32;
-            let kept = matches!(
-                self.keepers.get(&hold.file),
-                Some(Keeper::Call { .. } | Keeper::Ring { .. })
-            );
-            (waits || mapped || kept) && !self.dropped.contains_key(&(hold.file, hold.tgid))
+            (waits || mapped || is_kept(candidate))
+                && !self.dropped.contains_key(&(hold.file, hold.tgid))
         };
         self.candidates.iter().filter(lingers).collect()
     }
@@ -230,6 +229,11 @@ impl Case {
     pub fn attribution(&self) -> Attribution {
         attribution::attribute(self)
     }
+}
+
+/// Whether a process keeps the description of a candidate without an fd.
+fn is_kept(candidate: &Candidate) -> bool {
+    [KeptBy::Call as u32, KeptBy::Ring as u32].contains(&candidate.kept_by)
 }
 
 /// What a record means for the session, beyond the ledger.
@@ -292,11 +296,15 @@ impl Ledger {
                     case.told = true;
                     case.changed = true;
                     case.lost = end.lost != 0;
+                    case.references = end.references;
+                    case.unplaced = end.unplaced;
                     return Sign::Told(end.seq);
                 }
             }
             Record::Acquired(change) => {
-                self.change(&change, |case| case.concerns(&change.hold), |case| &mut case.acquired);
+                // A copy of what was opened later is none of what was held.
+                let matters = |case: &Case| change.hold.opened.time_ns <= case.failure.exit_ns;
+                self.change(&change, matters, |case| &mut case.acquired);
             }
             Record::Released(change) => {
                 // Its candidates may not all have been told yet.
@@ -305,18 +313,6 @@ impl Ledger {
             }
             Record::TreeEnded(_) => return Sign::TreeEnded,
             Record::Compat(_) => return Sign::Compat,
-            Record::Keeper(told) => {
-                let common::Keeper { seq, file, tgid, .. } = told;
-                let keeper = match told.by {
-                    by if by == KeptBy::Call as u32 && process::takes_fd(told.syscall) => {
-                        Keeper::Call { tgid }
-                    }
-                    by if by == KeptBy::Ring as u32 => Keeper::Ring { tgid },
-                    by if by == KeptBy::Queue as u32 => Keeper::SocketQueue,
-                    _ => return Sign::None,
-                };
-                self.kept(seq, file, keeper);
-            }
             Record::Runner(runner) => {
                 if let Some(case) = self.cases.get_mut(&runner.seq) {
                     case.named.push(*runner);
@@ -469,10 +465,11 @@ impl Ledger {
             .collect()
     }
 
-    /// Whether it is known what keeps a description.
+    /// Whether a process keeps a description without an fd.
     #[must_use]
     pub fn is_kept(&self, file: u64) -> bool {
-        self.cases.values().any(|case| case.keepers.contains_key(&file))
+        let mut candidates = self.cases.values().flat_map(|case| &case.candidates);
+        candidates.any(|candidate| candidate.hold.file == file && is_kept(candidate))
     }
 
     /// Notes that a process has let go of a description.
@@ -502,12 +499,11 @@ impl Ledger {
         }
     }
 
-    /// Notes what keeps a description.
-    pub fn kept(&mut self, seq: u64, file: u64, keeper: Keeper) {
-        if let Some(case) = self.cases.get_mut(&seq) {
-            case.keepers.entry(file).or_insert(keeper);
-            case.changed = true;
-        }
+    /// A case, to add what was found out about it.
+    pub fn case_mut(&mut self, seq: u64) -> Option<&mut Case> {
+        let case = self.cases.get_mut(&seq)?;
+        case.changed = true;
+        Some(case)
     }
 }
 
@@ -532,12 +528,6 @@ mod tests {
         let forked = Actor { tgid: 1, ..Actor::default() };
         let via = if tgid == 1 { Via::Open } else { Via::Fork } as u32;
         Hold { inode: INODE, tgid, table: tgid.into(), acquired_ns, via, forked, ..Hold::default() }
-    }
-
-    fn candidate(seq: u64, in_table: bool) -> Record {
-        let in_table = in_table.into();
-        let candidate = Candidate { seq, in_table, hold: hold(1, 1), ..Candidate::default() };
-        Record::Candidate(Box::new(candidate))
     }
 
     fn change(hold: Hold) -> Box<Change> {
@@ -571,21 +561,31 @@ mod tests {
     }
 
     #[test]
-    fn children_of_one_who_has_the_file_still_do_not_pile_up() {
-        for (in_table, kept) in [(true, 0), (false, MOST_CHANGES)] {
-            let mut ledger = Ledger::default();
-            ledger.record(failure(10));
-            ledger.record(candidate(10, in_table));
-            ledger.record(end(10));
-            for tgid in 2..1002 {
-                ledger.record(Record::Acquired(change(hold(tgid, 20))));
-                ledger.record(Record::Released(change(hold(tgid, 20))));
-            }
-            let case = ledger.case(10).unwrap();
-            assert_eq!((case.acquired.len(), case.released.len()), (kept, kept), "{in_table}");
-            let unkept = if in_table { 0 } else { 1000 - kept as u64 };
-            assert_eq!(ledger.take_unkept().changes, unkept);
+    fn copies_of_what_was_opened_later_are_not_kept() {
+        let mut ledger = Ledger::default();
+        ledger.record(failure(10));
+        ledger.record(end(10));
+        for tgid in 2..1002 {
+            let mut copy = hold(tgid, 20);
+            copy.opened.time_ns = 15;
+            ledger.record(Record::Acquired(change(copy)));
+            ledger.record(Record::Released(change(copy)));
         }
+        let case = ledger.case(10).unwrap();
+        assert_eq!((case.acquired.len(), case.released.len()), (0, 0));
+        assert_eq!(ledger.take_unkept().changes, 0);
+    }
+
+    #[test]
+    fn changes_beyond_the_room_there_is_are_counted() {
+        let mut ledger = Ledger::default();
+        ledger.record(failure(10));
+        ledger.record(end(10));
+        for tgid in 2..1002 {
+            ledger.record(Record::Acquired(change(hold(tgid, 20))));
+        }
+        assert_eq!(ledger.case(10).unwrap().acquired.len(), MOST_CHANGES);
+        assert_eq!(ledger.take_unkept().changes, 1000 - MOST_CHANGES as u64);
     }
 
     #[test]

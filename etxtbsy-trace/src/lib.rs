@@ -14,6 +14,7 @@ pub mod ledger;
 pub mod lines;
 pub mod lookup;
 pub mod loop_device;
+pub mod opening;
 pub mod output;
 pub mod output_file;
 pub mod pids;

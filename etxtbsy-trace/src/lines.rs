@@ -95,7 +95,10 @@ pub struct Incident {
     /// Open file descriptions with write access that no process holds.
     #[serde(default)]
     pub unheld: Vec<Unheld>,
-    /// How many of `file.writers` the holders account for.
+    /// Processes that may have held the file, where that is not known.
+    #[serde(default)]
+    pub suspects: Vec<Suspect>,
+    /// How many of `file.writers` are accounted for.
     pub explained: u32,
     /// Whether that is all of them.
     pub complete: bool,
@@ -305,6 +308,36 @@ pub struct Unheld {
     pub device: Option<String>,
     /// Who opened the file for writing.
     pub opened: Option<Opened>,
+}
+
+/// A process that may have held the file, where that is not known: no culprit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Suspect {
+    /// Process.
+    pub pid: u32,
+    /// Its name.
+    pub comm: Option<String>,
+    /// Its bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub comm_b64: Option<String>,
+    /// Why it may have.
+    pub reason: Reason,
+}
+
+/// Why a process may have held the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reason {
+    /// It let go of the file shortly before the call, and the kernel may not have dropped it yet.
+    LeftBefore,
+    /// It let go of the file during the call.
+    LeftDuring,
+    /// It got the file during the call.
+    CameDuring,
+    /// It was seen with the file just after the call, and how it got it was not.
+    SeenAfter,
+    /// It was in a call that may have been opening the file.
+    OpenUnderWay,
 }
 
 /// What keeps an open file description that no process holds.
@@ -524,6 +557,8 @@ pub enum LossKind {
     SearchesMapFull,
     /// Changes beyond those that are kept for one failure.
     ChangesOverload,
+    /// More writers were found than the kernel counted.
+    CountContradicted,
     /// The kernel skipped a program because another was running on that CPU.
     ProgramsSkipped,
     /// 32-bit programs whose calls were not followed from their start.

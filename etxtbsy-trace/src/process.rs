@@ -104,7 +104,9 @@ fn suspended_ns() -> u64 {
 }
 
 /// System calls whose first argument is an fd, and that can take their time.
-const FD_CALLS: [libc::c_long; 19] = [
+const FD_CALLS: [libc::c_long; 21] = [
+    libc::SYS_copy_file_range,
+    libc::SYS_splice,
     libc::SYS_flock,
     libc::SYS_fcntl,
     libc::SYS_ioctl,

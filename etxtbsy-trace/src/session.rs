@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use aya::maps::{MapData, RingBuf};
-use etxtbsy_trace_common::{Hold, How, Intake, Lingering, Lost, Stage, TextOf};
+use etxtbsy_trace_common::{Failure, Hold, How, Intake, Lingering, Lost, Stage, TextOf};
 use nix::{sys::utsname::uname, time::ClockId};
 use tokio::{
     io::{Interest, unix::AsyncFd},
@@ -18,6 +18,7 @@ use tokio::{
 };
 
 use crate::{
+    attribution::Keeper,
     command::Started,
     incident::{World, build, rfc3339, shortfall},
     kernel::{
@@ -25,10 +26,11 @@ use crate::{
         records::{Record, Text, path_of},
         tracer::Tracer,
     },
-    ledger::{Case, Drop, GRACE_NS, Keeper, Ledger, Runner, Running, Sign, Unkept},
+    ledger::{Case, Drop, GRACE_NS, Ledger, Runner, Running, Sign, Unkept},
     lines::{self, Filter, Line, LossKind, Meta, SCHEMA, Summary, VerdictKind},
     lookup::Sight,
     loop_device,
+    opening::{self, Opening},
     output::Output,
     pids::Pids,
     process::{self, Facts, Observer, Seen, now_ns, realtime_offset_ns},
@@ -410,7 +412,8 @@ impl Session {
         let mut wanted = vec![(failure.tgid, failure.start_ns), (failure.ppid, 0)];
         for candidate in &case.candidates {
             let hold = &candidate.hold;
-            wanted.push((hold.tgid, hold.start_ns));
+            let start_ns = candidate.holder.start_ns;
+            wanted.push((hold.tgid, if start_ns == 0 { hold.start_ns } else { start_ns }));
             wanted.extend([(hold.ppid, 0), (hold.forked.tgid, 0), (hold.opened.tgid, 0)]);
         }
         let mut seen = Seen::new();
@@ -495,33 +498,64 @@ impl Session {
         }
     }
 
-    /// Looks for what keeps descriptions that are open while no table and no mapping shows them.
+    /// Looks for what the kernel side cannot see of a failure: what threads are opening, and what keeps
+    /// descriptions that no table shows.
     fn find_keepers(&mut self, seq: u64) {
-        let Some(case) = self.ledger.case(seq) else { return };
-        let unheld = case.attribution().unheld;
-        if unheld.is_empty() {
+        self.find_openings(seq);
+        let blind = self.is_blind();
+        let passed_since_ns = self.tracer.passed_since_ns();
+        let Some(case) = self.ledger.case_mut(seq) else { return };
+        case.passed_since_ns = passed_since_ns;
+        case.blind = blind;
+        let has_passed = case.has_passed();
+        let failure = case.failure;
+        let attribution = case.attribution();
+        if passed_since_ns == 0
+            && has_passed
+            && let Err(error) = self.tracer.follow_passed()
+        {
+            log::warn!("{error:#}");
+        }
+        if attribution.writers.is_none_or(|writers| writers <= attribution.explained) {
             return;
         }
-        let failure = case.failure;
+        let Some(case) = self.ledger.case_mut(seq) else { return };
         let path = case.text(TextOf::BusyFile).map(path_of).unwrap_or_default();
-        let mut found = Vec::new();
-        for hold in unheld {
-            if case.keepers.contains_key(&hold.file) {
-                continue;
+        for one in attribution.unheld.iter().filter(|one| one.keeper == Keeper::Unknown) {
+            let local = self.pids.local(one.hold.tgid);
+            if local.is_some_and(|pid| process::has_registered(pid, &path)) {
+                case.registered.insert(one.hold.file);
             }
-            let local = self.pids.local(hold.tgid);
-            let keeper = if local.is_some_and(|pid| process::has_registered(pid, &path)) {
-                Some(Keeper::Ring { tgid: hold.tgid })
-            } else {
-                loop_device::of(failure.dev, failure.ino).map(Keeper::LoopDevice)
+        }
+        if case.registered.is_empty() {
+            case.loop_device = loop_device::of(failure.dev, failure.ino);
+        }
+    }
+
+    /// Finds out which threads that sleep in a call which opens a file are opening the busy one.
+    fn find_openings(&mut self, seq: u64) {
+        let Some(case) = self.ledger.case_mut(seq) else { return };
+        let Failure { dev, ino, .. } = case.failure;
+        for (tgid, tid) in case.openings() {
+            let looked = match self.pids.local(tgid) {
+                // A thread's number is not known elsewhere; that of the first is its process's.
+                Some(local) if local == tgid || tid == tgid => {
+                    opening::look(local, if tid == tgid { local } else { tid }, dev, ino)
+                }
+                _ => Opening::Perhaps,
             };
-            if let Some(keeper) = keeper {
-                found.push((hold.file, keeper));
-            }
+            match looked {
+                Opening::Yes => case.opening.insert(tid),
+                Opening::Perhaps => case.may_open.insert(tid),
+                Opening::No => false,
+            };
         }
-        for (file, keeper) in found {
-            self.ledger.kept(seq, file, keeper);
-        }
+    }
+
+    /// Whether the programs may have missed what would have shown a holder.
+    fn is_blind(&self) -> bool {
+        let holds = [Lost::HoldsFull, Lost::ExecsFull, Lost::WalkTruncated];
+        self.missed.0 > 0 || holds.into_iter().any(|what| self.tracer.lost(what) > 0)
     }
 
     fn look(&mut self, pid: u32, start_ns: u64) -> Option<Rc<Facts>> {
@@ -644,6 +678,15 @@ impl Session {
         case.passed_over = case.has_unseen() && self.tracer.missed() > 0;
         let case = &case;
         let seq = case.failure.seq;
+        let unplaced = u64::from(case.unplaced);
+        self.lose(
+            LossKind::HoldsPerFile,
+            "releases: more holders than are followed of a file",
+            unplaced,
+        );
+        if case.attribution().contradicts {
+            self.lose(LossKind::CountContradicted, "writers: more were found than counted", 1);
+        }
         let seen = self.seen.remove(&seq).unwrap_or_default();
         let tracer = &self.tracer;
         let world = World {

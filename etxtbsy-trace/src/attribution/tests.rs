@@ -1,7 +1,7 @@
 //! Cases as the kernel side tells them, and what has to come of them.
 
 use super::*;
-use crate::ledger::{Drop, Keeper};
+use crate::ledger::Drop;
 use etxtbsy_trace_common::Failure;
 
 const ENTER: u64 = 1_000_000_000;
@@ -61,6 +61,16 @@ fn gone(hold: Hold) -> Candidate {
     Candidate { hold, holder, ..Candidate::default() }
 }
 
+/// A last reference that is being dropped.
+fn draining(hold: Hold, drain: Drain) -> Candidate {
+    Candidate { drain: drain as u32, ..gone(hold) }
+}
+
+/// Another holder's hold, of a description of its own.
+fn other(hold: &Hold) -> Hold {
+    Hold { file: 0xb, tgid: 300, table: 0x1200, opened: actor(300, ENTER - 400_000), ..*hold }
+}
+
 fn change(hold: Hold) -> Change {
     Change { inode: 1, cloexec: 1, hold, ..Change::default() }
 }
@@ -117,23 +127,37 @@ fn an_exec_that_waits_to_drop_the_file_holds_it() {
 }
 
 #[test]
-fn a_last_reference_just_let_go_of_is_believed_because_the_kernel_counts_it() {
+fn a_last_reference_that_is_being_dropped_is_evidence() {
     let child = inherited(&opened(0xa, 500_000), ENTER - 200_000);
     let just = ended(&child, How::CloseOnExec, ENTER - 20_000, 1);
-    assert_eq!(pids(&attribute(&case(1, vec![gone(just)]))), [CHILD]);
-    // Not the last reference: something else keeps the description open.
-    let shared = ended(&child, How::CloseOnExec, ENTER - 20_000, 0);
-    assert_eq!(pids(&attribute(&case(1, vec![gone(shared)]))), [0; 0]);
-    // Its task has ended since, and may have come to its work during the call.
-    let short = Candidate { holder: Holder::default(), ..gone(just) };
-    assert_eq!(pids(&attribute(&case(1, vec![short]))), [CHILD]);
-    // Its task has ended, and has done its work before.
-    let before = ended(&child, How::CloseOnExec, ENTER - SHORT_LIFE_NS - 1, 1);
-    let dead = Candidate { holder: Holder::default(), ..gone(before) };
-    assert_eq!(pids(&attribute(&case(1, vec![dead]))), [0; 0]);
-    // Too long ago.
+    let found = attribute(&case(1, vec![draining(just, Drain::UnderWay)]));
+    assert_eq!((pids(&found), found.holders[0].evidence), (vec![CHILD], Evidence::TaskWork));
+    assert!(found.is_certain());
+    // It is freed: whoever the kernel counts is another.
+    let found = attribute(&case(1, vec![draining(just, Drain::None)]));
+    assert_eq!((pids(&found), found.is_complete()), (vec![], false));
+}
+
+#[test]
+fn where_the_kernel_does_not_show_it_a_last_reference_is_named_by_elimination() {
+    let child = inherited(&opened(0xa, 500_000), ENTER - 200_000);
+    let just = ended(&child, How::CloseOnExec, ENTER - 20_000, 1);
+    let unclear = |hold| draining(hold, Drain::Unclear);
+    let found = attribute(&case(1, vec![unclear(just)]));
+    assert_eq!((pids(&found), found.holders[0].evidence), (vec![CHILD], Evidence::Elimination));
+    assert_eq!((found.is_complete(), found.is_certain()), (true, false));
+    // Two that it can be, and one that it is.
+    let found = attribute(&case(1, vec![unclear(just), unclear(other(&just))]));
+    assert_eq!((pids(&found), found.explained), (vec![], 0));
+    let suspects: Vec<_> = found.suspects.iter().map(|one| (one.tgid, one.reason)).collect();
+    assert_eq!(suspects, [(CHILD, Reason::LeftBefore), (300, Reason::LeftBefore)]);
+    // One that it can be, and two that it is.
+    assert_eq!(pids(&attribute(&case(2, vec![unclear(just)]))), [0; 0]);
+    // Too long ago for an exec, and for a close_range, after which the process goes on.
     let old = ended(&child, How::CloseOnExec, ENTER - DRAIN_NS - 1, 1);
-    assert_eq!(pids(&attribute(&case(1, vec![gone(old)]))), [0; 0]);
+    assert_eq!(pids(&attribute(&case(1, vec![unclear(old)]))), [0; 0]);
+    let range = ended(&child, How::CloseRange, ENTER - CLOSE_NS - 1, 1);
+    assert_eq!(pids(&attribute(&case(1, vec![unclear(range)]))), [0; 0]);
 }
 
 #[test]
@@ -148,26 +172,24 @@ fn an_opener_that_has_closed_a_passed_fd_is_not_accused() {
 #[test]
 fn a_child_that_appears_later_was_being_made_if_its_parent_had_closed_the_file() {
     let parent = opened(0xa, 500_000);
-    let closed = ended(&parent, How::Close, ENTER - 30_000, 0);
-    let late = inherited(&parent, EXIT + 9_000_000);
-    let mut case = case(1, vec![gone(closed)]);
+    let late = Hold { left_ns: ENTER - 30_000, ..inherited(&parent, EXIT + 9_000_000) };
+    let mut case = case(1, vec![]);
     case.acquired.push(change(late));
     let found = attribute(&case);
     assert_eq!((pids(&found), found.holders[0].state), (vec![CHILD], State::InFork));
+    assert_eq!(found.holders[0].evidence, Evidence::Event);
+    assert_eq!(found.holders[0].closed_ns, Some(ENTER - 30_000));
+    assert!(found.is_certain());
 
-    // It was there when the holds were told, a moment after the failure.
+    // It was there when the holds were reported, a moment after the failure.
     let early = Hold { acquired_ns: EXIT + 9_000, ..late };
-    let told = attribute(&self::case(1, vec![gone(closed), in_table(early)]));
+    let told = attribute(&self::case(1, vec![in_table(early)]));
     assert_eq!((pids(&told), told.holders[0].state), (vec![CHILD], State::InFork));
 
-    // A parent that still had it open may have been copied after the failure.
-    case.candidates = vec![in_table(parent)];
-    let found = attribute(&case);
-    assert_eq!(pids(&found), [OPENER]);
-
-    // The same address, opened anew: another description.
-    case.candidates = vec![gone(closed)];
-    case.acquired[0].hold.opened.time_ns = EXIT + 1;
+    // A parent that still had it open, or had it again, may have been copied after the failure.
+    case.acquired[0].hold.left_ns = 0;
+    assert_eq!(pids(&attribute(&case)), [0; 0]);
+    case.acquired[0].hold.left_ns = EXIT + 5;
     assert_eq!(pids(&attribute(&case)), [0; 0]);
 }
 
@@ -186,47 +208,89 @@ fn every_writer_is_accounted_for_or_the_rest_is_not_explained() {
 }
 
 #[test]
-fn a_holder_that_let_go_while_the_call_was_failing_is_the_one_if_there_is_no_other() {
+fn a_holder_that_let_go_while_the_call_was_failing_is_likely_if_there_is_no_other() {
     let during = ended(&opened(0xa, 500_000), How::Close, ENTER + 5_000, 1);
-    // The count has gone to zero since.
-    let found = attribute(&case(0, vec![gone(during)]));
-    assert_eq!((found.writers, pids(&found)), (Some(1), vec![OPENER]));
+    // The count has gone to zero since, or has not yet.
+    for count in [0, 1] {
+        let found = attribute(&case(count, vec![gone(during)]));
+        assert_eq!((found.writers, pids(&found)), (Some(1), vec![OPENER]));
+        assert_eq!((found.is_complete(), found.is_certain()), (true, false));
+    }
 
     // Two of them: one did, or both, and nobody can tell.
-    let second =
-        Hold { file: 0xb, table: 0x1300, tgid: 300, opened: actor(300, ENTER - 400_000), ..during };
-    let found = attribute(&case(0, vec![gone(during), gone(second)]));
-    assert_eq!((found.writers, found.holders.len()), (None, 0));
+    let found = attribute(&case(0, vec![gone(during), gone(other(&during))]));
+    assert_eq!((found.writers, found.holders.len(), found.suspects.len()), (None, 0, 2));
+    // Something that could have shown another was lost, or another may be opening the file.
+    let mut blind = case(0, vec![gone(during)]);
+    blind.blind = true;
+    assert_eq!(pids(&attribute(&blind)), [0; 0]);
+    let rival = Candidate { kept_by: KeptBy::Opening as u32, tid: 9, ..Candidate::default() };
+    let mut rivals = case(1, vec![gone(during), rival]);
+    rivals.may_open.insert(9);
+    assert_eq!(pids(&attribute(&rivals)), [0; 0]);
+    rivals.opening.insert(9);
+    let found = attribute(&rivals);
+    assert_eq!((found.holders[0].evidence, found.is_certain()), (Evidence::KernelObject, true));
 }
 
 #[test]
-fn a_description_that_was_alone_when_opened_buries_those_before_it() {
-    let old = ended(
-        &inherited(&opened(0xa, 5_000_000), ENTER - 4_000_000),
-        How::CloseOnExec,
-        ENTER - 3_000_000,
-        1,
+fn what_was_opened_during_the_call_is_counted_and_was_not_the_cause() {
+    let holder = opened(0xa, 500_000);
+    let came = Hold { acquired_ns: ENTER + 5, opened: actor(300, ENTER + 5), ..other(&holder) };
+    let found = attribute(&case(2, vec![in_table(holder), in_table(came)]));
+    assert_eq!((found.explained, found.is_certain()), (2, true));
+    // Without another it is as likely as what let go meanwhile.
+    let left = gone(ended(&holder, How::Close, ENTER + 4, 1));
+    let found = attribute(&case(1, vec![in_table(came), left]));
+    assert_eq!((pids(&found), found.suspects.len()), (vec![], 2));
+    let found = attribute(&case(1, vec![in_table(came)]));
+    assert_eq!((pids(&found), found.is_certain()), (vec![300], false));
+    // What was opened after it is none.
+    let after = Hold { acquired_ns: EXIT + 5, opened: actor(300, EXIT + 5), ..came };
+    assert_eq!(pids(&attribute(&case(1, vec![in_table(holder), in_table(after)]))), [OPENER]);
+}
+
+/// An fd that no event brought: found in the table just after the call.
+fn found_fd(quiet: Quiet, received_ns: u64) -> Candidate {
+    let hold = opened(0xa, 500_000);
+    let hold =
+        Hold { tgid: CHILD, via: Via::Unknown as u32, found: 1, acquired_ns: EXIT + 50, ..hold };
+    Candidate { quiet: quiet as u32, received_ns, ..in_table(hold) }
+}
+
+#[test]
+fn what_is_found_after_the_call_was_there_before_if_nothing_can_have_brought_it() {
+    let evidence = |candidate: Candidate, passed_since_ns: u64| {
+        let case = Case { passed_since_ns, ..case(1, vec![candidate]) };
+        let found = attribute(&case);
+        assert_eq!((pids(&found), found.is_complete()), (vec![CHILD], true));
+        found.holders[0].evidence
+    };
+    assert_eq!(evidence(found_fd(Quiet::Idle, 0), 0), Evidence::FdTable);
+    assert_eq!(evidence(found_fd(Quiet::No, 0), ENTER - 9), Evidence::Elimination);
+    assert_eq!(evidence(found_fd(Quiet::NotReceiving, 0), 0), Evidence::Elimination);
+    assert_eq!(evidence(found_fd(Quiet::NotReceiving, 0), ENTER - 9), Evidence::FdTable);
+    assert_eq!(evidence(found_fd(Quiet::NotReceiving, ENTER - 1), ENTER - 9), Evidence::FdTable);
+    assert_eq!(
+        evidence(found_fd(Quiet::NotReceiving, ENTER + 1), ENTER - 9),
+        Evidence::Elimination
     );
-    let alone = Hold { alone: 1, ..opened(0xb, 2_000_000) };
-    let just = ended(&alone, How::Close, ENTER - 1_000, 1);
-    assert_eq!(pids(&attribute(&case(1, vec![gone(old), gone(just)]))), [OPENER]);
-    // Had it not been alone, the exec that may be preempted would be the one, as a close is quick.
-    let not_alone = Hold { alone: 0, ..ended(&alone, How::Close, ENTER - 100_000, 1) };
-    assert_eq!(pids(&attribute(&case(1, vec![gone(old), gone(not_alone)]))), [CHILD]);
+    // Found at an earlier failure, and not ended since.
+    let mut before = found_fd(Quiet::No, 0);
+    before.hold.acquired_ns = ENTER - 5_000;
+    assert_eq!(evidence(before, 0), Evidence::FdTable);
 }
 
 #[test]
-fn a_copy_without_opener_takes_it_from_its_own_description_only() {
-    let parent = opened(0xa, 500_000);
-    let orphan = Hold { opened: Actor::default(), ..inherited(&parent, ENTER - 200_000) };
-    let closed = ended(&parent, How::Close, ENTER - 100_000, 0);
-    let found = attribute(&case(1, vec![in_table(orphan), gone(closed)]));
-    assert_eq!(found.holders[0].opened, Some(parent.opened));
-
-    // One that had been closed before the child was forked is another use of the address.
-    let before = ended(&parent, How::Close, ENTER - 300_000, 1);
-    let found = attribute(&case(1, vec![in_table(orphan), gone(before)]));
-    assert_eq!((pids(&found), found.holders[0].opened), (vec![CHILD], None));
+fn references_that_were_not_found_leave_it_incomplete() {
+    let mut case = case(1, vec![in_table(opened(0xa, 500_000))]);
+    case.references = 1;
+    let found = attribute(&case);
+    assert_eq!((pids(&found), found.explained, found.is_complete()), (vec![OPENER], 1, false));
+    // A child that was being made has it.
+    case.acquired.push(change(inherited(&opened(0xa, 500_000), EXIT + 9_000)));
+    let found = attribute(&case);
+    assert_eq!((pids(&found), found.is_complete()), (vec![OPENER], true));
 }
 
 #[test]
@@ -239,8 +303,8 @@ fn a_hold_that_ends_while_it_is_told_is_one_hold() {
     assert_eq!(found.holders[0].released, Some((How::Close, EXIT + 100)));
 }
 
-/// Its close was passed over, or is told when it is over (close_range): an end that is told after the
-/// failure does not show that it had its fd until then.
+/// Its close was passed over, or is reported when it is over (close_range): an end that is reported after
+/// the failure does not show that it had its fd until then.
 #[test]
 fn a_hold_whose_fd_was_gone_when_it_was_looked_at_ended_before_that() {
     let parent = opened(0xa, 500_000);
@@ -252,10 +316,6 @@ fn a_hold_whose_fd_was_gone_when_it_was_looked_at_ended_before_that() {
         let found = attribute(&case);
         assert_eq!((pids(&found), found.is_complete()), (vec![CHILD], true));
     }
-    // It ended while the holds were being told: at the failure it was there.
-    case.candidates.push(gone(ended(&parent, How::Close, EXIT + 300, 0)));
-    case.released.clear();
-    assert_eq!(pids(&attribute(&case)), [CHILD, OPENER]);
 }
 
 #[test]
@@ -274,59 +334,17 @@ fn without_a_busy_file_nothing_is_claimed() {
     assert_eq!((found.writers, found.explained, found.is_complete()), (None, 0, false));
 }
 
-/// The fork copied the fd before the exit of its open was seen, and took an earlier description
-/// at the same address for it.
-#[test]
-fn a_copy_with_the_opener_of_an_earlier_description_gets_its_own() {
-    let earlier = opened(0xa, 5_000_000);
-    let parent = Hold { alone: 1, ..opened(0xa, 500_000) };
-    let copy = Hold { opened: earlier.opened, ..inherited(&parent, ENTER - 510_000) };
-    let case = case(
-        0,
-        vec![
-            gone(ended(&copy, How::CloseOnExec, ENTER - 150_000, 1)),
-            gone(ended(&earlier, How::Close, ENTER - 4_000_000, 1)),
-            gone(ended(&parent, How::Close, ENTER - 400_000, 0)),
-        ],
-    );
-    let found = attribute(&case);
-    assert_eq!((pids(&found), found.holders[0].opened), (vec![CHILD], Some(parent.opened)));
-}
-
-#[test]
-fn an_address_that_is_opened_anew_after_the_failure_was_another_description_at_it() {
-    let parent = opened(0xa, 500_000);
-    let child = inherited(&parent, ENTER - 200_000);
-    let again = Hold { acquired_ns: EXIT + 50_000, opened: actor(OPENER, EXIT + 50_000), ..parent };
-    let closed = ended(&parent, How::Close, ENTER - 100_000, 0);
-    let mut case = case(1, vec![in_table(child), gone(closed)]);
-    case.acquired.push(change(again));
-    // Told when it is over: a moment late.
-    for how in [How::Exit, How::CloseOnExec, How::Dup] {
-        case.released = vec![change(ended(&child, how, EXIT + 80_000, 0))];
-        let found = attribute(&case);
-        assert_eq!((pids(&found), found.is_complete()), (vec![CHILD], true));
-        assert_eq!(found.holders[0].opened, Some(parent.opened));
-        assert_eq!(found.holders[0].released, Some((how, EXIT + 80_000)));
-    }
-    // Told before it is done: of something later, and its own end was missed.
-    case.released = vec![change(ended(&child, How::Close, EXIT + 80_000, 0))];
-    let found = attribute(&case);
-    assert_eq!((pids(&found), found.is_complete()), (vec![CHILD], false));
-    assert_eq!(found.holders[0].opened, Some(parent.opened));
-    assert_eq!(found.holders[0].released, None);
-}
-
 #[test]
 fn what_came_unseen_from_another_opener_was_passed() {
-    let found_fd = Hold { via: Via::Unknown as u32, tgid: CHILD, ..opened(0xa, 500_000) };
-    let found = attribute(&case(1, vec![in_table(Hold { acquired_ns: 0, ..found_fd })]));
-    assert_eq!((pids(&found), found.holders[0].via), (vec![CHILD], Via::Passed));
-    // Its own, or nobody knows whose: no more is said than is known.
-    let own = Hold { tgid: OPENER, ..found_fd };
-    assert_eq!(attribute(&case(1, vec![in_table(own)])).holders[0].via, Via::Unknown);
-    let unknown = Hold { opened: Actor::default(), ..found_fd };
-    assert_eq!(attribute(&case(1, vec![in_table(unknown)])).holders[0].via, Via::Unknown);
+    let via = |tgid: u32, opened: Actor| {
+        let mut candidate = found_fd(Quiet::Idle, 0);
+        (candidate.hold.tgid, candidate.hold.opened) = (tgid, opened);
+        attribute(&case(1, vec![candidate])).holders[0].via
+    };
+    let opener = actor(OPENER, ENTER - 500_000);
+    assert_eq!(via(CHILD, opener), Via::Passed);
+    assert_eq!(via(OPENER, opener), Via::Open, "straight into an io_uring, say");
+    assert_eq!(via(CHILD, Actor::default()), Via::Unknown);
 }
 
 #[test]
@@ -334,7 +352,7 @@ fn what_a_child_of_the_openers_has_may_be_of_a_fork_that_was_missed() {
     let parent = opened(0xa, 500_000);
     let child = Hold {
         via: Via::Unknown as u32,
-        acquired_ns: 0,
+        found: 1,
         start_ns: parent.opened.time_ns + 1,
         ..inherited(&parent, ENTER - 200_000)
     };
@@ -381,7 +399,7 @@ fn outlived(file: u64) -> Candidate {
 fn a_mapping_holds_until_the_description_is_closed() {
     let mapping =
         Hold { via: Via::Mapping as u32, fd: NO_FD, table: 0x9000, ..opened(0xa, 500_000) };
-    let mapping = Hold { acquired_ns: 0, ..mapping };
+    let mapping = Hold { found: 1, acquired_ns: EXIT + 9, ..mapping };
     let mut case = case(1, vec![outlived(0xa), Candidate { open: 1, ..gone(mapping) }]);
     let found = attribute(&case);
     assert_eq!((found.explained, found.holders[0].via), (1, Via::Mapping));
@@ -395,40 +413,48 @@ fn a_mapping_holds_until_the_description_is_closed() {
 }
 
 #[test]
-fn a_description_that_no_process_holds_is_told_with_its_opener() {
+fn a_description_that_no_process_holds_is_reported_with_its_opener() {
     let mut case = case(1, vec![outlived(0xa)]);
     let found = attribute(&case);
     assert_eq!((found.explained, pids(&found)), (0, vec![]));
-    assert_eq!(found.unheld.iter().map(|hold| hold.opened.tgid).collect::<Vec<_>>(), [OPENER]);
-    assert!(!found.is_complete());
+    assert_eq!(found.unheld.iter().map(|one| one.hold.opened.tgid).collect::<Vec<_>>(), [OPENER]);
+    assert_eq!((&found.unheld[0].keeper, found.is_complete()), (&Keeper::Unknown, false));
 
-    // A thread of the process that closed the fd sleeps in a call on it.
-    case.keepers.insert(0xa, Keeper::Call { tgid: OPENER });
+    // A loop device is backed by the file.
+    case.loop_device = Some("/dev/loop0".to_owned());
+    let found = attribute(&case);
+    assert_eq!((found.explained, found.is_complete()), (1, true));
+    assert_eq!(found.unheld[0].keeper, Keeper::LoopDevice("/dev/loop0".to_owned()));
+    case.loop_device = None;
+
+    // A thread of the process that closed the fd is in a call on it.
+    let syscall = libc::SYS_flock as i32;
+    let kept = Candidate { kept_by: KeptBy::Call as u32, syscall, ..outlived(0xa) };
+    case.candidates.push(kept);
     let found = attribute(&case);
     assert_eq!((found.explained, pids(&found), found.unheld.len()), (1, vec![OPENER], 0));
-    assert_eq!(found.holders[0].fds[0].fd, 5);
+    assert_eq!((found.holders[0].fds.len(), found.holders[0].call), (0, Some(syscall)));
+    assert_eq!(found.holders[0].evidence, Evidence::KernelObject);
+    case.candidates.pop();
 
-    // It leaves no room for a guess about another.
-    case.keepers.clear();
-    let child = inherited(&opened(0xb, 400_000), ENTER - 200_000);
-    case.candidates.push(gone(ended(&child, How::CloseOnExec, ENTER - 20_000, 1)));
-    assert_eq!(pids(&attribute(&case)), [0; 0]);
+    // It lies in a socket's queue, once for each process that has the socket.
+    let queued = Candidate { kept_by: KeptBy::Queue as u32, ..outlived(0xa) };
+    case.candidates.extend([queued, queued]);
+    let found = attribute(&case);
+    assert_eq!((found.explained, found.unheld.len(), found.is_certain()), (1, 1, true));
+    assert_eq!(found.unheld[0].keeper, Keeper::SocketQueue);
 }
 
 #[test]
-fn a_table_that_outlives_its_opener_belongs_to_those_that_share_it() {
+fn a_table_that_is_shared_belongs_to_each_of_its_users() {
     let hold = opened(0xa, 500_000);
-    let sharer = Hold { tgid: CHILD, task: 0x3000, via: Via::Fork as u32, ..hold };
-    let alive = |hold: Hold| Candidate { in_table: 1, cloexec: 1, open: 1, ..gone(hold) };
-    // The record of the opener, whose task has ended, comes too.
-    let mut case = case(1, vec![in_table(hold), alive(sharer)]);
-    assert_eq!(pids(&attribute(&case)), [CHILD]);
+    let sharer = Hold { tgid: CHILD, task: 0x3000, ..hold };
+    let mut case = case(1, vec![in_table(hold), in_table(sharer)]);
     case.released.push(change(ended(&hold, How::Close, EXIT + 9, 1)));
     let found = attribute(&case);
-    assert_eq!(
-        (pids(&found), found.holders[0].released),
-        (vec![CHILD], Some((How::Close, EXIT + 9)))
-    );
+    assert_eq!((pids(&found), found.explained), (vec![OPENER, CHILD], 1));
+    assert!(found.holders.iter().all(|held| held.released == Some((How::Close, EXIT + 9))));
+    assert_eq!(found.holders[1].via, Via::Open, "nobody inherited it");
 }
 
 #[test]
@@ -437,20 +463,20 @@ fn what_let_go_after_the_call_had_it_during_the_call() {
     // Its task has ended before it was looked at.
     let late = ended(&child, How::CloseOnExec, EXIT + 9, 1);
     let dead = Candidate { holder: Holder::default(), ..gone(late) };
-    assert_eq!(pids(&attribute(&case(1, vec![dead]))), [CHILD]);
-    // An exit is told when it is over: it may have been over before the call.
+    let found = attribute(&case(1, vec![dead]));
+    assert_eq!((pids(&found), found.holders[0].evidence), (vec![CHILD], Evidence::Event));
+    // An exit is reported when it is over: it may have been over before the call.
     let exited = gone(ended(&child, How::Exit, EXIT + 9, 0));
-    assert_eq!(pids(&attribute(&case(1, vec![exited]))), [CHILD]);
-    let other = gone(Hold { file: 0xb, tgid: 300, table: 0x1200, ..exited.hold });
-    assert_eq!(pids(&attribute(&case(1, vec![exited, other]))), [0; 0]);
+    let found = attribute(&case(1, vec![exited]));
+    assert_eq!((pids(&found), found.is_certain()), (vec![CHILD], false));
+    let second = gone(other(&exited.hold));
+    assert_eq!(pids(&attribute(&case(1, vec![exited, second]))), [0; 0]);
 }
 
 #[test]
 fn a_file_is_told_from_an_earlier_one_at_its_address() {
     let child = inherited(&opened(0xa, 500_000), ENTER - 200_000);
-    let just =
-        Hold { inode: 1, ino: 7, generation: 3, ..ended(&child, How::CloseOnExec, ENTER - 9, 1) };
-    let mut case = case(1, vec![gone(just)]);
+    let mut case = case(1, vec![in_table(Hold { inode: 1, ino: 7, generation: 3, ..child })]);
     (case.failure.ino, case.failure.generation) = (7, 4);
     assert_eq!(pids(&attribute(&case)), [0; 0]);
     case.failure.generation = 3;
@@ -460,8 +486,8 @@ fn a_file_is_told_from_an_earlier_one_at_its_address() {
 #[test]
 fn where_records_were_lost_nothing_is_complete_and_nothing_is_guessed() {
     let child = inherited(&opened(0xa, 500_000), ENTER - 200_000);
-    let just = gone(ended(&child, How::CloseOnExec, ENTER - 20_000, 1));
-    let mut guess = case(1, vec![just]);
+    let during = gone(ended(&child, How::CloseOnExec, ENTER + 20, 1));
+    let mut guess = case(1, vec![during]);
     guess.lost = true;
     assert_eq!(pids(&attribute(&guess)), [0; 0]);
     let mut sure = case(1, vec![in_table(child)]);

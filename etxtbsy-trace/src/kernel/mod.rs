@@ -1,6 +1,7 @@
 //! The kernel side as seen from user space: finding field offsets, loading and attaching the
 //! programs, and reading their records.
 
+mod dormant;
 pub mod features;
 pub mod layout;
 pub mod lockdown;

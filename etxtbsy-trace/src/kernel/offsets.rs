@@ -23,6 +23,14 @@ pub fn resolve(kernel: &impl Layout) -> anyhow::Result<Offsets> {
             at("io_rsrc_node", &["file_ptr"])?,
         ))
     });
+    // Up to 6.12.
+    let ring_files = at("io_ring_ctx", &["file_table"]).and_then(|table| {
+        Ok((table + at("io_file_table", &["files"])?, at("io_ring_ctx", &["nr_user_files"])?))
+    });
+    let last_arrival = at("task_struct", &["sched_info"])
+        .and_then(|info| Ok(info + at("sched_info", &["last_arrival"])?));
+    let worker = at("task_struct", &["worker_private"])
+        .and_then(|private| Ok((private, at("io_worker", &["cur_work"])?)));
     let mappings_deny = features::mappings_deny(kernel);
     let denying = |structure: &str, field: &str| {
         if mappings_deny { at(structure, &[field]) } else { Ok(u32::MAX) }
@@ -52,6 +60,13 @@ pub fn resolve(kernel: &impl Layout) -> anyhow::Result<Offsets> {
         task_real_cred: at("task_struct", &["real_cred"])?,
         task_thread_pid: at("task_struct", &["thread_pid"])?,
         task_cgroups: at("task_struct", &["cgroups"])?,
+        signal_flags: at("signal_struct", &["flags"])?,
+        task_on_cpu: at("task_struct", &["on_cpu"]).unwrap_or(u32::MAX),
+        task_last_arrival: last_arrival.unwrap_or(u32::MAX),
+        task_worker_private: worker.as_ref().map_or(u32::MAX, |(private, _)| *private),
+        worker_cur_work: worker.as_ref().map_or(u32::MAX, |(_, work)| *work),
+        ring_request_work: at("io_kiocb", &["work"]).unwrap_or(u32::MAX),
+        ring_request_file: at("io_kiocb", &["file"]).unwrap_or(u32::MAX),
         signal_live: at("signal_struct", &["live"])?,
         signal_nr_threads: at("signal_struct", &["nr_threads"])?,
         signal_thread_head: at("signal_struct", &["thread_head"])?,
@@ -81,6 +96,12 @@ pub fn resolve(kernel: &impl Layout) -> anyhow::Result<Offsets> {
         file_f_path_dentry: at("file", &["f_path"])? + at("path", &["dentry"])?,
         // 6.8 on; 6.1 (a callback_head begins like an llist_node); 5.10 and 5.15.
         file_task_work: at("file", &["f_task_work", "f_llist", "fu_rcuhead"])?,
+        // `f_freeptr` lies over the work (6.12 on), and so does the head by which RCU frees it (up to 6.6).
+        file_freed: match (at("file", &["f_freeptr"]), at("file", &["f_rcuhead", "fu_rcuhead"])) {
+            (Ok(_), _) => 1,
+            (_, Ok(_)) => 0,
+            _ => 2,
+        },
         callback_next: at("callback_head", &["next"])?,
         callback_func: at("callback_head", &["func"])?,
         inode_i_mode: at("inode", &["i_mode"])?,
@@ -92,6 +113,8 @@ pub fn resolve(kernel: &impl Layout) -> anyhow::Result<Offsets> {
         unix_skb_parms_fp: at("unix_skb_parms", &["fp"]).unwrap_or(u32::MAX),
         scm_fp_list_count: at("scm_fp_list", &["count"])?,
         scm_fp_list_fp: at("scm_fp_list", &["fp"])?,
+        ring_files: ring_files.as_ref().map_or(u32::MAX, |(files, _)| *files),
+        ring_files_nr: ring_files.as_ref().map_or(u32::MAX, |(_, nr)| *nr),
         ring_nodes: rsrc.as_ref().map_or(u32::MAX, |(data, _, nodes, _)| data + nodes),
         ring_nr: rsrc.as_ref().map_or(0, |(data, nr, _, _)| data + nr),
         ring_node_file: rsrc.as_ref().map_or(0, |(_, _, _, file)| *file),
@@ -201,6 +224,7 @@ mod tests {
         assert_eq!((old.file_refs_one, new.file_refs_one), (1, 0));
         assert_eq!((old.file_task_work, new.file_task_work), (0, 136));
         assert_eq!((old.task_state, new.task_state), (16, 24));
+        assert_eq!((old.file_freed, new.file_freed), (0, 1));
     }
 
     /// Writes the extract of a kernel, for the tests above:

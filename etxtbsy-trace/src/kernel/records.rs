@@ -1,8 +1,8 @@
 //! The records of the ring buffer as values.
 
 use etxtbsy_trace_common::{
-    Candidate, Change, Compat, Dropped, Failure, FailureEnd, Keeper, Kind, Left, Runner,
-    TextHeader, TextOf, TreeEnded,
+    Candidate, Change, Compat, Dropped, Failure, FailureEnd, Kind, Left, Runner, TextHeader,
+    TextOf, TreeEnded,
 };
 
 /// A record.
@@ -24,8 +24,6 @@ pub enum Record {
     TreeEnded(TreeEnded),
     /// A description that lingered is closed.
     Dropped(Dropped),
-    /// What keeps a description that no table shows.
-    Keeper(Keeper),
     /// A 32-bit program runs.
     Compat(Compat),
     /// A process that ran a file of the name in question.
@@ -60,7 +58,6 @@ impl Record {
             kind if kind == Kind::Acquired as u32 => Self::Acquired(Box::new(read(bytes)?)),
             kind if kind == Kind::Released as u32 => Self::Released(Box::new(read(bytes)?)),
             kind if kind == Kind::Dropped as u32 => Self::Dropped(read(bytes)?),
-            kind if kind == Kind::Keeper as u32 => Self::Keeper(read(bytes)?),
             kind if kind == Kind::Runner as u32 => Self::Runner(Box::new(read(bytes)?)),
             kind if kind == Kind::Compat as u32 => Self::Compat(read(bytes)?),
             kind if kind == Kind::Left as u32 => Self::Left(read(bytes)?),

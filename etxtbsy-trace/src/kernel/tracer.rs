@@ -23,18 +23,21 @@ use aya::{
 };
 use etxtbsy_trace_common::{
     Calls, Config, Count, ExecName, Hold, Intake, Lineage, Lingering, Lost, Next, Offsets, PidPair,
+    Watch,
 };
 
 use aya_log::EbpfLogger;
+use nix::time::ClockId;
 
 use super::{
+    dormant::Dormant,
     features::{self, RingCompletion},
     layout,
     numbers::Numbers,
     object, offsets,
     tracefs::with_tracefs,
 };
-use crate::{pids::Pids, teach};
+use crate::{pids::Pids, process::now_ns, teach};
 
 /// A program and the system call tracepoints it stands on; those the kernel does not have
 /// (older architectures' calls) are left out, if `optional`.
@@ -93,6 +96,13 @@ const SYSCALLS: [Syscall; 11] = [
 /// `dup2`, which arm64 does not have.
 const DUP2: Syscall =
     Syscall { program: "duplicated", tracepoints: &["sys_exit_dup2"], optional: true };
+
+/// The program that is attached once an fd from another process has made an exec fail.
+const PASSED: Syscall = Syscall {
+    program: "received",
+    tracepoints: &["sys_exit_recvmsg", "sys_exit_recvmmsg", "sys_exit_pidfd_getfd"],
+    optional: false,
+};
 
 /// Where programs are preempted, what an exec's return means is not left to one: what the second
 /// is for ([`features::preempts_programs`]).
@@ -162,7 +172,7 @@ pub enum TracepointKind {
 
 /// Every tracepoint that the programs stand on, from the tables by which they are attached.
 pub fn tracepoints() -> impl Iterator<Item = Tracepoint> {
-    let calls = SYSCALLS.into_iter().chain([DUP2]).flat_map(|call| {
+    let calls = SYSCALLS.into_iter().chain([DUP2, PASSED]).flat_map(|call| {
         let Syscall { program, tracepoints, optional } = call;
         let kind = TracepointKind::Syscall { optional };
         tracepoints.iter().map(move |name| Tracepoint { name, program, kind })
@@ -197,6 +207,8 @@ pub struct Tracer {
     call_returns: Option<RawTracePointLink>,
     /// Whether this process's pid namespace is another than the machine's first.
     is_contained: bool,
+    /// Where the program for fds from other processes is attached once it is needed.
+    passed: Dormant,
 }
 
 /// Options of [`Tracer::start`].
@@ -249,12 +261,7 @@ impl Tracer {
         let object = object::for_kernel(!kernel.maps_allocate_late)?;
         let typed = u32::from(kernel.current_is_typed);
         let filtered = u32::from(options.roots.is_some());
-        let calls = Calls {
-            openat: i32::try_from(libc::SYS_openat)?,
-            openat2: i32::try_from(libc::SYS_openat2)?,
-            open_by_handle_at: i32::try_from(libc::SYS_open_by_handle_at)?,
-            execveat: i32::try_from(libc::SYS_execveat)?,
-        };
+        let calls = calls()?;
         let log_level = if options.verbose { u8::MAX } else { 0 };
         let mut loader = EbpfLoader::new();
         loader
@@ -278,7 +285,10 @@ impl Tracer {
         load(
             &mut ebpf,
             &btf,
-            gone_on_with.chain(calls.map(|call| call.program)).chain(raw).chain([SEED]),
+            gone_on_with
+                .chain(calls.map(|call| call.program))
+                .chain(raw)
+                .chain([SEED, PASSED.program]),
         )?;
         log::debug!("programs loaded after {:?}", began.elapsed());
         let mut tracer = Self {
@@ -292,6 +302,7 @@ impl Tracer {
             preempted: kernel.preempts_programs,
             call_returns: None,
             is_contained: false,
+            passed: with_tracefs(|| Dormant::open(PASSED.tracepoints))??,
         };
         tracer.introduce(&btf)?;
         let pids = tracer.pids()?;
@@ -409,6 +420,22 @@ impl Tracer {
     #[must_use]
     pub fn may_load(&self) -> bool {
         cfg!(target_arch = "x86_64") && !self.compat
+    }
+
+    /// Since when fds that come from other processes are followed; 0 if they are not.
+    #[must_use]
+    pub fn passed_since_ns(&self) -> u64 {
+        self.config.get(Config::Passed as u32)
+    }
+
+    /// Follows fds that come from other processes, from now on: once one of them has made an exec fail,
+    /// for it costs every message that brings control data.
+    pub fn follow_passed(&mut self) -> anyhow::Result<()> {
+        log::info!("an fd came from another process: following messages that bring fds");
+        let program: &mut TracePoint = program_of(&mut self.ebpf, PASSED.program)?;
+        self.passed.attach(program.fd()?.as_fd()).context("cannot attach to recvmsg")?;
+        self.config.set(Config::Passed as u32, now_ns(ClockId::CLOCK_MONOTONIC));
+        Ok(())
     }
 
     /// Makes an exec fail, and lets the programs learn from it. More than once if need be: the kernel
@@ -596,17 +623,18 @@ impl Tracer {
     /// have made another fail of which no record was read yet. Whether it is over.
     pub fn unwatch(&mut self, inode: u64, failed_ns: u64) -> anyhow::Result<bool> {
         let before = self.failures();
-        let mut watched: HashMap<_, u64, u64> = HashMap::try_from(self.map_mut("WATCHED")?)?;
+        let mut watched: HashMap<_, u64, Watch> = HashMap::try_from(self.map_mut("WATCHED")?)?;
         // It is not there if it could not be put there, which was counted.
-        if watched.get(&inode, 0).is_ok_and(|latest_ns| latest_ns > failed_ns) {
+        let watch = watched.get(&inode, 0).ok();
+        if watch.is_some_and(|watch| watch.failed_ns > failed_ns) {
             return Ok(false);
         }
         let _ = watched.remove(&inode);
         // A failure is counted before its inode is watched.
         let is_over = self.failures() == before;
         if !is_over {
-            let mut watched: HashMap<_, u64, u64> = HashMap::try_from(self.map_mut("WATCHED")?)?;
-            watched.insert(inode, failed_ns, 0)?;
+            let mut watched: HashMap<_, u64, Watch> = HashMap::try_from(self.map_mut("WATCHED")?)?;
+            watched.insert(inode, Watch { failed_ns, ..watch.unwrap_or_default() }, 0)?;
         }
         Ok(is_over)
     }
@@ -687,6 +715,29 @@ fn load<'a>(
     thread::scope(|scope| {
         let others: Vec<_> = (1..processors).map(|_| scope.spawn(load_all)).collect();
         others.into_iter().map(joined).fold(load_all(), Result::and)
+    })
+}
+
+/// The numbers of the system calls that the programs ask for.
+fn calls() -> anyhow::Result<Calls> {
+    #[cfg(target_arch = "x86_64")]
+    let (open, creat) = (i32::try_from(libc::SYS_open)?, i32::try_from(libc::SYS_creat)?);
+    #[cfg(not(target_arch = "x86_64"))]
+    let (open, creat) = (-1, -1);
+    Ok(Calls {
+        openat: i32::try_from(libc::SYS_openat)?,
+        openat2: i32::try_from(libc::SYS_openat2)?,
+        open_by_handle_at: i32::try_from(libc::SYS_open_by_handle_at)?,
+        execveat: i32::try_from(libc::SYS_execveat)?,
+        execve: i32::try_from(libc::SYS_execve)?,
+        close: i32::try_from(libc::SYS_close)?,
+        truncate: i32::try_from(libc::SYS_truncate)?,
+        acct: i32::try_from(libc::SYS_acct)?,
+        open,
+        creat,
+        recvmsg: i32::try_from(libc::SYS_recvmsg)?,
+        recvmmsg: i32::try_from(libc::SYS_recvmmsg)?,
+        pidfd_getfd: i32::try_from(libc::SYS_pidfd_getfd)?,
     })
 }
 

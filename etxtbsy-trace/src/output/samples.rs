@@ -139,6 +139,7 @@ pub(crate) fn race() -> Incident {
         },
         holders: vec![holder(4310, "demo")],
         unheld: Vec::new(),
+        suspects: Vec::new(),
         explained: 1,
         complete: true,
         certain: true,

@@ -1,0 +1,74 @@
+//! Tracepoints of system calls that a program is attached to later, when capabilities are given up.
+
+use std::{
+    fs, io, mem,
+    os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd},
+};
+
+use anyhow::Context as _;
+use aya_obj::generated::{
+    PERF_EVENT_IOC_SET_BPF, PERF_FLAG_FD_CLOEXEC, perf_event_attr,
+    perf_type_id::PERF_TYPE_TRACEPOINT,
+};
+
+use super::tracefs;
+
+/// Perf events on tracepoints, disabled, so that they cost the calls next to nothing
+/// (`perf_syscall_exit`, kernel/trace/trace_syscalls.c, finds neither events nor programs).
+pub(super) struct Dormant {
+    events: Vec<OwnedFd>,
+}
+
+impl Dormant {
+    /// Opens the events of tracepoints of system calls, such as `sys_exit_recvmsg`; to be called
+    /// where tracefs can be read. Takes CAP_PERFMON.
+    pub(super) fn open(tracepoints: &[&str]) -> anyhow::Result<Self> {
+        let events = tracepoints.iter().map(|name| {
+            open(name).with_context(|| format!("cannot open the tracepoint syscalls:{name}"))
+        });
+        Ok(Self { events: events.collect::<Result<_, _>>()? })
+    }
+
+    /// Attaches a program to all of them, which runs for every process from then on. Takes no
+    /// capability (`perf_event_set_bpf_prog`, kernel/events/core.c).
+    pub(super) fn attach(&self, program: BorrowedFd<'_>) -> io::Result<()> {
+        for event in &self.events {
+            // SAFETY: an ioctl that takes a number; both fds are open for as long as it lasts.
+            let attached = unsafe {
+                libc::ioctl(event.as_raw_fd(), PERF_EVENT_IOC_SET_BPF.into(), program.as_raw_fd())
+            };
+            if attached != 0 {
+                return Err(io::Error::last_os_error());
+            }
+        }
+        Ok(())
+    }
+}
+
+fn open(name: &str) -> anyhow::Result<OwnedFd> {
+    let mount = tracefs::mounted().context("tracefs has no events")?;
+    let id = fs::read_to_string(format!("{mount}/events/syscalls/{name}/id"))?;
+    // SAFETY: integers and unions of them, for which zeros are a value.
+    let mut attributes = unsafe { mem::zeroed::<perf_event_attr>() };
+    attributes.type_ = PERF_TYPE_TRACEPOINT as u32;
+    attributes.size = size_of::<perf_event_attr>() as u32;
+    attributes.config = id.trim().parse()?;
+    attributes.set_disabled(1);
+    let (every_process, first_cpu, no_group) = (-1, 0, -1);
+    // SAFETY: perf_event_open(2) reads as many bytes of the attributes as they say they have.
+    let event = unsafe {
+        libc::syscall(
+            libc::SYS_perf_event_open,
+            &raw const attributes,
+            every_process,
+            first_cpu,
+            no_group,
+            PERF_FLAG_FD_CLOEXEC,
+        )
+    };
+    if event < 0 {
+        return Err(io::Error::last_os_error().into());
+    }
+    // SAFETY: the kernel has just given us this fd.
+    Ok(unsafe { OwnedFd::from_raw_fd(event as RawFd) })
+}
