@@ -75,7 +75,7 @@ pub fn build(id: u64, case: &Case, world: &World<'_>) -> Incident {
         file: busy_file(case, attribution.writers, world),
         victim: victim(case, world),
         holders,
-        unheld: attribution.unheld.iter().map(|hold| unheld(hold, case)).collect(),
+        unheld: attribution.unheld.iter().map(|hold| unheld(hold, case, world)).collect(),
         explained,
         complete,
         certain: false,
@@ -200,6 +200,7 @@ fn victim(case: &Case, world: &World<'_>) -> Victim {
         cgroup,
         ns_pid: pid(failure.ns_pid),
         local_pid: pid(failure.local_pid),
+        ancestors: ancestors(Some(failure.tgid), failure.ppid, None, case, world),
     }
 }
 
@@ -280,7 +281,7 @@ fn holder(held: &Held, case: &Case, world: &World<'_>) -> Holder {
         evidence: None,
         call: None,
         state: held.state,
-        opened: held.opened.map(|actor| opened(actor, path, path_b64)),
+        opened: held.opened.map(|actor| opened(actor, path, path_b64, world)),
         forked: held.forked.filter(|_| held.via == Via::Fork).map(|actor| {
             let (comm, comm_b64) = maybe_text(comm(&actor.comm));
             Forked { pid: actor.tgid, tid: actor.tid, comm, comm_b64, time_ns: actor.time_ns }
@@ -297,7 +298,12 @@ fn holder(held: &Held, case: &Case, world: &World<'_>) -> Holder {
 }
 
 /// Who opened a file by which path.
-fn opened(actor: Actor, path: Option<String>, path_b64: Option<String>) -> Opened {
+fn opened(
+    actor: Actor,
+    path: Option<String>,
+    path_b64: Option<String>,
+    world: &World<'_>,
+) -> Opened {
     let (comm, comm_b64) = maybe_text(comm(&actor.comm));
     Opened {
         pid: actor.tgid,
@@ -306,20 +312,21 @@ fn opened(actor: Actor, path: Option<String>, path_b64: Option<String>) -> Opene
         comm_b64,
         time_ns: actor.time_ns,
         closed_ns: None,
+        runtime: world.seen.get(&actor.tgid).and_then(|facts| facts.runtime),
         path,
         path_b64,
     }
 }
 
 /// A description that was open and that no process held.
-fn unheld(hold: &Hold, case: &Case) -> Unheld {
+fn unheld(hold: &Hold, case: &Case, world: &World<'_>) -> Unheld {
     let (place, device) = match case.keepers.get(&hold.file) {
         Some(Keeper::LoopDevice(device)) => (Place::LoopDevice, Some(device.clone())),
         Some(Keeper::SocketQueue) => (Place::SocketQueue, None),
         _ => (Place::Unknown, None),
     };
     let (path, path_b64) = maybe_text(case.text(TextOf::BusyFile).map(path_of).as_deref());
-    Unheld { place, device, opened: Some(opened(hold.opened, path, path_b64)) }
+    Unheld { place, device, opened: Some(opened(hold.opened, path, path_b64, world)) }
 }
 
 /// The parent of a process, as it was at the failure.

@@ -176,6 +176,9 @@ pub struct Victim {
     /// Its pid in the tracer's pid namespace; `null` if it is not in that, or was not seen.
     #[serde(default)]
     pub local_pid: Option<u32>,
+    /// Its ancestors, nearest first; empty if they were not seen.
+    #[serde(default)]
+    pub ancestors: Vec<Ancestor>,
 }
 
 /// How a holder came to hold the file.
@@ -355,11 +358,36 @@ pub struct Opened {
     /// When the opener's own fd was closed; `null` if it was open still, or that was not seen.
     #[serde(default)]
     pub closed_ns: Option<u64>,
+    /// What the program of the opener is written in; `null` if that was not recognised.
+    #[serde(default)]
+    pub runtime: Option<Runtime>,
     /// The path of the open file description.
     pub path: Option<String>,
     /// Its bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path_b64: Option<String>,
+}
+
+/// What a program is written in: the runtime that opens its files and forks its children.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum Runtime {
+    /// Go.
+    Go,
+    /// Java, Kotlin, Scala and others on a Java virtual machine.
+    Jvm,
+    /// Node.js.
+    Node,
+    /// CPython or PyPy.
+    Python,
+    /// Rust.
+    Rust,
+    /// A shell.
+    Shell,
+    /// Anything else: C, C++ and others without a runtime that is known here.
+    Native,
 }
 
 /// Which thread forked a holder.

@@ -22,7 +22,7 @@ use procfs::{
 
 use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 
-use crate::pids::Pids;
+use crate::{lines::Runtime, pids::Pids, runtime::Runtimes};
 
 /// What /proc said of a process.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -39,6 +39,8 @@ pub struct Facts {
     pub argv: Option<Vec<Vec<u8>>>,
     /// Its cgroup, as a path below the root of its hierarchy, or of our cgroup namespace.
     pub cgroup: Option<String>,
+    /// What its program is written in.
+    pub runtime: Option<Runtime>,
     /// When all this had been read: what ended before may be another process with the same pid.
     pub seen_ns: u64,
 }
@@ -50,13 +52,18 @@ pub struct Observer {
     /// of the machine. The latest comes last.
     suspended_ns: Vec<u64>,
     ticks_per_second: u64,
+    runtimes: Runtimes,
 }
 
 impl Observer {
     /// Reads the clocks.
     #[must_use]
     pub fn new() -> Self {
-        Self { suspended_ns: vec![suspended_ns()], ticks_per_second: procfs::ticks_per_second() }
+        Self {
+            suspended_ns: vec![suspended_ns()],
+            ticks_per_second: procfs::ticks_per_second(),
+            runtimes: Runtimes::default(),
+        }
     }
 
     /// Looks at a process that started at `start_ns` (CLOCK_MONOTONIC; 0 if that is not known),
@@ -81,6 +88,7 @@ impl Observer {
             exe: path_behind(&format!("/proc/{pid}/exe")),
             argv: raw_argv(pid),
             cgroup: process.cgroups().ok().and_then(|groups| cgroup(groups.0)),
+            runtime: self.runtimes.of(pid),
             seen_ns: now_ns(ClockId::CLOCK_MONOTONIC),
         })
     }
