@@ -1,59 +1,163 @@
-//! Incidents that tell the same story, counted together in bounded memory.
+//! Groups: incidents that have one cause, counted together in bounded memory.
+//!
+//! The names of files are no part of a cause: programs make them up. Who opened the file, who held
+//! it, the verdict and the shape of the directory are.
 
-use crate::lines::{Direction, Holder, Incident, VerdictKind};
+use crate::{
+    lines::{Direction, Holder, Incident, Opened, Place, VerdictKind},
+    verdict,
+};
 use hdrhistogram::Histogram;
 use std::collections::HashMap;
 
-/// How many stories are told apart; those after are counted as one.
-pub const STORIES: usize = 500;
-/// How many characters of a name tell stories apart.
+/// How many groups are counted one by one; the incidents of all others are one group.
+pub const GROUPS: usize = 500;
+/// How many characters of a name count.
 const NAME: usize = 200;
+/// Directories in which programs make up names.
+const TEMPORARY: [&str; 5] = ["tmp", "temp", "shm", "T", "Temp"];
 
-/// What incidents have in common that happened for the same reason.
+/// What the incidents of one group have in common.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Story {
+pub struct Cause {
     /// What they come to.
     pub verdict: VerdictKind,
     /// Which way round.
     pub direction: Direction,
-    /// The program the victim was running, without its directory, or the victim's name.
-    pub victim: Option<String>,
-    /// The busy file.
-    pub file: Option<String>,
-    /// The thread that opened it for the first holder.
+    /// The directory of the busy file: [`directory`].
+    pub directory: Option<String>,
+    /// The program that opened it.
     pub opener: Option<String>,
-    /// The first holder.
+    /// The program that held it, or whose child did.
     pub holder: Option<String>,
-    /// The program whose exec made the first holder let go.
-    pub exec: Option<String>,
 }
 
-impl Story {
-    /// The story of an incident; in all its names, [`pattern`] stands for what differs by chance.
+impl Cause {
+    /// The cause of an incident.
     #[must_use]
     pub fn of(incident: &Incident) -> Self {
-        let first = incident.holders.first();
-        let opened = first.and_then(|holder| holder.opened.as_ref());
-        let released = first.and_then(|holder| holder.released.as_ref());
-        let victim = &incident.victim;
-        let program = victim.exe.as_deref().map(base).or(victim.comm.as_deref());
-        let file = incident.file.path.as_ref().or(incident.path.as_ref());
-        let name = |name: Option<&str>| name.map(pattern);
+        let culprit = verdict::culprit(incident);
+        let unheld = incident.unheld.first().filter(|_| culprit.is_none());
+        let opener = match (culprit, unheld) {
+            (Some(holder), _) => {
+                holder.opened.as_ref().and_then(|opened| opener_program(holder, opened))
+            }
+            (None, Some(unheld)) => {
+                unheld.opened.as_ref().and_then(|opened| opened.comm.as_deref()).map(pattern)
+            }
+            (None, None) => None,
+        };
+        let place = unheld.filter(|unheld| unheld.place != Place::Unknown).map(|unheld| {
+            let device = unheld.device.as_deref().map(|device| format!(" {}", pattern(device)));
+            super::name(unheld.place) + &device.unwrap_or_default()
+        });
+        let holder = culprit.and_then(|holder| match incident.verdict.kind {
+            // A helper that the child has become is the same child.
+            VerdictKind::ForkExecRace => child_of(holder),
+            _ => holder_program(holder),
+        });
         Self {
             verdict: incident.verdict.kind,
             direction: incident.direction,
-            victim: name(program),
-            file: name(file.map(String::as_str)),
-            opener: name(opened.and_then(|opened| opened.comm.as_deref())),
-            holder: name(first.and_then(|holder| holder.comm.as_deref())),
-            exec: name(released.and_then(|released| released.exec.as_deref())),
+            directory: file(incident).map(directory),
+            opener,
+            holder: holder.or(place),
         }
     }
+}
+
+/// The path of the busy file, as far as it is known.
+fn file(incident: &Incident) -> Option<&str> {
+    incident.file.path.as_deref().or(incident.path.as_deref())
+}
+
+/// The program that opened the file for a holder, without its pid.
+#[must_use]
+pub fn opener_program(holder: &Holder, opened: &Opened) -> Option<String> {
+    process_program(holder, opened.pid).or_else(|| opened.comm.as_deref().map(pattern))
+}
+
+/// The program that holds the file, without its pid: `sleep`, or `a child of make`, if it has not
+/// exec'd since it was forked.
+#[must_use]
+pub fn holder_program(holder: &Holder) -> Option<String> {
+    if verdict::has_execed(holder) { process_program(holder, holder.pid) } else { child_of(holder) }
+}
+
+/// `a child of make`.
+fn child_of(holder: &Holder) -> Option<String> {
+    let Some(forked) = &holder.forked else { return process_program(holder, holder.pid) };
+    let program = process_program(holder, forked.pid);
+    let program = program.or_else(|| forked.comm.as_deref().map(pattern))?;
+    Some(format!("a child of {program}"))
+}
+
+/// The program of a holder or of a process above it.
+fn process_program(holder: &Holder, pid: u32) -> Option<String> {
+    let above = holder.ancestors.iter().find(|above| above.pid == pid);
+    let (exe, comm) = match above {
+        _ if holder.pid == pid => (holder.exe.as_deref(), holder.comm.as_deref()),
+        Some(above) => (above.exe.as_deref(), above.comm.as_deref()),
+        None => return None,
+    };
+    exe.map(base).or(comm).map(program)
 }
 
 /// The last component of a path.
 fn base(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
+}
+
+/// The name of a program: its digits count, only what a program made up does not.
+fn program(name: &str) -> String {
+    let name: String = name.chars().take(NAME).collect();
+    if let Some(folded) = temporary(&name) {
+        return folded;
+    }
+    words(&name, |word| {
+        let digit = word.bytes().any(|byte| byte.is_ascii_digit());
+        let hex = word.bytes().all(|byte| byte.is_ascii_hexdigit());
+        (digit && (hex && word.len() >= 8 || word.len() >= 16)).then(|| "N".to_owned())
+    })
+}
+
+/// The shape of a file's directory: [`pattern`] for each component, and nothing below one that a
+/// program made up.
+#[must_use]
+pub fn directory(path: &str) -> String {
+    let Some((directory, _)) = path.rsplit_once('/') else { return String::new() };
+    let skipped = directory.chars().count().saturating_sub(NAME);
+    let kept: String = directory.chars().skip(skipped).collect();
+    let mut shape: Vec<String> = Vec::new();
+    let mut is_temporary = false;
+    for name in kept.split('/') {
+        if is_temporary && is_made_up(name) {
+            shape.push("*".to_owned());
+            break;
+        }
+        let folded = pattern(name);
+        let random = temporary(name).is_some() || program(name) != name;
+        shape.push(folded);
+        if random {
+            break;
+        }
+        is_temporary |= TEMPORARY.contains(&name);
+    }
+    shape.join("/")
+}
+
+/// Whether a name in a temporary directory looks made up: digits, mixed case, or an end as mkdtemp
+/// makes it.
+fn is_made_up(name: &str) -> bool {
+    let digit = name.bytes().any(|byte| byte.is_ascii_digit());
+    let mixed = name
+        .as_bytes()
+        .windows(2)
+        .any(|pair| pair[0].is_ascii_lowercase() && pair[1].is_ascii_uppercase());
+    let end = name.rsplit(['-', '.']).next().filter(|end| end.len() < name.len());
+    let random =
+        |end: &str| end.len() >= 6 && end.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    digit || mixed || temporary(name).is_some() || end.is_some_and(random)
 }
 
 /// A name with `N` for each run of digits, and for what looks made up by a program: hexadecimal
@@ -69,36 +173,88 @@ pub fn pattern(name: &str) -> String {
 
 /// [`pattern`] for one component of a path.
 fn component(name: &str) -> String {
-    let bare = name.strip_prefix('.').unwrap_or(name);
-    if let Some(random) = bare.strip_prefix("tmp") {
-        let random = random.strip_prefix(['.', '-', '_']).unwrap_or(random);
-        let made_up = |c: char| c.is_ascii_alphanumeric() || c == '_';
-        // mkstemp makes six characters, and nobody makes fewer.
-        if random.len() >= 6 && random.chars().all(made_up) {
-            return format!("{}N", &name[..name.len() - random.len()]);
-        }
+    if let Some(folded) = temporary(name) {
+        return folded;
     }
-    let mut out = String::new();
-    for run in name.split_inclusive(|c: char| !c.is_ascii_alphanumeric()) {
-        let word = run.trim_end_matches(|c: char| !c.is_ascii_alphanumeric());
+    words(name, |word| {
         let digit = word.bytes().any(|byte| byte.is_ascii_digit());
         let hex = word.len() >= 4 && word.bytes().all(|byte| byte.is_ascii_hexdigit());
         if digit && (hex || word.len() >= 16) {
-            out.push('N');
-        } else {
-            let mut last = ' ';
-            for c in word.chars() {
-                if !c.is_ascii_digit() {
-                    out.push(c);
-                } else if !last.is_ascii_digit() {
-                    out.push('N');
-                }
-                last = c;
-            }
+            return Some("N".to_owned());
         }
+        let mut out = String::new();
+        let mut last = ' ';
+        for c in word.chars() {
+            if !c.is_ascii_digit() {
+                out.push(c);
+            } else if !last.is_ascii_digit() {
+                out.push('N');
+            }
+            last = c;
+        }
+        Some(out)
+    })
+}
+
+/// A name that mkstemp made from `tmpXXXXXX`, `.tmpXXXXXX` or `tmp.XXXXXX`, folded.
+fn temporary(name: &str) -> Option<String> {
+    let bare = name.strip_prefix('.').unwrap_or(name);
+    let random = bare.strip_prefix("tmp")?;
+    let random = random.strip_prefix(['.', '-', '_']).unwrap_or(random);
+    let made_up = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    // mkstemp makes six characters, and nobody makes fewer.
+    let fits = random.len() >= 6 && random.chars().all(made_up);
+    fits.then(|| format!("{}N", &name[..name.len() - random.len()]))
+}
+
+/// A name, each of its words of letters and digits as `fold` has it.
+fn words(name: &str, fold: impl Fn(&str) -> Option<String>) -> String {
+    let mut out = String::new();
+    for run in name.split_inclusive(|c: char| !c.is_ascii_alphanumeric()) {
+        let word = run.trim_end_matches(|c: char| !c.is_ascii_alphanumeric());
+        out += &fold(word).unwrap_or_else(|| word.to_owned());
         out += &run[word.len()..];
     }
     out
+}
+
+/// What names have in common: `/tmp/hook-*`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Shape {
+    /// How they all begin and end, the latter only where they differ.
+    common: Option<(String, Option<String>)>,
+}
+
+impl Shape {
+    /// Adds a name.
+    fn add(&mut self, name: &str) {
+        let Some((begin, end)) = &mut self.common else {
+            self.common = Some((name.to_owned(), None));
+            return;
+        };
+        if end.is_none() && begin == name {
+            return;
+        }
+        let whole = begin.clone();
+        let last = end.as_deref().unwrap_or(&whole);
+        let same = begin.chars().zip(name.chars()).take_while(|(one, other)| one == other);
+        let length = same.map(|(c, _)| c.len_utf8()).sum();
+        // What begins them is not what ends them as well.
+        let rest = &name[length..];
+        let known = if end.is_none() { &last[length..] } else { last };
+        let same = known.chars().rev().zip(rest.chars().rev());
+        let tail: usize =
+            same.take_while(|(one, other)| one == other).map(|(c, _)| c.len_utf8()).sum();
+        *end = Some(known[known.len() - tail..].to_owned());
+        begin.truncate(length);
+    }
+
+    /// In one piece; `None` if there was no name.
+    #[must_use]
+    pub fn text(&self) -> Option<String> {
+        let (begin, end) = self.common.as_ref()?;
+        Some(end.as_ref().map_or_else(|| begin.clone(), |end| format!("{begin}*{end}")))
+    }
 }
 
 /// Until when the file was busy.
@@ -129,7 +285,7 @@ impl Wait {
     }
 }
 
-/// What is counted of the incidents of one story.
+/// What is counted of the incidents of one group.
 #[derive(Clone, Debug)]
 pub struct Tally {
     /// How many.
@@ -140,6 +296,12 @@ pub struct Tally {
     pub endless: u64,
     /// The ids of the first and the last.
     pub ids: (u64, u64),
+    /// The busy files.
+    pub file: Shape,
+    /// The programs whose calls failed.
+    pub victim: Shape,
+    /// The programs whose exec made the culprits drop the file.
+    pub exec: Shape,
     /// The waits that ended.
     waits: Waits,
 }
@@ -148,7 +310,16 @@ impl Tally {
     /// Nothing yet, from incident `id` on.
     #[must_use]
     pub fn new(id: u64) -> Self {
-        Self { count: 0, explained: 0, endless: 0, ids: (id, id), waits: Waits::new() }
+        Self {
+            count: 0,
+            explained: 0,
+            endless: 0,
+            ids: (id, id),
+            file: Shape::default(),
+            victim: Shape::default(),
+            exec: Shape::default(),
+            waits: Waits::new(),
+        }
     }
 
     /// Counts an incident.
@@ -156,6 +327,17 @@ impl Tally {
         self.count += 1;
         self.explained += u64::from(incident.complete);
         self.ids.1 = incident.id;
+        if let Some(file) = file(incident) {
+            self.file.add(file);
+        }
+        let victim = &incident.victim;
+        if let Some(victim) = victim.exe.as_deref().map(base).or(victim.comm.as_deref()) {
+            self.victim.add(victim);
+        }
+        let released = verdict::culprit(incident).and_then(|holder| holder.released.as_ref());
+        if let Some(exec) = released.and_then(|released| released.exec.as_deref()) {
+            self.exec.add(exec);
+        }
         match Wait::of(incident) {
             Wait::Over(ns) => self.waits.add(ns),
             Wait::Endless => self.endless += 1,
@@ -209,20 +391,20 @@ impl Waits {
     }
 }
 
-/// How often each story was seen.
+/// All groups.
 #[derive(Clone, Debug, Default)]
-pub struct Stories {
-    told: HashMap<Story, Tally>,
+pub struct Groups {
+    known: HashMap<Cause, Tally>,
     other: Option<Tally>,
 }
 
-impl Stories {
+impl Groups {
     /// Counts an incident; gives back the tally it now belongs to.
     pub fn add(&mut self, incident: &Incident) -> &Tally {
-        let story = Story::of(incident);
+        let cause = Cause::of(incident);
         let new = || Tally::new(incident.id);
-        let tally = if self.told.len() < STORIES || self.told.contains_key(&story) {
-            self.told.entry(story).or_insert_with(new)
+        let tally = if self.known.len() < GROUPS || self.known.contains_key(&cause) {
+            self.known.entry(cause).or_insert_with(new)
         } else {
             self.other.get_or_insert_with(new)
         };
@@ -230,15 +412,15 @@ impl Stories {
         tally
     }
 
-    /// The stories, the most frequent first.
+    /// The groups, the most frequent first.
     #[must_use]
-    pub fn told(&self) -> Vec<(&Story, &Tally)> {
-        let mut told: Vec<_> = self.told.iter().collect();
-        told.sort_by_key(|(_, tally)| (std::cmp::Reverse(tally.count), tally.ids));
-        told
+    pub fn all(&self) -> Vec<(&Cause, &Tally)> {
+        let mut all: Vec<_> = self.known.iter().collect();
+        all.sort_by_key(|(_, tally)| (std::cmp::Reverse(tally.count), tally.ids));
+        all
     }
 
-    /// The incidents of all stories beyond those that are told apart.
+    /// The incidents of all groups beyond [`GROUPS`].
     #[must_use]
     pub fn other(&self) -> Option<&Tally> {
         self.other.as_ref()
@@ -248,7 +430,7 @@ impl Stories {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::output::samples;
+    use crate::{lines::State, output::samples};
 
     #[test]
     fn what_differs_by_chance_is_folded() {
@@ -276,6 +458,69 @@ mod tests {
     }
 
     #[test]
+    fn programs_keep_their_digits() {
+        let cases = [
+            ("e2fsck", "e2fsck"),
+            ("python3.11", "python3.11"),
+            ("7z", "7z"),
+            ("worker-3", "worker-3"),
+            ("foo-1a2b3c4d5e6f7a8b", "foo-N"),
+            ("tmpab_cdefg", "tmpN"),
+            ("deadbeef", "deadbeef"),
+        ];
+        for (name, folded) in cases {
+            assert_eq!(program(name), folded);
+        }
+    }
+
+    #[test]
+    fn a_directory_that_a_program_made_up_has_no_name() {
+        let cases = [
+            ("/tmp/hook-abcdefgh", "/tmp"),
+            ("/tmp/hook-ab3_efgh/tool", "/tmp/*"),
+            ("/tmp/jvm1234567890123456789/tool", "/tmp/*"),
+            ("/tmp/go-build2718281828/b001/exe/a.out", "/tmp/*"),
+            ("/tmp/TestRun123/001/tool", "/tmp/*"),
+            ("/tmp/.tmpAbCdEf/fake", "/tmp/*"),
+            ("/tmp/tmpabcdefgh/bin/x", "/tmp/*"),
+            ("/tmp/pytest-of-root/pytest-17/test_one0/tool", "/tmp/pytest-of-root/*"),
+            ("/var/tmp/etxtbsy-trace-dJmSUa/fork-exec-3", "/var/tmp/*"),
+            ("/work/550e8400-e29b-41d4-a716-446655440000/x", "/work/N-N-N-N-N"),
+            ("/work/build7/out/x", "/work/buildN/out"),
+            ("/nix/store/0c9q4h2vxkfzj8d7-hello/bin/hello", "/nix/store/N-hello"),
+            ("/usr/local/bin/tool", "/usr/local/bin"),
+            ("/tool", ""),
+            ("tool", ""),
+        ];
+        for (path, shape) in cases {
+            assert_eq!(directory(path), shape, "{path}");
+        }
+    }
+
+    #[test]
+    fn the_shape_of_names_is_what_they_have_in_common() {
+        let shape = |names: &[&str]| {
+            let mut shape = Shape::default();
+            for name in names {
+                shape.add(name);
+            }
+            shape.text()
+        };
+        let cases: [(&[&str], Option<&str>); 7] = [
+            (&[], None),
+            (&["/a/b", "/a/b"], Some("/a/b")),
+            (&["/tmp/hook-x1.sh", "/tmp/hook-y2.sh"], Some("/tmp/hook-*.sh")),
+            (&["aa", "a"], Some("a*")),
+            (&["a", "aa", "aba"], Some("a*")),
+            (&["x/é1", "x/ê1"], Some("x/*1")),
+            (&["one", "two", "three"], Some("*")),
+        ];
+        for (names, text) in cases {
+            assert_eq!(shape(names).as_deref(), text, "{names:?}");
+        }
+    }
+
+    #[test]
     fn the_longest_wait_counts() {
         let mut incident = samples::race();
         assert_eq!(Wait::of(&incident), Wait::Over(180_000));
@@ -293,8 +538,8 @@ mod tests {
     }
 
     #[test]
-    fn a_story_is_counted_once_per_incident() {
-        let mut stories = Stories::default();
+    fn an_incident_counts_once_in_its_group() {
+        let mut groups = Groups::default();
         for id in 1..=9 {
             let mut incident = samples::race();
             incident.id = id;
@@ -302,20 +547,102 @@ mod tests {
             incident.holders[0].released.iter_mut().for_each(|r| {
                 r.after_ns = i64::try_from(id).unwrap_or(0) * 1_000_000;
             });
-            assert_eq!(stories.add(&incident).count, id);
+            assert_eq!(groups.add(&incident).count, id);
         }
         let mut leak = samples::leaked();
         leak.id = 10;
-        stories.add(&leak);
-        let told = stories.told();
-        assert_eq!(told.len(), 2);
-        let (story, tally) = told[0];
-        assert_eq!(story.file.as_deref(), Some("/var/tmp/fork-exec-N"));
+        groups.add(&leak);
+        let all = groups.all();
+        assert_eq!(all.len(), 2);
+        let (_, tally) = all[0];
+        assert_eq!(tally.file.text().as_deref(), Some("/var/tmp/fork-exec-*"));
         assert_eq!((tally.count, tally.explained, tally.ids), (9, 9, (1, 9)));
         let (median, max) = tally.waits().unwrap_or_default();
         assert!(median.abs_diff(5_000_000) <= 50_000, "{median}");
         assert_eq!(max, 9_000_000);
-        assert_eq!((told[1].1.endless, told[1].1.waits()), (1, None));
+        assert_eq!((all[1].1.endless, all[1].1.waits()), (1, None));
+    }
+
+    /// Names as mkstemp, uuid, Go, Java, pytest and tempfile make them.
+    #[test]
+    fn one_cause_is_one_group_whatever_the_files_are_called() {
+        let letters = |mut n: u64, most: usize| -> String {
+            let mut name = String::new();
+            for _ in 0..most {
+                n = n
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1_442_695_040_888_963_407);
+                name.push(char::from(
+                    b"abcdefghijklmnopqrstuvwxyz0123456789_"[(n >> 33) as usize % 37],
+                ));
+            }
+            name
+        };
+        let makers: [&dyn Fn(u64) -> String; 9] = [
+            &|n| format!("/tmp/hook-{}", letters(n, 8)),
+            &|n| format!("/tmp/tmp{}", letters(n, 8)),
+            &|n| format!("/tmp/tmp{}/tool", letters(n, 8)),
+            &|n| format!("/tmp/stage-{}/tool", letters(n, 8)),
+            &|n| format!("/tmp/.tmp{}/tool", letters(n, 6).replace('_', "A")),
+            &|n| {
+                format!(
+                    "/srv/{:08x}-e29b-41d4-a716-{:012x}/tool",
+                    n * 0x0123_4567 % 0xffff_ffff,
+                    n * 77
+                )
+            },
+            &|n| format!("/tmp/go-build{}/b001/exe/tool", n * 7_919_999),
+            &|n| format!("/tmp/jvm{}/tool", n * 7_919_999_999),
+            &|n| format!("/tmp/pytest-of-root/pytest-3/test_{}0/bin/tool", letters(n, 5)),
+        ];
+        for (at, maker) in makers.iter().enumerate() {
+            let mut groups = Groups::default();
+            for n in 1..=60 {
+                let mut incident = samples::race();
+                incident.path = Some(maker(n));
+                incident.file.path.clone_from(&incident.path);
+                // Whatever the threads are called, and whatever the child runs in the end.
+                let holder = &mut incident.holders[0];
+                holder.pid += n as u32;
+                holder.comm = Some(format!("worker-{n}"));
+                holder.opened.as_mut().unwrap().comm = Some(format!("worker-{n}"));
+                holder.released.as_mut().unwrap().exec = Some(maker(n + 1));
+                incident.victim.comm = Some(format!("worker-{n}"));
+                groups.add(&incident);
+            }
+            let all = groups.all();
+            assert_eq!(all.len(), 1, "{at}: {:#?}", all.iter().map(|it| it.0).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn other_causes_are_other_groups() {
+        let mut groups = Groups::default();
+        let mut add = |change: &dyn Fn(&mut Incident)| {
+            let mut incident = samples::leaked();
+            change(&mut incident);
+            groups.add(&incident);
+            groups.all().len()
+        };
+        assert_eq!(add(&|_| {}), 1);
+        assert_eq!(add(&|it| it.holders[0].exe = Some("/usr/sbin/daemon2".to_owned())), 2);
+        assert_eq!(add(&|it| it.holders[0].ancestors[0].comm = Some("other".to_owned())), 3);
+        assert_eq!(add(&|it| it.file.path = Some("/opt/x".to_owned())), 4);
+        assert_eq!(add(&|it| it.verdict.kind = VerdictKind::PassedFd), 5);
+        assert_eq!(add(&|it| it.file.path = Some("/bin/other".to_owned())), 5);
+    }
+
+    /// A child, and the helper that it becomes.
+    #[test]
+    fn the_helper_of_a_jvm_is_in_the_group_of_its_child() {
+        let mut groups = Groups::default();
+        let mut incident = samples::race();
+        groups.add(&incident);
+        let holder = &mut incident.holders[0];
+        (holder.state, holder.exe) = (State::Running, Some("/lib/jspawnhelper".to_owned()));
+        assert_eq!(groups.add(&incident).count, 2);
+        let cause = Cause::of(&incident);
+        assert_eq!(cause.holder.as_deref(), Some("a child of demo"));
     }
 
     #[test]
@@ -329,21 +656,20 @@ mod tests {
     }
 
     #[test]
-    fn endlessly_many_stories_take_bounded_memory_and_lose_no_count() {
-        let mut stories = Stories::default();
+    fn endlessly_many_groups_take_bounded_memory_and_lose_no_count() {
+        let mut groups = Groups::default();
         let mut incident = samples::race();
-        let names = |n: u64| n.to_string().replace(|c: char| c.is_ascii_digit(), "x");
         for id in 1..=2_000 {
             incident.id = id;
             // Letters only: digits would be folded.
-            let name: String = id.to_string().bytes().map(|b| char::from(b + 32)).collect();
-            incident.file.path = Some(format!("/{}/{name}", names(id)));
-            stories.add(&incident);
+            let name: String = id.to_string().bytes().map(|b| char::from(b + 55)).collect();
+            incident.file.path = Some(format!("/{name}/tool"));
+            groups.add(&incident);
         }
-        assert_eq!(stories.told().len(), STORIES);
-        let told: u64 = stories.told().iter().map(|(_, tally)| tally.count).sum();
-        let other = stories.other().map_or(0, |tally| tally.count);
-        assert_eq!((told, other), (500, 1_500));
-        assert_eq!(stories.other().map(|tally| tally.ids), Some((501, 2_000)));
+        assert_eq!(groups.all().len(), GROUPS);
+        let known: u64 = groups.all().iter().map(|(_, tally)| tally.count).sum();
+        let other = groups.other().map_or(0, |tally| tally.count);
+        assert_eq!((known, other), (500, 1_500));
+        assert_eq!(groups.other().map(|tally| tally.ids), Some((501, 2_000)));
     }
 }

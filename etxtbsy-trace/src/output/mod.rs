@@ -2,12 +2,12 @@
 
 pub mod check;
 pub mod escape;
+pub mod group;
 mod incident;
 pub mod json;
 mod look;
 #[cfg(test)]
 pub(crate) mod samples;
-pub mod story;
 mod summary;
 pub mod text;
 pub mod time;
@@ -22,7 +22,7 @@ pub trait Output: Send {
     fn line(&mut self, line: &Line) -> io::Result<()>;
 
     /// A call has just failed; `incident` makes what is known of it so far, with an id of 0. Its
-    /// line comes when its story is over. Most outputs wait for that.
+    /// line comes when its holders have let go, or after a second. Most outputs wait for that.
     fn pending(&mut self, _incident: &dyn Fn() -> Incident) {}
 }
 

@@ -2,7 +2,7 @@
 
 use crate::{
     lines::{Incident, VerdictKind},
-    output::story::{Tally, Wait, pattern},
+    output::group::{Tally, Wait, pattern},
 };
 use std::collections::{BTreeMap, HashMap, HashSet};
 

@@ -2,7 +2,9 @@
 
 use super::style;
 use crate::{
-    lines::{Ancestor, Direction, Fd, Holder, How, Incident, Opened, Place, Released, Via},
+    lines::{
+        Ancestor, Direction, Evidence, Fd, Holder, How, Incident, Opened, Place, Released, Via,
+    },
     output::{
         escape::{self, Charset},
         name, other_pids, time,
@@ -65,7 +67,7 @@ struct Fact {
 
 /// A line of the tree: a process, or a fork.
 struct Node {
-    /// What it is to the story.
+    /// What it is to the failure.
     what: &'static str,
     style: Style,
     /// The process.
@@ -230,6 +232,9 @@ fn held(state: &State, incident: &Incident, holder: &Holder) -> Node {
     node.faint = ended;
     let facts = &mut node.facts;
     facts.push(process(holder.pid, holder.comm.as_deref()));
+    if holder.evidence == Some(Evidence::Elimination) {
+        facts.push(Fact { style: style::bad(state), ..plain("likely") });
+    }
     facts.extend(numbers(&holder.fds));
     match holder.via {
         Via::Open | Via::Fork | Via::Running => {}
@@ -303,13 +308,15 @@ fn flags(fd: &Fd) -> Fact {
 
 /// How and when it let go.
 fn let_go(released: &Released) -> String {
-    let sign = if released.after_ns < 0 { '-' } else { '+' };
     let how = match released.how {
         How::Exit => "ended".to_owned(),
-        How::Unknown => "had let go".to_owned(),
+        How::Unknown => "had dropped it".to_owned(),
         how => name(how),
     };
-    format!("{sign}{} {how}", time::span(released.after_ns.unsigned_abs()))
+    match u64::try_from(released.after_ns) {
+        Ok(after @ 1..) => format!("+{} {how}", time::span(after)),
+        _ => format!("{how} during the call"),
+    }
 }
 
 /// Puts the victim below its parent, or the process it is, if either is in the tree.
