@@ -40,8 +40,15 @@ use Runtime::{Go, Jvm, Native, Node, Python, Rust, Shell};
 use VerdictKind as Kind;
 use When::{Always, Dup, Long, Own, OwnFd, Short};
 
-/// The remedies of a verdict: for one runtime, or for all.
-type Row = (VerdictKind, Option<Runtime>, &'static [Remedy]);
+/// The remedies of a verdict for some runtimes.
+type Row = (VerdictKind, &'static [Runtime], &'static [Remedy]);
+
+/// Every runtime.
+const ALL: &[Runtime] = &[Go, Jvm, Node, Python, Rust, Shell, Native];
+/// Those whose programs can call flock and make pipes as they like.
+const SYSTEM: &[Runtime] = &[Go, Python, Rust, Native];
+/// Those for which the general words on retries do.
+const NOT_JVM: &[Runtime] = &[Go, Node, Python, Rust, Shell, Native];
 
 const CHILD: &str = "write the file in a child process, so that the process that forks never has it \
     open for writing (0 failures in 24176 attempts, measured on Linux 6.18)";
@@ -66,7 +73,7 @@ const RENAME: &str = "or write to another name and rename it into place after th
 static TABLE: &[Row] = &[
     (
         Kind::ForkExecRace,
-        None,
+        ALL,
         &[Remedy(
             Own,
             "close the inherited fd in {holder} before its exec: it holds the file itself, and a retry in the same process fails again",
@@ -74,7 +81,7 @@ static TABLE: &[Row] = &[
     ),
     (
         Kind::ForkExecRace,
-        Some(Go),
+        &[Go],
         &[Remedy(
             Always,
             "hold syscall.ForkLock.RLock() from the open for writing to the close in {opener}: os/exec forks under the write lock, so no child gets a copy",
@@ -82,7 +89,7 @@ static TABLE: &[Row] = &[
     ),
     (
         Kind::ForkExecRace,
-        Some(Jvm),
+        &[Jvm],
         &[
             Remedy(
                 Short,
@@ -96,7 +103,7 @@ static TABLE: &[Row] = &[
     ),
     (
         Kind::ForkExecRace,
-        Some(Node),
+        &[Node],
         &[Remedy(
             Always,
             "start no process between the open and the stream's 'close' event ('finish' comes before the close), or write with fs.writeFileSync on the main thread, which cannot spawn meanwhile",
@@ -104,7 +111,7 @@ static TABLE: &[Row] = &[
     ),
     (
         Kind::ForkExecRace,
-        Some(Python),
+        &[Python],
         &[Remedy(
             Always,
             "write the file in a child, such as subprocess.run([\"install\", …]) or a multiprocessing process of the 'spawn' kind (a C program that did so: 0 failures in 24176 attempts, measured on Linux 6.18)",
@@ -112,7 +119,7 @@ static TABLE: &[Row] = &[
     ),
     (
         Kind::ForkExecRace,
-        Some(Rust),
+        &[Rust],
         &[Remedy(
             Always,
             "write the file in a child (fork of the nix crate, or Command::new(\"install\")), or use the pipe trick with std::io::pipe, or hold one std::sync::RwLock from File::create until each child has ended (read side to write, write side to spawn); no crate is needed for the last two",
@@ -120,22 +127,20 @@ static TABLE: &[Row] = &[
     ),
     (
         Kind::ForkExecRace,
-        Some(Shell),
+        &[Shell],
         &[Remedy(
             Always,
             "close the fd for the background command: `command {fd}>&- &`, or write the file before anything runs in the background",
         )],
     ),
-    (Kind::ForkExecRace, Some(Native), &[Remedy(Always, CHILD)]),
+    (Kind::ForkExecRace, &[Native], &[Remedy(Always, CHILD)]),
+    (Kind::ForkExecRace, ALL, &[Remedy(Always, CHILD), Remedy(Always, LOCK)]),
+    (Kind::ForkExecRace, SYSTEM, &[Remedy(Always, PIPE), Remedy(Always, FLOCK)]),
+    (Kind::ForkExecRace, NOT_JVM, &[Remedy(Short, RETRY)]),
     (
         Kind::ForkExecRace,
-        None,
+        ALL,
         &[
-            Remedy(Always, CHILD),
-            Remedy(Always, LOCK),
-            Remedy(Always, PIPE),
-            Remedy(Always, FLOCK),
-            Remedy(Short, RETRY),
             Remedy(
                 Long,
                 "or close the fd in {holder} as soon as it is forked (close_range): close-on-exec does nothing until the child execs",
@@ -146,7 +151,7 @@ static TABLE: &[Row] = &[
     ),
     (
         Kind::StillOpen,
-        None,
+        ALL,
         &[Remedy(
             OwnFd,
             "reopen the file read-only and exec that fd, after the writable fd is closed: open(\"/proc/self/fd/N\", O_RDONLY|O_CLOEXEC), close(N), then exec or fexecve",
@@ -154,7 +159,7 @@ static TABLE: &[Row] = &[
     ),
     (
         Kind::StillOpen,
-        Some(Go),
+        &[Go],
         &[Remedy(
             Always,
             "call Close() on the file in {opener} and check its error before exec.Command runs the file: a deferred Close comes too late",
@@ -162,7 +167,7 @@ static TABLE: &[Row] = &[
     ),
     (
         Kind::StillOpen,
-        Some(Jvm),
+        &[Jvm],
         &[Remedy(
             Always,
             "close the OutputStream or FileChannel in {opener} (try-with-resources) before ProcessBuilder.start()",
@@ -170,7 +175,7 @@ static TABLE: &[Row] = &[
     ),
     (
         Kind::StillOpen,
-        Some(Node),
+        &[Node],
         &[Remedy(
             Always,
             "run the file on the write stream's 'close' event, not on 'finish', or after `await handle.close()`: 'finish' comes before the fd is closed, and with io_uring a worker thread closes it later still",
@@ -178,7 +183,7 @@ static TABLE: &[Row] = &[
     ),
     (
         Kind::StillOpen,
-        Some(Python),
+        &[Python],
         &[Remedy(
             Always,
             "leave the `with` block, or call f.close() or os.close(fd) (tempfile.mkstemp returns an open fd), before subprocess runs the file",
@@ -186,7 +191,7 @@ static TABLE: &[Row] = &[
     ),
     (
         Kind::StillOpen,
-        Some(Rust),
+        &[Rust],
         &[Remedy(
             Always,
             "drop the File in {opener} before Command::spawn; with a NamedTempFile of the tempfile crate, call into_temp_path() first",
@@ -194,7 +199,7 @@ static TABLE: &[Row] = &[
     ),
     (
         Kind::StillOpen,
-        Some(Shell),
+        &[Shell],
         &[Remedy(
             Always,
             "close the fd before the command, with `exec {fd}>&-` or `command {fd}>&-`: dash keeps the fd of a redirection open in the shell itself until the redirected command has ended",
@@ -202,7 +207,7 @@ static TABLE: &[Row] = &[
     ),
     (
         Kind::StillOpen,
-        None,
+        ALL,
         &[
             Remedy(
                 Always,
@@ -216,7 +221,7 @@ static TABLE: &[Row] = &[
     ),
     (
         Kind::LeakedFd,
-        None,
+        ALL,
         &[
             Remedy(
                 Own,
@@ -230,7 +235,7 @@ static TABLE: &[Row] = &[
     ),
     (
         Kind::LeakedFd,
-        Some(Go),
+        &[Go],
         &[Remedy(
             Always,
             "open the file in {opener} with os.OpenFile, which sets O_CLOEXEC, not with syscall.Open; pass the fd in exec.Cmd.ExtraFiles to nothing that does not need it",
@@ -238,7 +243,7 @@ static TABLE: &[Row] = &[
     ),
     (
         Kind::LeakedFd,
-        Some(Jvm),
+        &[Jvm],
         &[Remedy(
             Always,
             "start {holder} by ProcessBuilder, whose children close what they inherited; native code in the JVM that forks must do so itself (close_range): Java cannot open with O_CLOEXEC",
@@ -246,7 +251,7 @@ static TABLE: &[Row] = &[
     ),
     (
         Kind::LeakedFd,
-        Some(Node),
+        &[Node],
         &[Remedy(
             Always,
             "keep the fd out of the `stdio` option of child_process.spawn: fs.open sets O_CLOEXEC, so only a fd that is passed on purpose, or one that a native addon opened, outlives the exec",
@@ -254,7 +259,7 @@ static TABLE: &[Row] = &[
     ),
     (
         Kind::LeakedFd,
-        Some(Python),
+        &[Python],
         &[Remedy(
             Always,
             "keep the fd non-inheritable, as open() makes it: no os.set_inheritable, no pass_fds, and close_fds=True for {holder}; in a child of os.fork that does not exec, close it",
@@ -262,7 +267,7 @@ static TABLE: &[Row] = &[
     ),
     (
         Kind::LeakedFd,
-        Some(Rust),
+        &[Rust],
         &[Remedy(
             Always,
             "open the file in {opener} with std::fs::File, which sets O_CLOEXEC; with the libc, nix or rustix crate, pass O_CLOEXEC to open yourself",
@@ -270,7 +275,7 @@ static TABLE: &[Row] = &[
     ),
     (
         Kind::LeakedFd,
-        Some(Shell),
+        &[Shell],
         &[Remedy(
             Always,
             "close the fd for the background command: `command {fd}>&- &`; shells do not set close-on-exec on the fds that `exec 3>file` opens",
@@ -278,7 +283,7 @@ static TABLE: &[Row] = &[
     ),
     (
         Kind::LeakedFd,
-        None,
+        ALL,
         &[
             Remedy(
                 Always,
@@ -292,7 +297,7 @@ static TABLE: &[Row] = &[
     ),
     (
         Kind::PassedFd,
-        Some(Go),
+        &[Go],
         &[Remedy(
             Always,
             "have {holder} close the fd before the file is executed, or send one that os.Open opened, which is read-only",
@@ -300,7 +305,7 @@ static TABLE: &[Row] = &[
     ),
     (
         Kind::PassedFd,
-        Some(Jvm),
+        &[Jvm],
         &[Remedy(
             Always,
             "have {holder} close the fd before the file is executed, or send one of a FileInputStream, which is read-only",
@@ -308,7 +313,7 @@ static TABLE: &[Row] = &[
     ),
     (
         Kind::PassedFd,
-        Some(Node),
+        &[Node],
         &[Remedy(
             Always,
             "have {holder} close the fd before the file is executed, or send one of fs.open(path, 'r')",
@@ -316,7 +321,7 @@ static TABLE: &[Row] = &[
     ),
     (
         Kind::PassedFd,
-        Some(Python),
+        &[Python],
         &[Remedy(
             Always,
             "have {holder} close the fd before the file is executed, or send one of os.open(path, os.O_RDONLY) with socket.send_fds",
@@ -324,7 +329,7 @@ static TABLE: &[Row] = &[
     ),
     (
         Kind::PassedFd,
-        Some(Rust),
+        &[Rust],
         &[Remedy(
             Always,
             "have {holder} close the fd before the file is executed, or send one of File::open, which is read-only",
@@ -332,7 +337,7 @@ static TABLE: &[Row] = &[
     ),
     (
         Kind::PassedFd,
-        Some(Shell),
+        &[Shell],
         &[Remedy(
             Always,
             "have {holder} close the fd before the file is executed, or pass one that was opened with `{fd}<file`, read-only",
@@ -340,7 +345,7 @@ static TABLE: &[Row] = &[
     ),
     (
         Kind::PassedFd,
-        Some(Native),
+        &[Native],
         &[Remedy(
             Always,
             "have {holder} close the fd before the file is executed, or send one that was opened O_RDONLY",
@@ -348,7 +353,7 @@ static TABLE: &[Row] = &[
     ),
     (
         Kind::PassedFd,
-        None,
+        ALL,
         &[
             Remedy(
                 Always,
@@ -364,7 +369,7 @@ static TABLE: &[Row] = &[
     ),
     (
         Kind::SharedMapping,
-        Some(Go),
+        &[Go],
         &[Remedy(
             Always,
             "call syscall.Munmap in {holder} before the file is executed: closing the fd is not enough",
@@ -372,7 +377,7 @@ static TABLE: &[Row] = &[
     ),
     (
         Kind::SharedMapping,
-        Some(Jvm),
+        &[Jvm],
         &[Remedy(
             Always,
             "map the file in {holder} by FileChannel.map with an Arena (Java 22) and close the Arena before the file is executed: a MappedByteBuffer is unmapped only when it is collected as garbage",
@@ -380,7 +385,7 @@ static TABLE: &[Row] = &[
     ),
     (
         Kind::SharedMapping,
-        Some(Node),
+        &[Node],
         &[Remedy(
             Always,
             "have the native addon in {holder} unmap the file before it is executed: Node itself maps no files for writing",
@@ -388,7 +393,7 @@ static TABLE: &[Row] = &[
     ),
     (
         Kind::SharedMapping,
-        Some(Python),
+        &[Python],
         &[Remedy(
             Always,
             "call close() on the mmap object in {holder} before the file is executed: closing the fd is not enough",
@@ -396,7 +401,7 @@ static TABLE: &[Row] = &[
     ),
     (
         Kind::SharedMapping,
-        Some(Rust),
+        &[Rust],
         &[Remedy(
             Always,
             "drop the Mmap (memmap2 crate) in {holder} before the file is executed: dropping the File is not enough",
@@ -404,7 +409,7 @@ static TABLE: &[Row] = &[
     ),
     (
         Kind::SharedMapping,
-        Some(Shell),
+        &[Shell],
         &[Remedy(
             Always,
             "end the command that maps the file before it is executed: a shell maps no files for writing itself",
@@ -412,7 +417,7 @@ static TABLE: &[Row] = &[
     ),
     (
         Kind::SharedMapping,
-        Some(Native),
+        &[Native],
         &[Remedy(
             Always,
             "munmap the file in {holder} before it is executed: closing the fd is not enough",
@@ -420,7 +425,7 @@ static TABLE: &[Row] = &[
     ),
     (
         Kind::SharedMapping,
-        None,
+        ALL,
         &[
             Remedy(
                 Always,
@@ -434,7 +439,7 @@ static TABLE: &[Row] = &[
     ),
     (
         Kind::RunningExecutable,
-        Some(Go),
+        &[Go],
         &[Remedy(
             Always,
             "write the new file beside it with os.CreateTemp and put it into place with os.Rename: processes that run the old file keep it",
@@ -442,7 +447,7 @@ static TABLE: &[Row] = &[
     ),
     (
         Kind::RunningExecutable,
-        Some(Jvm),
+        &[Jvm],
         &[Remedy(
             Always,
             "write the new file beside it with Files.createTempFile and put it into place with Files.move and ATOMIC_MOVE: processes that run the old file keep it",
@@ -450,7 +455,7 @@ static TABLE: &[Row] = &[
     ),
     (
         Kind::RunningExecutable,
-        Some(Node),
+        &[Node],
         &[Remedy(
             Always,
             "write the new file beside it and put it into place with fs.rename: processes that run the old file keep it",
@@ -458,7 +463,7 @@ static TABLE: &[Row] = &[
     ),
     (
         Kind::RunningExecutable,
-        Some(Python),
+        &[Python],
         &[Remedy(
             Always,
             "write the new file beside it with tempfile and put it into place with os.replace: processes that run the old file keep it",
@@ -466,7 +471,7 @@ static TABLE: &[Row] = &[
     ),
     (
         Kind::RunningExecutable,
-        Some(Rust),
+        &[Rust],
         &[Remedy(
             Always,
             "write the new file beside it with NamedTempFile::new_in (tempfile crate) and put it into place with persist(): processes that run the old file keep it",
@@ -474,7 +479,7 @@ static TABLE: &[Row] = &[
     ),
     (
         Kind::RunningExecutable,
-        Some(Shell),
+        &[Shell],
         &[Remedy(
             Always,
             "use `mv new file`, `install`, or `cp --remove-destination` instead of `>` or plain `cp`: processes that run the old file keep it",
@@ -482,7 +487,7 @@ static TABLE: &[Row] = &[
     ),
     (
         Kind::RunningExecutable,
-        Some(Native),
+        &[Native],
         &[Remedy(
             Always,
             "write the new file beside it and rename it into place: processes that run the old file keep it",
@@ -490,7 +495,7 @@ static TABLE: &[Row] = &[
     ),
     (
         Kind::RunningExecutable,
-        None,
+        ALL,
         &[
             Remedy(
                 Always,
@@ -507,7 +512,7 @@ static TABLE: &[Row] = &[
     ),
     (
         Kind::NameCollision,
-        Some(Go),
+        &[Go],
         &[Remedy(
             Always,
             "make the name unique: os.MkdirTemp or os.CreateTemp, then os.Rename to the final name after Close",
@@ -515,7 +520,7 @@ static TABLE: &[Row] = &[
     ),
     (
         Kind::NameCollision,
-        Some(Jvm),
+        &[Jvm],
         &[Remedy(
             Always,
             "make the name unique: Files.createTempFile, then Files.move with ATOMIC_MOVE to the final name after the close",
@@ -523,7 +528,7 @@ static TABLE: &[Row] = &[
     ),
     (
         Kind::NameCollision,
-        Some(Node),
+        &[Node],
         &[Remedy(
             Always,
             "make the name unique: fs.mkdtemp, then fs.rename to the final name after the 'close' event",
@@ -531,7 +536,7 @@ static TABLE: &[Row] = &[
     ),
     (
         Kind::NameCollision,
-        Some(Python),
+        &[Python],
         &[Remedy(
             Always,
             "make the name unique: tempfile.mkstemp or TemporaryDirectory, then os.replace to the final name after the close",
@@ -539,7 +544,7 @@ static TABLE: &[Row] = &[
     ),
     (
         Kind::NameCollision,
-        Some(Rust),
+        &[Rust],
         &[Remedy(
             Always,
             "make the name unique: NamedTempFile::new_in (tempfile crate), then persist() to the final name, and into_temp_path() before it is run",
@@ -547,12 +552,12 @@ static TABLE: &[Row] = &[
     ),
     (
         Kind::NameCollision,
-        Some(Shell),
+        &[Shell],
         &[Remedy(Always, "make the name unique: `mktemp`, then `mv` to the final name")],
     ),
     (
         Kind::NameCollision,
-        Some(Native),
+        &[Native],
         &[Remedy(
             Always,
             "make the name unique: mkstemp or mkdtemp, then rename to the final name after the close",
@@ -560,7 +565,7 @@ static TABLE: &[Row] = &[
     ),
     (
         Kind::NameCollision,
-        None,
+        ALL,
         &[
             Remedy(
                 Always,
@@ -573,7 +578,7 @@ static TABLE: &[Row] = &[
     ),
     (
         Kind::SwapFile,
-        None,
+        ALL,
         &[
             Remedy(Always, "end swapping to the file first: swapoff FILE"),
             Remedy(Always, "no help: ending processes, retrying: the kernel itself holds the file"),
@@ -581,7 +586,7 @@ static TABLE: &[Row] = &[
     ),
     (
         Kind::BinfmtMisc,
-        None,
+        ALL,
         &[
             Remedy(
                 Always,
@@ -599,7 +604,7 @@ static TABLE: &[Row] = &[
     ),
     (
         Kind::RefusedByFilesystem,
-        None,
+        ALL,
         &[
             Remedy(
                 Always,
@@ -610,7 +615,7 @@ static TABLE: &[Row] = &[
     ),
     (
         Kind::Unexplained,
-        None,
+        ALL,
         &[Remedy(
             Always,
             "look at the `lost` lines, if there are any, and start tracing before the processes that write or run the file",
@@ -659,8 +664,7 @@ pub(super) fn of(
     }
     let scene = Scene { incident, culprit, names };
     let runtime = runtime(incident, culprit).unwrap_or(Native);
-    let rows =
-        TABLE.iter().filter(|(of, for_, _)| *of == kind && for_.is_none_or(|for_| for_ == runtime));
+    let rows = TABLE.iter().filter(|(of, for_, _)| *of == kind && for_.contains(&runtime));
     let remedies = rows.flat_map(|(_, _, remedies)| *remedies);
     let mut advice: Vec<String> = Vec::new();
     for Remedy(_, text) in remedies.filter(|Remedy(when, _)| scene.fits(*when)) {
@@ -829,8 +833,6 @@ mod tests {
     use super::*;
     use crate::{lines::Released, output::samples, verdict::KINDS};
 
-    const RUNTIMES: [Runtime; 7] = [Go, Jvm, Node, Python, Rust, Shell, Native];
-
     /// An incident of each kind whose holder, if it has one, lets go so long after the failure.
     fn incident(kind: VerdictKind, runtime: Runtime, after_ns: Option<i64>) -> Incident {
         let mut incident = match kind {
@@ -902,7 +904,7 @@ mod tests {
     #[test]
     fn every_verdict_has_advice_for_every_runtime() {
         for kind in KINDS {
-            for runtime in RUNTIMES {
+            for runtime in ALL.iter().copied() {
                 for after_ns in [Some(0), Some(180_000), Some(2_500_000_000), None] {
                     let incident = incident(kind, runtime, after_ns);
                     let advice = of(kind, &incident, incident.holders.first(), Names::Incident);
@@ -922,7 +924,7 @@ mod tests {
     #[test]
     fn no_advice_is_refuted_by_the_incident() {
         for kind in KINDS {
-            for runtime in RUNTIMES {
+            for runtime in ALL.iter().copied() {
                 for (after_ns, short) in
                     [(Some(180_000), true), (Some(2_500_000_000), false), (None, false)]
                 {
@@ -945,12 +947,26 @@ mod tests {
         }
     }
 
+    /// No pipe with O_CLOEXEC and no flock in Java, Node or a shell; one word on retries is enough.
+    #[test]
+    fn advice_can_be_followed_in_its_runtime() {
+        for runtime in ALL.iter().copied() {
+            let incident = incident(Kind::ForkExecRace, runtime, Some(180_000));
+            let advice =
+                of(Kind::ForkExecRace, &incident, incident.holders.first(), Names::Incident);
+            let pipe = advice.iter().any(|it| it.contains("O_CLOEXEC pipe"));
+            assert_eq!(pipe, SYSTEM.contains(&runtime), "{runtime:?}: {advice:#?}");
+            let retries = advice.iter().filter(|it| it.contains("retry"));
+            assert_eq!(retries.count(), 1, "{runtime:?}: {advice:#?}");
+        }
+    }
+
     #[test]
     fn figures_say_where_they_were_measured() {
-        for (kind, runtime, remedies) in TABLE {
+        for (kind, runtimes, remedies) in TABLE {
             for Remedy(_, text) in *remedies {
                 let figure = text.contains(" failures in ") || text.contains(" attempts");
-                assert!(!figure || text.contains("on Linux 6.18"), "{kind:?} {runtime:?}: {text}");
+                assert!(!figure || text.contains("on Linux 6.18"), "{kind:?} {runtimes:?}: {text}");
             }
         }
     }
