@@ -295,7 +295,7 @@ pub struct Holder {
     pub forked: Option<Forked>,
     /// Its ancestors, nearest first.
     pub ancestors: Vec<Ancestor>,
-    /// How and when it let go; `null` if it still holds the file.
+    /// How and when it dropped the file; `null` if it still holds it.
     pub released: Option<Released>,
 }
 
@@ -423,7 +423,7 @@ pub struct Ancestor {
     pub exe_b64: Option<String>,
 }
 
-/// How a holder let go.
+/// How a holder dropped the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum How {
@@ -437,18 +437,18 @@ pub enum How {
     Exit,
     /// The mapping went.
     Unmap,
-    /// That was not seen; it had let go by then.
+    /// That was not seen; it had dropped the file by then.
     Unknown,
 }
 
-/// How and when a holder let go.
+/// How and when a holder dropped the file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Released {
     /// By what.
     pub how: How,
     /// When.
     pub time_ns: u64,
-    /// The same, counted from the failure; below zero if it let go while the call was failing.
+    /// The same, counted from the failure; below zero if it did so while the call was failing.
     pub after_ns: i64,
     /// The program it exec'd, for `close-on-exec`.
     pub exec: Option<String>,
@@ -493,13 +493,13 @@ pub enum VerdictKind {
 )]
 #[serde(rename_all = "kebab-case")]
 pub enum Shortfall {
-    /// It could not be told which file was busy, or being run.
+    /// Which file was busy, or being run, is not known.
     FileNotFound,
     /// Records of it were lost.
     RecordsLost,
     /// No process held the file, but something else did.
     HeldByNoProcess,
-    /// It cannot be told which of several processes held it, or how many.
+    /// Which of several processes held it, or how many, is not known.
     Ambiguous,
     /// A writer was not found.
     WriterNotFound,
@@ -582,7 +582,7 @@ pub struct Lost {
 /// The last line.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Summary {
-    /// How many calls failed while tracing was live, exactly: counted apart from what was told of
+    /// How many calls failed while tracing was live, exactly: counted apart from what was reported of
     /// them. Those that are no incident are among `lost`, or came after `--stop-after`; 0 in
     /// recordings of versions that did not count them.
     #[serde(default)]

@@ -266,13 +266,13 @@ mod tests {
             std::fs::copy("/bin/cat", &path).unwrap();
             let mut child = Command::new(&path).stdin(Stdio::piped()).spawn().unwrap();
             let exe = || Observer::new().look(child.id(), 0, &Pids::same()).unwrap().exe;
-            let told = Some(path.as_os_str().as_bytes().to_vec());
-            assert_eq!(exe(), told);
+            let named = Some(path.as_os_str().as_bytes().to_vec());
+            assert_eq!(exe(), named);
             let file = std::fs::File::open(&path).unwrap();
             let behind = || path_behind(&format!("/proc/self/fd/{}", file.as_raw_fd()));
-            assert_eq!(behind(), told);
+            assert_eq!(behind(), named);
             std::fs::remove_file(&path).unwrap();
-            assert_eq!((exe(), behind()), (told.clone(), told));
+            assert_eq!((exe(), behind()), (named.clone(), named));
             drop(child.stdin.take());
             child.wait().unwrap();
         }
@@ -288,7 +288,7 @@ mod tests {
         assert!(other.is_none(), "a process that started at boot is another");
     }
 
-    /// What /proc/PID/cgroup tells, and the cgroup by it.
+    /// The cgroup that these lines of /proc/PID/cgroup come to.
     fn cgroup_of(lines: &[(u32, &str, &str)]) -> Option<String> {
         let group = |(hierarchy, controller, path): &(u32, &str, &str)| ProcessCGroup {
             hierarchy: *hierarchy,
@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn the_cgroup_is_told_with_either_version() {
+    fn the_cgroup_is_found_with_either_version() {
         let v2 = (0, "", "/ci.slice");
         assert_eq!(cgroup_of(&[v2]).unwrap(), "/ci.slice");
         let systemd = (1, "name=systemd", "/docker/17");

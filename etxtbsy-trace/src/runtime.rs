@@ -70,7 +70,7 @@ pub fn recognise(traits: &Traits<'_>) -> Option<Runtime> {
     }
 }
 
-/// What the name of an executable says; `comm` tells the applets of one executable apart.
+/// What the name of an executable says; `comm` names the applet of a multi-call executable.
 #[must_use]
 pub fn by_name(exe: &str, comm: &str) -> Option<Runtime> {
     const SHELLS: [&str; 14] = [

@@ -260,7 +260,7 @@ impl Shape {
 /// Until when the file was busy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wait {
-    /// The last known holder had let go that many nanoseconds after the failure.
+    /// The last known holder dropped the file that many nanoseconds after the failure.
     Over(u64),
     /// Somebody still held it.
     Endless,

@@ -215,7 +215,7 @@ fn program(
     labelled("", &look.paint(Tone::Faint, &facts.join(" · ")))
 }
 
-/// The cgroup, where it tells victim and holders apart.
+/// The cgroup, where victim and holders are in different ones.
 fn cgroup(incident: &Incident, cgroup: Option<&String>, look: Look) -> Option<String> {
     let all = incident.holders.iter().map(|holder| &holder.cgroup);
     let differ = all.into_iter().any(|other| *other != incident.victim.cgroup);

@@ -64,7 +64,7 @@ impl<'a> Export<'a> {
 
     /// The same in words: `3 incidents (3 of 5 in memory)`.
     #[must_use]
-    pub fn told(&self) -> String {
+    pub fn report(&self) -> String {
         let count = match self.chosen.len() {
             1 => "1 incident".to_owned(),
             count => format!("{count} incidents"),
@@ -126,7 +126,7 @@ mod tests {
             Line::Incident(incident) => Some(incident.id),
             _ => None,
         });
-        (incidents.collect(), export.told())
+        (incidents.collect(), export.report())
     }
 
     #[test]
@@ -147,14 +147,14 @@ mod tests {
     }
 
     #[test]
-    fn what_was_folded_is_told() {
+    fn what_was_folded_is_counted() {
         let mut model = model(false);
         for id in 7..=10_004 {
             let mut incident = samples::leaked();
             incident.id = id;
             model.add(incident.into(), |_| true);
         }
-        let count = |scope| Export::new(&model, scope).told();
+        let count = |scope| Export::new(&model, scope).report();
         assert_eq!(count(Scope::All), "10000 incidents (10000 of 10004 in memory)");
         let leaks = "9996 incidents (9996 of 9999 in memory)";
         assert_eq!(count(Scope::Selected(Row::Group(1))), leaks);

@@ -4,7 +4,7 @@ use super::{advice, advice::Names, culprit, is_fixed_by_one_remedy};
 use crate::lines::{Incident, VerdictKind};
 use std::collections::HashMap;
 
-/// How many remedies are told apart; there are a few for each program that opens files.
+/// How many remedies are counted; there are a few for each program that opens files.
 const MOST: usize = 1000;
 
 /// Counts how many incidents each remedy would fix.

@@ -1,8 +1,8 @@
 //! Whether a process that inherited a write fd is on its way to an exec, or lives on with the fd.
 //!
-//! Only two kinds of facts count: what was so at the failure, and whether the process let go within
-//! [`MOMENT_NS`] of its fork. An incident is written when the holders have let go, or a second after
-//! the failure, so neither depends on when that was.
+//! Only two kinds of facts count: what was so at the failure, and whether the process dropped the
+//! file within [`MOMENT_NS`] of its fork. An incident is written when all holders have dropped the file,
+//! or a second after the failure, so neither depends on when that was.
 
 use super::is_opener;
 use crate::lines::{Fd, Holder, How, Incident, Runtime, State, Via};
@@ -76,7 +76,7 @@ mod tests {
 
     const MS: u64 = 1_000_000;
 
-    /// A child of the opener's, forked 1 ms before the failure, that let go so long after its fork.
+    /// A child of the opener's, forked 1 ms before the failure, that drops the file so long after its fork.
     fn child(state: State, cloexec: Option<bool>, end: Option<(How, u64)>) -> Incident {
         let mut incident = samples::race();
         let time_ns = incident.time_ns;

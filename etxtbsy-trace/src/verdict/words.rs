@@ -38,7 +38,7 @@ pub(super) fn span(ns: u64) -> String {
     time::span(ns)
 }
 
-/// When and how a holder let go, in words that follow "it held the file".
+/// When and how a holder dropped the file, in words that follow "it held the file".
 pub(super) fn release(holder: &Holder) -> String {
     let runs = holder.via == Via::Running;
     let Some(released) = &holder.released else {
