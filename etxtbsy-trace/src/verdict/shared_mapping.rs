@@ -21,10 +21,10 @@ impl Rule for SharedMapping {
 
     fn summary(&self, _incident: &Incident, culprit: &Holder) -> String {
         format!(
-            "{} maps the file through an fd that was open for writing and is closed since; the \
-             mapping keeps the file open, {}",
+            "{} maps the file through an fd that was open for writing and is closed since, \
+             which keeps the file open; it {}",
             name(culprit),
-            release(culprit)
+            release(culprit).trim_start_matches("and ")
         )
     }
 }

@@ -66,7 +66,7 @@ pub(super) fn release(holder: &Holder) -> String {
         How::Dup => "put another file in its place",
         How::Exit => "ended",
         How::Unmap if runs => "ran another program",
-        How::Unmap => "unmapped it",
+        How::Unmap => "unmapped the file",
     };
     match after {
         0 => format!("and {how} while the call was failing"),
