@@ -75,7 +75,7 @@ pub fn build(id: u64, case: &Case, world: &World<'_>) -> Incident {
         file: busy_file(case, attribution.writers, world),
         victim: victim(case, world),
         holders,
-        unheld: attribution.unheld.iter().map(|one| unheld(one, case)).collect(),
+        unheld: attribution.unheld.iter().map(|one| unheld(one, case, world)).collect(),
         suspects: attribution.suspects.iter().map(suspect).collect(),
         explained,
         complete,
@@ -192,6 +192,7 @@ fn victim(case: &Case, world: &World<'_>) -> Victim {
         cgroup,
         ns_pid: pid(failure.ns_pid),
         local_pid: pid(failure.local_pid),
+        ancestors: ancestors(Some(failure.tgid), failure.ppid, None, case, world),
     }
 }
 
@@ -272,7 +273,7 @@ fn holder(held: &Held, case: &Case, world: &World<'_>) -> Holder {
         evidence: Some(held.evidence),
         call: held.call.map(syscall),
         state: held.state,
-        opened: held.opened.map(|actor| opened(actor, held.closed_ns, path, path_b64)),
+        opened: held.opened.map(|actor| opened(actor, held.closed_ns, path, path_b64, world)),
         forked: held.forked.filter(|_| held.via == Via::Fork).map(|actor| {
             let (comm, comm_b64) = maybe_text(comm(&actor.comm));
             Forked { pid: actor.tgid, tid: actor.tid, comm, comm_b64, time_ns: actor.time_ns }
@@ -294,6 +295,7 @@ fn opened(
     closed_ns: Option<u64>,
     path: Option<String>,
     path_b64: Option<String>,
+    world: &World<'_>,
 ) -> Opened {
     let (comm, comm_b64) = maybe_text(comm(&actor.comm));
     Opened {
@@ -303,13 +305,14 @@ fn opened(
         comm_b64,
         time_ns: actor.time_ns,
         closed_ns,
+        runtime: world.seen.get(&actor.tgid).and_then(|facts| facts.runtime),
         path,
         path_b64,
     }
 }
 
 /// A description that was open and that no process held.
-fn unheld(one: &Unheld, case: &Case) -> lines::Unheld {
+fn unheld(one: &Unheld, case: &Case, world: &World<'_>) -> lines::Unheld {
     let (place, device) = match &one.keeper {
         Keeper::LoopDevice(device) => (Place::LoopDevice, Some(device.clone())),
         Keeper::SocketQueue => (Place::SocketQueue, None),
@@ -323,7 +326,7 @@ fn unheld(one: &Unheld, case: &Case) -> lines::Unheld {
     lines::Unheld {
         place,
         device,
-        opened: (opener.time_ns != 0).then(|| opened(opener, closed_ns, path, path_b64)),
+        opened: (opener.time_ns != 0).then(|| opened(opener, closed_ns, path, path_b64, world)),
     }
 }
 

@@ -22,6 +22,7 @@ pub mod process;
 pub mod replay;
 pub mod rights;
 pub mod running;
+pub mod runtime;
 pub mod schema;
 pub mod session;
 pub mod teach;

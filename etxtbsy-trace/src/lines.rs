@@ -179,6 +179,9 @@ pub struct Victim {
     /// Its pid in the tracer's pid namespace; `null` if it is not in that, or was not seen.
     #[serde(default)]
     pub local_pid: Option<u32>,
+    /// Its ancestors, nearest first; empty if they were not seen.
+    #[serde(default)]
+    pub ancestors: Vec<Ancestor>,
 }
 
 /// How a holder came to hold the file.
@@ -295,7 +298,7 @@ pub struct Holder {
     pub forked: Option<Forked>,
     /// Its ancestors, nearest first.
     pub ancestors: Vec<Ancestor>,
-    /// How and when it let go; `null` if it still holds the file.
+    /// How and when it dropped the file; `null` if it still holds it.
     pub released: Option<Released>,
 }
 
@@ -388,11 +391,36 @@ pub struct Opened {
     /// When the opener's own fd was closed; `null` if it was open still, or that was not seen.
     #[serde(default)]
     pub closed_ns: Option<u64>,
+    /// What the program of the opener is written in; `null` if that was not recognised.
+    #[serde(default)]
+    pub runtime: Option<Runtime>,
     /// The path of the open file description.
     pub path: Option<String>,
     /// Its bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path_b64: Option<String>,
+}
+
+/// What a program is written in: the runtime that opens its files and forks its children.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum Runtime {
+    /// Go.
+    Go,
+    /// Java, Kotlin, Scala and others on a Java virtual machine.
+    Jvm,
+    /// Node.js.
+    Node,
+    /// CPython or PyPy.
+    Python,
+    /// Rust.
+    Rust,
+    /// A shell.
+    Shell,
+    /// Anything else: C, C++ and others without a runtime that is known here.
+    Native,
 }
 
 /// Which thread forked a holder.
@@ -428,7 +456,7 @@ pub struct Ancestor {
     pub exe_b64: Option<String>,
 }
 
-/// How a holder let go.
+/// How a holder dropped the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum How {
@@ -442,18 +470,18 @@ pub enum How {
     Exit,
     /// The mapping went.
     Unmap,
-    /// That was not seen; it had let go by then.
+    /// That was not seen; it had dropped the file by then.
     Unknown,
 }
 
-/// How and when a holder let go.
+/// How and when a holder dropped the file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Released {
     /// By what.
     pub how: How,
     /// When.
     pub time_ns: u64,
-    /// The same, counted from the failure; below zero if it let go while the call was failing.
+    /// The same, counted from the failure; below zero if it did so while the call was failing.
     pub after_ns: i64,
     /// The program it exec'd, for `close-on-exec`.
     pub exec: Option<String>,
@@ -498,13 +526,13 @@ pub enum VerdictKind {
 )]
 #[serde(rename_all = "kebab-case")]
 pub enum Shortfall {
-    /// It could not be told which file was busy, or being run.
+    /// Which file was busy, or being run, is not known.
     FileNotFound,
     /// Records of it were lost.
     RecordsLost,
     /// No process held the file, but something else did.
     HeldByNoProcess,
-    /// It cannot be told which of several processes held it, or how many.
+    /// Which of several processes held it, or how many, is not known.
     Ambiguous,
     /// A writer was not found.
     WriterNotFound,
@@ -589,7 +617,7 @@ pub struct Lost {
 /// The last line.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Summary {
-    /// How many calls failed while tracing was live, exactly: counted apart from what was told of
+    /// How many calls failed while tracing was live, exactly: counted apart from what was reported of
     /// them. Those that are no incident are among `lost`, or came after `--stop-after`; 0 in
     /// recordings of versions that did not count them.
     #[serde(default)]

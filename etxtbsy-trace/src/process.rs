@@ -22,7 +22,7 @@ use procfs::{
 
 use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 
-use crate::pids::Pids;
+use crate::{lines::Runtime, pids::Pids, runtime::Runtimes};
 
 /// What /proc said of a process.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -39,6 +39,8 @@ pub struct Facts {
     pub argv: Option<Vec<Vec<u8>>>,
     /// Its cgroup, as a path below the root of its hierarchy, or of our cgroup namespace.
     pub cgroup: Option<String>,
+    /// What its program is written in.
+    pub runtime: Option<Runtime>,
     /// When all this had been read: what ended before may be another process with the same pid.
     pub seen_ns: u64,
 }
@@ -50,13 +52,18 @@ pub struct Observer {
     /// of the machine. The latest comes last.
     suspended_ns: Vec<u64>,
     ticks_per_second: u64,
+    runtimes: Runtimes,
 }
 
 impl Observer {
     /// Reads the clocks.
     #[must_use]
     pub fn new() -> Self {
-        Self { suspended_ns: vec![suspended_ns()], ticks_per_second: procfs::ticks_per_second() }
+        Self {
+            suspended_ns: vec![suspended_ns()],
+            ticks_per_second: procfs::ticks_per_second(),
+            runtimes: Runtimes::default(),
+        }
     }
 
     /// Looks at a process that started at `start_ns` (CLOCK_MONOTONIC; 0 if that is not known),
@@ -81,6 +88,7 @@ impl Observer {
             exe: path_behind(&format!("/proc/{pid}/exe")),
             argv: raw_argv(pid),
             cgroup: process.cgroups().ok().and_then(|groups| cgroup(groups.0)),
+            runtime: self.runtimes.of(pid),
             seen_ns: now_ns(ClockId::CLOCK_MONOTONIC),
         })
     }
@@ -260,13 +268,13 @@ mod tests {
             std::fs::copy("/bin/cat", &path).unwrap();
             let mut child = Command::new(&path).stdin(Stdio::piped()).spawn().unwrap();
             let exe = || Observer::new().look(child.id(), 0, &Pids::same()).unwrap().exe;
-            let told = Some(path.as_os_str().as_bytes().to_vec());
-            assert_eq!(exe(), told);
+            let named = Some(path.as_os_str().as_bytes().to_vec());
+            assert_eq!(exe(), named);
             let file = std::fs::File::open(&path).unwrap();
             let behind = || path_behind(&format!("/proc/self/fd/{}", file.as_raw_fd()));
-            assert_eq!(behind(), told);
+            assert_eq!(behind(), named);
             std::fs::remove_file(&path).unwrap();
-            assert_eq!((exe(), behind()), (told.clone(), told));
+            assert_eq!((exe(), behind()), (named.clone(), named));
             drop(child.stdin.take());
             child.wait().unwrap();
         }
@@ -282,7 +290,7 @@ mod tests {
         assert!(other.is_none(), "a process that started at boot is another");
     }
 
-    /// What /proc/PID/cgroup tells, and the cgroup by it.
+    /// The cgroup that these lines of /proc/PID/cgroup come to.
     fn cgroup_of(lines: &[(u32, &str, &str)]) -> Option<String> {
         let group = |(hierarchy, controller, path): &(u32, &str, &str)| ProcessCGroup {
             hierarchy: *hierarchy,
@@ -293,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn the_cgroup_is_told_with_either_version() {
+    fn the_cgroup_is_found_with_either_version() {
         let v2 = (0, "", "/ci.slice");
         assert_eq!(cgroup_of(&[v2]).unwrap(), "/ci.slice");
         let systemd = (1, "name=systemd", "/docker/17");

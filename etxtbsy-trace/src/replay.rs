@@ -221,17 +221,16 @@ mod tests {
             assert!(error.starts_with(&format!("trace.jsonl line 3: {cause}")), "{error}");
         }
         let mut newer = samples::meta();
-        newer.schema = 2;
+        newer.schema = SCHEMA + 1;
         newer.version = "9.0.0".to_owned();
         let newer = serde_json::to_string(&Line::from(newer)).unwrap();
         let (_, error, _) = read(newer.as_bytes());
-        assert_eq!(
-            error.as_deref(),
-            Some(
-                "trace.jsonl line 1: schema 2, but this version reads up to 1; replay it with \
-                 version 9.0.0"
-            )
+        let wanted = format!(
+            "trace.jsonl line 1: schema {}, but this version reads up to {SCHEMA}; replay it with \
+             version 9.0.0",
+            SCHEMA + 1
         );
+        assert_eq!(error, Some(wanted));
     }
 
     #[test]

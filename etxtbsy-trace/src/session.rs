@@ -27,7 +27,7 @@ use crate::{
         tracer::Tracer,
     },
     ledger::{Case, Drop, GRACE_NS, Ledger, Runner, Running, Sign, Unkept},
-    lines::{self, Filter, Line, LossKind, Meta, SCHEMA, Summary, VerdictKind},
+    lines::{self, Filter, Line, LossKind, Meta, SCHEMA, Summary},
     lookup::Sight,
     loop_device,
     opening::{self, Opening},
@@ -37,6 +37,7 @@ use crate::{
     rights,
     running::{self, Refused},
     tree,
+    verdict::ChangeFirst,
 };
 
 /// How long the end of tracing waits for holders of the last failures to let go.
@@ -104,8 +105,8 @@ pub struct Session {
     /// The first output that could not be written: why, and how many incidents it has.
     failed: Option<(String, u64)>,
     summary: Summary,
-    /// The first advice that was given with each verdict.
-    advice: HashMap<VerdictKind, String>,
+    /// What to change first.
+    change_first: ChangeFirst,
     began_ns: u64,
     tree_ended: bool,
     /// Whether tracing is over, and only what was told already is taken in.
@@ -171,7 +172,7 @@ impl Session {
             sinks,
             failed: None,
             summary: Summary::default(),
-            advice: HashMap::new(),
+            change_first: ChangeFirst::default(),
             began_ns,
             tree_ended: false,
             ending: false,
@@ -257,7 +258,7 @@ impl Session {
         self.tell_lost();
         self.tell_missed();
         self.lose(LossKind::FailuresUnread, "failures: not read before the end", unread);
-        self.summary.change_first = self.change_first();
+        self.summary.change_first = self.change_first.text();
         self.summary.duration_ns = now_ns(ClockId::CLOCK_MONOTONIC) - self.began_ns;
         self.write(&Line::Summary(self.summary.clone()));
         let (failed, summary) = (self.failed.take(), self.summary.clone());
@@ -274,18 +275,6 @@ impl Session {
             Some((error, _)) => bail!(error),
             None => Ok(summary),
         }
-    }
-
-    /// What helps against the most frequent verdict.
-    fn change_first(&self) -> Option<String> {
-        let explained = |(kind, _): &(&VerdictKind, &u64)| **kind != VerdictKind::Unexplained;
-        let (kind, count) =
-            self.summary.by_verdict.iter().filter(explained).max_by_key(|(_, count)| **count)?;
-        if self.summary.incidents < 2 {
-            return None;
-        }
-        let advice = self.advice.get(kind)?;
-        Some(format!("{count} of {} would be mended by this: {advice}", self.summary.incidents))
     }
 
     /// Gives the holders of the last failures a moment to let go.
@@ -707,9 +696,7 @@ impl Session {
             *self.summary.unexplained_by.entry(shortfall).or_default() += 1;
         }
         *self.summary.by_verdict.entry(incident.verdict.kind).or_default() += 1;
-        if let Some(first) = incident.verdict.advice.first() {
-            self.advice.entry(incident.verdict.kind).or_insert_with(|| first.clone());
-        }
+        self.change_first.add(&incident);
         self.write(&Line::Incident(Box::new(incident)));
     }
 

@@ -8,7 +8,7 @@ use std::{
 };
 
 const META: &str = r#"{"type":"meta","schema":1,"version":"0.1.0","time":"2026-11-20T14:03:00Z","time_ns":1,"kernel":"6.18.0","arch":"x86_64","argv":[],"filter":{"pids":[],"command":null}}"#;
-const LOST: &str = r#"{"type":"lost","what":"ring buffer full","count":3}"#;
+const LOST: &str = r#"{"type":"lost","kind":"unknown","what":"ring buffer full","count":3}"#;
 
 /// Runs `replay` with more arguments, `input` on its stdin.
 fn replay(args: &[&str], input: &str) -> Output {

@@ -1,9 +1,11 @@
-//! One incident, told to people: in full, or in one line when its story is known already.
+//! One incident, for people: in full, or in one line where its group has been shown.
 
+use super::group::Wait;
 use super::look::{Look, Tone};
-use super::story::Wait;
 use super::{escape, name, other_pids, time};
-use crate::lines::{Direction, Fd, Holder, How, Incident, Opened, Role, Via};
+use crate::lines::{
+    Direction, Evidence, Fd, Holder, How, Incident, Opened, Place, Role, State, Via,
+};
 
 /// What `strerror` says of ETXTBSY; it is what the user saw.
 const BUSY: &str = "Text file busy";
@@ -15,8 +17,9 @@ const SENTENCE: usize = 800;
 /// Where the text begins that follows a label.
 const INDENT: &str = "           ";
 
-/// The incident in full, several lines.
-pub(super) fn full(incident: &Incident, look: Look) -> String {
+/// The incident in full, several lines; `first` is the id of the first one of its group, if that is
+/// another.
+pub(super) fn full(incident: &Incident, first: Option<u64>, look: Look) -> String {
     let mut out = head(incident, look);
     out += &victim(incident, look);
     out += &busy(incident, look);
@@ -39,20 +42,22 @@ pub(super) fn full(incident: &Incident, look: Look) -> String {
             &format!("and {} (-v shows them)", count(rest as u64, "more holder", "more holders")),
         );
     }
-    out + &missing(incident, look) + &verdict(incident, look)
+    out + &missing(incident, look) + &uncertain(incident, look) + &verdict(incident, first, look)
 }
 
-/// The incident in one line; `first` is the id of the first one of its story.
+/// The incident in one line; `first` is the id of the first one of its group.
 pub(super) fn compact(incident: &Incident, first: u64, look: Look) -> String {
     let clock = time::clock(&incident.time).unwrap_or_else(|| look.short(&incident.time, NAME));
     let released = match Wait::of(incident) {
+        Wait::Over(0) => look.paint(Tone::Good, "released while the call was failing"),
         Wait::Over(ns) => look.paint(Tone::Good, &format!("released after {}", time::span(ns))),
         Wait::Endless => look.paint(Tone::Holder, "still held"),
+        Wait::Unknown if place_known(incident) => look.paint(Tone::Holder, "held by no process"),
         Wait::Unknown => look.paint(Tone::Bad, "holder not found"),
     };
     let held = match incident.holders.as_slice() {
         [] => String::new(),
-        [only] => process(only.pid, only.comm.as_deref(), look),
+        [only] => likely(only) + &process(only.pid, only.comm.as_deref(), look),
         [first, rest @ ..] => {
             let first = process(first.pid, first.comm.as_deref(), look);
             format!("{first} and {} more", rest.len())
@@ -113,6 +118,9 @@ fn busy(incident: &Incident, look: Look) -> String {
     let path = file.path.as_ref();
     let path = path.map_or_else(|| "(path unknown)".to_owned(), |path| look.short(path, PATH));
     let mut facts = vec![look.paint(Tone::Strong, &path)];
+    if file.path.is_some() && incident.holders.iter().any(|it| is_elsewhere(incident, it)) {
+        facts[0] += " (as the victim's mount namespace sees it)";
+    }
     let role = file.role.map(|role| match role {
         Role::Target => "the target itself",
         Role::ScriptInterpreter => "the interpreter in the #! line",
@@ -148,6 +156,16 @@ fn holder_lines(incident: &Incident, holder: &Holder, look: Look) -> String {
         Via::Running => "running it".to_owned(),
         via => format!("via {}, {}", name(via), name(holder.state)),
     });
+    if holder.evidence == Some(Evidence::Elimination) {
+        facts.push(look.paint(Tone::Bad, "likely"));
+    }
+    if holder.pid == incident.victim.pid {
+        facts.push("the victim itself".to_owned());
+    }
+    facts.extend(holder.call.as_ref().map(|call| format!("kept by {}", look.short(call, NAME))));
+    if holder.state == State::Exiting && holder.released.is_none() {
+        facts.push("keeps its files until its core dump, if any, is written".to_owned());
+    }
     if holder.uid != incident.victim.uid {
         facts.extend(holder.uid.map(|uid| format!("uid {uid}")));
     }
@@ -197,7 +215,7 @@ fn program(
     labelled("", &look.paint(Tone::Faint, &facts.join(" · ")))
 }
 
-/// The cgroup, where it tells victim and holders apart.
+/// The cgroup, where victim and holders are in different ones.
 fn cgroup(incident: &Incident, cgroup: Option<&String>, look: Look) -> Option<String> {
     let all = incident.holders.iter().map(|holder| &holder.cgroup);
     let differ = all.into_iter().any(|other| *other != incident.victim.cgroup);
@@ -261,6 +279,8 @@ fn events(incident: &Incident, holder: &Holder, look: Look) -> Vec<Event> {
             (How::Unmap, _) => "released by unmapping it".to_owned(),
             (How::Unknown, _) => "had been released by now, unseen".to_owned(),
         };
+        let how =
+            if released.after_ns <= 0 { format!("{how}, while the call was failing") } else { how };
         events.push(Event { offset: released.after_ns, text: look.paint(Tone::Good, &how) });
     }
     // Stable: what comes at the same time stays in the order of cause and effect.
@@ -271,13 +291,30 @@ fn events(incident: &Incident, holder: &Holder, look: Look) -> Vec<Event> {
 /// Who opened the file, and under which other name.
 fn opened_text(incident: &Incident, holder: &Holder, opened: &Opened, look: Look) -> String {
     let by = thread(holder, opened.pid, opened.tid, opened.comm.as_deref(), look);
-    // Another link to the file, or the name it had before a rename.
     let busy = incident.file.path.as_ref();
     let other = opened.path.as_ref().filter(|path| busy.is_some_and(|busy| busy != *path));
+    let elsewhere = is_elsewhere(incident, holder);
     match other {
-        Some(path) => format!("opened for writing by {by}, as {}", look.short(path, PATH)),
+        Some(path) => {
+            let why = if elsewhere {
+                "as its mount namespace sees it"
+            } else {
+                "another name of the file: a hard link, or renamed since"
+            };
+            format!("opened for writing by {by}, as {} ({why})", look.short(path, PATH))
+        }
         None => format!("opened for writing by {by}"),
     }
+}
+
+/// Whether a holder seems to be in another container than the victim.
+fn is_elsewhere(incident: &Incident, holder: &Holder) -> bool {
+    let victim = &incident.victim;
+    let namespace = |pid: u32, own: Option<u32>| own.map(|own| own != pid);
+    let ours = namespace(victim.pid, victim.ns_pid);
+    let theirs = namespace(holder.pid, holder.ns_pid);
+    ours.is_some() && theirs.is_some() && ours != theirs
+        || matches!((&victim.cgroup, &holder.cgroup), (Some(one), Some(other)) if one != other)
 }
 
 /// The events under each other, each after its time in `cells`.
@@ -297,28 +334,66 @@ fn tree(events: &[Event], cells: &[String], holder: &Holder, look: Look) -> Stri
     lines.collect()
 }
 
-/// What the holders do not account for.
+/// How many descriptions are kept by something that is known and no process.
+fn known_places(incident: &Incident) -> u32 {
+    let known = incident.unheld.iter().filter(|unheld| unheld.place != Place::Unknown);
+    u32::try_from(known.count()).unwrap_or(u32::MAX)
+}
+
+/// Whether something that is known keeps the file, and no process.
+fn place_known(incident: &Incident) -> bool {
+    incident.holders.is_empty() && known_places(incident) > 0
+}
+
+/// What is not accounted for.
 fn missing(incident: &Incident, look: Look) -> String {
-    if incident.complete {
-        return String::new();
-    }
+    // Recordings of schema 1 do not count known places as explained.
+    let holders = u32::from(!incident.holders.is_empty());
+    let found = incident.explained.max(known_places(incident) + holders);
     let what = match (incident.direction, incident.file.writers) {
-        (Direction::Exec, Some(writers)) => format!(
-            "{} of {writers} not found",
-            count(
-                writers.unsigned_abs().saturating_sub(incident.explained).into(),
-                "writer",
-                "writers",
-            ),
-        ),
-        (Direction::Exec, None) => "not all writers found, their number being unknown".to_owned(),
+        _ if incident.complete => return String::new(),
+        (Direction::Exec, Some(writers)) => {
+            match writers.unsigned_abs().saturating_sub(found) {
+                0 if known_places(incident) > 0 => return String::new(),
+                // Records were lost: who else held one of them is not known.
+                0 => "not all holders may have been found".to_owned(),
+                missing => {
+                    format!("{} of {writers} not found", count(missing.into(), "writer", "writers"))
+                }
+            }
+        }
+        (Direction::Exec, None) if place_known(incident) => return String::new(),
+        (Direction::Exec, None) => "the number of writers is unknown".to_owned(),
         (Direction::Write, _) => "not all processes that run it were found".to_owned(),
     };
     look.paint(Tone::Bad, &format!("  unexplained: {what}")) + "\n"
 }
 
-/// What it comes to, and what to do.
-fn verdict(incident: &Incident, look: Look) -> String {
+/// Which of the holders nothing showed.
+fn uncertain(incident: &Incident, look: Look) -> String {
+    let by_elimination = |holder: &&Holder| holder.evidence == Some(Evidence::Elimination);
+    let likely = incident.holders.iter().filter(by_elimination).count();
+    if likely == 0 || incident.certain {
+        return String::new();
+    }
+    let what = format!(
+        "  uncertain: {} only likely: nothing showed it directly, but the kernel's count of writers \
+         leaves no other known process",
+        count(likely as u64, "holder is", "holders are"),
+    );
+    look.paint(Tone::Bad, &what) + "\n"
+}
+
+/// `likely `, for a holder that nothing showed.
+fn likely(holder: &Holder) -> String {
+    match holder.evidence {
+        Some(Evidence::Elimination) => "likely ".to_owned(),
+        _ => String::new(),
+    }
+}
+
+/// What it comes to, and what to do: all of it for the first incident of a group.
+fn verdict(incident: &Incident, first: Option<u64>, look: Look) -> String {
     let verdict = &incident.verdict;
     let sentence = |raw: &str| {
         let whole = escape::prose(raw);
@@ -329,14 +404,11 @@ fn verdict(incident: &Incident, look: Look) -> String {
     };
     let kind = look.paint(Tone::Strong, &name(verdict.kind));
     let mut out = labelled("verdict", &format!("{kind}: {}", sentence(&verdict.summary)));
-    let advice = verdict.advice.iter().take(look.many(1));
-    let rest = verdict.advice.len().saturating_sub(look.many(1));
-    for (at, advice) in advice.enumerate() {
-        let mut line = sentence(advice);
-        if rest > 0 {
-            line += &look.paint(Tone::Faint, &format!("  ({rest} more with -v)"));
-        }
-        out += &labelled(if at == 0 { "advice" } else { "" }, &line);
+    if let Some(first) = first.filter(|_| !look.verbose && !verdict.advice.is_empty()) {
+        return out + &labelled("advice", &look.paint(Tone::Faint, &format!("as for #{first}")));
+    }
+    for (at, advice) in verdict.advice.iter().enumerate() {
+        out += &labelled(if at == 0 { "advice" } else { "" }, &sentence(advice));
     }
     out
 }

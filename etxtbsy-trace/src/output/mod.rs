@@ -1,13 +1,13 @@
-//! Where the lines go: as they are, for programs ([`json`]), and told to people ([`text`]).
+//! Where the lines go: as JSON for programs ([`json`]), as text for people ([`text`]).
 
 pub mod check;
 pub mod escape;
+pub mod group;
 mod incident;
 pub mod json;
 mod look;
 #[cfg(test)]
 pub(crate) mod samples;
-pub mod story;
 mod summary;
 pub mod text;
 pub mod time;
@@ -22,7 +22,7 @@ pub trait Output: Send {
     fn line(&mut self, line: &Line) -> io::Result<()>;
 
     /// A call has just failed; `incident` makes what is known of it so far, with an id of 0. Its
-    /// line comes when its story is over. Most outputs wait for that.
+    /// line comes when its holders have dropped the file, or after a second. Most outputs wait for that.
     fn pending(&mut self, _incident: &dyn Fn() -> Incident) {}
 }
 
@@ -52,12 +52,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pids_are_told_where_they_are_others() {
-        let told = |pid, local, own| other_pids(pid, local, own).collect::<Vec<_>>();
-        assert!(told(9, Some(9), Some(9)).is_empty());
-        assert!(told(9, None, Some(9)).is_empty());
-        assert_eq!(told(9, Some(9), Some(1)), ["pid 1 in its namespace"]);
-        assert_eq!(told(9, Some(4), Some(4)), ["pid 4 here"]);
-        assert_eq!(told(9, Some(4), Some(1)), ["pid 4 here", "pid 1 in its namespace"]);
+    fn pids_of_other_namespaces_are_named_where_they_differ() {
+        let named = |pid, local, own| other_pids(pid, local, own).collect::<Vec<_>>();
+        assert!(named(9, Some(9), Some(9)).is_empty());
+        assert!(named(9, None, Some(9)).is_empty());
+        assert_eq!(named(9, Some(9), Some(1)), ["pid 1 in its namespace"]);
+        assert_eq!(named(9, Some(4), Some(4)), ["pid 4 here"]);
+        assert_eq!(named(9, Some(4), Some(1)), ["pid 4 here", "pid 1 in its namespace"]);
     }
 }

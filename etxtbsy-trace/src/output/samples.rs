@@ -83,6 +83,7 @@ fn holder(pid: u32, comm: &str) -> Holder {
             comm_b64: None,
             time_ns: NOW - 455_000,
             closed_ns: None,
+            runtime: None,
             path: some("/var/tmp/fork-exec-3"),
             path_b64: None,
         }),
@@ -344,7 +345,7 @@ pub(crate) fn running_for_ever() -> Incident {
     incident
 }
 
-/// A race whose story is not over.
+/// A race that is pending.
 pub(crate) fn pending() -> Incident {
     let mut incident = race();
     incident.holders[0].state = State::Forked;

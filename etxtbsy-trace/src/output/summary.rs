@@ -1,13 +1,13 @@
-//! The end of a trace, told to people: which stories, how often, how long.
+//! The end of a trace, for people: which groups of incidents, how many, how long.
 
+use super::group::{Cause, GROUPS, Groups, Tally};
 use super::incident::count;
 use super::look::{Look, Tone};
-use super::story::{Stories, Story, Tally};
 use super::{escape, name, time};
 use crate::lines::{Direction, Summary};
 use std::collections::BTreeMap;
 
-/// How many stories are shown unless all are wanted.
+/// How many groups are shown without `-v`.
 const SHOWN: usize = 20;
 /// What stands above the columns.
 const HEADS: [&str; 7] =
@@ -15,10 +15,10 @@ const HEADS: [&str; 7] =
 /// Which of them are text, and begin at the left.
 const LEFT: [usize; 2] = [2, 6];
 
-/// The table of stories, the totals, and what was lost, by reason.
+/// The table of groups, the totals, and what was lost, by reason.
 pub(super) fn summary(
     summary: &Summary,
-    stories: &Stories,
+    groups: &Groups,
     lost: &BTreeMap<String, u64>,
     look: Look,
 ) -> String {
@@ -27,7 +27,7 @@ pub(super) fn summary(
     if summary.incidents == 0 && summary.failures == 0 {
         lines.push(format!("no exec failed with ETXTBSY in {traced}"));
     } else {
-        lines = table(stories, look);
+        lines = table(groups, look);
         let incidents = count(summary.incidents, "incident", "incidents");
         lines.push(format!(
             "{}: {} explained, {} unexplained; lost {}; traced for {traced}",
@@ -38,7 +38,7 @@ pub(super) fn summary(
         ));
         if summary.failures > summary.incidents {
             let failures = summary.failures;
-            lines.push(format!("{failures} calls failed; {} are told", summary.incidents));
+            lines.push(format!("{failures} calls failed; details for {}", summary.incidents));
         }
         let each = summary.by_verdict.iter();
         let each: Vec<String> = each.map(|(kind, n)| format!("{} {n}", name(*kind))).collect();
@@ -69,16 +69,16 @@ pub(super) fn summary(
     lines.join("\n") + "\n"
 }
 
-/// A row of numbers for each story, and the story under it.
-fn table(stories: &Stories, look: Look) -> Vec<String> {
-    let told = stories.told();
-    let shown = look.many(SHOWN).min(told.len());
-    let mut rows: Vec<([String; 7], String)> = told[..shown]
+/// A row of numbers for each group, and what it is about under it.
+fn table(groups: &Groups, look: Look) -> Vec<String> {
+    let all = groups.all();
+    let shown = look.many(SHOWN).min(all.len());
+    let mut rows: Vec<([String; 7], String)> = all[..shown]
         .iter()
-        .map(|(story, tally)| (cells(&name(story.verdict), tally), sentence(story, look)))
+        .map(|(cause, tally)| (cells(&name(cause.verdict), tally), sentence(cause, tally, look)))
         .collect();
-    if let Some(other) = stories.other() {
-        let text = "incidents of more stories than are told apart".to_owned();
+    if let Some(other) = groups.other() {
+        let text = format!("all other groups (limit {GROUPS})");
         rows.push((cells("other", other), text));
     }
     if rows.is_empty() {
@@ -95,14 +95,14 @@ fn table(stories: &Stories, look: Look) -> Vec<String> {
         lines.push(row(cells, &widths));
         lines.push(format!("{:indent$}{text}", ""));
     }
-    if shown < told.len() {
-        let incidents: u64 = told[shown..].iter().map(|(_, tally)| tally.count).sum();
-        let rest = count((told.len() - shown) as u64, "more story", "more stories");
+    if shown < all.len() {
+        let incidents: u64 = all[shown..].iter().map(|(_, tally)| tally.count).sum();
+        let rest = count((all.len() - shown) as u64, "more group", "more groups");
         let incidents = count(incidents, "incident", "incidents");
         let rest = format!("{rest}, {incidents} (-v shows them)");
         lines.push(look.paint(Tone::Faint, &rest));
     }
-    let legend = "wait: from the failure until the last holder found had let go";
+    let legend = "wait: from the failure until the last known holder had dropped the file";
     lines.push(look.paint(Tone::Faint, legend));
     lines
 }
@@ -117,7 +117,7 @@ fn row(cells: &[String; 7], widths: &[usize; 7]) -> String {
     cells.join("  ").trim_end().to_owned()
 }
 
-/// The numbers of a story.
+/// The numbers of a group.
 fn cells(verdict: &str, tally: &Tally) -> [String; 7] {
     let (median, max) = match tally.waits() {
         Some((median, max)) => (time::span(median), time::span(max)),
@@ -136,31 +136,31 @@ fn cells(verdict: &str, tally: &Tally) -> [String; 7] {
 }
 
 /// What happened, in one line.
-fn sentence(story: &Story, look: Look) -> String {
-    let shown = |name: &Option<String>, columns: usize| {
-        let name = name.as_ref().map(|name| look.short(name, columns));
+fn sentence(cause: &Cause, tally: &Tally, look: Look) -> String {
+    let shown = |name: Option<&str>, columns: usize| {
+        let name = name.map(|name| look.short(name, columns));
         name.unwrap_or_else(|| "(unknown)".to_owned())
     };
-    let file = look.paint(Tone::Strong, &shown(&story.file, 60));
-    let victim = look.paint(Tone::Bad, &shown(&story.victim, 32));
-    let call = match story.direction {
+    let file = look.paint(Tone::Strong, &shown(tally.file.text().as_deref(), 60));
+    let victim = look.paint(Tone::Bad, &shown(tally.victim.text().as_deref(), 32));
+    let call = match cause.direction {
         Direction::Exec => "exec",
         Direction::Write => "write",
     };
     let mut facts = Vec::new();
-    if story.opener.is_some() {
-        facts.push(format!("opened by {}", shown(&story.opener, 32)));
+    if cause.opener.is_some() {
+        facts.push(format!("opened by {}", shown(cause.opener.as_deref(), 32)));
     }
-    if story.holder.is_some() {
-        let holder = look.paint(Tone::Holder, &shown(&story.holder, 32));
-        let verb = match story.direction {
+    if cause.holder.is_some() {
+        let holder = look.paint(Tone::Holder, &shown(cause.holder.as_deref(), 48));
+        let verb = match cause.direction {
             Direction::Exec => "held",
             Direction::Write => "run",
         };
         facts.push(format!("{verb} by {holder}"));
     }
-    if story.exec.is_some() {
-        let exec = look.paint(Tone::Good, &shown(&story.exec, 40));
+    if let Some(exec) = tally.exec.text() {
+        let exec = look.paint(Tone::Good, &shown(Some(&exec), 40));
         facts.push(format!("released by exec of {exec}"));
     }
     if facts.is_empty() {

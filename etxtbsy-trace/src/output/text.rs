@@ -1,25 +1,25 @@
-//! The lines, told to people.
+//! The lines, as text for people.
 
+use super::group::Groups;
 use super::look::{Look, Tone};
-use super::story::Stories;
 use super::{Output, escape, incident, summary, time};
 use crate::lines::{Filter, Incident, Line, Lost, Meta};
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 
-/// How many incidents of one story are shown in full.
+/// How many incidents of one group are shown in full, the first of them with all its advice.
 const IN_FULL: u64 = 3;
-/// How many reasons for losses are told apart.
+/// How many reasons for losses are counted one by one.
 const REASONS: usize = 16;
 
-/// Writes each line as text: incidents in full, those whose story has been told three times in
-/// one line, and in the end a table of the stories.
+/// Writes each line as text: the first incidents of a group in full, the others in one line, and in
+/// the end a table of the groups.
 pub struct Text<W> {
     out: W,
     look: Look,
-    /// Whether nothing is told before the end.
+    /// Whether nothing is written before the end.
     ends_only: bool,
-    stories: Stories,
+    groups: Groups,
     lost: BTreeMap<String, u64>,
     /// What the last thing written was.
     last: Last,
@@ -41,7 +41,7 @@ impl<W: Write> Text<W> {
             out,
             look: Look { color, verbose },
             ends_only: false,
-            stories: Stories::default(),
+            groups: Groups::default(),
             lost: BTreeMap::new(),
             last: Last::Nothing,
         }
@@ -71,9 +71,10 @@ impl<W: Write> Text<W> {
 
     /// An incident, in full or in one line.
     fn incident(&mut self, incident: &Incident) -> io::Result<()> {
-        let tally = self.stories.add(incident);
+        let tally = self.groups.add(incident);
         if tally.count <= IN_FULL || self.look.verbose {
-            let text = incident::full(incident, self.look);
+            let first = (tally.count > 1).then_some(tally.ids.0);
+            let text = incident::full(incident, first, self.look);
             self.put(Last::Block, &text)
         } else {
             let text = incident::compact(incident, tally.ids.0, self.look);
@@ -81,7 +82,7 @@ impl<W: Write> Text<W> {
         }
     }
 
-    /// Something lost, told at once: what follows is to be read with that in mind.
+    /// Something was lost. It is reported at once: what follows is to be read with that in mind.
     fn lost(&mut self, lost: &Lost) -> io::Result<()> {
         let mut what = self.look.short(&lost.what, 100);
         let text = self.look.paint(Tone::Bad, &format!("lost {}: {what}", lost.count));
@@ -104,7 +105,7 @@ impl<W: Write + Send> Output for Text<W> {
             Line::Lost(lost) => self.lost(lost),
             Line::Summary(end) => {
                 self.ends_only = false;
-                let text = summary::summary(end, &self.stories, &self.lost, self.look);
+                let text = summary::summary(end, &self.groups, &self.lost, self.look);
                 self.put(Last::Block, &text)
             }
         }
@@ -141,7 +142,7 @@ fn begin(meta: &Meta, look: Look) -> String {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::lines::{LossKind, VerdictKind};
+    use crate::lines::{Evidence, LossKind, Place, State, VerdictKind};
     use crate::output::samples;
     use proptest::prelude::*;
 
@@ -186,7 +187,9 @@ mod tests {
            ├─    0     execve failed: Text file busy
            └─ +180 µs  released by close-on-exec: exec of /bin/true
   verdict  fork-exec-race: demo[4310] inherited the write fd and had not got through its exec
-  advice   retry on ETXTBSY: 180 µs would have been enough  (2 more with -v)
+  advice   retry on ETXTBSY: 180 µs would have been enough
+           fsync cannot help
+           nor can rename
 ",
         );
     }
@@ -199,11 +202,11 @@ mod tests {
 #12  2026-11-20 14:03:07.123456Z  execve /var/tmp/fork-exec-3: Text file busy
   victim   worker-3[4312] · uid 1000 · parent 4300 · cwd /work
            exe /usr/bin/demo · argv demo fork-exec-race · cgroup /ci.slice
-  busy     /bin/sh · the interpreter in the #! line · dev 254:0 ino 1234 · 1 writer
+  busy     /bin/sh (as the victim's mount namespace sees it) · the interpreter in the #! line · dev 254:0 ino 1234 · 1 writer
   holder   daemon[4310] · fd 5 O_RDWR not close-on-exec · via fork, running · pid 7 in its namespace
            exe /usr/sbin/daemon · argv daemon --name 'two words' · cgroup /system.slice
            child of demo[4300] ← bash[22] ← systemd[1]
-           ├─ -2.05 h  opened for writing by demo[4300] thread 4305 (worker-3), as /var/tmp/fork-exec-3
+           ├─ -2.05 h  opened for writing by demo[4300] thread 4305 (worker-3), as /var/tmp/fork-exec-3 (as its mount namespace sees it)
            ├─ -2.00 h  forked by demo[4300] thread 4307 (worker-5)
            ├─     0    execve failed: Text file busy
            └─          still held when this was written
@@ -272,7 +275,9 @@ mod tests {
            └─ +1.25 ms  released by close-on-exec: exec of /bin/true
   unexplained: 1 writer of 3 not found
   verdict  fork-exec-race: demo[4310] inherited the write fd and had not got through its exec
-  advice   retry on ETXTBSY: 180 µs would have been enough  (2 more with -v)
+  advice   retry on ETXTBSY: 180 µs would have been enough
+           fsync cannot help
+           nor can rename
 ",
         );
     }
@@ -330,7 +335,7 @@ mod tests {
         assert_eq!(verbose.matches("\n  holder ").count(), 6);
     }
 
-    /// So many of one story, each of another file.
+    /// So many of one group, each of another file.
     fn storm(incidents: u64) -> Vec<Line> {
         let ids = 1..=incidents;
         let each = ids.map(|id| {
@@ -344,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn after_the_third_of_a_story_one_line_each() {
+    fn after_the_third_of_a_group_one_line_each() {
         let mut lines = storm(5);
         let mut open = samples::leaked();
         open.id = 6;
@@ -363,6 +368,62 @@ mod tests {
         );
         let verbose = written(&lines, false, true);
         assert_eq!(verbose.matches("\n  verdict ").count(), 6);
+    }
+
+    #[test]
+    fn the_advice_of_a_group_is_printed_once_and_in_full() {
+        let text = written(&storm(3), false, false);
+        assert_eq!(text.matches("fsync cannot help").count(), 1);
+        assert_eq!(text.matches("\n  advice   as for #1\n").count(), 2);
+        assert!(!text.contains("with -v"), "{text}");
+        let verbose = written(&storm(3), false, true);
+        assert_eq!(verbose.matches("fsync cannot help").count(), 3);
+    }
+
+    #[test]
+    fn a_holder_by_elimination_is_marked_likely() {
+        let mut incident = samples::race();
+        incident.holders[0].evidence = Some(Evidence::Elimination);
+        incident.certain = false;
+        let text = written(&[incident.into()], false, false);
+        assert!(text.contains("via fork, exec-closing · likely\n"), "{text}");
+        assert!(text.contains("\n  uncertain: 1 holder is only likely: "), "{text}");
+        assert!(!written(&[samples::race().into()], false, false).contains("likely"));
+    }
+
+    #[test]
+    fn no_writer_is_missing_whose_place_is_known() {
+        let mut incident = samples::unheld();
+        assert!(!incident.complete && incident.explained == 0, "as in schema 1");
+        let text = |incident: &Incident| written(&[incident.clone().into()], false, false);
+        assert!(!text(&incident).contains("not found"), "{}", text(&incident));
+        incident.file.writers = Some(2);
+        assert!(text(&incident).contains("unexplained: 1 writer of 2 not found"));
+        incident.unheld[0].place = Place::Unknown;
+        assert!(text(&incident).contains("unexplained: 2 writers of 2 not found"));
+    }
+
+    #[test]
+    fn a_few_words_say_what_is_out_of_the_ordinary() {
+        let text = |change: &dyn Fn(&mut Incident)| {
+            let mut incident = samples::race();
+            change(&mut incident);
+            written(&[incident.into()], false, false)
+        };
+        let has = |text: String, words: &str| assert!(text.contains(words), "{text}");
+        let during = text(&|it| it.holders[0].released.as_mut().unwrap().after_ns = 0);
+        has(during, "exec of /bin/true, while the call was failing");
+        let link = text(&|it| it.file.path = Some("/other".to_owned()));
+        has(
+            link,
+            "as /var/tmp/fork-exec-3 (another name of the file: a hard link, or renamed since)",
+        );
+        has(text(&|it| it.holders[0].pid = it.victim.pid), " · the victim itself\n");
+        let dump = text(&|it| {
+            it.holders[0].state = State::Exiting;
+            it.holders[0].released = None;
+        });
+        has(dump, "keeps its files until its core dump, if any, is written");
     }
 
     #[test]
@@ -402,12 +463,12 @@ mod tests {
             table,
             "  EXPLAINED  VERDICT         MEDIAN WAIT  MAX WAIT  STILL HELD  INCIDENTS
   120        120  fork-exec-race       180 µs    180 µs           0  #1 to #120
-                  demo could not exec /var/tmp/fork-exec-N: opened by worker-N, held by demo, released by exec of /bin/true
+                  demo could not exec /var/tmp/fork-exec-*: opened by demo, held by a child of demo, released by exec of /bin/true
     1          1  leaked-fd                 -         -           1  #121
-                  demo could not exec /bin/sh: opened by worker-N, held by daemon
+                  demo could not exec /bin/sh: opened by demo, held by daemon
     1          0  unexplained               -         -           0  #122
                   (unknown) could not exec (unknown): holder not found
-wait: from the failure until the last holder found had let go
+wait: from the failure until the last known holder had dropped the file
 122 incidents: 121 explained, 1 unexplained; lost 0; traced for 12.3 s
 by verdict: fork-exec-race 120, leaked-fd 1, unexplained 1
 unexplained by: writer-not-found 1
@@ -420,14 +481,14 @@ change first: write the file in a child process
     fn a_long_table_is_cut_without_losing_the_count() {
         let letters = ('a'..='z').map(|letter| {
             let mut incident = samples::race();
-            incident.file.path = Some(letter.to_string());
+            incident.file.path = Some(format!("/{letter}/tool"));
             Line::from(incident)
         });
         let mut lines: Vec<Line> = letters.collect();
         lines.push(Line::Summary(samples::summary(26, &[])));
         let text = written(&lines, false, false);
-        assert!(text.contains("\n6 more stories, 6 incidents (-v shows them)\n"));
-        assert!(!written(&lines, false, true).contains("more stories"));
+        assert!(text.contains("\n6 more groups, 6 incidents (-v shows them)\n"));
+        assert!(!written(&lines, false, true).contains("more groups"));
     }
 
     #[test]
@@ -444,7 +505,7 @@ no exec failed with ETXTBSY in 12.3 s
     }
 
     #[test]
-    fn losses_are_told_at_once_and_at_the_end() {
+    fn losses_are_reported_at_once_and_at_the_end() {
         let mut end = samples::summary(0, &[]);
         end.lost = 6;
         let lost = Line::Lost(samples::lost());

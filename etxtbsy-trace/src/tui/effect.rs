@@ -56,7 +56,7 @@ fn export(export: &Export, directory: &Path, owner: Option<&Invoker>) -> anyhow:
     let (path, file) = output_file::create_new(names(directory, Timestamp::now()), owner)?;
     let path = shown(path.as_os_str());
     export.write(file).with_context(|| format!("cannot write {path}"))?;
-    Ok(format!("wrote {path}: {}", export.told()))
+    Ok(format!("wrote {path}: {}", export.report()))
 }
 
 /// Names of files of a moment, to the second, UTC.

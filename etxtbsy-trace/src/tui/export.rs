@@ -13,7 +13,7 @@ use std::io::{self, Write};
 /// Which incidents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
-    /// The selected one; of a selected story, all that are shown.
+    /// The selected one; of a selected group, all that are shown.
     Selected(Row),
     /// All that pass the filter.
     Filtered,
@@ -26,7 +26,7 @@ pub struct Export<'a> {
     model: &'a Model,
     /// In the order in which they came in.
     chosen: Vec<&'a Kept>,
-    /// How many of the story, or of all, are kept, and how many there were.
+    /// How many of the group, or of all, are kept, and how many there were.
     kept: (u64, u64),
 }
 
@@ -38,7 +38,7 @@ impl<'a> Export<'a> {
         let mut chosen: Vec<&Kept> = match scope {
             Scope::All => groups.flat_map(Group::all).collect(),
             Scope::Filtered => groups.flat_map(Group::all_passing).collect(),
-            Scope::Selected(Row::Story(place)) => {
+            Scope::Selected(Row::Group(place)) => {
                 model.group(place).into_iter().flat_map(Group::all_passing).collect()
             }
             Scope::Selected(Row::Single(place, number)) => {
@@ -48,7 +48,7 @@ impl<'a> Export<'a> {
         chosen.sort_by_key(|kept| kept.number);
         let kept = match scope {
             Scope::All | Scope::Filtered => (model.kept() as u64, model.incidents),
-            Scope::Selected(Row::Story(place)) => model
+            Scope::Selected(Row::Group(place)) => model
                 .group(place)
                 .map_or((0, 0), |group| (group.all().len() as u64, group.tally.count)),
             Scope::Selected(Row::Single(..)) => (1, 1),
@@ -64,7 +64,7 @@ impl<'a> Export<'a> {
 
     /// The same in words: `3 incidents (3 of 5 in memory)`.
     #[must_use]
-    pub fn told(&self) -> String {
+    pub fn report(&self) -> String {
         let count = match self.chosen.len() {
             1 => "1 incident".to_owned(),
             count => format!("{count} incidents"),
@@ -126,7 +126,7 @@ mod tests {
             Line::Incident(incident) => Some(incident.id),
             _ => None,
         });
-        (incidents.collect(), export.told())
+        (incidents.collect(), export.report())
     }
 
     #[test]
@@ -134,8 +134,8 @@ mod tests {
         for (unlike, scope, ids) in [
             (true, Scope::All, vec![1, 2, 3, 4, 5, 6]),
             (true, Scope::Filtered, vec![4, 5, 6]),
-            (false, Scope::Selected(Row::Story(0)), vec![1, 5]),
-            (true, Scope::Selected(Row::Story(0)), vec![5]),
+            (false, Scope::Selected(Row::Group(0)), vec![1, 5]),
+            (true, Scope::Selected(Row::Group(0)), vec![5]),
             (false, Scope::Selected(Row::Single(0, 0)), vec![1]),
             (false, Scope::Selected(Row::Single(0, 99)), vec![]),
         ] {
@@ -147,18 +147,18 @@ mod tests {
     }
 
     #[test]
-    fn what_was_folded_is_told() {
+    fn what_was_folded_is_counted() {
         let mut model = model(false);
         for id in 7..=10_004 {
             let mut incident = samples::leaked();
             incident.id = id;
             model.add(incident.into(), |_| true);
         }
-        let count = |scope| Export::new(&model, scope).told();
+        let count = |scope| Export::new(&model, scope).report();
         assert_eq!(count(Scope::All), "10000 incidents (10000 of 10004 in memory)");
         let leaks = "9996 incidents (9996 of 9999 in memory)";
-        assert_eq!(count(Scope::Selected(Row::Story(1))), leaks);
-        assert_eq!(count(Scope::Selected(Row::Story(0))), "1 incident (1 of 2 in memory)");
+        assert_eq!(count(Scope::Selected(Row::Group(1))), leaks);
+        assert_eq!(count(Scope::Selected(Row::Group(0))), "1 incident (1 of 2 in memory)");
         assert_eq!(count(Scope::Selected(Row::Single(1, 10_003))), "1 incident");
     }
 }

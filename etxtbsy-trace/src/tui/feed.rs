@@ -14,7 +14,7 @@ use std::{
     sync::mpsc::{SyncSender, TrySendError},
 };
 
-/// How many failures at once are shown before their story is over.
+/// How many failures at once are shown while they are pending.
 const PENDING: usize = 16;
 
 /// What the view waits for.
@@ -97,7 +97,7 @@ impl Feed {
 struct Live {
     feed: Feed,
     skipped: Skipped,
-    /// The failures shown before their story is over, by time and thread.
+    /// The failures shown while they are pending, by time and thread.
     pending: HashSet<(u64, u32)>,
 }
 
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn only_so_many_are_shown_before_their_story_is_over() {
+    fn only_so_many_are_shown_while_they_are_pending() {
         let (sender, receiver) = sync_channel(1000);
         let mut live = live(sender);
         let nth = |time_ns| {

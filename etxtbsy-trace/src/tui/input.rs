@@ -12,7 +12,7 @@ pub enum Action {
     Page(&'static Page),
     /// Leave what was opened last.
     Back,
-    /// Show or hide the single incidents of a story.
+    /// Show or hide the single incidents of a group.
     Toggle,
     /// The next pane.
     NextPane,
@@ -120,7 +120,7 @@ const INTERRUPT: Key = ctrl('c');
 pub const KEYS: &[Binding] = &[
     key("q", &[c('q'), INTERRUPT], Action::Quit, "quit", "quit (Ctrl-C, too); Ctrl-Z suspends"),
     key("?", &[c('?'), code(KeyCode::F(1))], Action::Page(&help::PAGE), "help", "keys (F1, too)"),
-    key("Enter", &[code(KeyCode::Enter)], Action::Toggle, "open", "show the incidents of a story"),
+    key("Enter", &[code(KeyCode::Enter)], Action::Toggle, "open", "show the incidents of a group"),
     key("Tab", &[code(KeyCode::Tab)], Action::NextPane, "pane", "to the next pane, which grows"),
     key("/", &[c('/')], Action::Search, "search", "search in what is shown; Enter goes to it"),
     key(
@@ -178,7 +178,7 @@ pub const KEYS: &[Binding] = &[
     key("", &[c('0')], Action::Fit, "", ""),
     key("", &[c('h'), code(KeyCode::Left)], Action::Pan(false), "", ""),
     key("", &[c('l'), code(KeyCode::Right)], Action::Pan(true), "", ""),
-    key("Esc", &[code(KeyCode::Esc)], Action::Back, "", "leave page, search, pane, filter, story"),
+    key("Esc", &[code(KeyCode::Esc)], Action::Back, "", "leave page, search, pane, filter, group"),
 ];
 
 /// Whether this ends the program wherever it is.

@@ -58,7 +58,7 @@ pub enum Event {
     Opened,
     /// It forked a holder.
     Forked,
-    /// It let go of the file.
+    /// It dropped the file.
     Released,
     /// It holds the file even now.
     Holding,
@@ -187,7 +187,7 @@ impl Maker<'_> {
         let thread = opened.comm.as_deref().unwrap_or("?");
         let text = format!("opened by thread {} {thread}", opened.tid);
         let holds = self.incident.holders.iter().any(|holder| holder.pid == opened.pid);
-        // All who held it are known: it had let go by then, nobody knows when.
+        // All holders are known: it had dropped the file by then, nobody knows when.
         let to = if self.incident.complete { 0 } else { i64::MAX };
         let lane = self.lane(opened.pid, comm, Part::Opener);
         let mark = Mark { event: Event::Opened, at, text };
@@ -233,7 +233,7 @@ impl Maker<'_> {
         lane.marks.push(Mark { event, at: to, text });
     }
 
-    /// What a holder did until it let go.
+    /// What a holder did until it dropped the file.
     fn bars(&self, holder: &Holder, to: i64) -> Vec<Bar> {
         let started = holder.start_ns.map(|ns| self.offset(ns));
         let forked = holder.forked.as_ref().map(|forked| self.offset(forked.time_ns));

@@ -1,4 +1,4 @@
-//! The list: its rows, which one is selected, which stories are open.
+//! The list: its rows, which one is selected, which groups are open.
 
 use super::{
     model::{Group, Model},
@@ -10,27 +10,27 @@ use std::{cell::OnceCell, collections::HashSet};
 /// A row of the list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Row {
-    /// A story, by its place in the model.
-    Story(usize),
-    /// An incident of a story, by its number.
+    /// A group, by its place in the model.
+    Group(usize),
+    /// An incident of a group, by its number.
     Single(usize, u64),
 }
 
 impl Row {
-    /// The place of its story.
+    /// The place of its group.
     #[must_use]
-    pub fn story(self) -> usize {
+    pub fn group(self) -> usize {
         match self {
-            Self::Story(place) | Self::Single(place, _) => place,
+            Self::Group(place) | Self::Single(place, _) => place,
         }
     }
 
-    /// Its incident; of a story, the latest that is shown.
+    /// Its incident; of a group, the latest that is shown.
     #[must_use]
     pub fn incident(self, model: &Model) -> Option<(&Group, &Incident)> {
-        let group = model.group(self.story())?;
+        let group = model.group(self.group())?;
         let number = match self {
-            Self::Story(_) => group.latest()?,
+            Self::Group(_) => group.latest()?,
             Self::Single(_, number) => number,
         };
         Some((group, &group.find(number)?.incident))
@@ -72,13 +72,13 @@ impl List {
         self.laid.take();
     }
 
-    /// The rows: the stories of which something is shown, in each that is open its incidents.
+    /// The rows: the groups of which something is shown, in each that is open its incidents.
     #[must_use]
     pub fn rows(&self, model: &Model) -> &[Row] {
         &self.laid(model).rows
     }
 
-    /// Where the selected one is among them; the story of one that is not there, else the first.
+    /// Where the selected one is among them; the group of one that is not there, else the first.
     #[must_use]
     pub fn selected(&self, model: &Model) -> usize {
         self.laid(model).selected
@@ -97,13 +97,13 @@ impl List {
         self.follow
     }
 
-    /// How the stories stand.
+    /// How the groups stand.
     #[must_use]
     pub fn order(&self) -> Order {
         self.order
     }
 
-    /// Whether a story is open.
+    /// Whether a group is open.
     #[must_use]
     pub fn is_expanded(&self, place: usize) -> bool {
         self.expanded.contains(&place)
@@ -118,15 +118,15 @@ impl List {
             places.sort_by(|a, b| self.order.compare(&groups[*a], &groups[*b]));
             let mut rows = Vec::with_capacity(places.len());
             for place in places {
-                rows.push(Row::Story(place));
+                rows.push(Row::Group(place));
                 if self.expanded.contains(&place) {
                     let all = groups[place].all_passing().rev();
                     rows.extend(all.map(|kept| Row::Single(place, kept.number)));
                 }
             }
             let at = |wanted: Row| rows.iter().position(|row| *row == wanted);
-            let wanted = if self.follow { newest.map(Row::Story) } else { self.selected };
-            let selected = wanted.and_then(|row| at(row).or_else(|| at(Row::Story(row.story()))));
+            let wanted = if self.follow { newest.map(Row::Group) } else { self.selected };
+            let selected = wanted.and_then(|row| at(row).or_else(|| at(Row::Group(row.group()))));
             Laid { selected: selected.unwrap_or(0), rows }
         })
     }
@@ -145,22 +145,22 @@ impl List {
         self.changed();
     }
 
-    /// Opens or closes the selected story.
+    /// Opens or closes the selected group.
     pub fn toggle(&mut self, model: &Model) {
         let Some(row) = self.row(model) else { return };
-        let place = row.story();
-        self.select(Row::Story(place));
+        let place = row.group();
+        self.select(Row::Group(place));
         if !self.expanded.remove(&place) {
             self.expanded.insert(place);
         }
     }
 
-    /// Closes the selected story, if it is open.
+    /// Closes the selected group, if it is open.
     pub fn close(&mut self, model: &Model) {
         if let Some(row) = self.row(model)
-            && self.expanded.remove(&row.story())
+            && self.expanded.remove(&row.group())
         {
-            self.select(Row::Story(row.story()));
+            self.select(Row::Group(row.group()));
         }
     }
 
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn stories_stand_in_order() {
+    fn groups_stand_in_order() {
         let model = model();
         let mut list = List::default();
         for (name, order, inverted) in [
@@ -244,7 +244,7 @@ mod tests {
             ("by path", [2, 8, 6, 3, 4], [4, 8, 6, 3, 2]),
         ] {
             assert_eq!((list.order().name(), ids(&list, &model)), (name, order.to_vec()));
-            assert_eq!(list.row(&model), Some(Row::Story(0)), "the newest is followed");
+            assert_eq!(list.row(&model), Some(Row::Group(0)), "the newest is followed");
             list.invert();
             assert_eq!(ids(&list, &model), inverted, "{name}, inverted");
             list.invert();
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_filtered_away_leaves_the_selection_to_its_story() {
+    fn what_is_filtered_away_leaves_the_selection_to_its_group() {
         let mut model = model();
         let mut list = List::default();
         list.toggle(&model);
@@ -273,7 +273,7 @@ mod tests {
         assert_eq!(list.row(&model), Some(Row::Single(0, 7)));
         model.sift(|incident| incident.id < 7);
         list.changed();
-        assert_eq!(list.row(&model), Some(Row::Story(0)));
+        assert_eq!(list.row(&model), Some(Row::Group(0)));
         assert_eq!(ids(&list, &model), [6, 5, 5, 1, 4, 3, 2]);
         model.sift(|_| false);
         list.changed();

@@ -1,4 +1,4 @@
-//! What only a live session has: a clock, the traced processes, failures whose story is not over,
+//! What only a live session has: a clock, the traced processes, failures that are pending,
 //! and what the traced command writes.
 
 use crate::lines::Incident;
@@ -27,7 +27,7 @@ pub struct Live {
     pub now_ns: u64,
     /// The roots of the traced trees; empty for the whole machine.
     pub traced: Vec<Traced>,
-    /// Failures whose story is not over, the newest last.
+    /// Failures that are pending, the newest last.
     pub pending: Vec<Box<Incident>>,
     /// What the traced command wrote; `None` without one.
     pub output: Option<CommandLines>,
@@ -38,7 +38,7 @@ pub struct Live {
 /// Something that happens in a session besides its lines.
 #[derive(Debug)]
 pub enum Event {
-    /// A failure, whose story is not over.
+    /// A pending failure.
     Pending(Box<Incident>),
     /// The traced command wrote something.
     Output(Vec<u8>),
@@ -70,12 +70,12 @@ impl Live {
         }
     }
 
-    /// The story of a failure is over.
+    /// A failure is not pending any more.
     pub fn settle(&mut self, incident: &Incident) {
         self.pending.retain(|it| of(it) != of(incident));
     }
 
-    /// Whether the story of a failure is not over.
+    /// Whether a failure is pending.
     #[must_use]
     pub fn is_pending(&self, incident: &Incident) -> bool {
         self.pending.iter().any(|it| of(it) == of(incident))
@@ -121,7 +121,7 @@ impl CommandLines {
 
 #[cfg(test)]
 impl Live {
-    /// A session with a failure whose story is not over.
+    /// A session with a pending failure.
     pub(super) fn pending(incident: Incident, now_ns: u64) -> Self {
         Self { now_ns, pending: vec![Box::new(incident)], ..Self::default() }
     }

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     lines::{Holder, Incident, Line, Meta, Summary},
-    output::story::{STORIES, Story, Tally},
+    output::group::{Cause, GROUPS, Tally},
 };
 use std::{
     collections::{HashMap, VecDeque},
@@ -28,10 +28,10 @@ pub struct Kept {
     passes: bool,
 }
 
-/// The incidents of one story.
+/// The incidents of one group.
 pub struct Group {
-    /// The story; `None` for all those beyond the ones told apart.
-    pub story: Option<Story>,
+    /// What they have in common; `None` for the incidents of all groups beyond [`GROUPS`].
+    pub cause: Option<Cause>,
     /// What is counted.
     pub tally: Tally,
     /// When they came.
@@ -46,9 +46,9 @@ pub struct Group {
 
 impl Group {
     /// None yet, from incident `id` on.
-    fn new(story: Option<Story>, id: u64) -> Self {
+    fn new(cause: Option<Cause>, id: u64) -> Self {
         let (tally, rate) = (Tally::new(id), Rate::default());
-        Self { story, tally, rate, kept: VecDeque::new(), passing: 0, latest: 0 }
+        Self { cause, tally, rate, kept: VecDeque::new(), passing: 0, latest: 0 }
     }
 
     /// How many of those that are kept pass the filter.
@@ -108,11 +108,11 @@ pub struct Model {
     pub latest_ns: Option<u64>,
     /// Sums over all incidents.
     pub statistics: Statistics,
-    /// The time that the stories' rates are counted over.
+    /// The time that the groups' rates are counted over.
     axis: Option<Axis>,
-    /// The stories, in the order they were first seen.
+    /// The groups, in the order they were first seen.
     groups: Vec<Group>,
-    places: HashMap<Option<Story>, usize>,
+    places: HashMap<Option<Cause>, usize>,
     /// The group of each incident that is kept, the oldest first.
     order: VecDeque<usize>,
     /// How many bytes those take, about.
@@ -146,12 +146,12 @@ impl Model {
         self.explained += u64::from(incident.complete);
         self.latest_ns = self.latest_ns.max(Some(incident.time_ns));
         self.statistics.add(&incident);
-        let mut story = Some(Story::of(&incident));
-        if self.groups.len() >= STORIES && !self.places.contains_key(&story) {
-            story = None;
+        let mut cause = Some(Cause::of(&incident));
+        if self.groups.len() >= GROUPS && !self.places.contains_key(&cause) {
+            cause = None;
         }
-        let place = *self.places.entry(story.clone()).or_insert_with(|| {
-            self.groups.push(Group::new(story, incident.id));
+        let place = *self.places.entry(cause.clone()).or_insert_with(|| {
+            self.groups.push(Group::new(cause, incident.id));
             self.groups.len() - 1
         });
         let start_ns = self.meta.as_ref().map_or(incident.time_ns, |meta| meta.time_ns);
@@ -169,7 +169,7 @@ impl Model {
         self.fold();
     }
 
-    /// Lets go of the oldest, but not of the last one of a story.
+    /// Lets go of the oldest, but not of the last one of a group.
     fn fold(&mut self) {
         while (self.order.len() > KEPT || self.bytes > BYTES)
             && self.order.len() > self.groups.len()
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn incidents_are_grouped_by_story() {
+    fn incidents_are_grouped_by_cause() {
         let mut model = Model::default();
         for line in samples::every_line() {
             model.add(line, |_| true);
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_are_folded_into_counts_but_each_story_keeps_one() {
+    fn the_oldest_are_folded_into_counts_but_each_group_keeps_one() {
         let mut model = Model::default();
         model.add(race(1, "/rare"), |_| true);
         let many = KEPT as u64 + 500;
@@ -289,16 +289,16 @@ mod tests {
     }
 
     #[test]
-    fn stories_beyond_the_bound_share_a_group() {
+    fn groups_beyond_the_bound_share_a_group() {
         let mut model = Model::default();
-        for id in 0..STORIES as u64 + 20 {
+        for id in 0..GROUPS as u64 + 20 {
             // Letters only: digits would be folded.
             let name: String = id.to_string().bytes().map(|b| char::from(b + 55)).collect();
-            model.add(race(id + 1, &format!("/{name}")), |_| true);
+            model.add(race(id + 1, &format!("/{name}/tool")), |_| true);
         }
-        assert_eq!(model.groups().len(), STORIES + 1);
-        let other = model.group(STORIES).unwrap();
-        assert_eq!((&other.story, other.tally.count), (&None, 20));
+        assert_eq!(model.groups().len(), GROUPS + 1);
+        let other = model.group(GROUPS).unwrap();
+        assert_eq!((&other.cause, other.tally.count), (&None, 20));
     }
 
     #[test]

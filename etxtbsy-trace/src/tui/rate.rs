@@ -7,7 +7,7 @@ const SHORTEST: u64 = 1_000_000;
 /// Of how many parts of one incident a mean is made.
 const SCALE: u64 = 64;
 
-/// The time that all stories are counted over: stretches of the same length from a start.
+/// The time that all groups are counted over: stretches of the same length from a start.
 #[derive(Clone, Copy, Debug)]
 pub struct Axis {
     start_ns: u64,
@@ -40,7 +40,7 @@ impl Axis {
     }
 }
 
-/// How many of one story there were in each stretch.
+/// How many of one group there were in each stretch.
 #[derive(Clone, Debug)]
 pub struct Rate([u32; BUCKETS]);
 

@@ -1,4 +1,4 @@
-//! In which order the stories stand.
+//! In which order the groups stand.
 
 use super::model::Group;
 use crate::lines::VerdictKind;
@@ -78,14 +78,14 @@ fn longest(group: &Group) -> (bool, Option<u64>) {
     (group.tally.endless > 0, group.tally.longest())
 }
 
-/// What a group is sorted by in the order of verdicts; that of all other stories comes last.
+/// What a group is sorted by in the order of verdicts; that of all other groups comes last.
 fn verdict(group: &Group) -> (bool, Option<VerdictKind>) {
-    let verdict = group.story.as_ref().map(|story| story.verdict);
+    let verdict = group.cause.as_ref().map(|cause| cause.verdict);
     (verdict.is_none(), verdict)
 }
 
 /// What a group is sorted by in the order of paths; what has none comes last.
-fn path(group: &Group) -> (bool, Option<&str>) {
-    let path = group.story.as_ref().and_then(|story| story.file.as_deref());
+fn path(group: &Group) -> (bool, Option<String>) {
+    let path = group.cause.as_ref().and_then(|_| group.tally.file.text());
     (path.is_none(), path)
 }

@@ -164,7 +164,7 @@ impl State {
         &self.list
     }
 
-    /// The incident that the panes are about, and its story, once that is over.
+    /// The incident that the panes are about, and its group, once it is complete.
     #[must_use]
     pub fn shown(&self) -> Option<(Option<&Group>, &Incident)> {
         if self.list.follows()
@@ -176,7 +176,7 @@ impl State {
         Some((Some(group), incident))
     }
 
-    /// The failures whose story is not over, the newest first. What passes the filter is known once
+    /// The failures that are pending, the newest first. What passes the filter is known once
     /// it is.
     pub fn pending(&self) -> impl Iterator<Item = &Incident> {
         let live = self.live.as_ref().filter(|_| !self.paused && !self.filter.is_on());
@@ -189,7 +189,7 @@ impl State {
         let mut scopes = Vec::new();
         if let Some(row) = self.list.row(&self.model) {
             let word = match row {
-                Row::Story(_) => "selected story",
+                Row::Group(_) => "selected group",
                 Row::Single(..) => "selected",
             };
             scopes.push(('s', word, Scope::Selected(row)));
@@ -316,7 +316,7 @@ impl State {
         }
     }
 
-    /// Now, nanoseconds of CLOCK_MONOTONIC, if the story of an incident is not over.
+    /// Now, nanoseconds of CLOCK_MONOTONIC, if an incident is pending.
     #[must_use]
     pub fn now_ns(&self, incident: &Incident) -> Option<u64> {
         let live = self.live.as_ref()?;
@@ -465,7 +465,7 @@ mod tests {
         assert_eq!(shown(&state), 8);
         typed(&mut state, "f");
         arrives(&mut state, 9);
-        assert_eq!(shown(&state), 9, "the story stays selected, and shows its latest");
+        assert_eq!(shown(&state), 9, "the group stays selected, and shows its latest");
     }
 
     #[test]
@@ -486,7 +486,7 @@ mod tests {
     }
 
     #[test]
-    fn a_story_opens_and_closes() {
+    fn a_group_opens_and_closes() {
         let mut state = state();
         press(&mut state, &[KeyCode::Down, KeyCode::Enter]);
         assert_eq!(rows(&state), 7);
@@ -644,7 +644,7 @@ mod tests {
             state.key(KeyEvent::new(KeyCode::Char(c), KeyModifiers::NONE))
         };
         let export = |scope| Some(Effect::Export(scope));
-        assert_eq!(answer(&mut state, 's'), export(Scope::Selected(Row::Story(4))));
+        assert_eq!(answer(&mut state, 's'), export(Scope::Selected(Row::Group(4))));
         assert_eq!(answer(&mut state, 'a'), export(Scope::All));
         assert_eq!((answer(&mut state, 'f'), state.prompt), (None, Some(Prompt::Export)));
         press(&mut state, &[KeyCode::Esc]);

@@ -2,11 +2,11 @@
 
 use crate::{
     lines::{Incident, VerdictKind},
-    output::story::{Tally, Wait, pattern},
+    output::group::{Tally, Wait, pattern},
 };
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-/// How many programs are told apart in each list; those after are counted as one.
+/// How many programs are counted one by one in each list; all others are counted together.
 const PROGRAMS: usize = 1_000;
 /// The shortest wait of each class but the first, in nanoseconds: each is ten times the one before.
 pub const DECADES: [u64; 9] = [

@@ -38,7 +38,7 @@ use std::{
 
 /// How long after a drawing the next one comes at the soonest, unless a key was pressed.
 const FRAME: Duration = Duration::from_millis(40);
-/// How often a clock is drawn that nothing else moves: while a story is not over, and else.
+/// How often a clock is drawn that nothing else moves: while an incident is pending, and else.
 const TICKS: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(60)];
 /// How many messages wait at most.
 const WAITING: usize = 1024;

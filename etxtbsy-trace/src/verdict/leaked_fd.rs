@@ -1,70 +1,51 @@
 //! A write fd that went along into a process that has no use for it.
 
-use super::{Rule, ancestor, is_opener, release, who};
-use crate::lines::{Holder, Incident, VerdictKind, Via};
-use crate::output::other_pids;
+use super::{
+    Rule,
+    inherited::{self, Inherited},
+    words::{ancestor, is_victim, name, release},
+};
+use crate::lines::{Holder, Incident, State, VerdictKind};
 
-/// A process that exec'd or lives on holds the file, because the fd was not close-on-exec or
-/// because it never exec'd.
+/// A process lives on with a write fd that it inherited: an exec left it open, or it is one that an
+/// exec would leave open.
 ///
-/// > sleep[99] inherited fd 5 from sh[98] when it was forked and kept it through its exec: the fd
-/// > is not close-on-exec; and holds it still
+/// > sleep[99] inherited fd 5 from sh[98] and has run another program since: the fd is not
+/// > close-on-exec; it holds the file without need, and still had it when this was written
 pub(super) struct LeakedFd;
 
 impl Rule for LeakedFd {
     const KIND: VerdictKind = VerdictKind::LeakedFd;
 
     fn culprit<'a>(&self, incident: &'a Incident) -> Option<&'a Holder> {
-        incident.holders.iter().find(|holder| {
-            matches!(holder.via, Via::Fork | Via::Dup | Via::Open) && !is_opener(holder)
-        })
+        let leaks = |holder: &&Holder| inherited::of(incident, holder) == Some(Inherited::Leaked);
+        incident.holders.iter().find(leaks)
     }
 
-    fn summary(&self, _incident: &Incident, culprit: &Holder) -> String {
-        let process = who(culprit.comm.as_deref(), culprit.pid);
+    fn summary(&self, incident: &Incident, culprit: &Holder) -> String {
+        let process = name(culprit);
+        let same =
+            if is_victim(incident, culprit) { ", the very process whose exec failed," } else { "" };
         let fd = culprit.fds.first();
         let from = match &culprit.forked {
-            Some(forked) => format!("from {} when it was forked", ancestor(culprit, forked.pid)),
+            Some(forked) => format!("from {}", ancestor(culprit, forked.pid)),
             None => "from a process before it".to_owned(),
         };
         let number = fd.map_or_else(|| "an fd".to_owned(), |fd| format!("fd {}", fd.fd));
+        let state = match culprit.state {
+            State::Running => " and has run another program since",
+            State::InFork => " and was still being made",
+            State::Exiting => " and was ending",
+            _ => " and has not exec'd",
+        };
         let why = match fd.and_then(|fd| fd.cloexec) {
-            Some(false) => "the fd is not close-on-exec",
-            Some(true) => "the fd is close-on-exec, but it has not exec'd",
-            None => "and kept it",
+            Some(false) => ": the fd is not close-on-exec",
+            _ => "",
         };
         format!(
-            "{process} inherited {number} {from}: {why}; it holds the file for writing without need, {}",
+            "{process}{same} inherited {number} {from}{state}{why}; it holds the file for writing \
+             without need, {}",
             release(culprit)
         )
-    }
-
-    fn advice(&self, _incident: &Incident, culprit: &Holder) -> Vec<String> {
-        let opener = match &culprit.opened {
-            Some(opened) => format!("thread {} of {}", opened.tid, ancestor(culprit, opened.pid)),
-            None => "the process that opens the file".to_owned(),
-        };
-        let cloexec = culprit.fds.first().and_then(|fd| fd.cloexec);
-        let first = match (culprit.via, cloexec) {
-            (Via::Dup, Some(false)) => "make the copy close-on-exec: dup3 with O_CLOEXEC or fcntl(F_DUPFD_CLOEXEC); dup, dup2 and F_DUPFD drop it".to_owned(),
-            (_, Some(true)) => format!(
-                "close the fd in {} (close_range) as soon as it is forked: close-on-exec does nothing for a process that does not exec",
-                who(culprit.comm.as_deref(), culprit.pid)
-            ),
-            _ => format!(
-                "the open in {opener} lacked O_CLOEXEC (or the fd was duplicated without): add it there"
-            ),
-        };
-        let process = who(culprit.comm.as_deref(), culprit.pid);
-        let here = other_pids(culprit.pid, culprit.local_pid, None);
-        vec![
-            first,
-            format!(
-                "to free the file now: end {}",
-                [process].into_iter().chain(here).collect::<Vec<_>>().join(", ")
-            ),
-            "no help: retrying, fsync, rename after writing: it holds the file as long as it lives"
-                .to_owned(),
-        ]
     }
 }

@@ -1,18 +1,44 @@
 //! Verdicts: what an incident comes to, and what to do about it.
 //!
-//! One type a rule, each in a file of its own; the first that fits speaks. A rule sees the
-//! incident as it is written, so that a recorded one can be judged again.
+//! Each rule is a type in a file of its own; the first that fits decides. A rule sees the incident
+//! as it is written, so that a recorded one can be judged again. docs/verdicts.md explains them to
+//! users.
 
+mod advice;
+mod change_first;
 mod fork_exec_race;
+mod inherited;
 mod leaked_fd;
+mod name_collision;
 mod passed_fd;
 mod running_executable;
 mod shared_mapping;
 mod still_open;
+mod words;
+
+pub use change_first::ChangeFirst;
 
 use crate::lines::{
-    Direction, Holder, How, Incident, Place, State, Unheld, Verdict, VerdictKind, Via,
+    Direction, Evidence, Holder, Incident, Place, State, Unheld, Verdict, VerdictKind, Via,
 };
+use advice::Names;
+use inherited::Inherited;
+use words::{name, release, thread, who};
+
+/// Every kind, in the order of [`VerdictKind`].
+pub const KINDS: [VerdictKind; 11] = [
+    VerdictKind::ForkExecRace,
+    VerdictKind::StillOpen,
+    VerdictKind::LeakedFd,
+    VerdictKind::PassedFd,
+    VerdictKind::SharedMapping,
+    VerdictKind::RunningExecutable,
+    VerdictKind::SwapFile,
+    VerdictKind::BinfmtMisc,
+    VerdictKind::RefusedByFilesystem,
+    VerdictKind::NameCollision,
+    VerdictKind::Unexplained,
+];
 
 /// A rule.
 trait Rule {
@@ -22,107 +48,158 @@ trait Rule {
     fn culprit<'a>(&self, incident: &'a Incident) -> Option<&'a Holder>;
     /// One sentence on it.
     fn summary(&self, incident: &Incident, culprit: &Holder) -> String;
-    /// What helps, the best first, and what does not.
-    fn advice(&self, incident: &Incident, culprit: &Holder) -> Vec<String>;
 }
 
-/// The verdict on an incident.
+/// What a rule found.
+struct Finding<'a> {
+    kind: VerdictKind,
+    culprit: &'a Holder,
+    summary: String,
+}
+
+/// The verdict on an incident, where the whole machine is traced.
 #[must_use]
 pub fn of(incident: &Incident) -> Verdict {
+    of_traced(incident, &[])
+}
+
+/// The verdict on an incident, where the trees of `roots` are traced.
+#[must_use]
+pub fn of_traced(incident: &Incident, roots: &[u32]) -> Verdict {
+    if let Some(Finding { kind, culprit, summary }) = find(incident, roots) {
+        let advice = advice::of(kind, incident, Some(culprit), Names::Incident);
+        return Verdict { kind, summary: likely(culprit, summary), advice };
+    }
+    if let Some(holder) = incident.holders.first() {
+        return unseen(holder);
+    }
+    match incident.unheld.first() {
+        Some(first) => unheld(incident, first),
+        None => unexplained(incident.direction),
+    }
+}
+
+/// The holder that an incident's verdict is about, if it is about one.
+#[must_use]
+pub fn culprit(incident: &Incident) -> Option<&Holder> {
+    let found = find(incident, &[]).map(|finding| finding.culprit);
+    found.or_else(|| incident.holders.first())
+}
+
+/// The first rule that fits.
+fn find<'a>(incident: &'a Incident, roots: &[u32]) -> Option<Finding<'a>> {
     apply(&running_executable::RunningExecutable, incident)
+        .or_else(|| apply(&name_collision::NameCollision { roots }, incident))
         .or_else(|| apply(&still_open::StillOpen, incident))
         .or_else(|| apply(&fork_exec_race::ForkExecRace, incident))
         .or_else(|| apply(&passed_fd::PassedFd, incident))
         .or_else(|| apply(&shared_mapping::SharedMapping, incident))
         .or_else(|| apply(&leaked_fd::LeakedFd, incident))
-        .or_else(|| incident.holders.first().map(unseen))
-        .or_else(|| incident.unheld.first().map(unheld))
-        .unwrap_or_else(|| unexplained(incident.direction))
 }
 
-fn apply<R: Rule>(rule: &R, incident: &Incident) -> Option<Verdict> {
+fn apply<'a, R: Rule>(rule: &R, incident: &'a Incident) -> Option<Finding<'a>> {
     let culprit = rule.culprit(incident)?;
-    Some(Verdict {
-        kind: R::KIND,
-        summary: rule.summary(incident, culprit),
-        advice: rule.advice(incident, culprit),
-    })
+    Some(Finding { kind: R::KIND, culprit, summary: rule.summary(incident, culprit) })
+}
+
+/// Whether all that held the file did the same, so that one remedy fixes the incident.
+fn is_fixed_by_one_remedy(incident: &Incident) -> bool {
+    let mut kinds = incident.holders.iter().map(|holder| kind_of(incident, holder));
+    let first = kinds.next();
+    incident.complete
+        && (incident.holders.is_empty() || incident.unheld.is_empty())
+        && first.is_none_or(|first| first.is_some() && kinds.all(|kind| kind == first))
+}
+
+/// What one holder alone would come to.
+fn kind_of(incident: &Incident, holder: &Holder) -> Option<VerdictKind> {
+    match (holder.via, inherited::of(incident, holder)) {
+        _ if incident.direction == Direction::Write => Some(VerdictKind::RunningExecutable),
+        (Via::Mapping, _) => Some(VerdictKind::SharedMapping),
+        _ if is_opener(holder) => Some(VerdictKind::StillOpen),
+        (Via::Passed, _) => Some(VerdictKind::PassedFd),
+        (_, Some(Inherited::Racing)) => Some(VerdictKind::ForkExecRace),
+        (_, Some(Inherited::Leaked)) => Some(VerdictKind::LeakedFd),
+        (_, None) => holder.opened.is_none().then_some(VerdictKind::StillOpen),
+    }
+}
+
+/// A sentence on a holder that nothing showed.
+fn likely(culprit: &Holder, summary: String) -> String {
+    if culprit.evidence == Some(Evidence::Elimination) {
+        return format!(
+            "likely: {summary}; nothing showed it directly, but the kernel's count of writers \
+             leaves no other known process"
+        );
+    }
+    summary
 }
 
 /// The verdict where a process held the file, and how it came to it was not seen.
 fn unseen(holder: &Holder) -> Verdict {
-    let process = who(holder.comm.as_deref(), holder.pid);
+    let process = name(holder);
     let opened = match &holder.opened {
-        Some(opened) => format!(
-            "that thread {} of {} had opened for writing",
-            opened.tid,
-            ancestor(holder, opened.pid)
-        ),
+        Some(opened) => {
+            format!("that {} had opened for writing", words::opener(holder, opened))
+        }
         None => "open for writing".to_owned(),
     };
+    let summary = format!(
+        "{process} held the file {opened}, {}; how it came to the fd was not seen",
+        release(holder)
+    );
     Verdict {
         kind: VerdictKind::Unexplained,
-        summary: format!(
-            "{process} held the file {opened}, {}; how it came to the fd was not seen",
-            release(holder)
-        ),
+        summary: likely(holder, summary),
         advice: vec![format!(
-            "look at the `lost` lines, and at what {process} does: if it was forked and has not exec'd yet, this is a fork-exec race"
+            "look at the `lost` lines, and at what {process} does: if it was forked and has not exec'd yet, this is a fork-exec-race"
         )],
     }
 }
 
 /// The verdict where no process holds the file, but it is open all the same.
-fn unheld(unheld: &Unheld) -> Verdict {
-    let opened = match &unheld.opened {
-        Some(opened) => format!(
-            "the description that thread {} of {} opened for writing",
-            opened.tid,
-            who(opened.comm.as_deref(), opened.pid)
-        ),
-        None => "a description that was open for writing".to_owned(),
+fn unheld(incident: &Incident, unheld: &Unheld) -> Verdict {
+    let file = match &unheld.opened {
+        Some(opened) => {
+            // The thread's name stands for the process, whose own is not known.
+            let process = who(opened.comm.as_deref(), opened.pid);
+            let by = thread(process, opened.pid, opened.tid);
+            format!("the file, which {by} had opened for writing,")
+        }
+        None => "the file".to_owned(),
     };
-    let (kind, place, advice) = match unheld.place {
+    let device = unheld.device.as_deref().unwrap_or("?");
+    let (kind, what) = match unheld.place {
         Place::SocketQueue => (
             VerdictKind::PassedFd,
-            "lies in the queue of a unix socket, sent and not received yet".to_owned(),
-            "have the other end receive the fd and close it before the file is executed; or send one that was opened read-only",
+            format!(
+                "{file} lies in the queue of a unix socket: its fd was sent and not received yet"
+            ),
         ),
-        Place::LoopDevice => (
-            VerdictKind::Unexplained,
-            format!("backs the loop device {}", unheld.device.as_deref().unwrap_or("?")),
-            "detach the loop device (losetup -d), or set it up read-only (losetup -r)",
-        ),
-        Place::IoUring => (
-            VerdictKind::StillOpen,
-            "is kept by an io_uring".to_owned(),
-            "unregister the file from the io_uring, or wait for the completion of its requests, before the file is executed",
-        ),
-        Place::SwapFile => (
-            VerdictKind::SwapFile,
-            "is an active swap file".to_owned(),
-            "end swapping to it first: swapoff",
-        ),
+        Place::LoopDevice => (VerdictKind::Unexplained, format!("{file} backs {device}")),
+        Place::IoUring => {
+            (VerdictKind::StillOpen, format!("an io_uring keeps {}", file.trim_end_matches(',')))
+        }
+        Place::SwapFile => (VerdictKind::SwapFile, format!("{file} is an active swap file")),
         Place::BinfmtMisc => (
             VerdictKind::BinfmtMisc,
-            format!("is kept open by the binfmt_misc entry {}", unheld.device.as_deref().unwrap_or("?")),
-            "remove the entry first: echo -1 into its file below /proc/sys/fs/binfmt_misc",
+            format!("the binfmt_misc entry {device} keeps the file open (flag F)"),
         ),
         Place::FileSystem => (
             VerdictKind::RefusedByFilesystem,
-            format!("was refused by its file system, {}", unheld.device.as_deref().unwrap_or("?")),
-            "look for the holder on the side that serves the file system",
+            format!("the file system itself ({device}) refused the call"),
         ),
         Place::Unknown => (
             VerdictKind::Unexplained,
-            "was open, though no process had it: it was in flight in the queue of a socket, or held by the kernel".to_owned(),
-            "look for what the process that opened it gave the fd to: a socket, an io_uring, a device",
+            format!(
+                "{file} was still open: something in the kernel kept it, such as the queue of a socket"
+            ),
         ),
     };
     Verdict {
         kind,
-        summary: format!("{opened} {place}; no process holds it"),
-        advice: vec![advice.to_owned()],
+        summary: format!("{what}; no process holds it"),
+        advice: advice::of(kind, incident, None, Names::Incident),
     }
 }
 
@@ -131,7 +208,7 @@ fn unheld(unheld: &Unheld) -> Verdict {
 pub fn unexplained(direction: Direction) -> Verdict {
     let (summary, advice) = match direction {
         Direction::Exec => (
-            "no process was seen to hold the file; something else may: an fd in flight in a socket, an io_uring, or a process that had it before tracing began and let go just then",
+            "no process was seen to hold the file; something else may: an fd in flight in a socket, an io_uring, or a process that had it before tracing began and dropped it just then",
             "look at the `lost` lines, if there are any; start tracing before the processes that write the file",
         ),
         Direction::Write => (
@@ -163,63 +240,16 @@ fn is_opener(holder: &Holder) -> bool {
     holder.opened.as_ref().is_some_and(|opened| opened.pid == holder.pid)
 }
 
-/// Whether a holder is a child that has not exec'd since its fork, and let go in the end: not by its
-/// own end alone, if an exec would have left it the file all the same.
-fn is_racing(holder: &Holder) -> bool {
-    holder.via == Via::Fork
-        && !is_opener(holder)
-        && match holder.state {
-            State::InFork | State::ExecClosing => true,
-            State::Exiting => holder.released.is_some(),
-            State::Forked => holder.released.as_ref().is_some_and(|released| {
-                let kept = holder.fds.iter().all(|fd| fd.cloexec == Some(false));
-                !matches!(released.how, How::Exit | How::Unknown) || !kept
-            }),
-            State::Running => false,
-        }
-}
-
-/// `comm[pid]`.
-fn who(comm: Option<&str>, pid: u32) -> String {
-    format!("{}[{pid}]", comm.unwrap_or("?"))
-}
-
-/// `comm[pid]` of a process above a holder. (The threads that acted have names of their own.)
-fn ancestor(holder: &Holder, pid: u32) -> String {
-    let found = holder.ancestors.iter().find(|ancestor| ancestor.pid == pid);
-    who(found.and_then(|ancestor| ancestor.comm.as_deref()), pid)
-}
-
-/// A time that people can read: `180 µs`.
-fn span(ns: u64) -> String {
-    crate::output::time::span(ns)
-}
-
-/// How a holder let go, in words.
-fn release(holder: &Holder) -> String {
-    let Some(released) = &holder.released else { return "and holds it still".to_owned() };
-    let how = match released.how {
-        How::Close => "closed it",
-        How::CloseOnExec => "exec'd",
-        How::Dup => "put another file in its place",
-        How::Exit => "ended",
-        How::Unmap if holder.via == Via::Running => "ran another program",
-        How::Unmap => "unmapped it",
-        How::Unknown => {
-            let within = span(released.after_ns.max(0).unsigned_abs());
-            return format!("and let go unseen, within {within} of the failure");
-        }
-    };
-    match u64::try_from(released.after_ns) {
-        Ok(after) => format!("and {how} {} after the failure", span(after)),
-        Err(_) => format!("and {how} while the call was failing"),
-    }
+/// Whether a child has exec'd since it got the fd, as far as its state at the failure shows.
+#[must_use]
+pub fn has_execed(holder: &Holder) -> bool {
+    holder.via != Via::Fork || holder.state == State::Running && !inherited::is_helper(holder)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::output::samples;
+    use crate::{lines::How, output::samples};
 
     #[test]
     fn incidents_are_judged_by_what_their_holders_were_doing() {
@@ -234,35 +264,12 @@ mod tests {
         }
     }
 
-    /// A child that never gets to its exec is no race, however young.
-    #[test]
-    fn a_child_that_does_not_let_go_has_a_leaked_fd() {
-        let mut incident = samples::race();
-        incident.holders[0].state = State::Forked;
-        assert_eq!(of(&incident).kind, VerdictKind::ForkExecRace);
-        incident.holders[0].released = None;
-        assert_eq!(of(&incident).kind, VerdictKind::LeakedFd);
-    }
-
-    /// A daemon that is caught before its exec, which it outlives with the file: no race either.
-    #[test]
-    fn a_child_whose_exec_would_keep_the_fd_has_a_leaked_one() {
-        let mut incident = samples::race();
-        incident.holders[0].state = State::Forked;
-        incident.holders[0].released.as_mut().unwrap().how = How::Exit;
-        assert_eq!(of(&incident).kind, VerdictKind::ForkExecRace);
-        incident.holders[0].fds[0].cloexec = Some(false);
-        assert_eq!(of(&incident).kind, VerdictKind::LeakedFd);
-        incident.holders[0].released.as_mut().unwrap().how = How::Close;
-        assert_eq!(of(&incident).kind, VerdictKind::ForkExecRace);
-    }
-
-    /// The kernel has passed over the fork of a child, or its end: no more is said than is known.
+    /// The kernel skipped the fork of a child, or its end: no more is said than is known.
     #[test]
     fn what_was_not_seen_is_not_said() {
         let mut incident = samples::race();
         let holder = &mut incident.holders[0];
-        (holder.via, holder.forked) = (Via::Unknown, None);
+        (holder.via, holder.forked, holder.state) = (Via::Unknown, None, State::Running);
         let verdict = of(&incident);
         assert_eq!(verdict.kind, VerdictKind::Unexplained);
         assert!(verdict.summary.contains("demo[4310] held the file"), "{}", verdict.summary);
@@ -272,14 +279,7 @@ mod tests {
         incident.holders[0].released.as_mut().unwrap().how = How::Unknown;
         let verdict = of(&incident);
         assert_eq!(verdict.kind, VerdictKind::StillOpen);
-        assert!(verdict.summary.contains("let go unseen, within"), "{}", verdict.summary);
-
-        let mut incident = samples::race();
-        incident.holders[0].state = State::Forked;
-        incident.holders[0].released.as_mut().unwrap().how = How::Unknown;
-        assert_eq!(of(&incident).kind, VerdictKind::ForkExecRace);
-        incident.holders[0].fds[0].cloexec = Some(false);
-        assert_eq!(of(&incident).kind, VerdictKind::LeakedFd);
+        assert!(verdict.summary.contains("dropped it unseen, within"), "{}", verdict.summary);
     }
 
     /// As long as the opener has the file open, the child beside it is not the cause.
@@ -300,5 +300,73 @@ mod tests {
         }
         assert!(verdict.advice.iter().any(|advice| advice.contains("180 µs")));
         assert!(verdict.advice.iter().any(|advice| advice.contains("no help: fsync")));
+    }
+
+    #[test]
+    fn a_holder_by_elimination_is_likely() {
+        let mut incident = samples::race();
+        assert!(!of(&incident).summary.contains("likely"));
+        incident.holders[0].evidence = Some(Evidence::Elimination);
+        let summary = of(&incident).summary;
+        assert!(summary.starts_with("likely: demo[4310] inherited"), "{summary}");
+    }
+
+    #[test]
+    fn a_release_while_the_call_was_failing_has_no_duration() {
+        for after_ns in [0, -5] {
+            let mut incident = samples::race();
+            incident.holders[0].released.as_mut().unwrap().after_ns = after_ns;
+            let summary = of(&incident).summary;
+            assert!(summary.ends_with("dropped the file while the call was failing"), "{summary}");
+            assert!(!summary.contains("0 ns"), "{summary}");
+        }
+    }
+
+    #[test]
+    fn a_holder_that_dumps_core_and_a_victim_that_holds_the_file_are_said() {
+        let mut incident = samples::pending();
+        incident.holders[0].state = State::Exiting;
+        let verdict = of(&incident);
+        assert!(verdict.summary.contains("dumps core"), "{}", verdict.summary);
+        let mut incident = samples::race();
+        incident.holders[0].pid = incident.victim.pid;
+        let verdict = of(&incident);
+        assert!(verdict.summary.contains("the very process whose exec failed"));
+    }
+
+    #[test]
+    fn what_no_process_holds_is_named_by_its_place() {
+        let cases = [
+            (Place::SocketQueue, VerdictKind::PassedFd, "the queue of a unix socket"),
+            (Place::IoUring, VerdictKind::StillOpen, "an io_uring keeps the file"),
+            (Place::LoopDevice, VerdictKind::Unexplained, "backs /dev/loop0"),
+            (Place::SwapFile, VerdictKind::SwapFile, "active swap file"),
+            (Place::BinfmtMisc, VerdictKind::BinfmtMisc, "entry /dev/loop0"),
+            (Place::FileSystem, VerdictKind::RefusedByFilesystem, "(/dev/loop0) refused"),
+            (Place::Unknown, VerdictKind::Unexplained, "something in the kernel"),
+        ];
+        for (place, kind, words) in cases {
+            let mut incident = samples::unheld();
+            incident.unheld[0].place = place;
+            incident.unheld[0].device = Some("/dev/loop0".to_owned());
+            let verdict = of(&incident);
+            assert_eq!(verdict.kind, kind);
+            assert!(verdict.summary.contains(words), "{}", verdict.summary);
+            assert!(!verdict.advice.is_empty(), "{place:?}");
+        }
+    }
+
+    /// The heading of each kind, and what it is about.
+    #[test]
+    fn the_page_on_verdicts_has_every_kind_and_the_rules() {
+        let page = include_str!("../../../docs/verdicts.md");
+        for kind in KINDS {
+            let heading = format!("\n## `{}`\n", crate::output::name(kind));
+            let (_, paragraph) = page.split_once(&heading).unwrap_or_else(|| panic!("{heading}"));
+            let paragraph = paragraph.split("\n## ").next().unwrap_or_default();
+            assert!(paragraph.contains("\n> "), "{heading} has no example");
+        }
+        let moment = format!("{} ms", inherited::MOMENT_NS / 1_000_000);
+        assert!(page.contains(&moment), "{moment}");
     }
 }

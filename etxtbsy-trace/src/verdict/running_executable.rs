@@ -1,11 +1,15 @@
 //! The other direction: the file is being run.
 
-use super::{Rule, release, who};
+use super::{
+    Rule,
+    words::{name, release, span, who},
+};
 use crate::lines::{Direction, Holder, Incident, VerdictKind};
 
 /// An open for writing or a truncate was refused, because processes run the file.
 ///
-/// > server[77] runs the file, and 3 others do; server[77] ended 2.1 s after the failure
+/// > server[77] runs the file, and 3 other processes do; a running program cannot be written;
+/// > server[77] ended 2.1 s after the failure
 pub(super) struct RunningExecutable;
 
 impl Rule for RunningExecutable {
@@ -16,10 +20,15 @@ impl Rule for RunningExecutable {
     }
 
     fn summary(&self, incident: &Incident, culprit: &Holder) -> String {
-        let process = who(culprit.comm.as_deref(), culprit.pid);
+        let process = name(culprit);
+        let same = if super::words::is_victim(incident, culprit) {
+            ", the very process that wants to write it,"
+        } else {
+            ""
+        };
         let since = match culprit.exec_ns.and_then(|exec_ns| incident.time_ns.checked_sub(exec_ns))
         {
-            Some(ago) => format!(", which exec'd it {} before the failure,", super::span(ago)),
+            Some(ago) => format!(" (exec'd {} before the failure)", span(ago)),
             None => String::new(),
         };
         let by = match culprit.ancestors.first() {
@@ -32,17 +41,9 @@ impl Rule for RunningExecutable {
             others => format!(", and {others} other processes do"),
         };
         format!(
-            "{process}{since} runs the file{by}{others}: what is being run cannot be written; {process} {}",
+            "{process}{same} runs the file{since}{by}{others}: a running program cannot be written; \
+             {process} {}",
             release(culprit).trim_start_matches("and ")
         )
-    }
-
-    fn advice(&self, _incident: &Incident, _culprit: &Holder) -> Vec<String> {
-        vec![
-            "write the new file beside it and rename it into place: those that run the old one keep it".to_owned(),
-            "or unlink the old file first and create it anew; a linker or installer that rewrites in place has an option for that, or does so when the output does not exist".to_owned(),
-            "or end what runs it, and wait for that".to_owned(),
-            "no help: chmod, truncating first (it is refused as well), fsync, retrying while the program goes on".to_owned(),
-        ]
     }
 }

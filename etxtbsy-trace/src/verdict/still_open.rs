@@ -1,13 +1,16 @@
 //! The opener has not closed the file.
 
-use super::{Rule, is_opener, release, who};
+use super::{
+    Rule, is_opener,
+    words::{is_victim, name, release},
+};
 use crate::lines::{Holder, Incident, VerdictKind, Via};
 
 /// The process that opened the file for writing still has it open; or one that has had it open
 /// since before tracing began, which may have opened it.
 ///
-/// > install[77] itself still had the file open for writing (fd 5), and closed it 2.1 ms after
-/// > the failure
+/// > install[77] opened the file for writing and still had it open (fd 5), and closed it 2.1 ms
+/// > after the failure
 pub(super) struct StillOpen;
 
 impl Rule for StillOpen {
@@ -21,33 +24,23 @@ impl Rule for StillOpen {
     }
 
     fn summary(&self, incident: &Incident, culprit: &Holder) -> String {
-        let process = who(culprit.comm.as_deref(), culprit.pid);
-        let fds = culprit.fds.iter().map(|fd| fd.fd.to_string()).collect::<Vec<_>>().join(", ");
-        let place = if fds.is_empty() {
-            "as a registered file of an io_uring".to_owned()
-        } else {
-            format!("fd {fds}")
-        };
-        let same = if culprit.pid == incident.victim.pid {
-            ", the very process that failed to exec it,"
-        } else {
-            ""
-        };
+        let same =
+            if is_victim(incident, culprit) { ", the very process whose exec failed," } else { "" };
         let opened = if is_opener(culprit) {
-            "which opened the file for writing, still had it open"
+            "opened the file for writing and still had it open"
         } else {
-            "had the file open for writing from before tracing began, or on a way that was not seen"
+            "had the file open for writing since before tracing began, or got it unseen"
         };
-        let comma = if is_opener(culprit) && same.is_empty() { "," } else { "" };
-        format!("{process}{same}{comma} {opened} ({place}), {}", release(culprit))
+        format!("{}{same} {opened} ({}), {}", name(culprit), place(culprit), release(culprit))
     }
+}
 
-    fn advice(&self, _incident: &Incident, culprit: &Holder) -> Vec<String> {
-        let process = who(culprit.comm.as_deref(), culprit.pid);
-        vec![
-            format!("close the file in {process} before it is executed, and let the exec wait for that close"),
-            "or write to another name and rename it into place after the close, so that nobody executes a file that is being written".to_owned(),
-            "no help: fsync, chmod, a fixed sleep".to_owned(),
-        ]
+/// Where the open file description is.
+pub(super) fn place(holder: &Holder) -> String {
+    let fds = holder.fds.iter().map(|fd| fd.fd.to_string()).collect::<Vec<_>>().join(", ");
+    match (&holder.call, fds.as_str()) {
+        (Some(call), _) => format!("a {call} call keeps it"),
+        (None, "") => "as a registered file of an io_uring".to_owned(),
+        (None, fds) => format!("fd {fds}"),
     }
 }

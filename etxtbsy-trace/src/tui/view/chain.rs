@@ -2,7 +2,9 @@
 
 use super::style;
 use crate::{
-    lines::{Ancestor, Direction, Fd, Holder, How, Incident, Opened, Place, Released, Via},
+    lines::{
+        Ancestor, Direction, Evidence, Fd, Holder, How, Incident, Opened, Place, Released, Via,
+    },
     output::{
         escape::{self, Charset},
         name, other_pids, time,
@@ -21,7 +23,7 @@ const HOLDERS: usize = 32;
 const NAME: usize = 16;
 /// How few columns of it are left if need be.
 const LEAST: usize = 5;
-/// What is told of processes and forks, in the order of what is told in full first.
+/// The kinds of lines, those that are shown in full first at the beginning.
 const EVERYTHING: [&str; 6] = ["holder ", "opener ", "victim ", "process ", "fork ", "kept "];
 /// What stands between facts.
 const GAP: &str = " · ";
@@ -65,7 +67,7 @@ struct Fact {
 
 /// A line of the tree: a process, or a fork.
 struct Node {
-    /// What it is to the story.
+    /// What it is to the failure.
     what: &'static str,
     style: Style,
     /// The process.
@@ -74,7 +76,7 @@ struct Node {
     faint: bool,
     /// The most important first, beginning with who it is.
     facts: Vec<Fact>,
-    /// How many of them are told even if the name has to be cut for that.
+    /// How many of them are shown even if the name has to be cut for that.
     must: usize,
     below: Vec<Node>,
     /// What it is the same as.
@@ -137,7 +139,7 @@ fn tree(state: &State, incident: &Incident) -> Vec<Node> {
             nodes = &mut same(nodes, opener(state, incident, opened, comm)).below;
             above = Some(opened.pid);
             let forker = holder.forked.as_ref().map(|forked| forked.pid);
-            // Who forked the holder is told with the fork.
+            // The line of the fork names who forked the holder.
             for between in between(holder, opened.pid).filter(|it| Some(it.pid) != forker) {
                 let mut node = Node::new(
                     "process ",
@@ -223,13 +225,16 @@ fn opener(state: &State, incident: &Incident, opened: &Opened, comm: Option<&str
     node
 }
 
-/// How it held the file, and let go.
+/// How it held the file, and dropped it.
 fn held(state: &State, incident: &Incident, holder: &Holder) -> Node {
     let mut node = Node::new("holder ", style::holder(state), Some(holder.pid), Key::Leaf);
     let ended = holder.released.as_ref().is_some_and(|released| released.how == How::Exit);
     node.faint = ended;
     let facts = &mut node.facts;
     facts.push(process(holder.pid, holder.comm.as_deref()));
+    if holder.evidence == Some(Evidence::Elimination) {
+        facts.push(Fact { style: style::bad(state), ..plain("likely") });
+    }
     facts.extend(numbers(&holder.fds));
     match holder.via {
         Via::Open | Via::Fork | Via::Running => {}
@@ -301,15 +306,17 @@ fn flags(fd: &Fd) -> Fact {
     }
 }
 
-/// How and when it let go.
+/// How and when it dropped the file.
 fn let_go(released: &Released) -> String {
-    let sign = if released.after_ns < 0 { '-' } else { '+' };
     let how = match released.how {
         How::Exit => "ended".to_owned(),
-        How::Unknown => "had let go".to_owned(),
+        How::Unknown => "had dropped it".to_owned(),
         how => name(how),
     };
-    format!("{sign}{} {how}", time::span(released.after_ns.unsigned_abs()))
+    match u64::try_from(released.after_ns) {
+        Ok(after @ 1..) => format!("+{} {how}", time::span(after)),
+        _ => format!("{how} during the call"),
+    }
 }
 
 /// Puts the victim below its parent, or the process it is, if either is in the tree.

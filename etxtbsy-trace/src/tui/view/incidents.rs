@@ -1,9 +1,9 @@
-//! The list: stories with their counts, and the incidents of those that are open.
+//! The list: groups with their counts, and the incidents of those that are open.
 
 use super::style;
 use crate::{
     lines::Incident,
-    output::{name, story::Wait, time},
+    output::{group::Wait, name, time},
     tui::{list::Row, model::Group, state::State},
 };
 use ratatui::{
@@ -12,14 +12,14 @@ use ratatui::{
     text::{Line, Span},
 };
 
-/// The columns of the bar that shows how frequent a story was over the time.
+/// The columns of the bar that shows how frequent a group was over the time.
 const BAR: usize = 8;
 /// Its heights, from nothing on.
 const HEIGHTS: [char; 9] = [' ', '▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 /// The same in ASCII.
 const DENSITIES: [char; 9] = [' ', '.', ':', '-', '=', '+', '*', '#', '@'];
 
-/// How many failures whose story is not over have a line.
+/// How many failures that are pending have a line.
 const PENDING: usize = 3;
 
 /// What is shown, in which order: `newest first; demo, leaked-fd: 3 of 7`.
@@ -71,7 +71,7 @@ pub(super) fn lines(state: &State, size: Size) -> Vec<Line<'static>> {
     lines
 }
 
-/// A failure whose story is not over.
+/// A pending failure.
 fn pending(state: &State, incident: &Incident) -> Line<'static> {
     let clock = time::clock(&incident.time).unwrap_or_default();
     let comm = style::charset(state).short(incident.victim.comm.as_deref().unwrap_or("?"), 16);
@@ -95,11 +95,12 @@ fn line(state: &State, row: Row, selected: bool, width: usize) -> Line<'static> 
     let victim = &incident.victim;
     let program = style::charset(state).short(victim.comm.as_deref().unwrap_or("?"), 16);
     let line = match row {
-        Row::Story(place) => {
+        Row::Group(place) => {
             let sign = if state.list().is_expanded(place) { '-' } else { '+' };
-            let story = group.story.as_ref();
-            let file = story
-                .map_or("(other stories)", |it| it.file.as_deref().unwrap_or("(path unknown)"));
+            let file = match &group.cause {
+                Some(_) => group.tally.file.text().unwrap_or_else(|| "(path unknown)".to_owned()),
+                None => "(other groups)".to_owned(),
+            };
             let count =
                 if state.filter().is_on() { group.passing() as u64 } else { group.tally.count };
             let room = width.saturating_sub(2 + 7 + BAR + 1 + 20 + 18);
@@ -109,16 +110,22 @@ fn line(state: &State, row: Row, selected: bool, width: usize) -> Line<'static> 
                 Span::styled(bar(state, group) + " ", style::holder(state)),
                 Span::styled(format!("{:<19} ", name(incident.verdict.kind)), style::holder(state)),
                 Span::raw(format!("{program:<17} ")),
-                Span::raw(style::charset(state).short(file, room)),
+                Span::raw(style::charset(state).short(&file, room)),
             ]
         }
         Row::Single(..) => {
             let clock = time::clock(&incident.time);
             let wait = match Wait::of(incident) {
+                Wait::Over(0) => {
+                    Span::styled("released while the call was failing", style::good(state))
+                }
                 Wait::Over(ns) => {
                     Span::styled(format!("released after {}", time::span(ns)), style::good(state))
                 }
                 Wait::Endless => Span::styled("still held", style::holder(state)),
+                Wait::Unknown if !incident.unheld.is_empty() => {
+                    Span::styled("held by no process", style::holder(state))
+                }
                 Wait::Unknown => Span::styled("holder not found", style::bad(state)),
             };
             let clock = clock.unwrap_or_else(|| style::charset(state).short(&incident.time, 16));
@@ -139,7 +146,7 @@ fn short(count: u64) -> String {
     }
 }
 
-/// How frequent a story was over the time, compared with its own most frequent time.
+/// How frequent a group was over the time, compared with its own most frequent time.
 fn bar(state: &State, group: &Group) -> String {
     let signs = if state.ascii { DENSITIES } else { HEIGHTS };
     let until_ns = state.until_ns().unwrap_or(0);

@@ -2,10 +2,11 @@
 
 use super::style;
 use crate::{
+    lines::Evidence,
     output::{
-        escape, name,
-        story::{Tally, Wait},
-        time,
+        escape,
+        group::{Tally, Wait},
+        name, time,
     },
     tui::state::State,
 };
@@ -23,6 +24,7 @@ pub(super) fn lines(state: &State, size: Size) -> Vec<Line<'static>> {
     let Some((group, incident)) = state.shown() else { return Vec::new() };
     let width = usize::from(size.width);
     let (held, style) = match Wait::of(incident) {
+        Wait::Over(0) => ("dropped while the call was failing".to_owned(), style::good(state)),
         Wait::Over(ns) => {
             (format!("busy for {} after the failure", time::span(ns)), style::good(state))
         }
@@ -38,9 +40,12 @@ pub(super) fn lines(state: &State, size: Size) -> Vec<Line<'static>> {
         }
         Wait::Unknown => ("no holder was found".to_owned(), style::bad(state)),
     };
+    let likely = incident.holders.iter().any(|it| it.evidence == Some(Evidence::Elimination));
+    let held =
+        if likely && !incident.certain { format!("{held}; likely, not certain") } else { held };
     let tally = group.map(|group| &group.tally).filter(|tally| tally.count > 1);
     let others = tally.and_then(Tally::waits).map(|(median, most)| {
-        format!("; of this story: median {}, longest {}", time::span(median), time::span(most))
+        format!("; in this group: median {}, longest {}", time::span(median), time::span(most))
     });
     let kind = style::holder(state).patch(style::strong());
     let mut lines = vec![Line::from(vec![
@@ -71,7 +76,7 @@ fn cut(line: &str, width: usize) -> String {
     format!("{} …", if whole { line } else { words })
 }
 
-/// An advice, with a sign before its first line; one that tells what is no help has another.
+/// An advice, with a sign before its first line; one that is no help has another.
 fn item(state: &State, advice: &str, width: usize) -> Vec<Line<'static>> {
     let (sign, style) = if advice.starts_with("no help") {
         ("× ", style::bad(state))
