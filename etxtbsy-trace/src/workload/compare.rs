@@ -211,8 +211,17 @@ fn inconsistencies(failed: &BusyExec, incident: &Incident) -> Vec<String> {
         if holder.released.as_ref().is_some_and(|released| early(released.time_ns)) {
             faults.push(format!("{pid} had released the file before the call"));
         }
-        if incident.holders.iter().filter(|other| other.pid == pid).count() > 1 {
-            faults.push(format!("{pid} is named more than once"));
+        let known: Vec<u32> = failed
+            .holders
+            .iter()
+            .filter(|known| known.pid == pid)
+            .flat_map(|known| known.fds.iter().copied())
+            .collect();
+        let named = holder.fds.iter().map(|fd| fd.fd);
+        let unknown: Vec<u32> = named.filter(|fd| !known.contains(fd)).collect();
+        // One that cannot have held the file is counted as such.
+        if !unknown.is_empty() && failed.processes().any(|known| known.pid == pid) {
+            faults.push(format!("{pid} cannot have held it at {unknown:?}"));
         }
     }
     faults
@@ -258,7 +267,7 @@ mod tests {
     const VICTIM: u32 = 9;
 
     fn holder(pid: u32, by: HeldBy, sure: bool) -> PossibleHolder {
-        PossibleHolder { pid, by, sure, may_from_ns: 0, may_until_ns: u64::MAX }
+        PossibleHolder { pid, by, sure, fds: vec![6], may_from_ns: 0, may_until_ns: u64::MAX }
     }
 
     fn truth(holders: Vec<PossibleHolder>) -> Mixed {
@@ -361,6 +370,8 @@ mod tests {
             let tally = tally(&holders, std::slice::from_ref(&one), &[]);
             assert!(tally.others > 0, "{one}");
         }
+        let fd = json!([{"fd": 7, "flags": [], "cloexec": true}]);
+        assert!(tally(&holders, &[change("/holders/0/fds", fd)], &[]).others > 0);
         let unsaid = change("/holders/0/evidence", json!(null));
         assert!(!tally(&holders, &[unsaid], &[]).is_sound());
         let mut opened = incident(&[named(3)]);

@@ -146,6 +146,9 @@ pub struct PossibleHolder {
     pub by: HeldBy,
     /// Whether it surely held the file all through the call.
     pub sure: bool,
+    /// The fds at which it can have held it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fds: Vec<u32>,
     /// It did not before.
     pub may_from_ns: u64,
     /// It did not after.

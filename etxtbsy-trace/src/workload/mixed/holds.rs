@@ -53,6 +53,11 @@ impl Hold {
         self.may_until = self.may_until.min(may_until);
     }
 
+    /// The fd, if it is one.
+    fn number_of_fd(&self) -> Option<u32> {
+        matches!(self.kind, Kind::Fd | Kind::Opened).then_some(self.fd.cast_unsigned())
+    }
+
     fn held_by(&self, (_, to): Span) -> HeldBy {
         match self.kind {
             Kind::Opened if self.sure_from > to => HeldBy::Call,
@@ -103,14 +108,22 @@ pub(super) fn failures(records: &[Record]) -> Vec<Failure> {
                 // Each message in a queue counts for itself.
                 it.pid == pid && it.by == by && by != HeldBy::SocketQueue
             });
+            let (may_from_ns, may_until_ns) = (hold.may_from, hold.may_until);
+            let fd = hold.number_of_fd();
             match known {
-                Some(known) => known.sure |= sure,
+                Some(known) => {
+                    known.sure |= sure;
+                    known.fds.extend(fd);
+                    known.may_from_ns = known.may_from_ns.min(may_from_ns);
+                    known.may_until_ns = known.may_until_ns.max(may_until_ns);
+                }
                 None => failure.holders.push(PossibleHolder {
                     pid,
                     by,
                     sure,
-                    may_from_ns: hold.may_from,
-                    may_until_ns: hold.may_until,
+                    fds: fd.into_iter().collect(),
+                    may_from_ns,
+                    may_until_ns,
                 }),
             }
         }

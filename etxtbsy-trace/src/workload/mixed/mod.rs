@@ -43,6 +43,10 @@ pub struct Args {
     /// How many files they open, exec and map.
     #[arg(long, default_value_t = NonZero::<u32>::MIN.saturating_add(2))]
     files: NonZero<u32>,
+    /// How long a thread naps between its calls, on average. Without, there are thousands of failures
+    /// a second.
+    #[arg(long, value_name = "MICROSECONDS", default_value_t = 500)]
+    pause: u64,
     /// Where the random choices begin. What happens also depends on the scheduler.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -57,6 +61,7 @@ const POLL: Duration = Duration::from_millis(2);
 /// What all processes use.
 struct Props<'a> {
     course: &'a Course,
+    pause: u64,
     files: Vec<HotFile>,
     /// Naps, and ends.
     nap: Program,
@@ -76,7 +81,7 @@ struct HotFile {
 }
 
 impl<'a> Props<'a> {
-    fn new(dir: &Path, files: u32, course: &'a Course) -> Result<Self> {
+    fn new(dir: &Path, args: &'a Args) -> Result<Self> {
         let exit = elf::exit()?;
         let make = |path: &Path, content: &[u8]| -> Result<CString> {
             drop(stage::executable(path, content)?);
@@ -98,8 +103,9 @@ impl<'a> Props<'a> {
         )
         .context("socketpair")?;
         Ok(Self {
-            course,
-            files: (0..files).map(make_hot).collect::<Result<_>>()?,
+            course: &args.course,
+            pause: args.pause,
+            files: (0..args.files.get()).map(make_hot).collect::<Result<_>>()?,
             nap_path: make(&nap_path, &nap)?,
             nap: Program::new(&nap_path)?,
             nap_ns,
@@ -114,7 +120,7 @@ pub(super) fn run(args: &Args) -> Result<Mixed> {
     // SAFETY: no handler is set.
     unsafe { signal(Signal::SIGIO, SigHandler::SigIgn) }.context("ignoring SIGIO")?;
     let dir = stage::directory(&args.dir)?;
-    let props = Props::new(dir.path(), args.files.get(), &args.course)?;
+    let props = Props::new(dir.path(), args)?;
     let log = Log::new()?;
     let own = Caller { log: &log, process: log.new_process() };
     let start = Instant::now();

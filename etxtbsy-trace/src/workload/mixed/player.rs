@@ -58,6 +58,9 @@ impl<'a> Player<'a> {
             if let Err(errno) = self.step() {
                 self.caller.log.fail(errno);
             }
+            if self.props.pause > 0 {
+                nap(self.random.below(2 * self.props.pause as usize) as u64);
+            }
         }
         if let Err(errno) = self.end() {
             self.caller.log.fail(errno);
