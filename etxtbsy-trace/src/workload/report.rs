@@ -1,6 +1,6 @@
 //! What a workload knows to be true of the failures it made.
 
-use crate::lines::{How, Place, Role, State, VerdictKind, Via};
+use crate::lines::{Evidence, How, Place, Role, State, VerdictKind, Via};
 use nix::unistd::{getpid, gettid};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -240,4 +240,13 @@ pub struct Holder {
     pub released_after: Option<(u64, u64)>,
     /// The program it exec'd, for `close-on-exec`.
     pub exec: Option<PathBuf>,
+    /// How it is known that it held the file, if that is the matter of the scene.
+    #[serde(default)]
+    pub evidence: Option<Evidence>,
+    /// The call under way that kept the description, if that is the matter of the scene.
+    #[serde(default)]
+    pub call: Option<String>,
+    /// Its name, and that of the thread that opened the file, if those are the matter of the scene.
+    #[serde(default)]
+    pub names: Option<(String, String)>,
 }
