@@ -6,6 +6,7 @@
 //! several ways; the storms ([`Storm`]) are many of one thing at once. Each ends with one JSON line on stdout.
 
 mod child;
+mod closed_again;
 mod compare;
 mod comparison;
 mod elf;
@@ -45,6 +46,8 @@ pub enum Workload {
     GroundTruth(ground_truth::Args),
     /// Several processes hold a few files in every way there is, and exec them.
     Mixed(mixed::Args),
+    /// A process receives the file and closes it, over and over, while another holds it.
+    ClosedAgain(closed_again::Args),
     /// Compares a report of `mixed` with what the tracer wrote.
     Compare(compare::Args),
     /// rust-lang/rust#114554: one thread spawns /bin/true, another writes a script and runs it.
@@ -120,6 +123,7 @@ impl Workload {
             Self::Go22315(args) => print(&go22315::run(&args)?),
             Self::GroundTruth(args) => print(&ground_truth::run(&args)?),
             Self::Mixed(args) => print(&mixed::run(&args)?),
+            Self::ClosedAgain(args) => print(&closed_again::run(&args)?),
             Self::Compare(args) => print(&compare::run(&args)?),
             Self::Rust114554(args) => print(&rust114554::run(&args)?),
             Self::Java(args) => print(&java::run(&args)?),

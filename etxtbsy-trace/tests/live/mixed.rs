@@ -29,6 +29,17 @@ fn no_false_holders_while_the_machine_is_loaded() {
     }
 }
 
+/// Who has closed the file does not hold it, whatever lies where its description lay.
+#[test]
+fn a_hold_that_has_ended_stays_ended() {
+    let Some(turn) = Turn::take_as_root() else { return };
+    let (truth, trace): (Mixed, _) = turn.workload(&["closed-again"]);
+    let tally = compare(&truth, &trace.incidents, &trace.lost);
+    print("closed-again", &truth, &tally);
+    assert!(tally.is_sound(), "{}", tally.faults.join("\n"));
+    assert_eq!((tally.missed, tally.lost), (0, 0), "{}", tally.faults.join("\n"));
+}
+
 fn assert_right(turn: &Turn, name: &str) {
     let course = race_course(400);
     let command = [BINARY, "workload", "mixed", "--pause", PAUSE];

@@ -17,7 +17,7 @@ mod loop_device;
 mod mapped;
 mod named;
 mod opened;
-mod passed;
+pub(super) mod passed;
 mod released;
 pub(super) mod reused;
 mod ring;

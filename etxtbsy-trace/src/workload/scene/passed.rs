@@ -199,7 +199,7 @@ fn nine_in_queue() -> Result<Scene> {
     Ok(Scene { unheld, writers, ..victim.scene(VerdictKind::PassedFd, Vec::new()) })
 }
 
-fn send(socket: &UnixStream, file: impl AsFd) -> nix::Result<()> {
+pub(in crate::workload) fn send(socket: &UnixStream, file: impl AsFd) -> nix::Result<()> {
     let fds = [file.as_fd().as_raw_fd()];
     let rights = [ControlMessage::ScmRights(&fds)];
     let bytes = [IoSlice::new(b"x")];
@@ -215,7 +215,7 @@ fn receive_and_hold(cue: &Cue, near: &UnixStream, far: &UnixStream) -> nix::Resu
 }
 
 /// The one fd that comes with the next message.
-fn receive(socket: &UnixStream) -> nix::Result<RawFd> {
+pub(in crate::workload) fn receive(socket: &UnixStream) -> nix::Result<RawFd> {
     let mut byte = [0];
     let mut buffers = [IoSliceMut::new(&mut byte)];
     let mut space = cmsg_space!(RawFd);
