@@ -133,10 +133,11 @@ impl Caller<'_> {
     pub(super) fn dup_over(&self, held: Held, over: Held, kept: bool) -> nix::Result<Held> {
         // SAFETY: takes numbers; nothing else uses the fd.
         let (fd, span) = timed(|| unsafe {
-            match kept {
-                true => Errno::result(libc::dup2(held.fd, over.fd)),
-                false => Errno::result(libc::dup3(held.fd, over.fd, libc::O_CLOEXEC)),
-            }
+            Errno::result(if kept {
+                libc::dup2(held.fd, over.fd)
+            } else {
+                libc::dup3(held.fd, over.fd, libc::O_CLOEXEC)
+            })
         });
         self.released(over.hold, span);
         Ok(self.acquired(What::Acquired, held.file, fd?, kept, span))
@@ -234,12 +235,7 @@ impl Caller<'_> {
 
     /// A lease, for as long as `during`: who opens the file for writing meanwhile waits. There is
     /// none while the file is open for writing.
-    pub(super) fn lease(
-        &self,
-        props: &Props<'_>,
-        file: usize,
-        during: impl FnOnce(),
-    ) -> nix::Result<()> {
+    pub(super) fn lease(props: &Props<'_>, file: usize, during: impl FnOnce()) -> nix::Result<()> {
         let path = props.files[file].path.as_ptr();
         // SAFETY: a C string, and numbers.
         unsafe {

@@ -272,7 +272,9 @@ fn holds_of(records: &[&Record], mut holds: Vec<Hold>, taken: &HashMap<u32, Span
                 }
             }
             What::Exited | What::Killed => {
-                holds.iter_mut().for_each(|hold| hold.end(before, NEVER));
+                for hold in &mut holds {
+                    hold.end(before, NEVER);
+                }
             }
             What::Reaped => holds.iter_mut().for_each(|hold| hold.end(after, after)),
             _ => {}

@@ -124,9 +124,10 @@ impl<'a> Player<'a> {
             return self.close();
         }
         let Some(held) = self.take_any() else { return Ok(()) };
-        let copy = match held.is_kept() {
-            true => self.caller.dup_close_on_exec(held)?,
-            false => self.caller.dup(held)?,
+        let copy = if held.is_kept() {
+            self.caller.dup_close_on_exec(held)?
+        } else {
+            self.caller.dup(held)?
         };
         self.held.extend([held, copy]);
         Ok(())
@@ -184,7 +185,7 @@ impl<'a> Player<'a> {
     fn lease(&mut self) -> nix::Result<()> {
         let file = self.random.below(self.props.files.len());
         let lasts = 200 + self.random.below(1000) as u64;
-        self.caller.lease(self.props, file, || nap(lasts))
+        Caller::lease(self.props, file, || nap(lasts))
     }
 
     fn fork(&mut self) -> nix::Result<()> {

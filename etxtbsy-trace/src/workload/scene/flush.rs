@@ -46,6 +46,8 @@ fn closing_flushes() -> Result<Scene> {
     // In another mount namespace: the mount goes with this process, and the server with the mount.
     let server = Actor::start(|cue| {
         set_pdeathsig(Signal::SIGKILL)?;
+        // The device is one of a file system only once that is mounted.
+        cue.wait()?;
         serve(&device, cue)
     })?;
     unshare(CloneFlags::CLONE_NEWNS).supported("unshare(CLONE_NEWNS)")?;
@@ -54,6 +56,9 @@ fn closing_flushes() -> Result<Scene> {
     let options = format!("fd={},rootmode=40000,user_id=0,group_id=0", device.as_raw_fd());
     mount(Some("none"), dir.path(), Some("fuse"), MsFlags::empty(), Some(&*options))
         .supported("mount fuse")?;
+    // Or who waits for an answer would wait for ever if the server ended.
+    drop(device);
+    server.go(0)?;
 
     let busy = Busy::existing(dir.path().join(NAME))?;
     let victim = busy.victim()?;

@@ -63,7 +63,7 @@ fn many_holders() -> Result<Scene> {
             let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC;
             match open(&busy.path, flags, Mode::empty()) {
                 Ok(file) => {
-                    child::tell(&tell, [std::process::id().into(), file.into_raw_fd().into()])
+                    child::tell(&tell, [std::process::id().into(), file.into_raw_fd().into()]);
                 }
                 Err(errno) => return errno as i32,
             }

@@ -196,7 +196,7 @@ fn nine_in_queue() -> Result<Scene> {
 
     let unheld = vec![Unheld { place: Place::SocketQueue, opened: Task::current() }; MESSAGES];
     let writers = MESSAGES as i32;
-    Ok(Scene { unheld, writers, ..victim.scene(VerdictKind::PassedFd, Vec::new()) })
+    Ok(Scene { writers, unheld, ..victim.scene(VerdictKind::PassedFd, Vec::new()) })
 }
 
 pub(in crate::workload) fn send(socket: &UnixStream, file: impl AsFd) -> nix::Result<()> {

@@ -164,7 +164,7 @@ fn request() -> Result<Scene> {
     drop(file);
     victim.exec()?;
     drop(writer);
-    io_uring_wait(&ring, &results)?;
+    io_uring_wait(&ring, results)?;
 
     let holder = Holder {
         cloexec: false,
@@ -176,12 +176,12 @@ fn request() -> Result<Scene> {
 }
 
 /// Waits until an operation is done.
-fn io_uring_wait(ring: &Ring, results: &NonNull<u8>) -> Result<()> {
+fn io_uring_wait(ring: &Ring, results: NonNull<u8>) -> Result<()> {
     // SAFETY: submits nothing.
     unsafe { io_uring_enter(&ring.fd, 0, 1, IoringEnterFlags::GETEVENTS) }
         .map_err(to_nix)
         .context("io_uring_enter")?;
-    let result = ring.result(*results);
+    let result = ring.result(results);
     ensure!(result >= 0, "the request failed: {}", Errno::from_raw(-result));
     Ok(())
 }
