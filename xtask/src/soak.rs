@@ -2,8 +2,8 @@
 //! files and clock stay what they are, and its answers right.
 
 use std::{
-    env, fs,
-    io::{BufRead as _, BufReader},
+    env, fmt, fs,
+    io::{BufRead as _, BufReader, Write as _},
     path::{Path, PathBuf},
     process::{self, Child, Command, Stdio},
     sync::mpsc::{self, Receiver},
@@ -22,7 +22,7 @@ use serde_json::Value;
 use crate::command::{self, root, step};
 
 /// Failures of which every pid is known, one each; and the loads of many. In turn.
-const LOADS: [&str; 20] = [
+const LOADS: [&str; 24] = [
     "still-open",
     "between-fork-and-exec",
     "storm forks --count 2000 --seconds 5",
@@ -33,6 +33,7 @@ const LOADS: [&str; 20] = [
     "released-by-exec",
     "released-by-kill",
     "ground-truth --seconds 2",
+    "mixed --seconds 5 --pause 3000 --seed 1",
     "passed-fd",
     "in-flight-fd",
     "storm threads --count 5000 --seconds 5",
@@ -42,12 +43,17 @@ const LOADS: [&str; 20] = [
     "storm execs --count 200000 --seconds 5",
     "open-running",
     "storm held --count 5000",
+    "mixed --seconds 5 --pause 10000 --seed 2",
+    "closed-again",
+    "mixed --seconds 5 --pause 2000 --processes 8 --files 2 --seed 3",
     "ground-truth --seconds 2",
 ];
 /// The exit status of a workload that cannot be here.
 const UNSUPPORTED: i32 = 77;
 /// How long a load's incidents may take: a few times the tracer's grace period.
 const TOLD: Duration = Duration::from_secs(5);
+/// How many faults of a comparison are described.
+const DESCRIBED: usize = 5;
 /// By how much a time may be off, in nanoseconds.
 const DRIFT: i128 = 100_000_000;
 /// By how much memory may have grown, of the most in the first half: a tenth, and some pages.
@@ -110,6 +116,40 @@ struct Soak {
     /// The most that a time was off, in nanoseconds.
     drift: i128,
     wrong: Vec<String>,
+    compared: Compared,
+}
+
+/// What came of the comparisons of the mixed loads.
+#[derive(Default)]
+struct Compared {
+    failures: u64,
+    certain: u64,
+    wrong: u64,
+    wrong_in_certain: u64,
+    sure: u64,
+    missed: u64,
+}
+
+impl Compared {
+    fn add(&mut self, count: &impl Fn(&str) -> u64) {
+        self.failures += count("compared");
+        self.certain += count("certain");
+        self.wrong += count("wrong");
+        self.wrong_in_certain += count("wrong_in_certain");
+        self.sure += count("sure");
+        self.missed += count("missed");
+    }
+}
+
+impl fmt::Display for Compared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} failures of the mixed load, {} certain; {} holders wrong, {} in certain incidents; \
+             {} of {} sure holders missed",
+            self.failures, self.certain, self.wrong, self.wrong_in_certain, self.missed, self.sure,
+        )
+    }
 }
 
 impl Soak {
@@ -142,6 +182,7 @@ impl Soak {
             lost: 0,
             drift: 0,
             wrong: Vec::new(),
+            compared: Compared::default(),
         })
     }
 
@@ -153,9 +194,11 @@ impl Soak {
         }
         ensure!(ran.status.success(), "{load}: {}", String::from_utf8_lossy(&ran.stderr).trim());
         let known: Value = serde_json::from_slice(&ran.stdout).with_context(|| load.to_owned())?;
-        // A scene has one.
-        let failures = known["failures"].as_u64().unwrap_or(1);
+        // A scene has one; the mixed load also has calls that were refused write access.
+        let refused = known["refused"].as_u64().unwrap_or(0);
+        let failures = known["failures"].as_u64().unwrap_or(1) + refused;
         let (until, mut told, mut lost) = (Instant::now() + TOLD, Vec::new(), 0);
+        let mut losses = Vec::new();
         while told.len() as u64 + lost < failures {
             let Ok(line) = self.lines.recv_timeout(until.saturating_duration_since(Instant::now()))
             else {
@@ -168,10 +211,11 @@ impl Soak {
                 }
                 Some("lost") => {
                     let of_failures =
-                        line["what"].as_str().is_some_and(|what| what.starts_with("failures:"));
+                        line["kind"].as_str().is_some_and(|kind| kind.starts_with("failures-"));
                     let count = line["count"].as_u64().unwrap_or(0);
                     self.lost += count;
                     lost += if of_failures { count } else { 0 };
+                    losses.push(line);
                 }
                 _ => bail!("the tracer ended early: {line}"),
             }
@@ -183,13 +227,49 @@ impl Soak {
             let told = told.len();
             self.wrong.push(format!("{load}: {told} of {failures} failures told, {lost} lost"));
         }
-        let faults = told.iter().filter_map(|incident| fault(&known, incident));
-        self.wrong.extend(faults.map(|fault| format!("{load}: {fault}")));
+        if known["refused"].is_u64() {
+            self.compare(program, load, &ran.stdout, told.iter().chain(&losses))?;
+        } else {
+            let faults = told.iter().filter_map(|incident| fault(&known, incident));
+            self.wrong.extend(faults.map(|fault| format!("{load}: {fault}")));
+        }
         let proc = PathBuf::from(format!("/proc/{}", self.tracer.id()));
         self.samples.push(Sample {
             resident: resident(&proc)?,
             fds: fs::read_dir(proc.join("fd"))?.count() as u64,
         });
+        Ok(())
+    }
+
+    /// Has the program compare the incidents with the report of a load of which all holders are known,
+    /// failure by failure.
+    fn compare<'a>(
+        &mut self,
+        program: &Path,
+        load: &str,
+        report: &[u8],
+        mut lines: impl Iterator<Item = &'a Value>,
+    ) -> Result<()> {
+        let dir = tempfile::tempdir()?;
+        let [truth, trace] = ["truth.json", "trace.jsonl"].map(|name| dir.path().join(name));
+        fs::write(&truth, report)?;
+        let mut file = fs::File::create(&trace)?;
+        lines.try_for_each(|line| writeln!(file, "{line}"))?;
+        let ran = Command::new(program)
+            .args(["workload", "compare"])
+            .args([&truth, &trace])
+            .stderr(Stdio::inherit())
+            .output()?;
+        ensure!(ran.status.success(), "{load}: comparing failed: {}", ran.status);
+        let tally: Value = serde_json::from_slice(&ran.stdout)?;
+        let count = |key: &str| tally[key].as_u64().unwrap_or(0);
+        self.compared.add(&count);
+        let faults = count("wrong") + count("missed_in_complete") + count("others");
+        if faults > 0 || !tally["evidence"]["none"].is_null() {
+            let faults = tally["faults"].as_array().into_iter().flatten().take(DESCRIBED);
+            self.wrong.extend(faults.map(|fault| format!("{load}: {fault}")));
+            self.wrong.push(format!("{load}: {}", without_faults(tally.clone())));
+        }
         Ok(())
     }
 
@@ -226,6 +306,7 @@ impl Soak {
         for wrong in &self.wrong {
             println!("{wrong}");
         }
+        println!("{}", self.compared);
         ensure!(self.wrong.is_empty(), "{} things grew or were wrong", self.wrong.len());
         println!("sound: {} loads, {} failures, none wrong, no growth", self.loads, self.failures);
         Ok(())
@@ -274,6 +355,12 @@ fn fault(known: &Value, incident: &Value) -> Option<String> {
                 == known["unheld"].as_array().map(Vec::len)
     };
     (!right).then(|| incident.to_string())
+}
+
+/// A tally without what it has in words.
+fn without_faults(mut tally: Value) -> Value {
+    tally.as_object_mut().map(|tally| tally.remove("faults"));
+    tally
 }
 
 /// By how much an incident's time of day is off from its time since boot, in nanoseconds.

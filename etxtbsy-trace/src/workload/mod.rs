@@ -6,11 +6,14 @@
 //! several ways; the storms ([`Storm`]) are many of one thing at once. Each ends with one JSON line on stdout.
 
 mod child;
+mod closed_again;
+mod compare;
 mod comparison;
 mod elf;
 mod go22315;
 mod ground_truth;
 mod java;
+mod mixed;
 mod race;
 mod remedy;
 mod report;
@@ -21,8 +24,12 @@ mod stage;
 mod storm;
 mod tour;
 
+pub use compare::{Tally, compare};
 pub use comparison::{Comparison, Side};
-pub use report::{FailedExec, GroundTruth, Holder, Inheritor, Race, Scene, Storm, Task, Unheld};
+pub use report::{
+    BusyExec, FailedExec, GroundTruth, HeldBy, Holder, Inheritor, Mixed, PossibleHolder, Race,
+    Scene, Storm, Task, Unheld,
+};
 
 use anyhow::{Result, bail};
 use serde::Serialize;
@@ -37,6 +44,12 @@ pub enum Workload {
     Go22315(go22315::Args),
     /// The same race, in which the children note what they have inherited.
     GroundTruth(ground_truth::Args),
+    /// Several processes hold a few files in every way there is, and exec them.
+    Mixed(mixed::Args),
+    /// A process receives the file and closes it, over and over, while another holds it.
+    ClosedAgain(closed_again::Args),
+    /// Compares a report of `mixed` with what the tracer wrote.
+    Compare(compare::Args),
     /// rust-lang/rust#114554: one thread spawns /bin/true, another writes a script and runs it.
     Rust114554(rust114554::Args),
     /// JDK-8068370: threads of a Java program that write scripts and run them.
@@ -109,6 +122,9 @@ impl Workload {
         match self {
             Self::Go22315(args) => print(&go22315::run(&args)?),
             Self::GroundTruth(args) => print(&ground_truth::run(&args)?),
+            Self::Mixed(args) => print(&mixed::run(&args)?),
+            Self::ClosedAgain(args) => print(&closed_again::run(&args)?),
+            Self::Compare(args) => print(&compare::run(&args)?),
             Self::Rust114554(args) => print(&rust114554::run(&args)?),
             Self::Java(args) => print(&java::run(&args)?),
             Self::Remedy(args) => print(&remedy::run(&args)?),

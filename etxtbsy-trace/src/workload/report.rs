@@ -1,6 +1,6 @@
 //! What a workload knows to be true of the failures it made.
 
-use crate::lines::{How, Place, Role, State, VerdictKind, Via};
+use crate::lines::{Evidence, How, Place, Role, State, VerdictKind, Via};
 use nix::unistd::{getpid, gettid};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -107,6 +107,68 @@ pub struct Inheritor {
     pub sure: bool,
 }
 
+/// What is true of each failure of the mixed load.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Mixed {
+    /// What it counted. There are no threads in it.
+    #[serde(flatten)]
+    pub race: Race,
+    /// Where its random choices began.
+    pub seed: u64,
+    /// How many calls were refused write access with ETXTBSY because a hot file was being run.
+    pub refused: u64,
+    /// The execs that failed, in the order in which they were called.
+    pub failed: Vec<BusyExec>,
+}
+
+/// An exec that failed, and all that can have held its file. Times are nanoseconds of
+/// CLOCK_MONOTONIC.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BusyExec {
+    /// The process whose exec failed.
+    pub victim: u32,
+    /// The file's inode number.
+    pub ino: u64,
+    /// Before the call.
+    pub enter_ns: u64,
+    /// After it.
+    pub exit_ns: u64,
+    /// Nobody else can have held the file during the call.
+    pub holders: Vec<PossibleHolder>,
+}
+
+/// A process that can have held a file during a call.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PossibleHolder {
+    /// Process; for the queue of a socket, who sent it.
+    pub pid: u32,
+    /// By what.
+    pub by: HeldBy,
+    /// Whether it surely held the file all through the call.
+    pub sure: bool,
+    /// The fds at which it can have held it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fds: Vec<u32>,
+    /// It did not before.
+    pub may_from_ns: u64,
+    /// It did not after.
+    pub may_until_ns: u64,
+}
+
+/// What keeps an open file description.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HeldBy {
+    /// An fd.
+    Fd,
+    /// A memory mapping.
+    Mapping,
+    /// The queue of a socket: no process.
+    SocketQueue,
+    /// A call under way: an open(2) that has not returned, a truncate(2), a sendmsg(2).
+    Call,
+}
+
 /// What is true of the one call that a scene made fail.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Scene {
@@ -178,4 +240,13 @@ pub struct Holder {
     pub released_after: Option<(u64, u64)>,
     /// The program it exec'd, for `close-on-exec`.
     pub exec: Option<PathBuf>,
+    /// How it is known that it held the file, if that is the matter of the scene.
+    #[serde(default)]
+    pub evidence: Option<Evidence>,
+    /// The call under way that kept the description, if that is the matter of the scene.
+    #[serde(default)]
+    pub call: Option<String>,
+    /// Its name, and that of the thread that opened the file, if those are the matter of the scene.
+    #[serde(default)]
+    pub names: Option<(String, String)>,
 }

@@ -13,6 +13,7 @@ mod fuse;
 mod hostile;
 mod leftovers;
 mod losses;
+mod mixed;
 mod precision;
 mod races;
 mod reuse;

@@ -2,7 +2,7 @@
 
 use super::{Busy, Named, Victim};
 use crate::lines::{How, State, VerdictKind, Via};
-use crate::workload::child::{Actor, Program, close};
+use crate::workload::child::{self, Actor, Program, close, fork, wait_success};
 use crate::workload::report::{Holder, Scene, Task};
 use anyhow::Result;
 use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
@@ -10,8 +10,11 @@ use nix::sys::stat::Mode;
 use std::os::fd::{AsRawFd, IntoRawFd};
 use std::path::Path;
 
-pub(super) const SCENES: &[Named] =
-    &[("between-fork-and-exec", between_fork_and_exec), ("several-holders", several_holders)];
+pub(super) const SCENES: &[Named] = &[
+    ("between-fork-and-exec", between_fork_and_exec),
+    ("several-holders", several_holders),
+    ("many-holders", many_holders),
+];
 
 /// A child held between its fork and its exec has a copy of the fd: golang/go#22315, in slow
 /// motion.
@@ -44,6 +47,39 @@ pub(super) fn held_by_child(busy: &Busy, victim: &Victim<'_>) -> Result<Scene> {
     };
     let released_after = Some(child.end()?);
     Ok(victim.scene(VerdictKind::ForkExecRace, vec![Holder { released_after, ..holder }]))
+}
+
+/// As many processes opened it, each for itself.
+fn many_holders() -> Result<Scene> {
+    const HOLDERS: usize = 200;
+    let busy = Busy::new()?;
+    let victim = busy.victim()?;
+    let (gate, life) = std::io::pipe()?;
+    let (told, tell) = std::io::pipe()?;
+    let start = || {
+        fork(|| {
+            // Or the end of the workload would not end the pipe.
+            close(life.as_raw_fd());
+            let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC;
+            match open(&busy.path, flags, Mode::empty()) {
+                Ok(file) => {
+                    child::tell(&tell, [std::process::id().into(), file.into_raw_fd().into()]);
+                }
+                Err(errno) => return errno as i32,
+            }
+            nix::unistd::read(&gate, &mut [0]).map_or_else(|errno| errno as i32, |_| 0)
+        })
+    };
+    let pids = (0..HOLDERS).map(|_| start()).collect::<Result<Vec<_>>>()?;
+    let holder = |[pid, fd]: [i64; 2]| Holder {
+        released: How::Exit,
+        ..Holder::opener(Task::main_of(pid as i32), [fd as i32])
+    };
+    let holders = pids.iter().map(|_| child::hear(&told).map(holder)).collect::<Result<_>>()?;
+    victim.exec()?;
+    drop(life);
+    pids.into_iter().try_for_each(wait_success)?;
+    Ok(Scene { writers: HOLDERS as i32, ..victim.scene(VerdictKind::StillOpen, holders) })
 }
 
 /// Two processes opened the file; one of them has two fds of it and closes both, the other leaves

@@ -4,8 +4,11 @@
 //! writing, which execs it when told to ([`Victim`]), and something in between that keeps the
 //! file open in the way that the scene is about.
 
+mod binfmt;
 pub(super) mod compat;
+mod core_dump;
 mod elsewhere;
+mod flush;
 pub(super) mod fork_in_progress;
 mod forked;
 pub(super) mod interpreter;
@@ -14,12 +17,13 @@ mod loop_device;
 mod mapped;
 mod named;
 mod opened;
-mod passed;
+pub(super) mod passed;
 mod released;
 pub(super) mod reused;
 mod ring;
 mod running;
 mod tables;
+mod under_way;
 
 use super::Unsupported;
 use super::child::{Actor, Program, timed, wait_busy};
@@ -41,9 +45,12 @@ use tempfile::TempDir;
 type Named = (&'static str, fn() -> Result<Scene>);
 
 /// Those that take no arguments.
-const SCENES: [&[Named]; 14] = [
+const SCENES: [&[Named]; 18] = [
+    binfmt::SCENES,
     compat::SCENES,
+    core_dump::SCENES,
     elsewhere::SCENES,
+    flush::SCENES,
     forked::SCENES,
     leaked_daemon::SCENES,
     loop_device::SCENES,
@@ -56,6 +63,7 @@ const SCENES: [&[Named]; 14] = [
     ring::SCENES,
     running::SCENES,
     tables::SCENES,
+    under_way::SCENES,
 ];
 
 /// Plays the scene of that name.
@@ -205,6 +213,9 @@ impl Holder {
             released: How::Close,
             released_after: None,
             exec: None,
+            evidence: None,
+            call: None,
+            names: None,
         }
     }
 

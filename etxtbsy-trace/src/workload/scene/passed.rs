@@ -2,9 +2,9 @@
 
 use super::{Busy, Named, told};
 use crate::lines::{Place, State, VerdictKind, Via};
-use crate::workload::child::{Actor, Cue, close, fork, wait, wait_success};
+use crate::workload::child::{Actor, Cue, close, fork, timed, wait, wait_success};
 use crate::workload::report::{Holder, Scene, Task, Unheld};
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use nix::cmsg_space;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
@@ -21,6 +21,9 @@ pub(super) const SCENES: &[Named] = &[
     ("passed-fd-forked-on", forked_on),
     ("pidfd-getfd", pidfd_getfd),
     ("in-flight-fd", in_flight),
+    ("one-description-two", one_description_two),
+    ("born-later", born_later),
+    ("nine-in-queue", nine_in_queue),
 ];
 
 fn passed_fd() -> Result<Scene> {
@@ -135,7 +138,68 @@ fn in_flight() -> Result<Scene> {
     Ok(Scene { unheld, ..victim.scene(VerdictKind::PassedFd, Vec::new()) })
 }
 
-fn send(socket: &UnixStream, file: impl AsFd) -> nix::Result<()> {
+/// The opener sent it and has it still: two processes hold one description.
+fn one_description_two() -> Result<Scene> {
+    let busy = Busy::new()?;
+    let victim = busy.victim()?;
+    let (near, far) = UnixStream::pair()?;
+    let receiver = Actor::start(|cue| receive_and_hold(cue, &near, &far))?;
+    let file = busy.open()?;
+    let own = file.as_raw_fd();
+    send(&near, &file)?;
+    let [fd] = receiver.hear()?;
+    victim.exec()?;
+
+    let ((), span) = timed(|| drop(file));
+    let opener = Holder::opener(Task::current(), [own]);
+    let other = Holder::other(receiver.task(), Via::Passed, Task::current(), [fd as i32]);
+    let holders = vec![
+        Holder { released_after: Some(span), ..opener },
+        Holder { released_after: Some(receiver.let_go()?), ..other },
+    ];
+    Ok(victim.scene(VerdictKind::StillOpen, holders))
+}
+
+/// Received after the failure, and inherited after that.
+fn born_later() -> Result<Scene> {
+    let busy = Busy::new()?;
+    let victim = busy.victim()?;
+    let (near, far) = UnixStream::pair()?;
+    let file = busy.open()?;
+    let before = file.as_raw_fd();
+    send(&near, &file)?;
+    drop(file);
+    victim.exec()?;
+    let fd = receive(&far)?;
+    ensure!(fd == before, "fd {before} was not used again: {fd}");
+    let child = Actor::start(|cue| cue.let_go(|| close(fd)))?;
+    close(fd);
+    child.let_go()?;
+
+    let unheld = vec![Unheld { place: Place::SocketQueue, opened: Task::current() }];
+    Ok(Scene { unheld, ..victim.scene(VerdictKind::PassedFd, Vec::new()) })
+}
+
+/// As many messages in one queue, each with a description of its own.
+fn nine_in_queue() -> Result<Scene> {
+    const MESSAGES: usize = 9;
+    let busy = Busy::new()?;
+    let victim = busy.victim()?;
+    let (near, far) = UnixStream::pair()?;
+    for _ in 0..MESSAGES {
+        send(&near, busy.open()?)?;
+    }
+    victim.exec()?;
+    for _ in 0..MESSAGES {
+        close(receive(&far)?);
+    }
+
+    let unheld = vec![Unheld { place: Place::SocketQueue, opened: Task::current() }; MESSAGES];
+    let writers = MESSAGES as i32;
+    Ok(Scene { writers, unheld, ..victim.scene(VerdictKind::PassedFd, Vec::new()) })
+}
+
+pub(in crate::workload) fn send(socket: &UnixStream, file: impl AsFd) -> nix::Result<()> {
     let fds = [file.as_fd().as_raw_fd()];
     let rights = [ControlMessage::ScmRights(&fds)];
     let bytes = [IoSlice::new(b"x")];
@@ -151,7 +215,7 @@ fn receive_and_hold(cue: &Cue, near: &UnixStream, far: &UnixStream) -> nix::Resu
 }
 
 /// The one fd that comes with the next message.
-fn receive(socket: &UnixStream) -> nix::Result<RawFd> {
+pub(in crate::workload) fn receive(socket: &UnixStream) -> nix::Result<RawFd> {
     let mut byte = [0];
     let mut buffers = [IoSliceMut::new(&mut byte)];
     let mut space = cmsg_space!(RawFd);

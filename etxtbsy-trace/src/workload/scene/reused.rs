@@ -202,7 +202,7 @@ fn fork_as(pid: Pid, body: impl FnOnce() -> c_int) -> Result<Pid> {
 
 /// Keeps this process, and those it forks, on the CPU that it is on: what is freed on a CPU is used
 /// again there first.
-fn stay_on_one_cpu() -> Result<()> {
+pub(in crate::workload) fn stay_on_one_cpu() -> Result<()> {
     let mut cpus = CpuSet::new();
     cpus.set(sched_getcpu()?)?;
     Ok(sched_setaffinity(Pid::from_raw(0), &cpus)?)

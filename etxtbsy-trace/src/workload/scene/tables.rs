@@ -2,7 +2,7 @@
 
 use super::{Busy, Named, until};
 use crate::lines::{How, State, VerdictKind, Via};
-use crate::workload::child::{Actor, Program, close, timed, wait_success};
+use crate::workload::child::{self, Actor, Program, close, timed, wait_success};
 use crate::workload::report::{Holder, Scene, Task};
 use anyhow::{Result, anyhow, ensure};
 use nix::errno::Errno;
@@ -27,6 +27,8 @@ pub(super) const SCENES: &[Named] = &[
     ("unshared-table-thread-ends", || unshared(How::Exit)),
     ("shared-table", shared),
     ("shared-table-opener-gone", opener_gone),
+    ("shared-table-opener-dead", opener_dead),
+    ("thread-names", thread_names),
     ("leader-gone", leader_gone),
     ("blocked-in-syscall", blocked_in_syscall),
     ("vfork-child", vfork_child),
@@ -130,6 +132,62 @@ fn opener_gone() -> Result<Scene> {
         ..Holder::other(Task::main_of(child), Via::Fork, opened, [fd])
     };
     Ok(victim.scene(VerdictKind::ForkExecRace, vec![holder]))
+}
+
+/// The opener has ended, and its parent, with which it shared its fd table, lives on: that was forked
+/// by nobody who had the file.
+fn opener_dead() -> Result<Scene> {
+    let busy = Busy::new()?;
+    let victim = busy.victim()?;
+    let (told, tell) = std::io::pipe()?;
+    let opener = fork_with_table(|| {
+        let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC;
+        let fd = open(&busy.path, flags, Mode::empty())?.into_raw_fd();
+        child::tell(&tell, [fd.into()]);
+        Ok(())
+    })?;
+    let [fd] = child::hear(&told)?.map(|number: i64| number as i32);
+    wait_success(opener)?;
+    victim.exec()?;
+    let ((), span) = timed(|| close(fd));
+
+    let opened = Task::main_of(opener.as_raw());
+    let holder = Holder::other(Task::current(), Via::Unknown, opened, [fd]);
+    let holder = Holder { released_after: Some(span), ancestors: Vec::new(), ..holder };
+    Ok(victim.scene(VerdictKind::StillOpen, vec![holder]))
+}
+
+/// A thread that has a name of its own opened the file: the holder is the process.
+fn thread_names() -> Result<Scene> {
+    const PROCESS: &CStr = c"builder";
+    const THREAD: &str = "extractor-7";
+    let busy = Busy::new()?;
+    let victim = busy.victim()?;
+    let holder = Actor::start(|cue| {
+        nix::sys::prctl::set_name(PROCESS)?;
+        let opens = || {
+            let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC;
+            let fd = open(&busy.path, flags, Mode::empty())?.into_raw_fd();
+            cue.tell([fd, gettid().as_raw()].map(i64::from));
+            cue.let_go(|| close(fd))
+        };
+        thread::scope(|scope| {
+            let named = thread::Builder::new().name(THREAD.into());
+            let thread = named.spawn_scoped(scope, opens).map_err(|_| Errno::EAGAIN)?;
+            thread.join().map_err(|_| Errno::ECHILD)?
+        })
+    })?;
+    let [fd, tid] = holder.hear()?.map(|number| number as i32);
+    victim.exec()?;
+
+    let opened = Task { tid: tid.cast_unsigned(), ..holder.task() };
+    let known = Holder {
+        opened: Some(opened),
+        names: Some((PROCESS.to_string_lossy().into_owned(), THREAD.into())),
+        ..Holder::opener(holder.task(), [fd])
+    };
+    let released_after = Some(holder.let_go()?);
+    Ok(victim.scene(VerdictKind::StillOpen, vec![Holder { released_after, ..known }]))
 }
 
 /// Forks a child that shares this process's fd table.

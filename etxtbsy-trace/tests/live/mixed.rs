@@ -1,0 +1,89 @@
+//! Right or wrong, failure by failure: the load whose processes record all that they hold.
+
+use crate::support::{BINARY, Process, Turn, has_too_few, race_course};
+use etxtbsy_trace::lines::LossKind;
+use etxtbsy_trace::workload::{Mixed, Tally, compare};
+use nix::sys::signal::Signal;
+use std::process::Command;
+use std::thread::available_parallelism;
+
+/// How long a thread of the load naps between its calls, in microseconds.
+const PAUSE: &str = "3000";
+
+#[test]
+fn no_false_holders_and_no_missed_certain_holders() {
+    let Some(turn) = Turn::take_as_root() else { return };
+    assert_right(&turn, "mixed");
+}
+
+#[test]
+fn no_false_holders_while_the_machine_is_loaded() {
+    let Some(turn) = Turn::take_as_root() else { return };
+    let hogs = available_parallelism().unwrap().get() * 2;
+    let hog = |_| Process::start(Command::new("/bin/sh").args(["-c", "while :; do :; done"]));
+    let hogs: Vec<Process> = (0..hogs).map(hog).collect();
+    assert_right(&turn, "mixed, loaded");
+    for hog in hogs {
+        hog.signal(Signal::SIGKILL);
+        assert_eq!(hog.wait().signal, Some(Signal::SIGKILL as i32));
+    }
+}
+
+/// Who has closed the file does not hold it, whatever lies where its description lay.
+#[test]
+fn a_hold_that_has_ended_stays_ended() {
+    let Some(turn) = Turn::take_as_root() else { return };
+    let (truth, trace): (Mixed, _) = turn.workload(&["closed-again"]);
+    let tally = compare(&truth, &trace.incidents, &trace.lost);
+    print("closed-again", &truth, &tally);
+    assert!(tally.is_sound(), "{}", tally.faults.join("\n"));
+    assert_eq!((tally.missed, tally.lost), (0, 0), "{}", tally.faults.join("\n"));
+}
+
+fn assert_right(turn: &Turn, name: &str) {
+    let course = race_course(400);
+    let command = [BINARY, "workload", "mixed", "--pause", PAUSE];
+    let command: Vec<&str> = command.into_iter().chain(course.iter().map(String::as_str)).collect();
+    let (ended, trace) = turn.run(&[], &command);
+    let truth: Mixed = ended.report();
+    if has_too_few(&truth.race) {
+        return;
+    }
+    assert_eq!(trace.summary.failures, truth.race.failures + truth.refused);
+    let tally = compare(&truth, &trace.incidents, &trace.lost);
+    print(name, &truth, &tally);
+    assert!(tally.is_sound(), "{}", tally.faults.join("\n"));
+    // Who is not named where records were lost is missed, but not denied.
+    let only_failures = trace.lost.iter().all(|lost| {
+        use LossKind::{FailuresOverload, FailuresRingFull, FailuresUnread};
+        matches!(lost.kind, FailuresOverload | FailuresRingFull | FailuresUnread)
+    });
+    if only_failures {
+        assert_eq!(tally.missed, 0, "{}", tally.faults.join("\n"));
+    }
+}
+
+fn print(name: &str, truth: &Mixed, tally: &Tally) {
+    println!(
+        "{name}, seed {}: {} failures, {} lost, {} compared; {} complete, {} certain; \
+         {} holders named, {} wrong ({} in complete, {} in certain incidents); \
+         {} surely were, {} of them missed ({} in complete incidents); {} other faults; \
+         by evidence {:?}, wrong {:?}",
+        truth.seed,
+        tally.failures,
+        tally.lost,
+        tally.compared,
+        tally.complete,
+        tally.certain,
+        tally.holders,
+        tally.wrong,
+        tally.wrong_in_complete,
+        tally.wrong_in_certain,
+        tally.sure,
+        tally.missed,
+        tally.missed_in_complete,
+        tally.others,
+        tally.evidence,
+        tally.wrong_evidence,
+    );
+}
