@@ -29,6 +29,8 @@ pub struct World<'a> {
     pub lineage: &'a dyn Fn(u32) -> Option<Lineage>,
     /// CLOCK_REALTIME minus CLOCK_MONOTONIC, in nanoseconds.
     pub realtime_offset_ns: i128,
+    /// The roots of the traced trees; none for the whole machine.
+    pub roots: &'a [u32],
     /// What the file to be executed begins with, if an interpreter was busy.
     pub target_begins: Option<Vec<u8>>,
 }
@@ -82,7 +84,7 @@ pub fn build(id: u64, case: &Case, world: &World<'_>) -> Incident {
         certain: complete && (case.is_write() || attribution.is_certain()),
         verdict: verdict::unexplained(Direction::Exec),
     };
-    incident.verdict = verdict::of(&incident);
+    incident.verdict = verdict::of_traced(&incident, world.roots);
     incident
 }
 

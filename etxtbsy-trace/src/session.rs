@@ -41,7 +41,7 @@ use crate::{
 };
 
 /// How long the end of tracing waits for holders of the last failures to let go.
-const LINGER: Duration = Duration::from_millis(100);
+const LINGER: Duration = Duration::from_millis(500);
 /// How long what /proc said of a process is taken for true.
 const FRESH_NS: u64 = 50_000_000;
 /// How often a description that is about to be closed is looked at; the timer's resolution.
@@ -108,6 +108,8 @@ pub struct Session {
     /// What to change first.
     change_first: ChangeFirst,
     began_ns: u64,
+    /// The roots of the traced trees, as they were asked for.
+    roots: Vec<u32>,
     tree_ended: bool,
     /// Whether tracing is over, and only what was told already is taken in.
     ending: bool,
@@ -174,6 +176,7 @@ impl Session {
             summary: Summary::default(),
             change_first: ChangeFirst::default(),
             began_ns,
+            roots: filter.pids.clone(),
             tree_ended: false,
             ending: false,
             signals: Signals::catch().context("cannot catch signals")?,
@@ -424,6 +427,7 @@ impl Session {
             seen: self.seen.get(&seq).unwrap_or(&nothing),
             lineage: &|pid| tracer.lineage(pid),
             realtime_offset_ns: realtime_offset_ns(),
+            roots: &self.roots,
             target_begins: self.begins.get(&seq).cloned(),
         };
         for sink in &mut self.sinks {
@@ -682,6 +686,7 @@ impl Session {
             seen: &seen,
             lineage: &|pid| tracer.lineage(pid),
             realtime_offset_ns: realtime_offset_ns(),
+            roots: &self.roots,
             target_begins: self.begins.remove(&seq),
         };
         let incident = build(self.summary.incidents + 1, case, &world);

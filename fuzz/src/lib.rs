@@ -36,6 +36,7 @@ pub fn records(mut bytes: &[u8]) {
     let mut cases = ledger.settled(1 << 40);
     cases.extend(ledger.drain());
     let world = World {
+        roots: &[],
         seen: &HashMap::new(),
         lineage: &|_| None,
         realtime_offset_ns: 0,
