@@ -90,6 +90,11 @@ pub(crate) static SEARCHES: HashMap<u64, Sought> = HashMap::with_max_entries(1_0
 #[map]
 pub(crate) static NEXT: ProgramArray = ProgramArray::with_max_entries(3, 0);
 
+/// The same for `compat_returns`, whose context is of another type: those of
+/// [`etxtbsy_trace_common::Next`] that it continues with.
+#[map]
+pub(crate) static COMPAT_NEXT: ProgramArray = ProgramArray::with_max_entries(2, 0);
+
 /// The processes of the traced trees, when only those are of interest.
 #[map]
 pub(crate) static TREE: HashMap<u32, u32> = HashMap::with_max_entries(65_536, NO_PREALLOC);

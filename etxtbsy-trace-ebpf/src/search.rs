@@ -5,7 +5,12 @@
 //! a file system that opens another's file (overlayfs). Following those would cost every message
 //! that is received; reading the tables costs nothing until an exec fails.
 
-use aya_ebpf::{macros::tracepoint, programs::TracePointContext};
+use aya_ebpf::{
+    EbpfContext,
+    macros::{raw_tracepoint, tracepoint},
+    maps::ProgramArray,
+    programs::{RawTracePointContext, TracePointContext},
+};
 use etxtbsy_trace_common::{
     Candidate, Hold, HoldKey, Keeper, KeptBy, Kind, Lost, NO_FD, Next, ORPHANS, Via,
 };
@@ -15,7 +20,7 @@ use crate::{
     hold, keeper,
     kernel::{self, offset, word},
     linger,
-    maps::{self, ANY, HOLDS, SEARCHES, Sought, WATCHED, lost},
+    maps::{self, ANY, COMPAT_NEXT, HOLDS, NEXT, SEARCHES, Sought, WATCHED, lost},
     tell::{self, QUIET},
     walk::in_runs,
 };
@@ -51,8 +56,21 @@ const PF_KTHREAD: u32 = 0x0020_0000;
 /// threads and words of fd tables.
 #[tracepoint]
 pub fn search(ctx: TracePointContext) -> u32 {
+    search_all(&ctx, &NEXT);
+    0
+}
+
+/// The same after a 32-bit call.
+#[raw_tracepoint(tracepoint = "sys_exit")]
+pub fn compat_search(ctx: RawTracePointContext) -> i32 {
+    search_all(&ctx, &COMPAT_NEXT);
+    0
+}
+
+#[inline(always)]
+fn search_all(ctx: &impl EbpfContext, next: &ProgramArray) {
     let current = kernel::current();
-    let Some(sought) = SEARCHES.get_ptr_mut(current) else { return 0 };
+    let Some(sought) = SEARCHES.get_ptr_mut(current) else { return };
     // SAFETY: a map value, of this task alone.
     let sought = unsafe { &mut *sought };
     if sought.first == 0 {
@@ -63,12 +81,11 @@ pub fn search(ctx: TracePointContext) -> u32 {
     }
     // The tables of current's process first, then of those that are in the list after it, round to where
     // it began.
-    in_runs(&ctx, Next::Search, CALLS, || search_some(current) != 0);
+    in_runs(ctx, next, Next::Search, CALLS, || search_some(current) != 0);
     walk_mappings(current, sought.inode);
     let Sought { seq, lost, .. } = *sought;
     let _ = SEARCHES.remove(current);
     fail::tell_end(seq, lost);
-    0
 }
 
 /// Those that lie in a queue, or are kept by a call under way or the kernel itself.
