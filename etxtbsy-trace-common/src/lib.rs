@@ -632,7 +632,7 @@ pub struct PidPair {
     pub machine: u32,
 }
 
-/// A 32-bit program runs; told once.
+/// A 32-bit program runs. Recorded once, or again if it was not understood at once.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Compat {
@@ -716,6 +716,9 @@ pub enum Lost {
     /// A failing call of which nothing was told, because user space has as many failures under way
     /// as it keeps ([`Config::Intake`]).
     FailureUnkept = 11,
+    /// A 32-bit program of the traced tree that began while such calls were not followed yet
+    /// ([`Config::Compat`]): its failures may not be reported.
+    CompatUnfollowed = 12,
 }
 
 impl Lost {
@@ -735,11 +738,12 @@ impl Lost {
             Self::FailureUntold => "failures: the ring buffer was full",
             Self::SearchesFull => "searches: the map was full",
             Self::FailureUnkept => "failures: more at once than are kept in detail",
+            Self::CompatUnfollowed => "32-bit programs: not followed from their start",
         }
     }
 
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::RingFull,
         Self::HoldsFull,
         Self::SlotsFull,
@@ -752,6 +756,7 @@ impl Lost {
         Self::FailureUntold,
         Self::SearchesFull,
         Self::FailureUnkept,
+        Self::CompatUnfollowed,
     ];
 }
 
@@ -781,6 +786,18 @@ pub enum Intake {
     Open = 1,
     /// They are counted, and not told: [`Lost::FailureUnkept`].
     Full = 2,
+}
+
+/// What is done about 32-bit system calls.
+#[repr(u64)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compat32 {
+    /// Nothing: none was seen.
+    Unseen = 0,
+    /// User space was asked to have them followed.
+    Seen = 1,
+    /// They are followed.
+    Followed = 2,
 }
 
 /// Where the fields are that the programs read, in bytes: resolved from the running kernel's BTF
@@ -919,6 +936,9 @@ pub struct Offsets {
     pub ring_node_file: u32,
     /// `io_kiocb.opcode`.
     pub ring_request_opcode: u32,
+    /// `io_kiocb.ctx`, and `io_open.file_slot` in `io_kiocb.cmd`; that is `u32::MAX` if it is not known.
+    pub ring_request_context: u32,
+    pub ring_open_slot: u32,
     /// `u32::MAX` where a completion is told by its result.
     pub ring_cqe_res: u32,
     pub regs_second: u32,
@@ -940,7 +960,7 @@ pub enum Config {
     /// How many processes user space has put into the tree; those that the programs have put
     /// there, less all that have ended, are [`Count::Tree`].
     TreeFound = 2,
-    /// 1 once a 32-bit program was seen to run.
+    /// A [`Compat32`].
     Compat = 3,
     /// From `task_struct.stack` to the registers that a system call has saved; 0 until it has been
     /// learnt.

@@ -70,7 +70,9 @@ pub fn execed(ctx: RawTracePointContext) -> i32 {
     let table = kernel::table_of(task);
     let tgid = kernel::tgid_of(task);
     note_exec(task);
-    compat::note(task, true);
+    if compat::is_new(task) {
+        compat::ran(tgid);
+    }
     if let Some(call) = EXECS.get_ptr_mut(task) {
         // SAFETY: a map value, which this task alone writes.
         let left = unsafe { core::mem::take(&mut (*call).table) };

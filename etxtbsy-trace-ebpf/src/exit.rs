@@ -4,6 +4,7 @@ use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
 use etxtbsy_trace_common::{Exiting, Lost};
 
 use crate::{
+    compat,
     hold::{self, Event},
     kernel::{self, offset, word},
     linger::{self, At},
@@ -26,6 +27,9 @@ pub fn exiting(ctx: RawTracePointContext) -> i32 {
     let tgid = kernel::tgid_of(task);
     if is_last(task) {
         tree::ended(tgid);
+        if compat::is_in_call(task) {
+            compat::seen(tgid);
+        }
         // From 6.18 on, this comes before `exit_mm`.
         linger::check(At::Exit { memory: word(task, offset!(task_mm)) != 0 });
     }

@@ -14,7 +14,7 @@ use crate::{
     linger,
     maps::{
         ANY, CONFIG, CROWDED, DESCRIPTIONS, ENDED, EXEC_NAMES, EXECS, HOLDS, LINEAGE, NEXT,
-        ORPHANS, RECEIVED, SEARCHES, Sought, WATCHED, lost,
+        ORPHANS, ORPHANS_OF, RECEIVED, SEARCHES, Sought, WATCHED, lost,
     },
     tell::{self, QUIET, WAKE},
     text::{self, Subject},
@@ -75,7 +75,9 @@ fn returns(ctx: &TracePointContext) -> u32 {
 #[inline(never)]
 pub(crate) extern "C" fn end_failure(task: u64, cut: u32) -> i32 {
     let Some(sought) = SEARCHES.get_ptr(task) else { return 0 };
-    let references = unfound(task) as u32;
+    let unfound = unfound(task);
+    let copies = if unfound > 0 { copied_since(task) } else { 0 };
+    let references = if unfound > copies { (unfound - copies) as u32 } else { 0 };
     // SAFETY: a map value, which this task alone uses.
     let (seq, inode, lost, unplaced) =
         unsafe { ((*sought).seq, (*sought).inode, (*sought).lost | cut, (*sought).unplaced) };
@@ -98,6 +100,31 @@ pub(crate) extern "C" fn end_unknown(seq: u64) -> i32 {
     let kind = Kind::FailureEnd as u32;
     tell::record(&FailureEnd { kind, lost: 1, seq, references: 0, unplaced: 0 }, WAKE);
     0
+}
+
+/// How many copies of the inode's descriptions have been made by forks since a failure, and were not
+/// reported: of children that were being made.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn copied_since(task: u64) -> i32 {
+    let mut copies = 0;
+    for slot in 0..SLOTS {
+        copies += is_copied_since(task, slot);
+    }
+    copies
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn is_copied_since(task: u64, slot: u32) -> i32 {
+    let Some(sought) = SEARCHES.get_ptr(task) else { return 0 };
+    // SAFETY: a map value, which this task alone uses.
+    let (inode, exit_ns) = unsafe { ((*sought).inode, (*sought).exit_ns) };
+    let Some(hold) = HOLDS.get_ptr(HoldKey { inode, slot, pad: 0 }) else { return 0 };
+    // SAFETY: a map value.
+    let hold = unsafe { &*hold };
+    let is_copy = (hold.via == Via::Fork as u32) & (hold.acquired_ns > exit_ns);
+    (is_copy & (hold.found == 0) & (hold.reported == 0)) as i32
 }
 
 /// How many references to the descriptions that a failure found were not found.
@@ -383,9 +410,19 @@ pub(crate) extern "C" fn tell_candidate(current: u64, slot: u32, kept: u32, user
     let hold = match kept {
         CURRENT => HOLDS.get_ptr(key),
         OVER => ENDED.get_ptr(key),
-        _ => ORPHANS.get_ptr(key),
+        _ => match ORPHANS_OF.get_ptr(key) {
+            // SAFETY: a map value.
+            Some(orphan) => ORPHANS.get_ptr(unsafe { (*orphan).file }),
+            None => None,
+        },
     };
     let Some(hold) = hold else { return 0 };
+    if user != 0
+        && let Some(noted) = HOLDS.get_ptr_mut(key)
+    {
+        // SAFETY: a map value.
+        unsafe { (*noted).reported = 1 };
+    }
     // SAFETY: a map value. One that is being noted has no file yet, and is reported then.
     let hold = unsafe { &*hold };
     let file = hold.file;
@@ -402,10 +439,12 @@ pub(crate) extern "C" fn tell_candidate(current: u64, slot: u32, kept: u32, user
         // Who uses the table now is for the search to find out.
         return ODD;
     }
-    let in_works = lives && !shown && kernel::in_works(task, file);
     let leaves = (hold.last != 0) | (hold.stage == Stage::ExecClosing as u32);
-    let leaves = leaves | (hold.stage == Stage::Exiting as u32);
-    let drain = if shown || in_works || !leaves {
+    let leaves = leaves | (hold.stage == Stage::Exiting as u32) | !over;
+    // The address may be in use again, by another description.
+    let same = kernel::inode_of(file) == inode && kernel::is_writer(file);
+    let in_works = lives & leaves & same && !shown && kernel::in_works(task, file);
+    let drain = if shown || in_works || !leaves || hold.stage == Stage::Held as u32 {
         0
     } else {
         let closing = hold.stage == Stage::ExecClosing as u32;

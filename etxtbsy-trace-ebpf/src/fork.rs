@@ -4,7 +4,7 @@ use aya_ebpf::{helpers::bpf_ktime_get_ns, macros::raw_tracepoint, programs::RawT
 use etxtbsy_trace_common::Lineage;
 
 use crate::{
-    copied,
+    compat, copied,
     kernel::{self, offset, word},
     maps::{ANY, LINEAGE},
     tree,
@@ -24,6 +24,9 @@ pub fn forked(ctx: RawTracePointContext) -> i32 {
     let is_process = tgid == kernel::int(child, offset!(task_pid));
     if is_process {
         tree::forked(kernel::tgid_of(parent), tgid);
+        if compat::is_in_call(parent) {
+            compat::ran(tgid);
+        }
     }
     let (parent_table, child_table) = (kernel::table_of(parent), kernel::table_of(child));
     if child_table == 0 {

@@ -14,7 +14,10 @@ use etxtbsy_trace_common::{
 
 use crate::{
     kernel::{self, offset},
-    maps::{ANY, CROWDED, EEXIST, ENDED, FD_WORDS, HOLDS, NOEXIST, ORPHANS, TABLES, ZERO, lost},
+    maps::{
+        ANY, CROWDED, EEXIST, ENDED, FD_WORDS, HOLDS, NOEXIST, ORPHANS, ORPHANS_OF, Orphan, TABLES,
+        ZERO, lost,
+    },
     tell,
     walk::{END, FOUND, in_parts},
 };
@@ -169,7 +172,7 @@ pub(crate) fn find_origin(hold: &mut Hold, file: u64) {
         }
     }
     if hold.opened.time_ns == 0
-        && let Some(orphan) = ORPHANS.get_ptr(orphan_key(inode, file))
+        && let Some(orphan) = ORPHANS.get_ptr(file)
         // SAFETY: a map value.
         && unsafe {
             (*orphan).file == file
@@ -187,10 +190,10 @@ pub(crate) fn find_origin(hold: &mut Hold, file: u64) {
 /// that was not seen.
 #[inline(always)]
 pub(crate) fn closed_ns(inode: u64, file: u64, opened_ns: u64) -> u64 {
-    match ORPHANS.get_ptr(orphan_key(inode, file)) {
+    match ORPHANS.get_ptr(file) {
         // SAFETY: a map value.
         Some(orphan)
-            if unsafe { (*orphan).file == file && (*orphan).opened.time_ns == opened_ns } =>
+            if unsafe { (*orphan).inode == inode && (*orphan).opened.time_ns == opened_ns } =>
         {
             // SAFETY: as above.
             unsafe { (*orphan).released_ns }
@@ -225,7 +228,7 @@ extern "C" fn is_other(inode: u64, slot: u32, file: u64, tgid: u32) -> i32 {
     (same & wanted) as i32
 }
 
-/// Where a description that outlives its opener's fd is kept.
+/// Where a description that outlives its opener's fd is found by its inode.
 #[inline(always)]
 fn orphan_key(inode: u64, file: u64) -> HoldKey {
     // Objects of a slab differ in their middle bits.
@@ -234,6 +237,27 @@ fn orphan_key(inode: u64, file: u64) -> HoldKey {
         slot: ((file >> 6) ^ (file >> 10)) as u32 % etxtbsy_trace_common::ORPHANS,
         pad: 0,
     }
+}
+
+/// Notes current as the opener of a description that has no fd, as if that had been closed.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn note_outlived(file: u64, fd: u32) -> i32 {
+    let Some(zero) = ZERO.get_ptr(0) else { return 0 };
+    // SAFETY: a map value of zeros, at least as large as a hold.
+    let _ = ORPHANS.insert(file, unsafe { &*zero.cast::<Hold>() }, ANY);
+    let Some(hold) = ORPHANS.get_ptr_mut(file) else { return 0 };
+    let task = kernel::current();
+    // SAFETY: no arguments.
+    let now = unsafe { bpf_ktime_get_ns() };
+    // SAFETY: a map value, of zeros.
+    unsafe {
+        begin(hold, task, 0, fd, file, Via::Unknown, now);
+        (*hold).opened = kernel::actor(task, now);
+        (*hold).stage = Stage::Released as u32;
+        (*hold).file = file;
+    }
+    0
 }
 
 /// Notes a hold: an fd of `task`'s table that refers to `file`. `more` adds what else is known of
@@ -363,7 +387,9 @@ extern "C" fn finish(inode: u64, slot: u32, how: u32, last: u32) -> i32 {
     hold.stage = Stage::Released as u32;
     if hold.last == 0 && hold.via == Via::Open as u32 {
         // If there is no room, its opener is not known later.
-        let _ = ORPHANS.insert(orphan_key(inode, hold.file), &*hold, ANY);
+        let _ = ORPHANS.insert(hold.file, &*hold, ANY);
+        let orphan = Orphan { file: hold.file, tgid: hold.tgid, fd: hold.fd };
+        let _ = ORPHANS_OF.insert(orphan_key(inode, hold.file), orphan, ANY);
     }
     let slot = ended_slot(inode, hold);
     // It can only fail for want of memory; the hold is then not found by a failure just ahead.

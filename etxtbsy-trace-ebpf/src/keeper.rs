@@ -197,6 +197,19 @@ extern "C" fn search_ring(current: u64, ring: u64) -> i32 {
     0
 }
 
+/// The description at a place of an io_uring's table, given its `struct io_ring_ctx *`; 0 if there is none.
+#[inline(always)]
+pub(crate) fn registered(context: u64, at: u32) -> u64 {
+    let nodes = offset!(ring_nodes) != u32::MAX;
+    if !nodes && offset!(ring_files) == u32::MAX {
+        return 0;
+    }
+    let table = if nodes { offset!(ring_nodes) } else { offset!(ring_files) };
+    let entry = word(word(context, table) + at as u64 * 8, 0);
+    let file = if nodes { word(entry, offset!(ring_node_file)) } else { entry };
+    file & !7
+}
+
 /// An entry of that table: a `struct io_rsrc_node *` (6.13 on), or a `struct file *`; the lowest bits are
 /// flags (`FFS_MASK`).
 #[unsafe(no_mangle)]

@@ -41,11 +41,15 @@ pub(crate) static FD_WORDS: HashMap<FdWordKey, FdWord> =
 #[map]
 pub(crate) static TABLES: HashMap<u64, Table> = HashMap::with_max_entries(32_768, NO_PREALLOC);
 
-/// The openers' own holds of descriptions that lived on when those ended, by inode and a hash of
-/// the description: who opened what came to others unseen. LRU: its entries are never taken out,
+/// The openers' own holds of descriptions that lived on when those ended, by description
+/// (`struct file *`): who opened what came to others unseen. LRU: its entries are never taken out,
 /// and believed only as long as description, inode and flags agree.
 #[map]
-pub(crate) static ORPHANS: LruHashMap<HoldKey, Hold> = LruHashMap::with_max_entries(4_096, 0);
+pub(crate) static ORPHANS: LruHashMap<u64, Hold> = LruHashMap::with_max_entries(4_096, 0);
+
+/// The same by inode, for a search: some of them, at a place that a hash of the description gives.
+#[map]
+pub(crate) static ORPHANS_OF: LruHashMap<HoldKey, Orphan> = LruHashMap::with_max_entries(4_096, 0);
 
 /// Descriptions whose end is waited for, by the process that holds each. User space puts them in.
 #[map]
@@ -97,6 +101,11 @@ pub(crate) static SEARCHES: HashMap<u64, Sought> = HashMap::with_max_entries(1_0
 /// The programs that others go on with: [`etxtbsy_trace_common::Next`].
 #[map]
 pub(crate) static NEXT: ProgramArray = ProgramArray::with_max_entries(3, 0);
+
+/// The same for `compat_returns`, whose context is of another type: those of
+/// [`etxtbsy_trace_common::Next`] that it continues with.
+#[map]
+pub(crate) static COMPAT_NEXT: ProgramArray = ProgramArray::with_max_entries(2, 0);
 
 /// The processes of the traced trees, when only those are of interest.
 #[map]
@@ -168,6 +177,16 @@ pub(crate) struct Sought {
     pub(crate) steps: u32,
     /// 1 if some of its records found no room.
     pub(crate) lost: u32,
+}
+
+/// A description that outlived its opener's fd, and what that was.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct Orphan {
+    /// `struct file *`.
+    pub(crate) file: u64,
+    pub(crate) tgid: u32,
+    pub(crate) fd: u32,
 }
 
 /// How many descriptions of one inode a search tells apart.

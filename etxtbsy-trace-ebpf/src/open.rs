@@ -48,6 +48,14 @@ pub(crate) fn note(fd: u32) {
     }
 }
 
+/// Notes who opened a description that has no fd, if it is open for writing: for a search.
+#[inline(always)]
+pub(crate) fn note_outlived(file: u64, at: u32) {
+    if file != 0 && kernel::is_writer(file) {
+        hold::note_outlived(file, at);
+    }
+}
+
 /// Names current as opener in the copies of an fd that were made before its open was seen.
 #[unsafe(no_mangle)]
 #[inline(never)]

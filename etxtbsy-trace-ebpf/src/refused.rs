@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// `AT_FDCWD`, include/uapi/linux/fcntl.h.
-const AT_FDCWD: i32 = -100;
+pub(crate) const AT_FDCWD: i32 = -100;
 
 /// `syscalls:sys_exit_truncate`; and the exits of opens, by [`crate::open`]: tells of a call that
 /// failed with ETXTBSY.
@@ -23,44 +23,49 @@ const AT_FDCWD: i32 = -100;
 /// that the task's saved registers still have.
 #[tracepoint]
 pub fn refused(ctx: TracePointContext) -> u32 {
-    if kernel::result(&ctx) == ETXTBSY {
-        tell_refusal(&ctx);
+    if kernel::result(&ctx) != ETXTBSY {
+        return 0;
+    }
+    let syscall = kernel::syscall(&ctx);
+    let regs = kernel::registers(kernel::current());
+    let (first, second) = (word(regs, offset!(regs_first)), word(regs, offset!(regs_second)));
+    let calls = CALLS.load();
+    let (path, directory) = if syscall == calls.openat || syscall == calls.openat2 {
+        (second, first as i32)
+    } else if syscall == calls.open_by_handle_at {
+        (0, AT_FDCWD)
+    } else {
+        (first, AT_FDCWD)
+    };
+    if tell_refusal(syscall, path, directory) {
+        // SAFETY: the program that user space has put there is of this one's type.
+        let _ = unsafe { NEXT.tail_call(&ctx, Next::Runners as u32) };
+        end_failure(kernel::current(), 1);
     }
     0
 }
 
+/// Records that a call of current's failed with ETXTBSY, and leaves in `SEARCHES` what
+/// [`crate::runners`] needs; false if there is nothing to continue with.
+/// `path` is a user pointer, 0 if there is none; `directory` is the fd that it is relative to.
 #[inline(always)]
-fn tell_refusal(ctx: &TracePointContext) {
+pub(crate) fn tell_refusal(syscall: i32, path: u64, directory: i32) -> bool {
     let task = kernel::current();
     if !tree::contains(kernel::tgid_of(task)) || !victim::is_taken() {
-        return;
+        return false;
     }
-    let syscall = kernel::syscall(ctx);
-    let regs = kernel::registers(task);
-    let (first, second) = (word(regs, offset!(regs_first)), word(regs, offset!(regs_second)));
-    let calls = CALLS.load();
-    let at = syscall == calls.openat || syscall == calls.openat2;
-    let path = if at {
-        second
-    } else if syscall == calls.open_by_handle_at {
-        0
-    } else {
-        first
-    };
     // SAFETY: no arguments.
     let exit_ns = unsafe { bpf_ktime_get_ns() };
     let call = Call { syscall, enter_ns: 0, exit_ns, path };
-    let Some(subject) = victim::tell(task, &call, 0, 0) else { return };
+    let Some(subject) = victim::tell(task, &call, 0, 0) else { return false };
     victim::describe(task, subject, path);
-    if at && first as i32 != AT_FDCWD {
-        let file = kernel::file_at(kernel::table_of(task), first as u32);
+    if directory != AT_FDCWD {
+        let file = kernel::file_at(kernel::table_of(task), directory as u32);
         text::file_path(task, TextOf::Directory, subject, file);
     }
     if Sought::begin(task, 0, subject.seq, path, 0).is_none() {
         end_unknown(subject.seq);
-    } else {
-        // SAFETY: the program that user space has put there is of this one's type.
-        let _ = unsafe { NEXT.tail_call(ctx, Next::Runners as u32) };
+        return false;
     }
-    end_failure(task, 1);
+    true
 }

@@ -3,16 +3,18 @@
 use core::ffi::c_void;
 
 use aya_ebpf::{
+    EbpfContext,
     helpers::generated::{bpf_probe_read_kernel, bpf_probe_read_user},
-    macros::tracepoint,
-    programs::TracePointContext,
+    macros::{raw_tracepoint, tracepoint},
+    maps::ProgramArray,
+    programs::{RawTracePointContext, TracePointContext},
 };
 use etxtbsy_trace_common::{Kind, Next, Runner, TextOf};
 
 use crate::{
     fail::end_failure,
     kernel::{self, offset, word},
-    maps::{ANY, LAST_EXECS, RUNNING, SEARCHES},
+    maps::{ANY, COMPAT_NEXT, LAST_EXECS, NEXT, RUNNING, SEARCHES},
     tell::{self, QUIET},
     text::{self, Subject},
     walk::in_runs,
@@ -32,8 +34,21 @@ const VM_DENYWRITE: u64 = 0x800;
 /// whose program has the name that the path ends with, before they or the file are gone.
 #[tracepoint]
 pub fn runners(ctx: TracePointContext) -> u32 {
+    tell_all(&ctx, &NEXT);
+    0
+}
+
+/// The same after a 32-bit call.
+#[raw_tracepoint(tracepoint = "sys_exit")]
+pub fn compat_runners(ctx: RawTracePointContext) -> i32 {
+    tell_all(&ctx, &COMPAT_NEXT);
+    0
+}
+
+#[inline(always)]
+fn tell_all(ctx: &impl EbpfContext, next: &ProgramArray) {
     let current = kernel::current();
-    let Some(sought) = SEARCHES.get_ptr_mut(current) else { return 0 };
+    let Some(sought) = SEARCHES.get_ptr_mut(current) else { return };
     // SAFETY: a map value, of this task alone.
     let sought = unsafe { &mut *sought };
     if sought.first == 0 && sought.path != 0 {
@@ -43,11 +58,10 @@ pub fn runners(ctx: TracePointContext) -> u32 {
     }
     if sought.path != 0 {
         // All processes, from that of current on.
-        let whole = in_runs(&ctx, Next::Runners, CALLS, || tell_runners(current) != 0);
+        let whole = in_runs(ctx, next, Next::Runners, CALLS, || tell_runners(current) != 0);
         sought.lost |= !whole as u32;
     }
     end_failure(current, 0);
-    0
 }
 
 /// Looks at some processes, from the group leader on that is in `SEARCHES`; gives 1 after the last.

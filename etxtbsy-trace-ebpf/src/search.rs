@@ -7,7 +7,13 @@
 //! a file system that opens another's file (overlayfs). Following those would cost every message
 //! that is received; reading the tables costs nothing until an exec fails.
 
-use aya_ebpf::{helpers::bpf_ktime_get_ns, macros::tracepoint, programs::TracePointContext};
+use aya_ebpf::{
+    EbpfContext,
+    helpers::bpf_ktime_get_ns,
+    macros::{raw_tracepoint, tracepoint},
+    maps::ProgramArray,
+    programs::{RawTracePointContext, TracePointContext},
+};
 use etxtbsy_trace_common::{
     Candidate, Hold, HoldKey, KeptBy, Kind, Lost, NO_FD, Next, ORPHANS, Via, Watch,
 };
@@ -17,7 +23,7 @@ use crate::{
     hold, keeper,
     kernel::{self, CALLS, offset, word},
     linger,
-    maps::{self, ANY, HOLDS, NEXT, RECEIVED, SEARCHES, WATCHED, lost},
+    maps::{self, ANY, COMPAT_NEXT, HOLDS, NEXT, RECEIVED, SEARCHES, WATCHED, lost},
     tell::{self, QUIET},
     walk::in_runs,
 };
@@ -54,8 +60,21 @@ const PF_IO_WORKER: u32 = 0x10;
 /// threads and words of fd tables.
 #[tracepoint]
 pub fn search(ctx: TracePointContext) -> u32 {
+    search_all(&ctx, &NEXT);
+    0
+}
+
+/// The same after a 32-bit call.
+#[raw_tracepoint(tracepoint = "sys_exit")]
+pub fn compat_search(ctx: RawTracePointContext) -> i32 {
+    search_all(&ctx, &COMPAT_NEXT);
+    0
+}
+
+#[inline(always)]
+fn search_all(ctx: &impl EbpfContext, next: &ProgramArray) {
     let current = kernel::current();
-    let Some(sought) = SEARCHES.get_ptr_mut(current) else { return 0 };
+    let Some(sought) = SEARCHES.get_ptr_mut(current) else { return };
     // SAFETY: a map value, which this task alone uses; no reference to it is kept across calls.
     unsafe {
         if (*sought).first == 0 {
@@ -64,7 +83,7 @@ pub fn search(ctx: TracePointContext) -> u32 {
     }
     // The tables of current's process first, then of those that are in the list after it, round to where
     // it began.
-    let whole = in_runs(&ctx, Next::Search, CALLS_A_RUN, || search_some(current) != 0);
+    let whole = in_runs(ctx, next, Next::Search, CALLS_A_RUN, || search_some(current) != 0);
     // SAFETY: as above.
     let (pass, inode) = unsafe {
         (*sought).lost |= !whole as u32;
@@ -81,18 +100,17 @@ pub fn search(ctx: TracePointContext) -> u32 {
             begin_pass(current);
             search_orphans(current);
             // SAFETY: the program that user space has put there is this one.
-            let _ = unsafe { NEXT.tail_call(&ctx, Next::Search as u32) };
+            let _ = unsafe { next.tail_call(ctx, Next::Search as u32) };
             // It does not return, unless that was once too often.
             lost(Lost::WalkTruncated);
             end_failure(current, 1);
-            return 0;
+            return;
         }
     }
     if pass != 0 {
         keeper::search_keepers(current);
     }
     end_failure(current, 0);
-    0
 }
 
 /// Has a walk through all processes begin at current's.
@@ -238,7 +256,7 @@ extern "C" fn search_call(current: u64, thread: u64, table: u64) -> i32 {
     let tgid = kernel::tgid_of(thread);
     for slot in 0..ORPHANS {
         let key = HoldKey { inode, slot, pad: 0 };
-        let Some(orphan) = maps::ORPHANS.get_ptr(key) else { continue };
+        let Some(orphan) = maps::ORPHANS_OF.get_ptr(key) else { continue };
         // SAFETY: a map value.
         let (file, its) = unsafe { ((*orphan).file, ((*orphan).tgid, (*orphan).fd)) };
         if its == (tgid, fd) && kernel::is_open(file, inode) && kernel::file_at(table, fd) != file {

@@ -34,7 +34,9 @@ pub fn seed(ctx: *mut c_void) -> i32 {
     if task == 0 || file == 0 {
         return 0;
     }
-    compat::note(task, false);
+    if compat::is_new(task) {
+        compat::found();
+    }
     if !kernel::is_writer(file) {
         return 0;
     }

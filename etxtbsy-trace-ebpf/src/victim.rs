@@ -26,6 +26,15 @@ pub(crate) struct Call {
     pub(crate) path: u64,
 }
 
+/// Whether tracing has begun and is not over.
+#[inline(always)]
+pub(crate) fn is_tracing() -> bool {
+    // SAFETY: an element of an array map lives as long as the map, and every number is a value.
+    CONFIG
+        .get_ptr(Config::Intake as u32)
+        .is_some_and(|intake| unsafe { intake.read_volatile() } != Intake::Closed as u64)
+}
+
 /// Counts a failure; whether it is to be told. Half of the ring buffer is for what is already being
 /// told, which has room there: what a single failure comes to, and the releases that follow.
 #[inline(always)]

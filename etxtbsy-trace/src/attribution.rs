@@ -442,6 +442,10 @@ pub fn attribute(case: &Case) -> Attribution {
         suspects.extend(opening_suspects(case));
     }
     let references = missing_references(case, &facts);
+    // A description of which others have references too is not accounted for.
+    if references > 0 && explained >= count && !case.lost {
+        explained = explained.saturating_sub(1);
+    }
     for description in there {
         holders.extend(held(description.believed(), None, case));
     }
@@ -631,12 +635,30 @@ fn gather(case: &Case) -> Vec<Fact> {
             None => facts.push(new),
         }
     }
+    bury_under_address(&mut facts, case.failure.exit_ns);
     for change in case.acquired.iter().filter(|change| same_file(&change.hold)) {
         if !facts.iter().any(|fact| fact.hold.is(&change.hold)) {
             facts.push(Fact::of_change(change, case));
         }
     }
     facts
+}
+
+/// An address that was opened anew before the failure is that of the younger description alone.
+fn bury_under_address(facts: &mut [Fact], exit: u64) {
+    let opened: Vec<(u64, u64)> = facts
+        .iter()
+        .map(|fact| (fact.hold.file, fact.hold.opened.time_ns))
+        .filter(|(file, opened_ns)| *file != 0 && *opened_ns <= exit)
+        .collect();
+    for fact in facts {
+        let Hold { file, opened: own, .. } = fact.hold;
+        let is_younger =
+            |(other, opened_ns): &(u64, u64)| *other == file && *opened_ns > own.time_ns;
+        if own.time_ns != 0 && opened.iter().any(is_younger) {
+            fact.standing = Standing::Out;
+        }
+    }
 }
 
 /// The processes that held a description, by what is known of each; `evidence` is that of all, if they are

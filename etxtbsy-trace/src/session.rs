@@ -181,6 +181,8 @@ impl Session {
             ending: false,
             signals: Signals::catch().context("cannot catch signals")?,
         };
+        // One that began while tracing did is not counted: [`Intake`] was closed.
+        session.follow_compat();
         let system = uname().context("uname")?;
         session.write(&Line::Meta(Meta {
             schema: SCHEMA,
@@ -366,13 +368,15 @@ impl Session {
                 Sign::Told(_) if self.ending => {}
                 Sign::Told(seq) => self.observe(seq),
                 Sign::TreeEnded => self.tree_ended = true,
-                Sign::Compat => {
-                    let follow = || self.tracer.follow_compat();
-                    if let Err(error) = rights::with_all(follow).flatten() {
-                        log::warn!("{error:#}");
-                    }
-                }
+                Sign::Compat => self.follow_compat(),
             }
+        }
+    }
+
+    /// Has the calls of 32-bit programs followed, if one was seen to run.
+    fn follow_compat(&mut self) {
+        if let Err(error) = rights::with_all(|| self.tracer.follow_compat()).flatten() {
+            log::warn!("{error:#}");
         }
     }
 
@@ -783,6 +787,7 @@ fn loss_kind(lost: Lost) -> LossKind {
         Lost::FailureUntold => LossKind::FailuresRingFull,
         Lost::SearchesFull => LossKind::SearchesMapFull,
         Lost::FailureUnkept => LossKind::FailuresOverload,
+        Lost::CompatUnfollowed => LossKind::CompatUnfollowed,
     }
 }
 

@@ -495,3 +495,11 @@ fn where_records_were_lost_nothing_is_complete_and_nothing_is_guessed() {
     let found = attribute(&sure);
     assert_eq!((pids(&found), found.is_complete()), (vec![CHILD], false));
 }
+
+#[test]
+fn an_address_that_was_opened_anew_is_that_of_the_younger_description() {
+    let old = in_works(ended(&opened(0xa, 500_000), How::CloseOnExec, ENTER - 300_000, 1));
+    let young = Hold { tgid: 300, table: 0x1200, opened: actor(300, ENTER - 9), ..opened(0xa, 9) };
+    let found = attribute(&case(1, vec![old, in_table(young)]));
+    assert_eq!((pids(&found), found.is_certain()), (vec![300], true));
+}

@@ -119,6 +119,10 @@ pub fn resolve(kernel: &impl Layout) -> anyhow::Result<Offsets> {
         ring_nr: rsrc.as_ref().map_or(0, |(data, nr, _, _)| data + nr),
         ring_node_file: rsrc.as_ref().map_or(0, |(_, _, _, file)| *file),
         ring_request_opcode: at("io_kiocb", &["opcode"]).unwrap_or(0),
+        ring_request_context: at("io_kiocb", &["ctx"]).unwrap_or(0),
+        ring_open_slot: at("io_open", &["file_slot"])
+            .and_then(|slot| Ok(at("io_kiocb", &["cmd"])? + slot))
+            .unwrap_or(u32::MAX),
         ring_cqe_res: match features::ring_completion(kernel) {
             RingCompletion::Cqe => at("io_uring_cqe", &["res"])?,
             RingCompletion::Result | RingCompletion::Unknown => u32::MAX,

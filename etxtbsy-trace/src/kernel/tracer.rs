@@ -22,8 +22,8 @@ use aya::{
     },
 };
 use etxtbsy_trace_common::{
-    Calls, Config, Count, ExecName, Hold, Intake, Lineage, Lingering, Lost, Next, Offsets, PidPair,
-    Watch,
+    Calls, Compat32, Config, Count, ExecName, Hold, Intake, Lineage, Lingering, Lost, Next,
+    Offsets, PidPair, Watch,
 };
 
 use aya_log::EbpfLogger;
@@ -131,8 +131,12 @@ const RING: (&str, &str) = ("ring_completes", "io_uring_complete");
 /// The program that is attached while the end of a call is waited for.
 const CALL_RETURNS: (&str, &str) = ("call_returns", "sys_exit");
 
-/// The program that is loaded and attached once a 32-bit program runs.
+/// The program that is attached once a 32-bit program runs.
 const COMPAT_RETURNS: (&str, &str) = ("compat_returns", "sys_exit");
+
+/// The programs that it continues with, which are loaded then, the quickest to load first.
+const COMPAT_NEXT: [(&str, Next); 2] =
+    [("compat_runners", Next::Runners), ("compat_search", Next::Search)];
 
 /// Those that are run on demand, or attached for a while.
 const UNATTACHED: [&str; 7] =
@@ -282,10 +286,12 @@ impl Tracer {
         let gone_on_with = GONE_ON_WITH.iter().map(|(program, _)| *program);
         let calls = SYSCALLS.iter().chain(kernel.preempts_programs.then_some(&AGAIN));
         let raw = RAW.iter().map(|(program, _)| *program).chain(UNATTACHED);
+        let compat = cfg!(target_arch = "x86_64").then_some(COMPAT_RETURNS.0);
         load(
             &mut ebpf,
             &btf,
             gone_on_with
+                .chain(compat)
                 .chain(calls.map(|call| call.program))
                 .chain(raw)
                 .chain([SEED, PASSED.program]),
@@ -314,9 +320,7 @@ impl Tracer {
         log::debug!("programs attached after {:?}", began.elapsed());
         tracer.seed()?;
         log::debug!("open files noted after {:?}", began.elapsed());
-        if tracer.config.get(Config::Compat as u32) != 0 {
-            tracer.follow_compat()?;
-        }
+        tracer.follow_compat()?;
         tracer.learn()?;
         log::debug!("ready after {:?}", began.elapsed());
         Ok(tracer)
@@ -406,17 +410,36 @@ impl Tracer {
         Ok(program.take_link(link)?.into_file()?)
     }
 
-    /// Follows the system calls of 32-bit programs from now on.
+    /// Follows the system calls of 32-bit programs from now on, if one was seen to run. Running it
+    /// again repeats nothing.
     pub fn follow_compat(&mut self) -> anyhow::Result<()> {
+        if self.config.get(Config::Compat as u32) == Compat32::Unseen as u64 {
+            return Ok(());
+        }
+        let followed = Compat32::Followed as u64;
+        if self.compat {
+            // Two processors may have seen the first one, the second after it was followed.
+            self.config.set(Config::Compat as u32, followed);
+            return Ok(());
+        }
         log::info!("a 32-bit program runs: following all system calls");
+        // This one is loaded already, for loading takes longer than many a program runs.
         let program: &mut RawTracePoint = program_of(&mut self.ebpf, COMPAT_RETURNS.0)?;
-        program.load().map_err(|error| refusal(COMPAT_RETURNS.0, error))?;
         program.attach(COMPAT_RETURNS.1).context("cannot attach to the tracepoint sys_exit")?;
         self.compat = true;
+        self.config.set(Config::Compat as u32, followed);
+        log::debug!("32-bit programs are followed");
+        for (name, next) in COMPAT_NEXT {
+            let program: &mut RawTracePoint = program_of(&mut self.ebpf, name)?;
+            program.load().map_err(|error| refusal(name, error))?;
+            let program = program.fd()?.try_clone()?;
+            let mut map: ProgramArray<_> = ProgramArray::try_from(self.map_mut("COMPAT_NEXT")?)?;
+            map.set(next as u32, &program, 0)?;
+        }
         Ok(())
     }
 
-    /// Whether a program may have to be loaded yet, by [`Tracer::follow_compat`].
+    /// Whether programs may have to be loaded yet, by [`Tracer::follow_compat`].
     #[must_use]
     pub fn may_load(&self) -> bool {
         cfg!(target_arch = "x86_64") && !self.compat

@@ -19,7 +19,7 @@ mod words;
 pub use change_first::ChangeFirst;
 
 use crate::lines::{
-    Direction, Evidence, Holder, Incident, Place, State, Unheld, Verdict, VerdictKind, Via,
+    Direction, Evidence, Holder, Incident, Place, Reason, State, Unheld, Verdict, VerdictKind, Via,
 };
 use advice::Names;
 use inherited::Inherited;
@@ -75,6 +75,7 @@ pub fn of_traced(incident: &Incident, roots: &[u32]) -> Verdict {
     }
     match incident.unheld.first() {
         Some(first) => unheld(incident, first),
+        None if !incident.suspects.is_empty() => suspected(incident),
         None => unexplained(incident.direction),
     }
 }
@@ -200,6 +201,35 @@ fn unheld(incident: &Incident, unheld: &Unheld) -> Verdict {
         kind,
         summary: format!("{what}; no process holds it"),
         advice: advice::of(kind, incident, None, Names::Incident),
+    }
+}
+
+/// The verdict where it is not known which of some processes held the file.
+fn suspected(incident: &Incident) -> Verdict {
+    let suspects: Vec<String> = incident
+        .suspects
+        .iter()
+        .map(|suspect| {
+            let who = who(suspect.comm.as_deref(), suspect.pid);
+            let why = match suspect.reason {
+                Reason::LeftBefore => "dropped its fd just before the call",
+                Reason::LeftDuring => "dropped the file during the call",
+                Reason::CameDuring => "got the file during the call",
+                Reason::SeenAfter => "had the file just after the call",
+                Reason::OpenUnderWay => "was in a call that may have been opening the file",
+            };
+            format!("{who}, which {why}")
+        })
+        .collect();
+    Verdict {
+        kind: VerdictKind::Unexplained,
+        summary: format!(
+            "nothing shows who held the file at the failure; it may have been {}",
+            suspects.join(", or ")
+        ),
+        advice: vec![
+            "wait for more failures: most of them are explained; look at the `lost` lines, if there are any".to_owned(),
+        ],
     }
 }
 

@@ -17,7 +17,9 @@ impl Rule for StillOpen {
     const KIND: VerdictKind = VerdictKind::StillOpen;
 
     fn culprit<'a>(&self, incident: &'a Incident) -> Option<&'a Holder> {
-        let has = |holder: &&Holder| is_opener(holder) && holder.via != Via::Mapping;
+        let opens = |holder: &&Holder| is_opener(holder) && holder.via != Via::Mapping;
+        // It shares the fd table in which another process opened the file.
+        let has = |holder: &&Holder| opens(holder) || holder.via == Via::Open;
         // Of what was opened since, the opener is known.
         let had = |holder: &&Holder| holder.via == Via::Unknown && holder.opened.is_none();
         incident.holders.iter().find(|holder| has(holder) || had(holder))
@@ -28,6 +30,8 @@ impl Rule for StillOpen {
             if is_victim(incident, culprit) { ", the very process whose exec failed," } else { "" };
         let opened = if is_opener(culprit) {
             "opened the file for writing and still had it open"
+        } else if culprit.via == Via::Open {
+            "shares its fd table with the process that opened the file for writing, and still had it open"
         } else {
             "had the file open for writing since before tracing began, or got it unseen"
         };

@@ -80,38 +80,67 @@ fn file(kind: u32, flags: u32, segment: &[u8]) -> Result<Vec<u8>> {
 /// and exits with status 0.
 #[cfg(target_arch = "x86_64")]
 pub(super) fn waits_in_32_bits() -> Vec<u8> {
-    const EHDR: usize = size_of::<libc::Elf32_Ehdr>();
-    const PHDR: usize = size_of::<libc::Elf32_Phdr>();
-    const BASE: u32 = 0x0804_8000;
     const TEXT: &[u8] = b"ready\n";
-    let start = BASE + (EHDR + PHDR) as u32;
-    let mut code = TEXT.to_vec();
+    let mut code = Vec::new();
     // mov eax, 4; mov ebx, 1; mov ecx, TEXT; mov edx, 6; int 0x80
     code.extend(b"\xb8\x04\0\0\0\xbb\x01\0\0\0\xb9");
-    code.extend(start.to_le_bytes());
+    code.extend(DATA_IN_32_BITS.to_le_bytes());
     code.extend(b"\xba\x06\0\0\0\xcd\x80");
     // mov eax, 3; xor ebx, ebx; lea ecx, [esp - 16]; mov edx, 1; int 0x80
     code.extend(b"\xb8\x03\0\0\0\x31\xdb\x8d\x4c\x24\xf0\xba\x01\0\0\0\xcd\x80");
     // mov eax, 1; xor ebx, ebx; int 0x80
     code.extend(b"\xb8\x01\0\0\0\x31\xdb\xcd\x80");
+    in_32_bits(TEXT, &code)
+}
 
+/// A 32-bit program for x86 that makes one system call and exits with its errno. `data` is at
+/// [`DATA_IN_32_BITS`].
+#[cfg(target_arch = "x86_64")]
+pub(super) fn calls_in_32_bits(number: u32, arguments: [u32; 3], data: &[u8]) -> Vec<u8> {
+    let [first, second, third] = arguments;
+    let mut code = Vec::new();
+    // mov eax, number; mov ebx, first; mov ecx, second; mov edx, third
+    for (opcode, value) in [(0xb8, number), (0xbb, first), (0xb9, second), (0xba, third)] {
+        code.push(opcode);
+        code.extend(value.to_le_bytes());
+    }
+    // int 0x80; neg eax; mov ebx, eax; mov eax, 1; int 0x80
+    code.extend(b"\xcd\x80\xf7\xd8\x89\xc3\xb8\x01\0\0\0\xcd\x80");
+    in_32_bits(data, &code)
+}
+
+/// Where the data of a 32-bit program is.
+#[cfg(target_arch = "x86_64")]
+pub(super) const DATA_IN_32_BITS: u32 = BASE_IN_32_BITS + HEADERS_IN_32_BITS as u32;
+#[cfg(target_arch = "x86_64")]
+const BASE_IN_32_BITS: u32 = 0x0804_8000;
+#[cfg(target_arch = "x86_64")]
+const HEADERS_IN_32_BITS: usize = size_of::<libc::Elf32_Ehdr>() + size_of::<libc::Elf32_Phdr>();
+
+/// A 32-bit program for x86: its data, then its code.
+#[cfg(target_arch = "x86_64")]
+fn in_32_bits(data: &[u8], code: &[u8]) -> Vec<u8> {
+    const EHDR: usize = size_of::<libc::Elf32_Ehdr>();
+    const PHDR: usize = size_of::<libc::Elf32_Phdr>();
+    const BASE: u32 = BASE_IN_32_BITS;
     let mut file = b"\x7fELF\x01\x01\x01\0\0\0\0\0\0\0\0\0".to_vec();
     // ET_EXEC, EM_386
     file.extend(2_u16.to_le_bytes());
     file.extend(3_u16.to_le_bytes());
     // e_version, e_entry, e_phoff, e_shoff, e_flags
-    for number in [1, start + TEXT.len() as u32, EHDR as u32, 0, 0] {
+    for number in [1, DATA_IN_32_BITS + data.len() as u32, EHDR as u32, 0, 0] {
         file.extend(number.to_le_bytes());
     }
     // e_ehsize, e_phentsize, e_phnum, e_shentsize, e_shnum, e_shstrndx
     for number in [EHDR as u16, PHDR as u16, 1, 0, 0, 0] {
         file.extend(number.to_le_bytes());
     }
-    let length = (EHDR + PHDR + code.len()) as u32;
+    let length = (HEADERS_IN_32_BITS + data.len() + code.len()) as u32;
     // PT_LOAD, p_offset, p_vaddr, p_paddr, p_filesz, p_memsz, PF_R | PF_X, p_align
     for number in [1, 0, BASE, BASE, length, length, 5, 0x1000] {
         file.extend(number.to_le_bytes());
     }
+    file.extend(data);
     file.extend(code);
     file
 }

@@ -80,6 +80,9 @@ pub enum Workload {
     /// A 32-bit program prints a line, and waits for a line on stdin.
     #[command(name = "wait-in-32-bits")]
     WaitIn32Bits,
+    /// 32-bit programs started one after the other without a pause; one call of each fails.
+    #[command(name = "fail-in-32-bits")]
+    FailIn32Bits(scene::compat::Args),
     /// Any other of the scenes, by its name.
     #[command(external_subcommand)]
     Scene(Vec<String>),
@@ -137,6 +140,7 @@ impl Workload {
             Self::BusyElfInterpreter(args) => print(&scene::interpreter::elf(&args)?),
             Self::ReusedPid => scene::reused::pid(print),
             Self::WaitIn32Bits => scene::compat::wait(),
+            Self::FailIn32Bits(args) => print(&scene::compat::fail(&args)?),
             Self::Scene(words) => match &words[..] {
                 [name] => print(&scene::play(name)?),
                 _ => bail!("the workload takes no arguments: {}", words.join(" ")),

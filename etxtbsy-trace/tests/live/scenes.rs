@@ -1,8 +1,10 @@
 //! The scenes: one failure each, of which every pid, thread and fd is known.
 
 use crate::support::{Attached, BINARY, Ended, Process, Trace, Turn};
-use etxtbsy_trace::lines::{self, Direction, Fd, Incident, Opened, Place, State, VerdictKind, Via};
-use etxtbsy_trace::workload::{Holder, Scene, Task, UNSUPPORTED, Unheld};
+use etxtbsy_trace::lines::{
+    self, Direction, Fd, Incident, LossKind, Opened, Place, State, VerdictKind, Via,
+};
+use etxtbsy_trace::workload::{Holder, Scene, Storm, Task, UNSUPPORTED, Unheld};
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -153,24 +155,99 @@ fn shared_table_opener_dead() {
     assert!(incident.complete, "{incident:#?}");
 }
 
-/// 32-bit system calls are followed while a 32-bit program is known to run; the scenes make theirs
-/// by `int $0x80`.
+/// A 32-bit program that waits, so that 32-bit system calls are followed from the start; `None` where
+/// there are no such programs.
+fn waiting_in_32_bits() -> Option<Process> {
+    let waiting = Process::start(Command::new(BINARY).args(["workload", "wait-in-32-bits"]));
+    if waiting.says("ready") {
+        return Some(waiting);
+    }
+    let ended = waiting.wait();
+    assert_eq!(ended.code, Some(UNSUPPORTED.into()), "{}", ended.stderr);
+    eprintln!("skipped: {}", ended.stderr.trim_end());
+    None
+}
+
+/// These scenes make their 32-bit system calls by `int $0x80`, which is followed while a 32-bit program is
+/// known to run.
 #[test]
 fn compat() {
     let Some(turn) = Turn::take_as_root() else { return };
-    let mut waiting = Process::start(Command::new(BINARY).args(["workload", "wait-in-32-bits"]));
-    if !waiting.says("ready") {
-        let ended = waiting.wait();
-        assert_eq!(ended.code, Some(UNSUPPORTED.into()), "{}", ended.stderr);
-        eprintln!("skipped: {}", ended.stderr.trim_end());
-        return;
-    }
-    for name in ["compat-open", "compat-exec"] {
+    let Some(mut waiting) = waiting_in_32_bits() else { return };
+    for name in [
+        "compat-open",
+        "compat-exec",
+        "compat-exec-passed",
+        "compat-open-running",
+        "compat-openat-running",
+        "compat-creat-running",
+        "compat-truncate-running",
+        "compat-truncate64-running",
+    ] {
         let (scene, trace) = turn.workload(&[name]);
         assert_told(&scene, &trace);
     }
     waiting.say_go();
     assert_eq!(waiting.wait().code, Some(0));
+}
+
+/// Each failure of a 32-bit program is reported, or its program is counted as one that was not
+/// followed from its start.
+#[test]
+fn compat_failures_before_the_tracer_follows_are_counted() {
+    let Some(turn) = Turn::take_as_root() else { return };
+    for call in ["exec", "open", "int80"] {
+        let (ended, trace) = turn.run(&[], &[BINARY, "workload", "fail-in-32-bits", call]);
+        if is_left_out(&ended) {
+            return;
+        }
+        let storm: Storm = ended.report();
+        let unfollowed = trace.lost_of(LossKind::CompatUnfollowed);
+        let reported = trace.incidents.len() as u64;
+        eprintln!("{call}: {reported} reported, {unfollowed} not followed in {} s", storm.seconds);
+        assert!(reported + unfollowed >= storm.failures, "{reported} + {unfollowed}: {storm:?}");
+        assert_kept_up(&storm, &trace);
+    }
+}
+
+/// Of those that begin when the tracer follows, each failure is reported, with who is to blame.
+#[test]
+fn compat_failures_are_reported_once_the_tracer_follows() {
+    let Some(turn) = Turn::take_as_root() else { return };
+    let Some(mut waiting) = waiting_in_32_bits() else { return };
+    for call in ["exec", "open", "int80"] {
+        let (storm, trace): (Storm, _) = turn.workload(&["fail-in-32-bits", call]);
+        assert_eq!(trace.lost_of(LossKind::CompatUnfollowed), 0, "{:?}", trace.lost);
+        assert_eq!(trace.incidents.len() as u64, storm.failures, "{:?}", trace.lost);
+        assert_kept_up(&storm, &trace);
+        for incident in &trace.incidents {
+            let holders: Vec<_> = incident.holders.iter().map(|holder| holder.pid).collect();
+            if call == "open" {
+                assert_eq!(incident.syscall, "open");
+                // The file, and who ran it, may be gone before user space looks.
+                assert!(
+                    incident.file.path.is_none() || holders.contains(&incident.victim.pid),
+                    "{incident:#?}"
+                );
+            } else {
+                assert_eq!(incident.syscall, "execve");
+                assert_eq!(incident.path.as_deref(), storm.path.to_str());
+                assert!(holders.contains(&storm.pid), "{incident:#?}");
+                assert!(incident.complete, "{incident:#?}");
+            }
+        }
+    }
+    waiting.say_go();
+    assert_eq!(waiting.wait().code, Some(0));
+}
+
+/// What is reported of 32-bit calls names the file that was busy, if it was still there.
+fn assert_kept_up(storm: &Storm, trace: &Trace) {
+    let dir = storm.path.parent().unwrap();
+    for incident in &trace.incidents {
+        let file = incident.file.path.as_deref().map(Path::new);
+        assert!(file.is_none_or(|file| file.parent() == Some(dir)), "{incident:#?}");
+    }
 }
 
 /// The device is gone at once: whether it is still found is a matter of luck, what is said of the

@@ -1,6 +1,6 @@
 //! Running the tracer, with a limit to it, and reading what it wrote.
 
-use etxtbsy_trace::lines::{Holder, Incident, Line, Lost, Meta, Opened, Summary};
+use etxtbsy_trace::lines::{Holder, Incident, Line, LossKind, Lost, Meta, Opened, Summary};
 use etxtbsy_trace::workload::{Race, Storm};
 use nix::sys::signal::{SigHandler, Signal, kill, killpg, signal};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
@@ -435,6 +435,11 @@ impl Trace {
     /// How much was lost for reasons that have these words.
     pub(crate) fn lost_by(&self, words: &str) -> u64 {
         self.lost.iter().filter(|lost| lost.what.contains(words)).map(|lost| lost.count).sum()
+    }
+
+    /// How much of that kind was lost.
+    pub(crate) fn lost_of(&self, kind: LossKind) -> u64 {
+        self.lost.iter().filter(|lost| lost.kind == kind).map(|lost| lost.count).sum()
     }
 
     /// Whether the kernel says that it passed over a program.

@@ -1,6 +1,6 @@
 //! The fd was handed to another process, over a socket (SCM_RIGHTS) or by pidfd_getfd.
 
-use super::{Busy, Named, told};
+use super::{Busy, Named, Victim, told};
 use crate::lines::{Place, State, VerdictKind, Via};
 use crate::workload::child::{Actor, Cue, close, fork, timed, wait, wait_success};
 use crate::workload::report::{Holder, Scene, Task, Unheld};
@@ -29,6 +29,11 @@ pub(super) const SCENES: &[Named] = &[
 fn passed_fd() -> Result<Scene> {
     let busy = Busy::new()?;
     let victim = busy.victim()?;
+    passed_before(&busy, &victim)
+}
+
+/// The fd is passed, and then the victim execs.
+pub(super) fn passed_before(busy: &Busy, victim: &Victim<'_>) -> Result<Scene> {
     let (near, far) = UnixStream::pair()?;
     let receiver = Actor::start(|cue| receive_and_hold(cue, &near, &far))?;
     let file = busy.open()?;

@@ -1,6 +1,6 @@
 //! Files that an io_uring opened, or keeps.
 
-use super::{Busy, Named, Supported, owned};
+use super::{Busy, Named, Supported, owned, until};
 use crate::lines::{Evidence, VerdictKind, Via};
 use crate::workload::report::{Holder, Scene, Task};
 use anyhow::{Context, Result, ensure};
@@ -161,6 +161,8 @@ fn request() -> Result<Scene> {
     };
     // SAFETY: it points to nothing.
     let results = unsafe { ring.submit(sqe, 0) }?;
+    // A worker of the ring has the file now, and waits for the pipe.
+    until("a worker has the request", || has_waiting_worker())?;
     drop(file);
     victim.exec()?;
     drop(writer);
@@ -173,6 +175,19 @@ fn request() -> Result<Scene> {
         ..Holder::opener(Task::current(), [])
     };
     Ok(victim.scene(VerdictKind::StillOpen, vec![holder]))
+}
+
+/// Whether a worker thread of this process's io_urings sleeps in `splice`, for a pipe to be written.
+fn has_waiting_worker() -> Result<bool> {
+    for task in fs::read_dir("/proc/self/task")? {
+        let task = task?.path();
+        let name = fs::read_to_string(task.join("comm"))?;
+        let place = fs::read_to_string(task.join("wchan")).unwrap_or_default();
+        if name.starts_with("iou-wrk") && place.contains("pipe") {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Waits until an operation is done.

@@ -34,7 +34,10 @@ fn open(path: &Path, flags: OFlag) -> nix::Result<()> {
 }
 
 /// One process runs the program that `call` would write to.
-fn one_runs(syscall: &str, call: impl FnOnce(&Path) -> nix::Result<()>) -> Result<Scene> {
+pub(super) fn one_runs(
+    syscall: &str,
+    call: impl FnOnce(&Path) -> nix::Result<()>,
+) -> Result<Scene> {
     let busy = program("/bin/cat")?;
     let runner = Runner::start(&busy.path, &[])?;
     refused(syscall, || call(&busy.path))?;

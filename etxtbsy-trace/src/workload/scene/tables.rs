@@ -1,7 +1,7 @@
 //! Fd tables that are not one to a process, and files that are in none.
 
 use super::{Busy, Named, until};
-use crate::lines::{How, State, VerdictKind, Via};
+use crate::lines::{Evidence, How, State, VerdictKind, Via};
 use crate::workload::child::{self, Actor, Program, close, timed, wait_success};
 use crate::workload::report::{Holder, Scene, Task};
 use anyhow::{Result, anyhow, ensure};
@@ -268,7 +268,13 @@ fn blocked_in_syscall() -> Result<Scene> {
         });
         let (_, after) = outcome?;
         let released_after = Some((before, after));
-        let holder = Holder { released_after, ..Holder::opener(Task::current(), [fd]) };
+        let holder = Holder {
+            released_after,
+            evidence: Some(Evidence::KernelObject),
+            call: Some("flock".to_owned()),
+            // Its fd is gone.
+            ..Holder::opener(Task::current(), [])
+        };
         Ok(victim.scene(VerdictKind::StillOpen, vec![holder]))
     })
 }
