@@ -3,8 +3,8 @@
 use aya_ebpf::{helpers::bpf_ktime_get_ns, macros::tracepoint, programs::TracePointContext};
 use aya_log_ebpf::info;
 use etxtbsy_trace_common::{
-    CLOEXEC_UNKNOWN, Candidate, Config, ExecCall, FailureEnd, Hold, HoldKey, How, KeptBy, Kind,
-    Lost, Next, SLOTS, Stage, TextOf, Via, Watch,
+    CLOEXEC_UNKNOWN, Candidate, Config, Drain, ExecCall, FailureEnd, Hold, HoldKey, How, KeptBy,
+    Kind, Lost, Next, SLOTS, Stage, TextOf, Via, Watch,
 };
 
 use crate::{
@@ -325,21 +325,29 @@ pub(crate) fn failed(task: u64, syscall: i32, path: u64) -> bool {
         watch(inode, now);
     }
     let opened = if inode == 0 { 0 } else { nth + 1 };
-    let arrival = call.arrival;
+    let sought = Sought::begin(task, inode, 0, 0, 0);
+    let writers = kernel::int(inode, offset!(inode_i_writecount)) as i32;
+    if let Some(sought) = sought {
+        // SAFETY: a map value, which this task alone uses.
+        unsafe {
+            (*sought).enter_ns = if call.enter_ns == 0 { now } else { call.enter_ns };
+            (*sought).exit_ns = now;
+            (*sought).arrival = call.arrival;
+            (*sought).writers = if writers > 0 { writers as u32 } else { 0 };
+        }
+        note_draining(task);
+    }
     let call = Call { syscall, enter_ns: call.enter_ns, exit_ns: now, path: call.path };
-    let Some(subject) = victim::tell(task, &call, inode, opened) else { return false };
-    let Some(sought) = Sought::begin(task, inode, subject.seq, 0, 0) else {
+    let Some(subject) = victim::tell(task, &call, inode, opened, writers) else {
+        let _ = SEARCHES.remove(task);
+        return false;
+    };
+    let Some(sought) = sought else {
         end_unknown(subject.seq);
         return true;
     };
-    let writers = kernel::int(inode, offset!(inode_i_writecount)) as i32;
-    // SAFETY: a map value, which this task alone uses.
-    unsafe {
-        (*sought).enter_ns = if call.enter_ns == 0 { now } else { call.enter_ns };
-        (*sought).exit_ns = now;
-        (*sought).arrival = arrival;
-        (*sought).writers = if writers > 0 { writers as u32 } else { 0 };
-    }
+    // SAFETY: as above.
+    unsafe { (*sought).seq = subject.seq };
     let odd = if inode == 0 { 0 } else { tell_candidates(task) & ODD };
     text::file_path(task, TextOf::BusyFile, subject, busy);
     if nth > 0 && inode != 0 {
@@ -352,6 +360,37 @@ pub(crate) fn failed(task: u64, syscall: i32, path: u64) -> bool {
         end_failure(task, 0);
     }
     true
+}
+
+/// Notes which descriptions are being dropped: at once, for that takes a microsecond.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn note_draining(task: u64) -> i32 {
+    let Some(sought) = SEARCHES.get_ptr_mut(task) else { return 0 };
+    // SAFETY: a map value, which this task alone uses.
+    let inode = unsafe { (*sought).inode };
+    let mut draining = 0;
+    for slot in 0..SLOTS {
+        draining |= (is_draining(inode, slot) as u64 & 1) << slot;
+    }
+    // SAFETY: as above.
+    unsafe { (*sought).draining = draining };
+    0
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn is_draining(inode: u64, slot: u32) -> u32 {
+    let Some(hold) = ENDED.get_ptr(HoldKey { inode, slot, pad: 0 }) else { return 0 };
+    // SAFETY: a map value.
+    let hold = unsafe { &*hold };
+    if hold.last == 0 || kernel::references(hold.file) != 0 {
+        return 0;
+    }
+    let drain = kernel::drain_of(hold.task, hold.file, inode, hold.how);
+    let same = kernel::inode_of(hold.file) == inode && kernel::is_writer(hold.file);
+    let waits = same && hold::is_task_of(hold) && kernel::in_works(hold.task, hold.file);
+    (drain == Drain::UnderWay as u32 || waits) as u32
 }
 
 /// Has what happens to an inode reported from now on.
@@ -450,6 +489,16 @@ pub(crate) extern "C" fn tell_candidate(current: u64, slot: u32, kept: u32, user
         let closing = hold.stage == Stage::ExecClosing as u32;
         let how = if closing { How::CloseOnExec as u32 } else { hold.how };
         kernel::drain_of(task, file, inode, how)
+    };
+    // It was being dropped a moment ago.
+    // SAFETY: a map value, which this task alone uses.
+    let noted = unsafe {
+        (*sought).draining >> (slot & 63) & 1 != 0 && hold.released_ns <= (*sought).exit_ns
+    };
+    let drain = if (kept == OVER) & noted & (drain == 0) & !in_works {
+        Drain::UnderWay as u32
+    } else {
+        drain
     };
     // A close that has not come to its end, perhaps for long: it may wait for a flush.
     let closing =

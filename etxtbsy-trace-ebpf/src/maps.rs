@@ -158,6 +158,8 @@ pub(crate) struct Sought {
     pub(crate) enter_ns: u64,
     pub(crate) exit_ns: u64,
     pub(crate) arrival: u64,
+    /// The places in `ENDED` whose description was being dropped when the call returned.
+    pub(crate) draining: u64,
     /// The inode of a description of overlayfs that is being reported, whose file behind it is busy;
     /// else 0.
     pub(crate) other: u64,

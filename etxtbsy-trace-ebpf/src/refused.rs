@@ -57,7 +57,7 @@ pub(crate) fn tell_refusal(syscall: i32, path: u64, directory: i32) -> bool {
     // SAFETY: no arguments.
     let exit_ns = unsafe { bpf_ktime_get_ns() };
     let call = Call { syscall, enter_ns: 0, exit_ns, path };
-    let Some(subject) = victim::tell(task, &call, 0, 0) else { return false };
+    let Some(subject) = victim::tell(task, &call, 0, 0, 0) else { return false };
     victim::describe(task, subject, path);
     if directory != AT_FDCWD {
         let file = kernel::file_at(kernel::table_of(task), directory as u32);

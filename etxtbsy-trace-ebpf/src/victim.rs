@@ -57,10 +57,16 @@ pub(crate) fn is_taken() -> bool {
     true
 }
 
-/// Tells that a call of current's failed; `inode` is the busy one and `opened` what
-/// [`Failure::opened`] says, both 0 if not known. `None` if that found no room.
+/// Tells that a call of current's failed; `inode` is the busy one, `opened` what [`Failure::opened`]
+/// says, and `writers` its `i_writecount`, all 0 if not known. `None` if that found no room.
 #[inline(always)]
-pub(crate) fn tell(task: u64, call: &Call, inode: u64, opened: u32) -> Option<Subject> {
+pub(crate) fn tell(
+    task: u64,
+    call: &Call,
+    inode: u64,
+    opened: u32,
+    writers: i32,
+) -> Option<Subject> {
     // The time to a microsecond, and the CPU: no CPU sees two failures in one microsecond.
     // SAFETY: no arguments.
     let seq = (call.exit_ns & !1023) | (unsafe { bpf_get_smp_processor_id() } as u64 & 1023);
@@ -79,7 +85,7 @@ pub(crate) fn tell(task: u64, call: &Call, inode: u64, opened: u32) -> Option<Su
         (*told).exit_ns = call.exit_ns;
         (*told).inode = inode;
         (*told).ino = word(inode, offset!(inode_i_ino));
-        (*told).writers = kernel::int(inode, offset!(inode_i_writecount)) as i32;
+        (*told).writers = writers;
         (*told).dev = kernel::int(word(inode, offset!(inode_i_sb)), offset!(super_block_s_dev));
         (*told).opened = opened;
         (*told).tgid = kernel::tgid_of(task);
