@@ -873,7 +873,7 @@ pub struct Offsets {
     /// The `callback_head` that waits in `task_works`; its name changed over the versions.
     pub file_task_work: u32,
     /// What a freed `struct file` shows: 0, its work's function is another (freed by RCU, up to 6.6);
-    /// 1, its work's link is another (`f_freeptr`, 6.12 on); 2, nothing.
+    /// 1, its work's link is another (`f_freeptr`, 6.12 to 6.19); 2, nothing.
     pub file_freed: u32,
     pub callback_next: u32,
     pub callback_func: u32,

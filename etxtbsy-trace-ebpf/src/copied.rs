@@ -86,10 +86,7 @@ extern "C" fn inherit(task: u64, parent_table: u64, now_ns: u64, fd: u32) -> i32
             hold.ppid = hold.forked.tgid;
         }
         // What a fork copied may have left the parent's table since.
-        hold::find_opener(&mut hold.opened, parent_table, fd, file, hold.inode);
-        if forked {
-            hold.left_ns = hold::left_at(parent_table, fd, file, hold.inode);
-        }
+        hold.left_ns = hold::find_opener(&mut hold.opened, parent_table, fd, file, hold.inode);
         if hold.opened.time_ns == 0 {
             hold::find_origin(hold, file);
         }

@@ -387,7 +387,7 @@ extern "C" fn is_draining(inode: u64, slot: u32) -> u32 {
     if hold.last == 0 || kernel::references(hold.file) != 0 {
         return 0;
     }
-    let drain = kernel::drain_of(hold.task, hold.file, inode, hold.how);
+    let drain = hold::drain(hold, inode);
     let same = kernel::inode_of(hold.file) == inode && kernel::is_writer(hold.file);
     let waits = same && hold::is_task_of(hold) && kernel::in_works(hold.task, hold.file);
     (drain == Drain::UnderWay as u32 || waits) as u32
@@ -486,9 +486,7 @@ pub(crate) extern "C" fn tell_candidate(current: u64, slot: u32, kept: u32, user
     let drain = if shown || in_works || !leaves || hold.stage == Stage::Held as u32 {
         0
     } else {
-        let closing = hold.stage == Stage::ExecClosing as u32;
-        let how = if closing { How::CloseOnExec as u32 } else { hold.how };
-        kernel::drain_of(task, file, inode, how)
+        hold::drain(hold, inode)
     };
     // It was being dropped a moment ago.
     // SAFETY: a map value, which this task alone uses.

@@ -13,7 +13,7 @@ use etxtbsy_trace_common::{
 };
 
 use crate::{
-    kernel::{self, offset},
+    kernel::{self, CALLS, offset},
     maps::{
         ANY, CROWDED, EEXIST, ENDED, FD_WORDS, HOLDS, NOEXIST, ORPHANS, ORPHANS_OF, Orphan, TABLES,
         ZERO, lost,
@@ -86,8 +86,11 @@ pub(crate) fn key_at(table: u64, fd: u32) -> Option<HoldKey> {
 
 /// Who opened the description at an fd, for one that inherits it: from the hold that the fd has,
 /// or had until a moment ago. Leaves `opener` as it is if that is not known.
+///
+/// Gives when the fd ended there, if it did and the table does not show the description at it again;
+/// else 0.
 #[inline(always)]
-pub(crate) fn find_opener(opener: &mut Actor, table: u64, fd: u32, file: u64, inode: u64) {
+pub(crate) fn find_opener(opener: &mut Actor, table: u64, fd: u32, file: u64, inode: u64) -> u64 {
     if let Some(key) = key_at(table, fd)
         && let Some(hold) = HOLDS.get_ptr(key)
         // SAFETY: a map value.
@@ -95,28 +98,14 @@ pub(crate) fn find_opener(opener: &mut Actor, table: u64, fd: u32, file: u64, in
     {
         // SAFETY: a map value.
         *opener = unsafe { (*hold).opened };
-        return;
-    }
-    let slot = ended_at(table, fd, file, inode);
-    if let Some(hold) = ENDED.get_ptr(HoldKey { inode, slot: slot as u32, pad: 0 }) {
-        // SAFETY: a map value.
-        *opener = unsafe { (*hold).opened };
-    }
-}
-
-/// When an fd of a table that a fork has copied ended there: the hold that it had is over, and the
-/// table does not show the description at that fd again. 0 if it is there, or that is not known.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub(crate) extern "C" fn left_at(table: u64, fd: u32, file: u64, inode: u64) -> u64 {
-    if kernel::file_at(table, fd) == file {
         return 0;
     }
-    let slot = ended_at(table, fd, file, inode) as u32;
-    match ENDED.get_ptr(HoldKey { inode, slot, pad: 0 }) {
-        // SAFETY: a map value.
-        Some(hold) => unsafe { (*hold).released_ns },
-        None => 0,
+    let slot = ended_at(table, fd, file, inode);
+    let Some(hold) = ENDED.get_ptr(HoldKey { inode, slot: slot as u32, pad: 0 }) else { return 0 };
+    // SAFETY: a map value.
+    unsafe {
+        *opener = (*hold).opened;
+        if kernel::file_at(table, fd) == file { 0 } else { (*hold).released_ns }
     }
 }
 
@@ -147,6 +136,34 @@ extern "C" fn ended_at(table: u64, fd: u32, file: u64, inode: u64) -> u64 {
 pub(crate) fn is_task_of(hold: &Hold) -> bool {
     (kernel::tgid_of(hold.task) == hold.tgid)
         & (kernel::word(hold.task, offset!(task_start_time)) == hold.start_ns)
+}
+
+/// How long the drop of a last reference may take that is not the end of an exec or of a process, in
+/// nanoseconds; its address may be in use again after that.
+const DROP_NS: u64 = 1_000_000;
+
+/// How far the drop of a last reference has come that no list of work shows: a
+/// [`etxtbsy_trace_common::Drain`].
+#[inline(always)]
+pub(crate) fn drain(hold: &Hold, inode: u64) -> u32 {
+    let over = hold.stage == Stage::Released as u32;
+    let closing = hold.stage == Stage::ExecClosing as u32;
+    let how = if closing { How::CloseOnExec as u32 } else { hold.how };
+    // The end of a process is noted when all is dropped.
+    if over & (how == How::Exit as u32) {
+        return 0;
+    }
+    if over & (how != How::CloseOnExec as u32) {
+        // SAFETY: no arguments.
+        let now = unsafe { bpf_ktime_get_ns() };
+        if hold.released_ns + DROP_NS < now {
+            return 0;
+        }
+    }
+    if how == How::Close as u32 && !kernel::is_call_on(hold.task, CALLS.load().close, hold.fd) {
+        return 0;
+    }
+    kernel::drain_of(hold.task, hold.file, inode, how)
 }
 
 /// Finds out who opened the description of a hold that came otherwise than by open or fork, and
@@ -377,11 +394,6 @@ extern "C" fn finish(inode: u64, slot: u32, how: u32, last: u32) -> i32 {
     let hold = unsafe { &mut *kept };
     // SAFETY: no arguments.
     hold.released_ns = unsafe { bpf_ktime_get_ns() };
-    if how == How::Close as u32 {
-        // Who closes it: whether that is over shows in its task.
-        hold.task = kernel::current();
-        hold.start_ns = kernel::word(hold.task, offset!(task_start_time));
-    }
     hold.how = if hold.stage == Stage::Exiting as u32 { How::Exit as u32 } else { how };
     hold.last |= last;
     hold.stage = Stage::Released as u32;
@@ -443,11 +455,18 @@ pub(crate) fn release(table: u64, fd: u32, how: How, last: u32) {
 #[inline(always)]
 pub(crate) fn release_closing(table: u64, fd: u32) {
     if let Some(key) = key_at(table, fd)
-        && let Some(hold) = HOLDS.get_ptr(key)
+        && let Some(hold) = HOLDS.get_ptr_mut(key)
     {
         // SAFETY: a map value.
         let file = unsafe { (*hold).file };
         if kernel::file_at(table, fd) == file {
+            let task = kernel::current();
+            // Who closes it: whether that is over shows in its task.
+            // SAFETY: a map value.
+            unsafe {
+                (*hold).task = task;
+                (*hold).start_ns = kernel::word(task, offset!(task_start_time));
+            }
             release(table, fd, How::Close, kernel::is_last_reference(file) as u32);
         } else {
             // It was closed on a way that is not watched, and this is another file at its place.

@@ -275,10 +275,7 @@ pub(crate) extern "C" fn drain_of(task: u64, file: u64, inode: u64, how: u32) ->
     if !is_work {
         // close(2) drops it without work from 6.8 on; what stands there then is the read-ahead of
         // the file, which begins with zeros where nothing was read.
-        let closing = how == How::Close as u32
-            && freed == 1
-            && link == 0
-            && in_call(task, CALLS.load().close);
+        let closing = (how == How::Close as u32) & (freed == 1) & (link == 0);
         return if closing { Drain::UnderWay as u32 } else { Drain::None as u32 };
     }
     if freed == 0 {

@@ -167,6 +167,9 @@ pub(crate) struct Sought {
     pub(crate) files: [u64; DESCRIPTIONS],
     /// The sockets and io_urings that may keep descriptions, ended by zeros.
     pub(crate) keepers: [Keeper; KEEPERS],
+    /// How many of the references that were found are mappings.
+    pub(crate) mapped: u32,
+    pub(crate) pad: u32,
     /// How many references to them were found.
     pub(crate) found: u32,
     /// `i_writecount` at the exit of the call.

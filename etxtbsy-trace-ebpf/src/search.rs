@@ -91,6 +91,11 @@ fn search_all(ctx: &impl EbpfContext, next: &ProgramArray) {
     };
     if pass == 0 && whole {
         walk_mappings(current, inode);
+        // Their tree can change while it is walked without its lock.
+        if is_missing(current) != 0 {
+            forget_mappings(current);
+            walk_mappings(current, inode);
+        }
         if is_missing(current) != 0 {
             // SAFETY: as above.
             unsafe {
@@ -111,6 +116,19 @@ fn search_all(ctx: &impl EbpfContext, next: &ProgramArray) {
         keeper::search_keepers(current);
     }
     end_failure(current, 0);
+}
+
+/// Has the mappings counted anew.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn forget_mappings(current: u64) -> i32 {
+    let Some(sought) = SEARCHES.get_ptr_mut(current) else { return 0 };
+    // SAFETY: a map value, which this task alone uses.
+    unsafe {
+        (*sought).found -= (*sought).mapped;
+        (*sought).mapped = 0;
+    }
+    0
 }
 
 /// Has a walk through all processes begin at current's.
@@ -516,6 +534,10 @@ extern "C" fn mapped(current: u64, mm: u64, file: u64) -> i32 {
         tell_unnoted(current, task, mm, file, about(MAPPED, NO_FD));
     } else {
         note_found(current, file, 1);
+    }
+    if let Some(sought) = SEARCHES.get_ptr_mut(current) {
+        // SAFETY: a map value, which this task alone uses.
+        unsafe { (*sought).mapped += 1 };
     }
     0
 }

@@ -305,8 +305,14 @@ impl Fact {
     fn of_change(change: &Change, case: &Case) -> Self {
         let (enter, exit) = span(case);
         let hold = change.hold;
-        let standing =
-            if hold.acquired_ns > exit { late(&hold, enter, exit) } else { Standing::Out };
+        // One from before the failure was being noted just then, and has been there since.
+        let standing = if hold.acquired_ns <= enter {
+            Standing::There
+        } else if hold.acquired_ns <= exit {
+            Standing::Came
+        } else {
+            late(&hold, enter, exit)
+        };
         Self {
             hold,
             evidence: (standing > Standing::Out).then_some(Evidence::Event),

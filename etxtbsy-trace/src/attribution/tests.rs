@@ -286,7 +286,7 @@ fn references_that_were_not_found_leave_it_incomplete() {
     let mut case = case(1, vec![in_table(opened(0xa, 500_000))]);
     case.references = 1;
     let found = attribute(&case);
-    assert_eq!((pids(&found), found.explained, found.is_complete()), (vec![OPENER], 1, false));
+    assert_eq!((pids(&found), found.explained, found.is_complete()), (vec![OPENER], 0, false));
     // A child that was being made has it.
     case.acquired.push(change(inherited(&opened(0xa, 500_000), EXIT + 9_000)));
     let found = attribute(&case);
@@ -502,4 +502,17 @@ fn an_address_that_was_opened_anew_is_that_of_the_younger_description() {
     let young = Hold { tgid: 300, table: 0x1200, opened: actor(300, ENTER - 9), ..opened(0xa, 9) };
     let found = attribute(&case(1, vec![old, in_table(young)]));
     assert_eq!((pids(&found), found.is_certain()), (vec![300], true));
+}
+
+/// Its fd was older than the failure; the hold was being noted while the failure was read.
+#[test]
+fn a_hold_that_was_being_noted_at_the_failure_was_there() {
+    let holder = opened(0xa, 500_000);
+    let received = Hold { tgid: 300, table: 0x1200, via: Via::Passed as u32, ..holder };
+    let received = Hold { acquired_ns: ENTER - 9, ..received };
+    let mut case = case(1, vec![in_table(holder)]);
+    case.acquired.push(change(received));
+    let found = attribute(&case);
+    assert_eq!((pids(&found), found.is_certain()), (vec![OPENER, 300], true));
+    assert_eq!(found.holders[1].evidence, Evidence::Event);
 }

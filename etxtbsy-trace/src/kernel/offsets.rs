@@ -96,10 +96,11 @@ pub fn resolve(kernel: &impl Layout) -> anyhow::Result<Offsets> {
         file_f_path_dentry: at("file", &["f_path"])? + at("path", &["dentry"])?,
         // 6.8 on; 6.1 (a callback_head begins like an llist_node); 5.10 and 5.15.
         file_task_work: at("file", &["f_task_work", "f_llist", "fu_rcuhead"])?,
-        // `f_freeptr` lies over the work (6.12 on), and so does the head by which RCU frees it (up to 6.6).
-        file_freed: match (at("file", &["f_freeptr"]), at("file", &["f_rcuhead", "fu_rcuhead"])) {
-            (Ok(_), _) => 1,
-            (_, Ok(_)) => 0,
+        // Over the work lies the head by which RCU frees it (up to 6.6), or `f_freeptr` (6.12 on), which
+        // is written where slabs have free lists: without `cpu_slab` (7.0 on), sheaves come first.
+        file_freed: match (at("file", &["f_rcuhead", "fu_rcuhead"]), at("file", &["f_freeptr"])) {
+            (Ok(_), _) => 0,
+            (_, Ok(_)) if at("kmem_cache", &["cpu_slab"]).is_ok() => 1,
             _ => 2,
         },
         callback_next: at("callback_head", &["next"])?,
@@ -228,7 +229,7 @@ mod tests {
         assert_eq!((old.file_refs_one, new.file_refs_one), (1, 0));
         assert_eq!((old.file_task_work, new.file_task_work), (0, 136));
         assert_eq!((old.task_state, new.task_state), (16, 24));
-        assert_eq!((old.file_freed, new.file_freed), (0, 1));
+        assert_eq!((old.file_freed, new.file_freed), (0, 2));
     }
 
     /// Writes the extract of a kernel, for the tests above:
