@@ -451,7 +451,7 @@ pub(crate) extern "C" fn tell_candidate(current: u64, slot: u32, kept: u32, user
         OVER => ENDED.get_ptr(key),
         _ => match ORPHANS_OF.get_ptr(key) {
             // SAFETY: a map value.
-            Some(orphan) => ORPHANS.get_ptr(unsafe { (*orphan).file }),
+            Some(file) => ORPHANS.get_ptr(unsafe { *file }),
             None => None,
         },
     };
@@ -516,7 +516,7 @@ pub(crate) extern "C" fn tell_candidate(current: u64, slot: u32, kept: u32, user
     let told = entry.as_mut_ptr();
     // SAFETY: `told` is the reserved record, `hold` a map value; every field is written before
     // the record is submitted.
-    let odd = unsafe {
+    let (odd, became) = unsafe {
         (*told).kind = Kind::Candidate as u32;
         (*told).in_table = shown as u32;
         (*told).in_works = in_works as u32;
@@ -555,7 +555,9 @@ pub(crate) extern "C" fn tell_candidate(current: u64, slot: u32, kept: u32, user
             None => 0,
         };
         (*told).closed_ns = hold::closed_ns(inode, file, (*told).hold.opened.time_ns);
-        odd
+        // A child that still has its copy, but another program already: what it was is its parent's.
+        let became = (exec != 0) & shown & (hold.forked.time_ns != 0) & (hold.execed == 0);
+        (odd, became)
     };
     // SAFETY: as above; kept for the texts.
     let (seq, tgid) = unsafe { ((*sought).seq, (*told).hold.tgid) };
@@ -574,7 +576,7 @@ pub(crate) extern "C" fn tell_candidate(current: u64, slot: u32, kept: u32, user
     if shown | in_works {
         text::file_path(current, TextOf::HolderFile, subject, file);
     }
-    if lives && kept != OUTLIVED {
+    if lives && kept != OUTLIVED && !became {
         let exe = word(word(task, offset!(task_mm)), offset!(mm_exe_file));
         text::file_path(current, TextOf::HolderExe, subject, exe);
     }

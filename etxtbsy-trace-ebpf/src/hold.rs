@@ -15,8 +15,8 @@ use etxtbsy_trace_common::{
 use crate::{
     kernel::{self, CALLS, offset},
     maps::{
-        ANY, CROWDED, EEXIST, ENDED, FD_WORDS, HOLDS, NOEXIST, ORPHANS, ORPHANS_OF, Orphan, TABLES,
-        ZERO, lost,
+        ANY, CROWDED, EEXIST, ENDED, FD_WORDS, HOLDS, NOEXIST, ORPHANS, ORPHANS_OF, TABLES, ZERO,
+        lost,
     },
     tell,
     walk::{END, FOUND, in_parts},
@@ -400,8 +400,7 @@ extern "C" fn finish(inode: u64, slot: u32, how: u32, last: u32) -> i32 {
     if hold.last == 0 && hold.via == Via::Open as u32 {
         // If there is no room, its opener is not known later.
         let _ = ORPHANS.insert(hold.file, &*hold, ANY);
-        let orphan = Orphan { file: hold.file, tgid: hold.tgid, fd: hold.fd };
-        let _ = ORPHANS_OF.insert(orphan_key(inode, hold.file), orphan, ANY);
+        let _ = ORPHANS_OF.insert(orphan_key(inode, hold.file), &hold.file, ANY);
     }
     let slot = ended_slot(inode, hold);
     // It can only fail for want of memory; the hold is then not found by a failure just ahead.

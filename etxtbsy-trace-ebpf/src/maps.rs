@@ -47,9 +47,9 @@ pub(crate) static TABLES: HashMap<u64, Table> = HashMap::with_max_entries(32_768
 #[map]
 pub(crate) static ORPHANS: LruHashMap<u64, Hold> = LruHashMap::with_max_entries(4_096, 0);
 
-/// The same by inode, for a search: some of them, at a place that a hash of the description gives.
+/// The descriptions by inode, for a search: some of them, at a place that a hash of each gives.
 #[map]
-pub(crate) static ORPHANS_OF: LruHashMap<HoldKey, Orphan> = LruHashMap::with_max_entries(4_096, 0);
+pub(crate) static ORPHANS_OF: LruHashMap<HoldKey, u64> = LruHashMap::with_max_entries(4_096, 0);
 
 /// Descriptions whose end is waited for, by the process that holds each. User space puts them in.
 #[map]
@@ -182,16 +182,6 @@ pub(crate) struct Sought {
     pub(crate) steps: u32,
     /// 1 if some of its records found no room.
     pub(crate) lost: u32,
-}
-
-/// A description that outlived its opener's fd, and what that was.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub(crate) struct Orphan {
-    /// `struct file *`.
-    pub(crate) file: u64,
-    pub(crate) tgid: u32,
-    pub(crate) fd: u32,
 }
 
 /// How many descriptions of one inode a search tells apart.

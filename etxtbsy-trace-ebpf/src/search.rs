@@ -274,9 +274,12 @@ extern "C" fn search_call(current: u64, thread: u64, table: u64) -> i32 {
     let tgid = kernel::tgid_of(thread);
     for slot in 0..ORPHANS {
         let key = HoldKey { inode, slot, pad: 0 };
-        let Some(orphan) = maps::ORPHANS_OF.get_ptr(key) else { continue };
+        let Some(file) = maps::ORPHANS_OF.get_ptr(key) else { continue };
         // SAFETY: a map value.
-        let (file, its) = unsafe { ((*orphan).file, ((*orphan).tgid, (*orphan).fd)) };
+        let file = unsafe { *file };
+        let Some(orphan) = maps::ORPHANS.get_ptr(file) else { continue };
+        // SAFETY: as above.
+        let its = unsafe { ((*orphan).tgid, (*orphan).fd) };
         if its == (tgid, fd) && kernel::is_open(file, inode) && kernel::file_at(table, fd) != file {
             tell_unnoted(current, thread, table, file, about(KeptBy::Call as u64, NO_FD));
         }
