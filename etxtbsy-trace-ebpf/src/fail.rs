@@ -306,8 +306,6 @@ pub(crate) fn failed(task: u64, syscall: i32, path: u64) -> bool {
     if !tree::contains(tgid) || !victim::is_taken() {
         return false;
     }
-    // SAFETY: no arguments.
-    let now = unsafe { bpf_ktime_get_ns() };
     let call = match EXECS.get_ptr(task) {
         // SAFETY: a map value.
         Some(call) => unsafe { *call },
@@ -319,6 +317,10 @@ pub(crate) fn failed(task: u64, syscall: i32, path: u64) -> bool {
     let nth = busy_file(task, fput);
     let busy = if nth == NO_FILE { 0 } else { opened_file(task, fput, nth) };
     let inode = if busy == 0 { 0 } else { kernel::inode_of(busy) };
+    let writers = kernel::int(inode, offset!(inode_i_writecount)) as i32;
+    // After the count: what ends after this was counted.
+    // SAFETY: no arguments.
+    let now = unsafe { bpf_ktime_get_ns() };
     if inode == 0 {
         lost(Lost::NoBusyFile);
     } else {
@@ -326,7 +328,6 @@ pub(crate) fn failed(task: u64, syscall: i32, path: u64) -> bool {
     }
     let opened = if inode == 0 { 0 } else { nth + 1 };
     let sought = Sought::begin(task, inode, 0, 0, 0);
-    let writers = kernel::int(inode, offset!(inode_i_writecount)) as i32;
     if let Some(sought) = sought {
         // SAFETY: a map value, which this task alone uses.
         unsafe {
@@ -563,7 +564,7 @@ pub(crate) extern "C" fn tell_candidate(current: u64, slot: u32, kept: u32, user
     let (seq, tgid) = unsafe { ((*sought).seq, (*told).hold.tgid) };
     if shown | closing {
         note_found(current, file, 1);
-    } else if in_works | (drain == 1) {
+    } else if in_works {
         note_found(current, file, 0);
     }
     if closing {

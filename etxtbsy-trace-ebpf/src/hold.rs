@@ -141,6 +141,8 @@ pub(crate) fn is_task_of(hold: &Hold) -> bool {
 /// How long the drop of a last reference may take that is not the end of an exec or of a process, in
 /// nanoseconds; its address may be in use again after that.
 const DROP_NS: u64 = 1_000_000;
+/// The same for close(2), counted from its entry.
+const CLOSE_NS: u64 = 20_000;
 
 /// How far the drop of a last reference has come that no list of work shows: a
 /// [`etxtbsy_trace_common::Drain`].
@@ -156,7 +158,8 @@ pub(crate) fn drain(hold: &Hold, inode: u64) -> u32 {
     if over & (how != How::CloseOnExec as u32) {
         // SAFETY: no arguments.
         let now = unsafe { bpf_ktime_get_ns() };
-        if hold.released_ns + DROP_NS < now {
+        let limit = if how == How::Close as u32 { CLOSE_NS } else { DROP_NS };
+        if hold.released_ns + limit < now {
             return 0;
         }
     }

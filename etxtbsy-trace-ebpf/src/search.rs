@@ -46,6 +46,8 @@ const FDS: u32 = 64;
 /// there are, and how deep their tree is.
 const MAPPINGS: u32 = 32;
 const ALL_MAPPINGS: u32 = 512;
+/// How often they are walked through.
+const WALKS: u32 = 5;
 const LEVELS: u32 = 64;
 /// `TASK_RUNNING`, include/linux/sched.h.
 const TASK_RUNNING: u32 = 0;
@@ -90,11 +92,13 @@ fn search_all(ctx: &impl EbpfContext, next: &ProgramArray) {
         ((*sought).pass, (*sought).inode)
     };
     if pass == 0 && whole {
-        walk_mappings(current, inode);
-        // Their tree can change while it is walked without its lock.
-        if is_missing(current) != 0 {
+        // Their tree can change while it is walked without its lock: then the walk misses some.
+        for _ in 0..WALKS {
             forget_mappings(current);
             walk_mappings(current, inode);
+            if is_missing(current) == 0 {
+                break;
+            }
         }
         if is_missing(current) != 0 {
             // SAFETY: as above.

@@ -192,6 +192,11 @@ impl Fact {
             .into_iter()
             .find(|by| *by as u32 == candidate.kept_by)
             .or(case.registered.contains(&hold.file).then_some(KeptBy::Ring));
+        // A close(2) that has taken the fd, and drops the file.
+        let is_closing = candidate.drain == Drain::UnderWay as u32
+            && candidate.kept_by == 0
+            && how(&hold) == Some(How::Close);
+        let kept_by = if is_closing { Some(KeptBy::Call) } else { kept_by };
         let mut fact = Self {
             hold,
             evidence: None,
@@ -253,7 +258,7 @@ impl Fact {
     fn stands(&self, candidate: &Candidate, case: &Case) -> Standing {
         let (enter, exit) = span(case);
         let hold = &self.hold;
-        if hold.opened.time_ns > exit {
+        if hold.opened.time_ns >= exit {
             return Standing::Out;
         }
         let is_found = hold.found != 0 && hold.acquired_ns > enter;
@@ -306,7 +311,9 @@ impl Fact {
         let (enter, exit) = span(case);
         let hold = change.hold;
         // One from before the failure was being noted just then, and has been there since.
-        let standing = if hold.acquired_ns <= enter {
+        let standing = if hold.opened.time_ns >= exit {
+            Standing::Out
+        } else if hold.acquired_ns <= enter {
             Standing::There
         } else if hold.acquired_ns <= exit {
             Standing::Came
@@ -366,7 +373,7 @@ fn span(case: &Case) -> (u64, u64) {
 /// Where the copy in a child stands that was complete after the failure only. The fork copied the fd
 /// while its parent had it; the parent's fd was gone when the child was complete, and had not come back.
 fn late(hold: &Hold, enter: u64, exit: u64) -> Standing {
-    if hold.via != Via::Fork as u32 || hold.left_ns == 0 || hold.opened.time_ns > exit {
+    if hold.via != Via::Fork as u32 || hold.left_ns == 0 || hold.opened.time_ns >= exit {
         Standing::Out
     } else if hold.left_ns < enter {
         Standing::There
@@ -604,7 +611,7 @@ fn describe<'a>(facts: impl Iterator<Item = &'a Fact>) -> Vec<Description> {
         match descriptions.iter_mut().find(same) {
             Some(one) => one.facts.push(fact.clone()),
             None => {
-                descriptions.push(Description { file: fact.hold.file, facts: vec![fact.clone()] })
+                descriptions.push(Description { file: fact.hold.file, facts: vec![fact.clone()] });
             }
         }
     }
@@ -650,19 +657,26 @@ fn gather(case: &Case) -> Vec<Fact> {
     facts
 }
 
-/// An address that was opened anew before the failure is that of the younger description alone.
+/// An address that was opened anew before the failure is that of the younger description alone: what
+/// shows a reference is of that one, whoever was noted as its opener; the rest is over.
 fn bury_under_address(facts: &mut [Fact], exit: u64) {
-    let opened: Vec<(u64, u64)> = facts
+    let opened: Vec<(u64, Actor)> = facts
         .iter()
-        .map(|fact| (fact.hold.file, fact.hold.opened.time_ns))
-        .filter(|(file, opened_ns)| *file != 0 && *opened_ns <= exit)
+        .map(|fact| (fact.hold.file, fact.hold.opened))
+        .filter(|(file, opened)| *file != 0 && opened.time_ns < exit)
         .collect();
     for fact in facts {
         let Hold { file, opened: own, .. } = fact.hold;
-        let is_younger =
-            |(other, opened_ns): &(u64, u64)| *other == file && *opened_ns > own.time_ns;
-        if own.time_ns != 0 && opened.iter().any(is_younger) {
-            fact.standing = Standing::Out;
+        let youngest = opened
+            .iter()
+            .filter(|(other, opened)| *other == file && opened.time_ns > own.time_ns)
+            .max_by_key(|(_, opened)| opened.time_ns);
+        let Some((_, youngest)) = youngest.filter(|_| own.time_ns != 0) else { continue };
+        match fact.evidence {
+            Some(Evidence::FdTable | Evidence::Mapping | Evidence::KernelObject) => {
+                fact.hold.opened = *youngest;
+            }
+            _ => fact.standing = Standing::Out,
         }
     }
 }

@@ -502,6 +502,11 @@ fn an_address_that_was_opened_anew_is_that_of_the_younger_description() {
     let young = Hold { tgid: 300, table: 0x1200, opened: actor(300, ENTER - 9), ..opened(0xa, 9) };
     let found = attribute(&case(1, vec![old, in_table(young)]));
     assert_eq!((pids(&found), found.is_certain()), (vec![300], true));
+    // What is in a table is open, though an earlier opener was noted for it.
+    let other = Hold { tgid: CHILD, table: 0x1300, ..opened(0xa, 500_000) };
+    let found = attribute(&case(1, vec![in_table(other), in_table(young)]));
+    assert_eq!((pids(&found), found.is_certain()), (vec![CHILD, 300], true));
+    assert!(found.holders.iter().all(|held| held.opened == Some(young.opened)));
 }
 
 /// Its fd was older than the failure; the hold was being noted while the failure was read.

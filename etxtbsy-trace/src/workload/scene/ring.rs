@@ -162,7 +162,7 @@ fn request() -> Result<Scene> {
     // SAFETY: it points to nothing.
     let results = unsafe { ring.submit(sqe, 0) }?;
     // A worker of the ring has the file now, and waits for the pipe.
-    until("a worker has the request", || has_waiting_worker())?;
+    until("a worker has the request", has_waiting_worker)?;
     drop(file);
     victim.exec()?;
     drop(writer);
