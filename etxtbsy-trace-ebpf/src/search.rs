@@ -617,7 +617,10 @@ pub(crate) extern "C" fn tell_unnoted(
         (*told).inode = (*hold).inode;
         tell::look(hold, &raw mut (*told).holder);
     }
-    if file != 0 {
+    // SAFETY: the record, which is filled.
+    let opened_ns = unsafe { (*told).hold.opened.time_ns };
+    // SAFETY: a map value, which this task alone uses.
+    if file != 0 && opened_ns < unsafe { (*sought).exit_ns } {
         note_found(current, file, 1);
     }
     if is_mapped || by == KeptBy::Call as u32 || by == KeptBy::Ring as u32 {

@@ -155,6 +155,8 @@ pub struct HeldFd {
 enum Standing {
     /// Nothing: it was over, or came later.
     Out,
+    /// It ended before the call, in a way after which the kernel drops the file a moment later.
+    Recent,
     /// It was there at the beginning of the call, and gone at its end.
     Left,
     /// It may have been there: this kernel does not show it.
@@ -266,8 +268,11 @@ impl Fact {
             return self.stood(candidate, enter);
         }
         if self.kept_by.is_some() || hold.via == Via::Mapping as u32 {
-            // It takes a call to come by one of these: a moment ago, there was an fd in its place.
-            return Standing::There;
+            // Of a description that was opened before, it takes a call to come by one of these: a moment
+            // ago, there was an fd in its place.
+            let is_known = hold.opened.time_ns != 0 || self.kept_by == Some(KeptBy::Opening);
+            let is_old = is_known || candidate.quiet == Quiet::Idle as u32 || !is_found;
+            return if is_old { Standing::There } else { Standing::After };
         }
         if is_found {
             let followed = (1..enter).contains(&case.passed_since_ns);
@@ -303,6 +308,11 @@ impl Fact {
             if enter.saturating_sub(hold.released_ns) <= drain && self.seen.is_some() {
                 return Standing::Unclear;
             }
+        }
+        let by_exec = how(hold) == Some(How::CloseOnExec);
+        let over = hold.stage == Stage::Released as u32 && candidate.open == 0;
+        if over && by_exec && hold.last != 0 && hold.released_ns + DRAIN_NS > enter {
+            return Standing::Recent;
         }
         Standing::Out
     }
@@ -415,6 +425,7 @@ pub fn attribute(case: &Case) -> Attribution {
         .filter(|one| !facts.iter().any(|fact| fact.is_open() && fact.hold.file == one.file))
         .collect::<Vec<_>>();
     let unclear = describe(facts.iter().filter(|fact| fact.standing == Standing::Unclear));
+    let recent = describe(facts.iter().filter(|fact| fact.standing == Standing::Recent));
     let shown = (there.len() + queued.len()) as u32;
     let loops = u32::from(case.loop_device.is_some() && count > shown);
     let open = count.saturating_sub(shown + loops);
@@ -442,6 +453,10 @@ pub fn attribute(case: &Case) -> Attribution {
         // At least one was open when the exec was refused.
         explained = 1;
         left.clone()
+    } else if count <= 1 && explained == 0 && may_be_open == 0 && recent.len() == 1 {
+        // Nothing else can have been the cause; it was dropped before it was looked at.
+        explained = 1;
+        recent.clone()
     } else {
         Vec::new()
     };
@@ -450,6 +465,9 @@ pub fn attribute(case: &Case) -> Attribution {
         if explained == 0 {
             suspects.extend(came.iter().map(|one| one.suspect(Reason::CameDuring)));
             suspects.extend(left.iter().map(|one| one.suspect(Reason::LeftDuring)));
+        }
+        if explained == 0 {
+            suspects.extend(recent.iter().map(|one| one.suspect(Reason::LeftBefore)));
         }
         suspects.extend(unclear.iter().map(|one| one.suspect(Reason::LeftBefore)));
         suspects.extend(opening_suspects(case));
@@ -473,16 +491,7 @@ pub fn attribute(case: &Case) -> Attribution {
         // It was above zero when the exec was refused.
         (explained > 0).then_some(explained)
     };
-    if let Some(device) = &case.loop_device
-        && loops > 0
-    {
-        let hold = orphans(case, &facts).next().unwrap_or_default();
-        unheld.push(Unheld { hold, keeper: Keeper::LoopDevice(device.clone()) });
-    } else if writers.is_some_and(|writers| writers > explained) {
-        let missing = (writers.unwrap_or(0) - explained) as usize;
-        let unknown = orphans(case, &facts).filter(|hold| !queued.contains(&hold.file));
-        unheld.extend(unknown.take(missing).map(|hold| Unheld { hold, keeper: Keeper::Unknown }));
-    }
+    unheld.extend(kept_elsewhere(case, &facts, loops, writers, explained, &queued));
     let contradicts = writers.is_some_and(|writers| explained > writers);
     debug_assert!(!contradicts, "{explained} of {writers:?} writers: {case:#?}");
     Attribution {
@@ -494,6 +503,30 @@ pub fn attribute(case: &Case) -> Attribution {
         references,
         lost: case.lost,
         contradicts,
+    }
+}
+
+/// What keeps descriptions that are not accounted for: the loop device that the file backs, or something
+/// unknown, as far as their openers are known.
+fn kept_elsewhere(
+    case: &Case,
+    facts: &[Fact],
+    loops: u32,
+    writers: Option<u32>,
+    explained: u32,
+    queued: &[u64],
+) -> Vec<Unheld> {
+    let unknown = || orphans(case, facts).filter(|hold| !queued.contains(&hold.file));
+    match &case.loop_device {
+        Some(device) if loops > 0 => {
+            let hold = unknown().next().unwrap_or_default();
+            vec![Unheld { hold, keeper: Keeper::LoopDevice(device.clone()) }]
+        }
+        _ => {
+            let missing = writers.map_or(0, |writers| writers.saturating_sub(explained));
+            let holds = unknown().take(missing as usize);
+            holds.map(|hold| Unheld { hold, keeper: Keeper::Unknown }).collect()
+        }
     }
 }
 
@@ -672,11 +705,11 @@ fn bury_under_address(facts: &mut [Fact], exit: u64) {
             .filter(|(other, opened)| *other == file && opened.time_ns > own.time_ns)
             .max_by_key(|(_, opened)| opened.time_ns);
         let Some((_, youngest)) = youngest.filter(|_| own.time_ns != 0) else { continue };
-        match fact.evidence {
-            Some(Evidence::FdTable | Evidence::Mapping | Evidence::KernelObject) => {
-                fact.hold.opened = *youngest;
-            }
-            _ => fact.standing = Standing::Out,
+        let is_shown = matches!(fact.evidence, Some(Evidence::FdTable | Evidence::Mapping));
+        if is_shown || fact.kept_by == Some(KeptBy::Ring) {
+            fact.hold.opened = *youngest;
+        } else {
+            fact.standing = Standing::Out;
         }
     }
 }

@@ -592,9 +592,6 @@ pub enum LossKind {
     /// 32-bit programs whose calls were not followed from their start.
     #[serde(rename = "32-bit-unfollowed")]
     CompatUnfollowed,
-    /// Refused writes of 32-bit programs, which are not reported one by one.
-    #[serde(rename = "32-bit-write-refused")]
-    CompatWriteRefused,
     /// Lines for which an output, or the view, had no room.
     OutputStalled,
     /// Recordings of schema 1 did not say.

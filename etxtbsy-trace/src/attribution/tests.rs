@@ -133,9 +133,16 @@ fn a_last_reference_that_is_being_dropped_is_evidence() {
     let found = attribute(&case(1, vec![draining(just, Drain::UnderWay)]));
     assert_eq!((pids(&found), found.holders[0].evidence), (vec![CHILD], Evidence::TaskWork));
     assert!(found.is_certain());
-    // It is freed: whoever the kernel counts is another.
-    let found = attribute(&case(1, vec![draining(just, Drain::None)]));
-    assert_eq!((pids(&found), found.is_complete()), (vec![], false));
+    // It is freed by now: it is likely, if there is no other.
+    let over = draining(just, Drain::None);
+    let found = attribute(&case(1, vec![over]));
+    assert_eq!((pids(&found), found.is_complete(), found.is_certain()), (vec![CHILD], true, false));
+    let found = attribute(&case(1, vec![over, draining(other(&just), Drain::None)]));
+    assert_eq!((pids(&found), found.suspects.len()), (vec![], 2));
+    // Two were open, or something else is known to have been.
+    assert_eq!(pids(&attribute(&case(2, vec![over]))), [0; 0]);
+    let holder = in_table(opened(0xb, 400_000));
+    assert_eq!(pids(&attribute(&case(1, vec![over, holder]))), [OPENER]);
 }
 
 #[test]
