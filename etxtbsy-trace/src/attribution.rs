@@ -45,9 +45,6 @@ pub struct Attribution {
     pub references: u32,
     /// Whether something of the failure was lost.
     pub lost: bool,
-    /// Whether more descriptions were found than the kernel counted: a defect, or memory that changed
-    /// while it was read.
-    pub contradicts: bool,
 }
 
 impl Attribution {
@@ -59,7 +56,6 @@ impl Attribution {
             && self.explained > 0
             && self.references == 0
             && !self.lost
-            && !self.contradicts
     }
 
     /// Whether it is complete, and all of it rests on evidence.
@@ -282,13 +278,7 @@ impl Fact {
                     && candidate.received_ns < enter;
             return if proven { Standing::There } else { Standing::After };
         }
-        if hold.acquired_ns <= enter {
-            Standing::There
-        } else if hold.acquired_ns <= exit {
-            Standing::Came
-        } else {
-            late(hold, enter, exit)
-        }
+        since(hold, enter, exit)
     }
 
     /// Where it stands if nothing shows it at the end of the call.
@@ -321,15 +311,8 @@ impl Fact {
         let (enter, exit) = span(case);
         let hold = change.hold;
         // One from before the failure was being noted just then, and has been there since.
-        let standing = if hold.opened.time_ns >= exit {
-            Standing::Out
-        } else if hold.acquired_ns <= enter {
-            Standing::There
-        } else if hold.acquired_ns <= exit {
-            Standing::Came
-        } else {
-            late(&hold, enter, exit)
-        };
+        let standing =
+            if hold.opened.time_ns >= exit { Standing::Out } else { since(&hold, enter, exit) };
         Self {
             hold,
             evidence: (standing > Standing::Out).then_some(Evidence::Event),
@@ -380,10 +363,21 @@ fn span(case: &Case) -> (u64, u64) {
     (if case.failure.enter_ns == 0 { exit } else { case.failure.enter_ns }, exit)
 }
 
+/// Where a hold stands that is there at the end of the call, or after, by when it began.
+fn since(hold: &Hold, enter: u64, exit: u64) -> Standing {
+    if hold.acquired_ns <= enter {
+        Standing::There
+    } else if hold.acquired_ns <= exit {
+        Standing::Came
+    } else {
+        late(hold, enter, exit)
+    }
+}
+
 /// Where the copy in a child stands that was complete after the failure only. The fork copied the fd
 /// while its parent had it; the parent's fd was gone when the child was complete, and had not come back.
 fn late(hold: &Hold, enter: u64, exit: u64) -> Standing {
-    if hold.via != Via::Fork as u32 || hold.left_ns == 0 || hold.opened.time_ns >= exit {
+    if hold.via != Via::Fork as u32 || hold.left_ns == 0 {
         Standing::Out
     } else if hold.left_ns < enter {
         Standing::There
@@ -465,8 +459,6 @@ pub fn attribute(case: &Case) -> Attribution {
         if explained == 0 {
             suspects.extend(came.iter().map(|one| one.suspect(Reason::CameDuring)));
             suspects.extend(left.iter().map(|one| one.suspect(Reason::LeftDuring)));
-        }
-        if explained == 0 {
             suspects.extend(recent.iter().map(|one| one.suspect(Reason::LeftBefore)));
         }
         suspects.extend(unclear.iter().map(|one| one.suspect(Reason::LeftBefore)));
@@ -492,18 +484,12 @@ pub fn attribute(case: &Case) -> Attribution {
         (explained > 0).then_some(explained)
     };
     unheld.extend(kept_elsewhere(case, &facts, loops, writers, explained, &queued));
-    let contradicts = writers.is_some_and(|writers| explained > writers);
-    debug_assert!(!contradicts, "{explained} of {writers:?} writers: {case:#?}");
-    Attribution {
-        writers,
-        explained,
-        holders,
-        unheld,
-        suspects,
-        references,
-        lost: case.lost,
-        contradicts,
-    }
+    // More than the kernel counted: a defect, or memory that changed while it was read.
+    debug_assert!(
+        writers.is_none_or(|writers| explained <= writers),
+        "{explained} of {writers:?} writers: {case:#?}"
+    );
+    Attribution { writers, explained, holders, unheld, suspects, references, lost: case.lost }
 }
 
 /// What keeps descriptions that are not accounted for: the loop device that the file backs, or something

@@ -27,7 +27,7 @@ use crate::{
         tracer::Tracer,
     },
     ledger::{Case, Drop, GRACE_NS, Ledger, Runner, Running, Sign, Unkept},
-    lines::{self, Filter, Line, LossKind, Meta, SCHEMA, Summary},
+    lines::{self, Direction, Filter, Line, LossKind, Meta, SCHEMA, Summary},
     lookup::Sight,
     loop_device,
     opening::{self, Opening},
@@ -681,9 +681,6 @@ impl Session {
             "releases: more holders than are followed of a file",
             unplaced,
         );
-        if case.attribution().contradicts {
-            self.lose(LossKind::CountContradicted, "writers: more were found than counted", 1);
-        }
         let seen = self.seen.remove(&seq).unwrap_or_default();
         let tracer = &self.tracer;
         let world = World {
@@ -694,6 +691,10 @@ impl Session {
             target_begins: self.begins.remove(&seq),
         };
         let incident = build(self.summary.incidents + 1, case, &world);
+        let writers = incident.file.writers.filter(|_| incident.direction == Direction::Exec);
+        if writers.is_some_and(|writers| i64::from(incident.explained) > i64::from(writers)) {
+            self.lose(LossKind::CountContradicted, "writers: more were found than counted", 1);
+        }
         self.summary.incidents += 1;
         if incident.complete {
             self.summary.explained += 1;

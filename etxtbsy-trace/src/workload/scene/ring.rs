@@ -132,13 +132,17 @@ fn direct() -> Result<Scene> {
         .map_err(to_nix)
         .supported("IORING_UNREGISTER_FILES")?;
 
-    let holder = Holder {
+    Ok(victim.scene(VerdictKind::StillOpen, vec![keeping()]))
+}
+
+/// This process, whose ring keeps a file that has no fd.
+fn keeping() -> Holder {
+    Holder {
         cloexec: false,
         evidence: Some(Evidence::KernelObject),
         names: Some(("etxtbsy-trace".into(), "etxtbsy-trace".into())),
         ..Holder::opener(Task::current(), [])
-    };
-    Ok(victim.scene(VerdictKind::StillOpen, vec![holder]))
+    }
 }
 
 /// A request to the ring waits, and its fd was closed: a splice from a pipe that is empty.
@@ -168,13 +172,7 @@ fn request() -> Result<Scene> {
     drop(writer);
     io_uring_wait(&ring, results)?;
 
-    let holder = Holder {
-        cloexec: false,
-        evidence: Some(Evidence::KernelObject),
-        names: Some(("etxtbsy-trace".into(), "etxtbsy-trace".into())),
-        ..Holder::opener(Task::current(), [])
-    };
-    Ok(victim.scene(VerdictKind::StillOpen, vec![holder]))
+    Ok(victim.scene(VerdictKind::StillOpen, vec![keeping()]))
 }
 
 /// Whether a worker thread of this process's io_urings sleeps in `splice`, for a pipe to be written.
