@@ -693,32 +693,30 @@ pub enum Lost {
     RingFull = 0,
     /// A hold found no room: the map is full, or the kernel has no memory for its element.
     HoldsFull = 1,
-    /// A hold found no place among its inode's.
-    SlotsFull = 2,
     /// An fd table was larger than a walk goes.
-    WalkTruncated = 3,
+    WalkTruncated = 2,
     /// A failing exec whose busy file could not be found.
-    NoBusyFile = 4,
+    NoBusyFile = 3,
     /// No scratch memory for a text.
-    NoScratch = 5,
+    NoScratch = 4,
     /// A process of the traced tree could not be noted.
-    TreeFull = 6,
+    TreeFull = 5,
     /// An exec whose entry could not be noted.
-    ExecsFull = 7,
+    ExecsFull = 6,
     /// The inode of a failure could not be watched for what came after.
-    WatchFull = 8,
+    WatchFull = 7,
     /// A failing call of which nothing could be told: the ring buffer was full, or more than half
     /// full; what is left is for those that are being told. Each is counted here once, and its first
     /// record, if that was tried, also under [`Lost::RingFull`].
-    FailureUntold = 9,
+    FailureUntold = 8,
     /// A failure whose holders could not be searched for beyond those that are known.
-    SearchesFull = 10,
+    SearchesFull = 9,
     /// A failing call of which nothing was told, because user space has as many failures under way
     /// as it keeps ([`Config::Intake`]).
-    FailureUnkept = 11,
+    FailureUnkept = 10,
     /// A 32-bit program of the traced tree that began while such calls were not followed yet
     /// ([`Config::Compat`]): its failures may not be reported.
-    CompatUnfollowed = 12,
+    CompatUnfollowed = 11,
 }
 
 impl Lost {
@@ -728,7 +726,6 @@ impl Lost {
         match self {
             Self::RingFull => "records: the ring buffer was full",
             Self::HoldsFull => "holds: a map was full, or no memory for it",
-            Self::SlotsFull => "holds: more than an inode has places for",
             Self::WalkTruncated => "fds: a table was larger than a walk goes",
             Self::NoBusyFile => "busy files: not found in the task's work",
             Self::NoScratch => "texts: no scratch memory",
@@ -743,10 +740,9 @@ impl Lost {
     }
 
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 12] = [
         Self::RingFull,
         Self::HoldsFull,
-        Self::SlotsFull,
         Self::WalkTruncated,
         Self::NoBusyFile,
         Self::NoScratch,

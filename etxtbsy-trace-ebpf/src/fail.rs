@@ -452,31 +452,57 @@ const DRAIN_NS: u64 = 200_000_000;
 /// The table has other users than the threads of the process, or it is not known who they are.
 const ODD: i32 = 2;
 
-/// Reports the hold in one place of the inode of current's failure, with what can be seen of it at
-/// this moment; `kept` is [`CURRENT`], [`OVER`] or [`OUTLIVED`]. One that has ended, and of which nothing
-/// is left, is not reported. Gives [`ODD`] if it applies. Unless it is 0, `user` is a task that uses the
-/// table, and the record speaks of that one's process. A global function, so that the verifier checks
-/// it once.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub(crate) extern "C" fn tell_candidate(current: u64, slot: u32, kept: u32, user: u64) -> i32 {
-    let Some(sought) = SEARCHES.get_ptr_mut(current) else { return 0 };
-    // SAFETY: a map value, which this task alone uses.
-    let (inode, enter_ns) = unsafe { ((*sought).inode, (*sought).enter_ns) };
-    // The search is about another inode where the description is one of overlayfs.
-    // SAFETY: as above.
-    let inode = if unsafe { (*sought).other } != 0 { unsafe { (*sought).other } } else { inode };
-    let key = HoldKey { inode, slot, pad: 0 };
-    let hold = match kept {
+/// The hold in a place of an inode; `kept` is [`CURRENT`], [`OVER`], [`OUTLIVED`] or [`RECENT`].
+#[inline(always)]
+fn hold_at(key: HoldKey, kept: u32) -> Option<*const Hold> {
+    match kept {
         CURRENT => HOLDS.get_ptr(key),
         OVER | RECENT => ENDED.get_ptr(key),
         _ => match ORPHANS_OF.get_ptr(key) {
-            // SAFETY: a map value.
+            // SAFETY: an element of a hash map can be reused once it is deleted, and another orphan be
+            // reported then, which is true as well.
             Some(file) => ORPHANS.get_ptr(unsafe { *file }),
             None => None,
         },
-    };
-    let Some(hold) = hold else { return 0 };
+    }
+}
+
+/// The inode whose holds a failure reports now: another one where the description is one of overlayfs.
+#[inline(always)]
+fn inode_reported(sought: *const Sought) -> u64 {
+    // SAFETY: a map value, which this task alone uses.
+    unsafe { if (*sought).other != 0 { (*sought).other } else { (*sought).inode } }
+}
+
+/// What [`look`] gives. The fd of the hold has its description.
+const SHOWN: u32 = 1;
+/// The description waits in the task's work.
+const IN_WORKS: u32 = 2;
+/// The task of the hold is there.
+const LIVES: u32 = 4;
+/// The description is open.
+const OPEN: u32 = 8;
+/// A close(2) of it has not come to its end.
+const CLOSING: u32 = 16;
+/// Others use the table now: who, is for the search to find out.
+const NOT_OWNED: u32 = 32;
+/// There is nothing to report.
+const NOTHING: u32 = 64;
+/// Where a [`Drain`] begins.
+const DRAIN: u32 = 8;
+
+/// Looks at what is left of the hold that [`tell_candidate`] is about, with the same arguments: the bits
+/// above. A global function: the verifier takes its result for any number, and follows what comes next
+/// once, not once for each way through this.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn look(current: u64, slot: u32, kept: u32, user: u64) -> u32 {
+    let Some(sought) = SEARCHES.get_ptr(current) else { return NOTHING };
+    let inode = inode_reported(sought);
+    // SAFETY: a map value, which this task alone uses.
+    let (enter_ns, exit_ns) = unsafe { ((*sought).enter_ns, (*sought).exit_ns) };
+    let key = HoldKey { inode, slot, pad: 0 };
+    let Some(hold) = hold_at(key, kept) else { return NOTHING };
     if user != 0
         && let Some(noted) = HOLDS.get_ptr_mut(key)
     {
@@ -487,7 +513,7 @@ pub(crate) extern "C" fn tell_candidate(current: u64, slot: u32, kept: u32, user
     let hold = unsafe { &*hold };
     let file = hold.file;
     if file == 0 {
-        return 0;
+        return NOTHING;
     }
     let task = if user == 0 { hold.task } else { user };
     let lives = if user == 0 { hold::is_task_of(hold) } else { true };
@@ -496,8 +522,10 @@ pub(crate) extern "C" fn tell_candidate(current: u64, slot: u32, kept: u32, user
     let shown = !over & open & (kernel::file_at(hold.table, hold.fd) == file);
     let owned = lives & (kernel::table_of(task) == hold.table);
     if shown && !owned {
-        // Who uses the table now is for the search to find out.
-        return ODD;
+        return NOT_OWNED;
+    }
+    if kept == OUTLIVED && !open {
+        return NOTHING;
     }
     let leaves = (hold.last != 0) | (hold.stage == Stage::ExecClosing as u32);
     let leaves = leaves | (hold.stage == Stage::Exiting as u32) | !over;
@@ -511,9 +539,7 @@ pub(crate) extern "C" fn tell_candidate(current: u64, slot: u32, kept: u32, user
     };
     // It was being dropped a moment ago.
     // SAFETY: a map value, which this task alone uses.
-    let noted = unsafe {
-        (*sought).draining >> (slot & 63) & 1 != 0 && hold.released_ns <= (*sought).exit_ns
-    };
+    let noted = unsafe { (*sought).draining >> (slot & 63) & 1 != 0 } & (hold.released_ns <= exit_ns);
     let drain = if (kept == OVER) & noted & (drain == 0) & !in_works {
         Drain::UnderWay as u32
     } else {
@@ -523,20 +549,54 @@ pub(crate) extern "C" fn tell_candidate(current: u64, slot: u32, kept: u32, user
     let closing =
         (kept == OVER) & lives & open & (hold.how == How::Close as u32) & (hold.last != 0)
             && kernel::is_call_on(task, CALLS.load().close, hold.fd);
-    if (kept == OVER) & !in_works & (drain == 0) & !closing & (hold.released_ns < enter_ns) {
-        return 0;
+    let before = hold.released_ns < enter_ns;
+    if (kept == OVER) & !in_works & (drain == 0) & !closing & before {
+        return NOTHING;
     }
-    if kept == OUTLIVED && !open {
-        return 0;
-    }
-    // SAFETY: a map value, which this task alone uses.
-    let exit_ns = unsafe { (*sought).exit_ns };
     // (The end of a process is noted when all is dropped.)
-    let by_exec = hold.how == How::CloseOnExec as u32;
-    let is_recent = by_exec & (hold.last != 0) & (hold.released_ns < enter_ns);
+    let is_recent = (hold.how == How::CloseOnExec as u32) & (hold.last != 0) & before;
     if kept == RECENT && !(is_recent & (hold.released_ns + DRAIN_NS > exit_ns)) {
-        return 0;
+        return NOTHING;
     }
+    shown as u32 * SHOWN
+        | in_works as u32 * IN_WORKS
+        | lives as u32 * LIVES
+        | open as u32 * OPEN
+        | closing as u32 * CLOSING
+        | drain << DRAIN
+}
+
+/// Reports the hold in one place of the inode of current's failure, with what can be seen of it at
+/// this moment; `kept` is [`CURRENT`], [`OVER`], [`OUTLIVED`] or [`RECENT`]. One that has ended, and of
+/// which nothing is left, is not reported. Gives [`ODD`] if it applies. Unless it is 0, `user` is a task
+/// that uses the table, and the record speaks of that one's process. A global function, so that the
+/// verifier checks it once.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn tell_candidate(current: u64, slot: u32, kept: u32, user: u64) -> i32 {
+    let looked = look(current, slot, kept, user);
+    if looked & NOTHING != 0 {
+        0
+    } else if looked & NOT_OWNED != 0 {
+        ODD
+    } else {
+        report(current, slot, kept, user, looked)
+    }
+}
+
+/// Reports the hold that [`tell_candidate`] is about, as [`look`] has seen it.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn report(current: u64, slot: u32, kept: u32, user: u64, looked: u32) -> i32 {
+    let Some(sought) = SEARCHES.get_ptr_mut(current) else { return 0 };
+    let inode = inode_reported(sought);
+    let Some(hold) = hold_at(HoldKey { inode, slot, pad: 0 }, kept) else { return 0 };
+    // SAFETY: a map value. Its element can be reused between two reads, by another hold of the same inode:
+    // within the microsecond that this takes.
+    let hold = unsafe { &*hold };
+    let (file, task) = (hold.file, if user == 0 { hold.task } else { user });
+    let is = |bit: u32| looked & bit != 0;
+    let (shown, in_works, closing) = (is(SHOWN), is(IN_WORKS), is(CLOSING));
     let Some(mut entry) = tell::reserve::<Candidate>() else {
         // SAFETY: a map value, which this task alone uses.
         unsafe { (*sought).lost = 1 };
@@ -550,8 +610,8 @@ pub(crate) extern "C" fn tell_candidate(current: u64, slot: u32, kept: u32, user
         (*told).in_table = shown as u32;
         (*told).in_works = in_works as u32;
         (*told).cloexec = kernel::cloexec_at(hold.table, hold.fd);
-        (*told).open = open as u32;
-        (*told).drain = drain;
+        (*told).open = (looked / OPEN) & 1;
+        (*told).drain = looked >> DRAIN;
         (*told).kept_by = if closing { KeptBy::Call as u32 } else { 0 };
         (*told).syscall = CALLS.load().close;
         (*told).tid = kernel::int(task, offset!(task_pid));
@@ -608,7 +668,7 @@ pub(crate) extern "C" fn tell_candidate(current: u64, slot: u32, kept: u32, user
     if shown | in_works {
         text::file_path(current, TextOf::HolderFile, subject, file);
     }
-    if lives && kept != OUTLIVED && !became {
+    if is(LIVES) && kept != OUTLIVED && !became {
         let exe = word(word(task, offset!(task_mm)), offset!(mm_exe_file));
         text::file_path(current, TextOf::HolderExe, subject, exe);
     }

@@ -1,11 +1,11 @@
 //! What keeps a description that no fd table shows: the queues of unix sockets, and io_uring.
 
-use etxtbsy_trace_common::{KeptBy, Lost, NO_FD};
+use etxtbsy_trace_common::{KeptBy, NO_FD};
 
 use crate::{
     kernel::{self, offset, word},
-    maps::{KEEPERS, Keeper, SEARCHES, lost},
-    search::tell_unnoted,
+    maps::{KEEPERS, Keeper, SEARCHES},
+    search::{about, cut, tell_unnoted},
 };
 
 /// `S_IFMT` and `S_IFSOCK`, include/uapi/linux/stat.h.
@@ -101,16 +101,6 @@ extern "C" fn search_keeper(current: u64, at: u32) -> i32 {
     1
 }
 
-/// Counts that not all was looked at.
-#[inline(always)]
-fn cut(current: u64) {
-    lost(Lost::WalkTruncated);
-    if let Some(sought) = SEARCHES.get_ptr_mut(current) {
-        // SAFETY: a map value, which this task alone uses.
-        unsafe { (*sought).lost = 1 };
-    }
-}
-
 /// Reports an open file as what keeps a description, if that is one of the busy inode.
 #[inline(always)]
 fn keep(current: u64, file: u64, by: KeptBy) {
@@ -118,7 +108,7 @@ fn keep(current: u64, file: u64, by: KeptBy) {
     // SAFETY: a map value, which this task alone uses.
     let (inode, task) = unsafe { ((*sought).inode, (*sought).task) };
     if file != 0 && kernel::is_writer(file) && kernel::inode_of(file) == inode {
-        tell_unnoted(current, task, 0, file, (by as u64) << 32 | NO_FD as u64);
+        tell_unnoted(current, task, 0, file, about(by as u64, NO_FD));
     }
 }
 
@@ -181,23 +171,20 @@ extern "C" fn search_ring(current: u64, ring: u64) -> i32 {
     if !nodes && offset!(ring_files) == u32::MAX {
         return 0;
     }
-    let (table, count) = if nodes {
-        (word(context, offset!(ring_nodes)), kernel::int(context, offset!(ring_nr)))
-    } else {
-        (word(context, offset!(ring_files)), kernel::int(context, offset!(ring_files_nr)))
-    };
+    let count = kernel::int(context, if nodes { offset!(ring_nr) } else { offset!(ring_files_nr) });
     for at in 0..REGISTERED {
         if at >= count {
             return 0;
         }
-        let entry = word(table + at as u64 * 8, 0);
-        keep_registered(current, entry, nodes as u32);
+        keep_registered(current, context, at);
     }
     cut(current);
     0
 }
 
 /// The description at a place of an io_uring's table, given its `struct io_ring_ctx *`; 0 if there is none.
+/// An entry is a `struct io_rsrc_node *` (6.13 on), or a `struct file *` whose lowest bits are flags
+/// (`FFS_MASK`).
 #[inline(always)]
 pub(crate) fn registered(context: u64, at: u32) -> u64 {
     let nodes = offset!(ring_nodes) != u32::MAX;
@@ -210,13 +197,11 @@ pub(crate) fn registered(context: u64, at: u32) -> u64 {
     file & !7
 }
 
-/// An entry of that table: a `struct io_rsrc_node *` (6.13 on), or a `struct file *`; the lowest bits are
-/// flags (`FFS_MASK`).
+/// Reports what is at a place of an io_uring's table. A global function, so that the verifier checks it
+/// once.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn keep_registered(current: u64, entry: u64, nodes: u32) -> i32 {
-    // At 0 there are zeros.
-    let file = if nodes != 0 { word(entry, offset!(ring_node_file)) } else { entry };
-    keep(current, file & !7, KeptBy::Ring);
+extern "C" fn keep_registered(current: u64, context: u64, at: u32) -> i32 {
+    keep(current, registered(context, at), KeptBy::Ring);
     0
 }

@@ -47,7 +47,7 @@ const FDS: u32 = 64;
 const MAPPINGS: u32 = 32;
 const ALL_MAPPINGS: u32 = 512;
 /// How often they are walked through.
-const WALKS: u32 = 5;
+const WALKS: u32 = 2;
 const LEVELS: u32 = 64;
 /// `TASK_RUNNING`, include/linux/sched.h.
 const TASK_RUNNING: u32 = 0;
@@ -120,6 +120,16 @@ fn search_all(ctx: &impl EbpfContext, next: &ProgramArray) {
         keeper::search_keepers(current);
     }
     end_failure(current, 0);
+}
+
+/// Counts that not all was looked at.
+#[inline(always)]
+pub(crate) fn cut(current: u64) {
+    lost(Lost::WalkTruncated);
+    if let Some(sought) = SEARCHES.get_ptr_mut(current) {
+        // SAFETY: a map value, which this task alone uses.
+        unsafe { (*sought).lost = 1 };
+    }
 }
 
 /// Has the mappings counted anew.
@@ -209,8 +219,7 @@ extern "C" fn search_some(current: u64) -> i32 {
                 return 1;
             }
             if (*sought).steps >= STEPS {
-                lost(Lost::WalkTruncated);
-                (*sought).lost = 1;
+                cut(current);
                 return 1;
             }
             (*sought).process = next;
@@ -336,8 +345,7 @@ extern "C" fn search_word(current: u64) -> i32 {
         // SAFETY: as above.
         unsafe {
             if index < words {
-                lost(Lost::WalkTruncated);
-                (*sought).lost = 1;
+                cut(current);
             }
             (*sought).word = NO_WORD;
         }
@@ -472,11 +480,7 @@ fn walk_mappings(current: u64, inode: u64) {
             return;
         }
     }
-    lost(Lost::WalkTruncated);
-    if let Some(sought) = SEARCHES.get_ptr_mut(current) {
-        // SAFETY: a map value, which this task alone uses.
-        unsafe { (*sought).lost = 1 };
-    }
+    cut(current);
 }
 
 /// Looks at some mappings, by `struct rb_node *` within a `vm_area_struct`; gives the next, or 0
@@ -554,7 +558,7 @@ const MAPPED: u64 = 8;
 
 /// What [`tell_unnoted`] is about: what keeps the description, and the fd.
 #[inline(always)]
-fn about(by: u64, fd: u32) -> u64 {
+pub(crate) fn about(by: u64, fd: u32) -> u64 {
     by << 32 | fd as u64
 }
 

@@ -778,7 +778,6 @@ fn loss_kind(lost: Lost) -> LossKind {
     match lost {
         Lost::RingFull => LossKind::RecordsRingFull,
         Lost::HoldsFull => LossKind::HoldsMapFull,
-        Lost::SlotsFull => LossKind::HoldsPerFile,
         Lost::WalkTruncated => LossKind::WalkTruncated,
         Lost::NoBusyFile => LossKind::BusyFileUnknown,
         Lost::NoScratch => LossKind::TextNoMemory,
