@@ -394,7 +394,8 @@ extern "C" fn is_draining(inode: u64, slot: u32) -> u32 {
     }
     let drain = hold::drain(hold, inode);
     let same = kernel::inode_of(hold.file) == inode && kernel::is_writer(hold.file);
-    let waits = same && hold::is_task_of(hold) && kernel::in_works(hold.task, hold.file);
+    let waits = same && hold::is_task_of(hold) && hold::may_wait(hold);
+    let waits = waits && kernel::in_works(hold.task, hold.file);
     (drain == Drain::UnderWay as u32 || waits) as u32
 }
 
@@ -428,7 +429,8 @@ extern "C" fn tell_candidates(task: u64) -> i32 {
     told
 }
 
-/// Reports the holds of an inode that have ended a while ago, if they were last references.
+/// Reports the holds of an inode that an exec has ended a while ago, if what they held may have been dropped
+/// during the failing call.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn tell_recent(task: u64) -> i32 {
@@ -472,6 +474,14 @@ fn hold_at(key: HoldKey, kept: u32) -> Option<*const Hold> {
 fn inode_reported(sought: *const Sought) -> u64 {
     // SAFETY: a map value, which this task alone uses.
     unsafe { if (*sought).other != 0 { (*sought).other } else { (*sought).inode } }
+}
+
+/// Whether a task may have been preempted between the end of its exec and the drop of what that closed,
+/// which come within microseconds of each other, and have dropped it after `arrival` only: it has not made
+/// another call yet, and got a processor after that time, which is of the scheduler's clock.
+#[inline(always)]
+fn was_held_up(hold: &Hold, arrival: u64) -> bool {
+    hold::may_wait(hold) && kernel::arrival(hold.task) >= arrival
 }
 
 /// What [`look`] gives. The fd of the hold has its description.
@@ -531,7 +541,8 @@ extern "C" fn look(current: u64, slot: u32, kept: u32, user: u64) -> u32 {
     let leaves = leaves | (hold.stage == Stage::Exiting as u32) | !over;
     // The address may be in use again, by another description.
     let same = kernel::inode_of(file) == inode && kernel::is_writer(file);
-    let in_works = lives & leaves & same && !shown && kernel::in_works(task, file);
+    let waits = lives & leaves & same && !shown && (!over || hold::may_wait(hold));
+    let in_works = waits && kernel::in_works(task, file);
     let drain = if shown || in_works || !leaves || hold.stage == Stage::Held as u32 {
         0
     } else {
@@ -539,7 +550,8 @@ extern "C" fn look(current: u64, slot: u32, kept: u32, user: u64) -> u32 {
     };
     // It was being dropped a moment ago.
     // SAFETY: a map value, which this task alone uses.
-    let noted = unsafe { (*sought).draining >> (slot & 63) & 1 != 0 } & (hold.released_ns <= exit_ns);
+    let noted =
+        unsafe { (*sought).draining >> (slot & 63) & 1 != 0 } & (hold.released_ns <= exit_ns);
     let drain = if (kept == OVER) & noted & (drain == 0) & !in_works {
         Drain::UnderWay as u32
     } else {
@@ -555,7 +567,10 @@ extern "C" fn look(current: u64, slot: u32, kept: u32, user: u64) -> u32 {
     }
     // (The end of a process is noted when all is dropped.)
     let is_recent = (hold.how == How::CloseOnExec as u32) & (hold.last != 0) & before;
-    if kept == RECENT && !(is_recent & (hold.released_ns + DRAIN_NS > exit_ns)) {
+    let is_recent = is_recent & (hold.released_ns + DRAIN_NS > exit_ns);
+    // SAFETY: as above.
+    let arrival = unsafe { (*sought).arrival };
+    if kept == RECENT && !(is_recent && was_held_up(hold, arrival)) {
         return NOTHING;
     }
     shown as u32 * SHOWN

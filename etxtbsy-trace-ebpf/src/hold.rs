@@ -144,6 +144,23 @@ const DROP_NS: u64 = 1_000_000;
 /// The same for close(2), counted from its entry.
 const CLOSE_NS: u64 = 20_000;
 
+/// Whether the task of a hold that is over may still be in the call that ended it. What waits in its
+/// work later is another description, at an address that is in use again.
+#[inline(always)]
+pub(crate) fn may_wait(hold: &Hold) -> bool {
+    let how = hold.how;
+    if how == How::Close as u32 {
+        return kernel::is_call_on(hold.task, CALLS.load().close, hold.fd);
+    }
+    if how == How::CloseOnExec as u32 {
+        let calls = CALLS.load();
+        return kernel::in_call(hold.task, calls.execve)
+            || kernel::in_call(hold.task, calls.execveat);
+    }
+    // SAFETY: no arguments.
+    how == How::Exit as u32 || hold.released_ns + DROP_NS >= unsafe { bpf_ktime_get_ns() }
+}
+
 /// How far the drop of a last reference has come that no list of work shows: a
 /// [`etxtbsy_trace_common::Drain`].
 #[inline(always)]

@@ -243,7 +243,8 @@ extern "C" fn search_thread(current: u64, thread: u64) -> i32 {
         (*sought).steps += 1;
         ((*sought).pass, (*sought).table, (*sought).task)
     };
-    if pass != 0 && flags & PF_IO_WORKER != 0 {
+    // (Up to 5.11 it is a kernel thread, which does not show whose request it is at.)
+    if pass != 0 && flags & (PF_IO_WORKER | PF_KTHREAD) == PF_IO_WORKER {
         search_worker(current, thread);
     } else if pass != 0 && state != TASK_RUNNING && flags & PF_KTHREAD == 0 {
         search_call(current, thread, table);

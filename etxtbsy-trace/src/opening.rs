@@ -21,24 +21,25 @@ const PATH_MAX: usize = 4096;
 pub enum Opening {
     /// It is.
     Yes,
-    /// It is not: it does something else by now, opens another file, or only to read.
+    /// It is not: it opens another file, or only to read.
     No,
-    /// It is in such a call; which file it is about could not be found out.
+    /// It was in such a call when the exec failed: it has left that call since, or the file could not be
+    /// identified.
     Perhaps,
 }
 
-/// What thread `tid` of process `pid` is doing with the file of that device (major << 20 | minor) and
+/// What thread `tid` of process `pid`, which slept in a call that opens a file a moment ago, is doing with the file of that device (major << 20 | minor) and
 /// inode number. Both are numbers of our pid namespace.
 #[must_use]
 pub fn look(pid: u32, tid: u32, dev: u32, ino: u64) -> Opening {
-    let Some(call) = Call::of(pid, tid) else { return Opening::No };
-    let Some(place) = call.place(pid) else {
-        return if call.is_by_handle() { Opening::Perhaps } else { Opening::No };
-    };
-    match find(pid, &place) {
-        Some(found) if (found.kernel_dev(), found.ino) == (dev, ino) => Opening::Yes,
-        Some(_) => Opening::No,
-        None => Opening::Perhaps,
+    match Call::of(pid, tid).map(|call| call.target(pid)) {
+        Some(Target::Read) => Opening::No,
+        Some(Target::Written(place)) => match find(pid, &place) {
+            Some(found) if (found.kernel_dev(), found.ino) == (dev, ino) => Opening::Yes,
+            Some(_) => Opening::No,
+            None => Opening::Perhaps,
+        },
+        Some(Target::Unknown) | None => Opening::Perhaps,
     }
 }
 
@@ -47,6 +48,16 @@ pub fn look(pid: u32, tid: u32, dev: u32, ino: u64) -> Opening {
 struct Call {
     number: i64,
     arguments: [u64; 6],
+}
+
+/// What a call does with a file.
+enum Target {
+    /// It opens it for reading only.
+    Read,
+    /// It opens it for writing, or truncates it.
+    Written(Place),
+    /// It is another call, or gives no path that can be read.
+    Unknown,
 }
 
 /// Where a call looks for its file: relative to a directory, unless the path is absolute.
@@ -71,33 +82,32 @@ impl Call {
         Some(Self { number, arguments })
     }
 
-    fn is_by_handle(&self) -> bool {
-        self.number == libc::SYS_open_by_handle_at
-    }
-
-    /// Where it looks, if it writes.
-    fn place(&self, pid: u32) -> Option<Place> {
+    fn target(&self, pid: u32) -> Target {
         let [first, second, third, ..] = self.arguments;
         let directory = |fd: u64| Some(fd as i32).filter(|fd| *fd != libc::AT_FDCWD);
         let (directory, path, writes) = match self.number {
             libc::SYS_openat => (directory(first), second, writes(third)),
             libc::SYS_openat2 => {
                 // `struct open_how` begins with the flags.
-                let how = memory(pid, third, 8)?;
-                let flags = u64::from_ne_bytes(how.try_into().ok()?);
-                (directory(first), second, writes(flags))
+                let how = memory(pid, third, 8).and_then(|how| how.try_into().ok());
+                let Some(how) = how else { return Target::Unknown };
+                (directory(first), second, writes(u64::from_ne_bytes(how)))
             }
             #[cfg(target_arch = "x86_64")]
             libc::SYS_open => (None, first, writes(second)),
             #[cfg(target_arch = "x86_64")]
             libc::SYS_creat => (None, first, true),
             libc::SYS_truncate | libc::SYS_acct => (None, first, true),
-            _ => return None,
+            libc::SYS_open_by_handle_at if !writes(third) => return Target::Read,
+            _ => return Target::Unknown,
         };
-        let path = memory(pid, path, PATH_MAX)?;
-        let path = path.split(|byte| *byte == 0).next()?.to_vec();
+        if !writes {
+            return Target::Read;
+        }
+        let Some(path) = memory(pid, path, PATH_MAX) else { return Target::Unknown };
+        let path = path.split(|byte| *byte == 0).next().unwrap_or_default().to_vec();
         let path = PathBuf::from(std::ffi::OsString::from_vec(path));
-        writes.then_some(Place { directory, path })
+        Target::Written(Place { directory, path })
     }
 }
 
@@ -158,9 +168,9 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_that_runs_opens_nothing() {
+    fn a_thread_that_has_left_the_call_may_have_opened_the_file() {
         let pid = std::process::id();
-        assert_eq!(look(pid, pid, 0, 0), Opening::No);
+        assert_eq!(look(pid, pid, 0, 0), Opening::Perhaps);
     }
 
     #[test]

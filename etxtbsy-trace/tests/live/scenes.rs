@@ -4,7 +4,7 @@ use crate::support::{Attached, BINARY, Ended, Process, Trace, Turn};
 use etxtbsy_trace::lines::{
     self, Direction, Fd, Incident, LossKind, Opened, Place, State, VerdictKind, Via,
 };
-use etxtbsy_trace::workload::{Holder, Scene, Storm, Task, UNSUPPORTED, Unheld};
+use etxtbsy_trace::workload::{Holder, Scene, Storm, Task, UNSUPPORTED};
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -173,7 +173,6 @@ fn waiting_in_32_bits() -> Option<Process> {
 #[test]
 fn compat() {
     let Some(turn) = Turn::take_as_root() else { return };
-    let Some(mut waiting) = waiting_in_32_bits() else { return };
     for name in [
         "compat-open",
         "compat-exec",
@@ -184,11 +183,13 @@ fn compat() {
         "compat-truncate-running",
         "compat-truncate64-running",
     ] {
+        // One each: a process of the tests may not live longer than a few of these take on a slow machine.
+        let Some(mut waiting) = waiting_in_32_bits() else { return };
         let (scene, trace) = turn.workload(&[name]);
         assert_told(&scene, &trace);
+        waiting.say_go();
+        assert_eq!(waiting.wait().code, Some(0));
     }
-    waiting.say_go();
-    assert_eq!(waiting.wait().code, Some(0));
 }
 
 /// Each failure of a 32-bit program is reported, or its program is counted as one that was not
@@ -214,11 +215,15 @@ fn compat_failures_before_the_tracer_follows_are_counted() {
 #[test]
 fn compat_failures_are_reported_once_the_tracer_follows() {
     let Some(turn) = Turn::take_as_root() else { return };
-    let Some(mut waiting) = waiting_in_32_bits() else { return };
     for call in ["exec", "open", "int80"] {
+        let Some(mut waiting) = waiting_in_32_bits() else { return };
         let (storm, trace): (Storm, _) = turn.workload(&["fail-in-32-bits", call]);
         assert_eq!(trace.lost_of(LossKind::CompatUnfollowed), 0, "{:?}", trace.lost);
-        assert_eq!(trace.incidents.len() as u64, storm.failures, "{:?}", trace.lost);
+        // Where programs are preempted, the kernel skips some, and counts how many.
+        let (reported, skipped) =
+            (trace.incidents.len() as u64, trace.lost_of(LossKind::ProgramsSkipped));
+        let least = storm.failures.saturating_sub(skipped);
+        assert!((least..=storm.failures).contains(&reported), "{reported}: {:?}", trace.lost);
         assert_kept_up(&storm, &trace);
         for incident in &trace.incidents {
             let holders: Vec<_> = incident.holders.iter().map(|holder| holder.pid).collect();
@@ -236,9 +241,9 @@ fn compat_failures_are_reported_once_the_tracer_follows() {
                 assert!(holders.contains(&storm.pid), "{incident:#?}");
             }
         }
+        waiting.say_go();
+        assert_eq!(waiting.wait().code, Some(0));
     }
-    waiting.say_go();
-    assert_eq!(waiting.wait().code, Some(0));
 }
 
 /// What is reported of 32-bit calls names the file that was busy, if it was still there.
@@ -295,17 +300,16 @@ fn tell(name: &str) {
 fn as_this_kernel_tells(mut scene: Scene) -> Scene {
     match scene.scenario.as_str() {
         // The tracepoint names no request, and so no opener; the search finds the holder.
-        "io-uring-open" | "io-uring-open-worker" if is_older_than(6, 0) => {
+        "io-uring-open" | "io-uring-open-worker" | "io-uring-direct" if is_older_than(6, 0) => {
             for holder in &mut scene.holders {
                 (holder.via, holder.opened) = (Via::Unknown, None);
             }
         }
-        // The ring's fdinfo is read instead of its tables, too late for what is let go of at once.
-        "io-uring-registered" if is_older_than(6, 13) => {
-            let opened = scene.holders.drain(..).find_map(|holder| holder.opened);
-            let opened = opened.expect("the holder is the opener");
-            scene.unheld.push(Unheld { place: Place::Unknown, opened });
-            scene.verdict = VerdictKind::Unexplained;
+        // The end of the close may be skipped with its program, and is found by asking then.
+        "closing-flushes" if !is_older_than(7, 0) => {
+            for holder in &mut scene.holders {
+                holder.released_after = None;
+            }
         }
         _ => {}
     }

@@ -105,9 +105,19 @@ impl Turn {
 
     /// `run -o FILE OPTIONS -- COMMAND`, to its end.
     pub(crate) fn run(&self, options: &[&str], command: &[&str]) -> (Ended, Trace) {
+        self.run_by(&mut tracer(), options, command)
+    }
+
+    /// The same by a tracer with an environment of its own.
+    pub(crate) fn run_by(
+        &self,
+        tracer: &mut Command,
+        options: &[&str],
+        command: &[&str],
+    ) -> (Ended, Trace) {
         let output = self.output();
         let ended = Process::start(
-            tracer().arg("run").arg("-o").arg(&output).args(options).arg("--").args(command),
+            tracer.arg("run").arg("-o").arg(&output).args(options).arg("--").args(command),
         )
         .wait();
         let trace = Trace::read(&output, &ended);

@@ -180,8 +180,9 @@ fn has_waiting_worker() -> Result<bool> {
     for task in fs::read_dir("/proc/self/task")? {
         let task = task?.path();
         let name = fs::read_to_string(task.join("comm"))?;
-        let place = fs::read_to_string(task.join("wchan")).unwrap_or_default();
-        if name.starts_with("iou-wrk") && place.contains("pipe") {
+        // Not `wchan`, which 5.10 does not fill in.
+        let stack = fs::read_to_string(task.join("stack")).unwrap_or_default();
+        if name.starts_with("iou-wrk") && stack.contains("pipe") {
             return Ok(true);
         }
     }
