@@ -213,10 +213,10 @@ fn holder(held: &Held, case: &Case, world: &World<'_>) -> Holder {
         .get(&held.tgid)
         .filter(|facts| ended_ns.is_none_or(|ended_ns| facts.seen_ns <= ended_ns));
     // A child that has not exec'd is a copy of its parent.
-    let origin = held
-        .forked
-        .filter(|_| !held.execed && held.state != State::ExecClosing)
-        .and_then(|forked| world.seen.get(&forked.tgid));
+    let origin = held.forked.filter(|_| !held.execed && held.state != State::ExecClosing).and_then(
+        |forked| world.seen.get(&forked.tgid).filter(|facts| facts.is_of(forked.time_ns)),
+    );
+    let image = origin.or(seen.filter(|facts| facts.is_of(case.failure.exit_ns)));
     let kernel_comm = held.seen.as_ref().and_then(|seen| comm(&seen.comm));
     let (name, comm_b64) = maybe_text(
         kernel_comm
@@ -227,9 +227,9 @@ fn holder(held: &Held, case: &Case, world: &World<'_>) -> Holder {
         .exes
         .get(&held.tgid)
         .map(|names| path_of(names))
-        .or_else(|| origin.or(seen).and_then(|facts| facts.exe.clone()));
+        .or_else(|| image.and_then(|facts| facts.exe.clone()));
     let (exe, exe_b64) = maybe_text(exe.as_deref());
-    let (argv, argv_b64) = arguments(origin.or(seen).and_then(|facts| facts.argv.as_deref()));
+    let (argv, argv_b64) = arguments(image.and_then(|facts| facts.argv.as_deref()));
     let (path, path_b64) = maybe_text(
         case.files
             .get(&held.tgid)
@@ -307,7 +307,11 @@ fn opened(
         comm_b64,
         time_ns: actor.time_ns,
         closed_ns,
-        runtime: world.seen.get(&actor.tgid).and_then(|facts| facts.runtime),
+        runtime: world
+            .seen
+            .get(&actor.tgid)
+            .filter(|facts| facts.is_of(actor.time_ns))
+            .and_then(|facts| facts.runtime),
         path,
         path_b64,
     }

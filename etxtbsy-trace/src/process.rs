@@ -43,6 +43,17 @@ pub struct Facts {
     pub runtime: Option<Runtime>,
     /// When all this had been read: what ended before may be another process with the same pid.
     pub seen_ns: u64,
+    /// When it last executed a program (CLOCK_MONOTONIC): the program, its arguments and its runtime are of
+    /// no earlier time. 0 if the tracer has seen it execute none.
+    pub exec_ns: u64,
+}
+
+impl Facts {
+    /// Whether it ran that program at `time_ns` already.
+    #[must_use]
+    pub fn is_of(&self, time_ns: u64) -> bool {
+        self.exec_ns <= time_ns
+    }
 }
 
 /// Looks at processes, making sure that a pid is still the one that was meant.
@@ -90,6 +101,7 @@ impl Observer {
             cgroup: process.cgroups().ok().and_then(|groups| cgroup(groups.0)),
             runtime: self.runtimes.of(pid),
             seen_ns: now_ns(ClockId::CLOCK_MONOTONIC),
+            exec_ns: 0,
         })
     }
 

@@ -565,7 +565,10 @@ impl Session {
         {
             return facts.clone();
         }
-        let facts = self.observer.look(local, start_ns, &self.pids).map(Rc::new);
+        let facts = self.observer.look(local, start_ns, &self.pids).map(|facts| {
+            // After the look: an exec while that went on counts.
+            Rc::new(Facts { exec_ns: self.tracer.last_exec_ns(pid), ..facts })
+        });
         if self.fresh.len() > 4096 {
             self.fresh.retain(|_, (at, _, _)| *at + FRESH_NS > now);
         }

@@ -22,7 +22,7 @@ use aya::{
     },
 };
 use etxtbsy_trace_common::{
-    Calls, Compat32, Config, Count, ExecName, Hold, Intake, Lineage, Lingering, Lost, Next,
+    Calls, Compat32, Config, Count, Exec, ExecName, Hold, Intake, Lineage, Lingering, Lost, Next,
     Offsets, PidPair, Watch,
 };
 
@@ -564,6 +564,14 @@ impl Tracer {
     pub fn lineage(&self, pid: u32) -> Option<Lineage> {
         let map: HashMap<_, u32, Lineage> = HashMap::try_from(self.ebpf.map("LINEAGE")?).ok()?;
         map.get(&pid, 0).ok()
+    }
+
+    /// When a process last executed a program, if that was seen and is not long ago; else 0.
+    #[must_use]
+    pub fn last_exec_ns(&self, pid: u32) -> u64 {
+        let map = self.ebpf.map("LAST_EXECS").map(HashMap::<_, u32, Exec>::try_from);
+        let Some(Ok(map)) = map else { return 0 };
+        map.get(&pid, 0).map_or(0, |exec| exec.time_ns)
     }
 
     /// Whether the kernel lets us read maps by bpf(2).
