@@ -46,8 +46,6 @@ const FDS: u32 = 64;
 /// there are, and how deep their tree is.
 const MAPPINGS: u32 = 32;
 const ALL_MAPPINGS: u32 = 512;
-/// How often they are walked through.
-const WALKS: u32 = 2;
 const LEVELS: u32 = 64;
 /// `TASK_RUNNING`, include/linux/sched.h.
 const TASK_RUNNING: u32 = 0;
@@ -91,15 +89,12 @@ fn search_all(ctx: &impl EbpfContext, next: &ProgramArray) {
         (*sought).lost |= !whole as u32;
         ((*sought).pass, (*sought).inode)
     };
+    // The tree of mappings can change while it is walked without its lock: then the walk misses some. So it
+    // is walked in both passes.
+    if whole && (pass == 0 || is_missing(current) != 0) {
+        walk_mappings(current, inode);
+    }
     if pass == 0 && whole {
-        // Their tree can change while it is walked without its lock: then the walk misses some.
-        for _ in 0..WALKS {
-            forget_mappings(current);
-            walk_mappings(current, inode);
-            if is_missing(current) == 0 {
-                break;
-            }
-        }
         if is_missing(current) != 0 {
             // SAFETY: as above.
             unsafe {
@@ -130,19 +125,6 @@ pub(crate) fn cut(current: u64) {
         // SAFETY: a map value, which this task alone uses.
         unsafe { (*sought).lost = 1 };
     }
-}
-
-/// Has the mappings counted anew.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn forget_mappings(current: u64) -> i32 {
-    let Some(sought) = SEARCHES.get_ptr_mut(current) else { return 0 };
-    // SAFETY: a map value, which this task alone uses.
-    unsafe {
-        (*sought).found -= (*sought).mapped;
-        (*sought).mapped = 0;
-    }
-    0
 }
 
 /// Has a walk through all processes begin at current's.
@@ -294,7 +276,9 @@ extern "C" fn search_call(current: u64, thread: u64, table: u64) -> i32 {
         let Some(orphan) = maps::ORPHANS.get_ptr(file) else { continue };
         // SAFETY: as above.
         let its = unsafe { ((*orphan).tgid, (*orphan).fd) };
-        if its == (tgid, fd) && kernel::is_open(file, inode) && kernel::file_at(table, fd) != file {
+        // Where the fd is another file by now, the call may have begun after that.
+        let is_closed = kernel::file_at(table, fd) == 0;
+        if its == (tgid, fd) && kernel::is_open(file, inode) && is_closed {
             tell_unnoted(current, thread, table, file, about(KeptBy::Call as u64, NO_FD));
         }
     }
@@ -470,9 +454,15 @@ fn tell_found(current: u64, task: u64, table: u64, fd: u32) {
     tell_candidate(current, slot, CURRENT, task);
 }
 
-/// The walk through the mappings of an inode: its interval tree, in order.
+/// The walk through the mappings of an inode: its interval tree, in order. They are counted anew.
 #[inline(always)]
 fn walk_mappings(current: u64, inode: u64) {
+    let Some(sought) = SEARCHES.get_ptr_mut(current) else { return };
+    // SAFETY: a map value, which this task alone uses.
+    unsafe {
+        (*sought).found -= (*sought).mapped;
+        (*sought).mapped = 0;
+    }
     let i_mmap = word(inode, offset!(inode_i_mapping)) + offset!(mapping_i_mmap) as u64;
     let mut node = word(i_mmap, offset!(rb_leftmost));
     for _ in 0..ALL_MAPPINGS {

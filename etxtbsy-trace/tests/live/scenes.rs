@@ -53,6 +53,7 @@ scenes! {
     passed_fd_opener_gone: "passed-fd-opener-gone",
     pidfd_getfd: "pidfd-getfd",
     in_flight_fd: "in-flight-fd",
+    in_flight_fd_used_again: "in-flight-fd-used-again",
     io_uring_open: "io-uring-open",
     io_uring_open_worker: "io-uring-open-worker",
     io_uring_registered: "io-uring-registered",

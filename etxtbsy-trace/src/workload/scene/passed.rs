@@ -1,6 +1,6 @@
 //! The fd was handed to another process, over a socket (SCM_RIGHTS) or by pidfd_getfd.
 
-use super::{Busy, Named, Victim, told};
+use super::{Busy, Named, Victim, told, until};
 use crate::lines::{Place, State, VerdictKind, Via};
 use crate::workload::child::{Actor, Cue, close, fork, timed, wait, wait_success};
 use crate::workload::report::{Holder, Scene, Task, Unheld};
@@ -11,9 +11,11 @@ use nix::fcntl::{OFlag, open};
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 use nix::sys::stat::Mode;
 use nix::unistd::getpid;
-use std::io::{IoSlice, IoSliceMut};
+use std::fs;
+use std::io::{IoSlice, IoSliceMut, Read as _};
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
+use std::thread;
 
 pub(super) const SCENES: &[Named] = &[
     ("passed-fd", passed_fd),
@@ -21,6 +23,7 @@ pub(super) const SCENES: &[Named] = &[
     ("passed-fd-forked-on", forked_on),
     ("pidfd-getfd", pidfd_getfd),
     ("in-flight-fd", in_flight),
+    ("in-flight-fd-used-again", in_flight_used_again),
     ("one-description-two", one_description_two),
     ("born-later", born_later),
     ("nine-in-queue", nine_in_queue),
@@ -137,6 +140,35 @@ fn in_flight() -> Result<Scene> {
     send(&near, &file)?;
     drop(file);
     victim.exec()?;
+    close(receive(&far)?);
+
+    let unheld = vec![Unheld { place: Place::SocketQueue, opened: Task::current() }];
+    Ok(Scene { unheld, ..victim.scene(VerdictKind::PassedFd, Vec::new()) })
+}
+
+/// The same, while a thread of the opener reads from another file, by the fd that this one had.
+fn in_flight_used_again() -> Result<Scene> {
+    let busy = Busy::new()?;
+    let victim = busy.victim()?;
+    let (near, far) = UnixStream::pair()?;
+    let file = busy.open()?;
+    send(&near, &file)?;
+    let fd = file.as_raw_fd();
+    drop(file);
+    let (mut reader, writer) = std::io::pipe()?;
+    ensure!(reader.as_raw_fd() == fd, "fd {fd} is not used again");
+    thread::scope(|scope| -> Result<()> {
+        scope.spawn(move || reader.read(&mut [0]));
+        let call = format!("{} {fd:#x} ", libc::SYS_read);
+        until("the thread reads", || {
+            let tasks = fs::read_dir("/proc/self/task")?;
+            let calls = tasks.map(|task| fs::read_to_string(task?.path().join("syscall")));
+            Ok(calls.flatten().any(|made| made.starts_with(&call)))
+        })?;
+        let executed = victim.exec();
+        drop(writer);
+        executed
+    })?;
     close(receive(&far)?);
 
     let unheld = vec![Unheld { place: Place::SocketQueue, opened: Task::current() }];
