@@ -294,7 +294,8 @@ impl Process {
     /// Ends its stdin and waits for its end.
     pub(crate) fn wait(mut self) -> Ended {
         drop(self.child.stdin.take());
-        let killed = self.wait_guarded();
+        let killed =
+            self.wait_guarded().expect("it can be waited for, and its guard has not failed");
         let status = self.child.wait().unwrap();
         assert!(!killed, "it had not ended after {:?} and was killed", limit());
         let stdout = self.stdout.take().into_iter().flatten().map(|line| line + "\n").collect();
@@ -302,13 +303,14 @@ impl Process {
         Ended { code: status.code(), signal: status.signal(), stdout, stderr }
     }
 
-    /// Waits for its end without reaping it, so that its pid stays its own for the guard.
-    fn wait_guarded(&mut self) -> bool {
-        waitid(Id::Pid(self.pid()), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT).unwrap();
-        let (ended, guard) = self.guard.take().unwrap();
+    /// Waits for its end without reaping it, so that its pid stays its own for the guard; whether that killed
+    /// it. Never panics, for a test that has failed drops its processes.
+    fn wait_guarded(&mut self) -> Option<bool> {
+        let waited = waitid(Id::Pid(self.pid()), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT);
+        let (ended, guard) = self.guard.take()?;
         // The guard is gone if it killed.
         let _ = ended.send(());
-        guard.join().unwrap()
+        guard.join().ok().filter(|_| waited.is_ok())
     }
 }
 
