@@ -339,9 +339,16 @@ pub struct Failure {
     pub cgroup: u64,
     /// Its `start_time`.
     pub start_ns: u64,
+    /// `inode.i_flags`.
+    pub inode_flags: u32,
+    /// 1 if the victim is of the traced tree, or all are of interest.
+    pub in_tree: u32,
     /// Its name.
     pub comm: [u8; COMM_LEN],
 }
+
+/// `S_SWAPFILE` in `inode.i_flags`, include/linux/fs.h: an active swap file.
+pub const SWAP_FILE: u32 = 1 << 8;
 
 /// What a [`Kind::Text`] record is the text of.
 #[repr(u32)]
@@ -403,8 +410,8 @@ pub struct Holder {
     pub above: [u32; 6],
     /// Its pid in the tracer's pid namespace; 0 if it is not in that.
     pub local_pid: u32,
-    /// Zero.
-    pub pad: u32,
+    /// 1 if its process is of the traced tree; 0 where all are of interest.
+    pub in_tree: u32,
     /// `task_struct.start_time` of its first thread.
     pub start_ns: u64,
 }
@@ -695,8 +702,9 @@ pub enum Lost {
     HoldsFull = 1,
     /// An fd table was larger than a walk goes.
     WalkTruncated = 2,
-    /// A failing exec whose busy file could not be found.
-    NoBusyFile = 3,
+    /// A failure that was counted only, of a call of which nothing more is reported: the map of these was
+    /// full.
+    CallsFull = 3,
     /// No scratch memory for a text.
     NoScratch = 4,
     /// A process of the traced tree could not be noted.
@@ -727,7 +735,7 @@ impl Lost {
             Self::RingFull => "records: the ring buffer was full",
             Self::HoldsFull => "holds: a map was full, or no memory for it",
             Self::WalkTruncated => "fds: a table was larger than a walk goes",
-            Self::NoBusyFile => "busy files: not found in the task's work",
+            Self::CallsFull => "other calls: the map was full",
             Self::NoScratch => "texts: no scratch memory",
             Self::TreeFull => "processes of the tree: the map was full",
             Self::ExecsFull => "execs: the map was full",
@@ -744,7 +752,7 @@ impl Lost {
         Self::RingFull,
         Self::HoldsFull,
         Self::WalkTruncated,
-        Self::NoBusyFile,
+        Self::CallsFull,
         Self::NoScratch,
         Self::TreeFull,
         Self::ExecsFull,
@@ -765,11 +773,50 @@ pub enum Count {
     /// Calls of interest that failed, told or not. All those that are not told are counted in
     /// [`Lost::FailureUntold`] or [`Lost::FailureUnkept`] too.
     Failures = 1,
+    /// Other calls of interest that failed with ETXTBSY and are only counted (`CALLS_FAILED`).
+    OtherCalls = 2,
+    /// Execs outside the traced tree that failed while a process of the tree held the file.
+    Elsewhere = 3,
 }
 
 impl Count {
     /// How many there are.
-    pub const ALL: u32 = 2;
+    pub const ALL: u32 = 4;
+}
+
+/// Whose failing calls of a kind are counted together.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct CallKey {
+    /// The process.
+    pub tgid: u32,
+    /// The number of the system call.
+    pub syscall: i32,
+}
+
+/// How often a process's calls of a kind failed with ETXTBSY.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CallCount {
+    /// How often.
+    pub count: u64,
+    /// When the first of them did.
+    pub first_ns: u64,
+    /// The name of the process's thread that made the first.
+    pub comm: [u8; COMM_LEN],
+}
+
+/// Which processes are of interest, where a tree is traced.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Interest {
+    /// All.
+    #[default]
+    All = 0,
+    /// Those of the tree, as victims.
+    Victims = 1,
+    /// Those of the tree, whoever's call failed: failures of others are reported too.
+    Anyone = 2,
 }
 
 /// What becomes of failures.
@@ -877,6 +924,7 @@ pub struct Offsets {
     pub inode_i_generation: u32,
     pub inode_i_sb: u32,
     pub inode_i_writecount: u32,
+    pub inode_i_flags: u32,
     pub inode_i_mapping: u32,
     /// `address_space.i_mmap`, `rb_root_cached.rb_leftmost`.
     pub mapping_i_mmap: u32,
@@ -979,8 +1027,9 @@ impl Config {
 #[cfg(feature = "user")]
 mod pod {
     use super::{
-        Calls, Candidate, Change, Compat, Dropped, Exec, ExecName, Failure, FailureEnd, Hold, Left,
-        Lineage, Lingering, Offsets, PidPair, Runner, TextHeader, TreeEnded, Watch,
+        CallCount, CallKey, Calls, Candidate, Change, Compat, Dropped, Exec, ExecName, Failure,
+        FailureEnd, Hold, Left, Lineage, Lingering, Offsets, PidPair, Runner, TextHeader,
+        TreeEnded, Watch,
     };
     /// Says that a type is plain old data.
     macro_rules! pod {
@@ -991,7 +1040,8 @@ mod pod {
         )*};
     }
     pod!(
-        Candidate, Change, Compat, Dropped, Exec, ExecName, Failure, FailureEnd, Hold, Calls, Left,
-        Lineage, Lingering, Offsets, PidPair, Runner, TextHeader, TreeEnded, Watch
+        CallCount, CallKey, Candidate, Change, Compat, Dropped, Exec, ExecName, Failure,
+        FailureEnd, Hold, Calls, Left, Lineage, Lingering, Offsets, PidPair, Runner, TextHeader,
+        TreeEnded, Watch
     );
 }

@@ -3,8 +3,8 @@
 use aya_ebpf::{helpers::bpf_ktime_get_ns, macros::tracepoint, programs::TracePointContext};
 use aya_log_ebpf::info;
 use etxtbsy_trace_common::{
-    CLOEXEC_UNKNOWN, Candidate, Config, Drain, ExecCall, FailureEnd, Hold, HoldKey, How, KeptBy,
-    Kind, Lost, Next, SLOTS, Stage, TextOf, Via, Watch,
+    CLOEXEC_UNKNOWN, Candidate, Config, Count, Drain, ExecCall, FailureEnd, Hold, HoldKey, How,
+    KeptBy, Kind, Lost, Next, SLOTS, Stage, TextOf, Via, Watch,
 };
 
 use crate::{
@@ -14,7 +14,7 @@ use crate::{
     linger,
     maps::{
         ANY, CONFIG, CROWDED, DESCRIPTIONS, ENDED, EXEC_NAMES, EXECS, HOLDS, LINEAGE, NEXT,
-        ORPHANS, ORPHANS_OF, RECEIVED, SEARCHES, Sought, WATCHED, lost,
+        ORPHANS, ORPHANS_OF, RECEIVED, SEARCHES, Sought, WATCHED, count, lost,
     },
     tell::{self, QUIET, WAKE},
     text::{self, Subject},
@@ -303,7 +303,11 @@ pub(crate) fn failed(task: u64, syscall: i32, path: u64) -> bool {
         learn(task, syscall);
         return false;
     }
-    if !tree::contains(tgid) || !victim::is_taken() {
+    if !tree::contains(tgid) {
+        note_elsewhere(task, fput);
+        return false;
+    }
+    if !victim::is_taken() {
         return false;
     }
     let call = match EXECS.get_ptr(task) {
@@ -321,9 +325,8 @@ pub(crate) fn failed(task: u64, syscall: i32, path: u64) -> bool {
     // After the count: what ends after this was counted.
     // SAFETY: no arguments.
     let now = unsafe { bpf_ktime_get_ns() };
-    if inode == 0 {
-        lost(Lost::NoBusyFile);
-    } else {
+    // Without one, the file system itself refused to open it; user space looks.
+    if inode != 0 {
         watch(inode, now);
     }
     let opened = if inode == 0 { 0 } else { nth + 1 };
@@ -365,6 +368,33 @@ pub(crate) fn failed(task: u64, syscall: i32, path: u64) -> bool {
         end_failure(task, 0);
     }
     true
+}
+
+/// Counts an exec outside the traced tree that failed, if a process of the tree holds the file.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn note_elsewhere(task: u64, fput: u64) -> i32 {
+    let nth = busy_file(task, fput);
+    if nth == NO_FILE || !victim::is_tracing() {
+        return 0;
+    }
+    let inode = kernel::inode_of(opened_file(task, fput, nth));
+    for slot in 0..SLOTS {
+        if is_held_by_tree(inode, slot) != 0 {
+            count(Count::Elsewhere, 1);
+            break;
+        }
+    }
+    0
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn is_held_by_tree(inode: u64, slot: u32) -> i32 {
+    let Some(hold) = HOLDS.get_ptr(HoldKey { inode, slot, pad: 0 }) else { return 0 };
+    // SAFETY: a map value.
+    let (file, tgid) = unsafe { ((*hold).file, (*hold).tgid) };
+    (kernel::is_open(file, inode) && tree::is_member(tgid)) as i32
 }
 
 /// Notes which descriptions are being dropped: at once, for that takes a microsecond.

@@ -9,7 +9,7 @@ use aya_ebpf::{
 use etxtbsy_trace_common::{Dropped, Kind, Lingering};
 
 use crate::{
-    kernel,
+    calls, kernel,
     maps::{ANY, LINGERING},
     tell::{self, WAKE},
 };
@@ -20,8 +20,10 @@ use crate::{
 /// Always attached, for these are seldom made or take long: their ends are then told to the
 /// microsecond. The others: [`call_returns`].
 #[tracepoint]
-pub fn slow_call_returns(_ctx: TracePointContext) -> u32 {
+pub fn slow_call_returns(ctx: TracePointContext) -> u32 {
     check(At::Return);
+    // A swap file refuses fallocate and ftruncate.
+    calls::note(&ctx);
     0
 }
 

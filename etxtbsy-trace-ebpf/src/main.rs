@@ -10,6 +10,7 @@
 #![feature(asm_experimental_arch)]
 
 mod ask;
+mod calls;
 mod close;
 mod compat;
 mod copied;

@@ -7,8 +7,8 @@ use aya_ebpf::{
     maps::{Array, HashMap, LruHashMap, ProgramArray, RingBuf},
 };
 use etxtbsy_trace_common::{
-    Config, Count, Exec, ExecCall, ExecName, Exiting, FdWord, FdWordKey, Hold, HoldKey, Lineage,
-    Lingering, Lost, TEXT_MAX, Table, Watch,
+    CallCount, CallKey, Config, Count, Exec, ExecCall, ExecName, Exiting, FdWord, FdWordKey, Hold,
+    HoldKey, Lineage, Lingering, Lost, TEXT_MAX, Table, Watch,
 };
 
 /// Update flags of `bpf_map_update_elem`, include/uapi/linux/bpf.h.
@@ -106,6 +106,11 @@ pub(crate) static NEXT: ProgramArray = ProgramArray::with_max_entries(3, 0);
 /// [`etxtbsy_trace_common::Next`] that it continues with.
 #[map]
 pub(crate) static COMPAT_NEXT: ProgramArray = ProgramArray::with_max_entries(2, 0);
+
+/// How often calls failed with ETXTBSY that are only counted ([`crate::calls`]), by process and call.
+#[map]
+pub(crate) static CALLS_FAILED: HashMap<CallKey, CallCount> =
+    HashMap::with_max_entries(1_024, NO_PREALLOC);
 
 /// The processes of the traced trees, when only those are of interest.
 #[map]
@@ -260,8 +265,19 @@ pub(crate) fn count(what: Count, by: i64) {
 #[inline(always)]
 fn add(counters: &Array<u64>, index: u32, by: i64) {
     if let Some(counter) = counters.get_ptr_mut(index) {
-        // SAFETY: a map value. The atomic addition without a result (BPF_XADD), which kernels
-        // before 5.12 have too; core offers no atomics that change memory on this target.
-        unsafe { asm!("lock *(u64 *)({} + 0) += {}", in(reg) counter, in(reg) by) };
+        // SAFETY: a map value.
+        unsafe { add_to(counter, by) };
     }
+}
+
+/// Adds to a number in a map, atomically.
+///
+/// # Safety
+///
+/// It is in a map value.
+#[inline(always)]
+pub(crate) unsafe fn add_to(counter: *mut u64, by: i64) {
+    // SAFETY: the caller's promise. The atomic addition without a result (BPF_XADD), which kernels
+    // before 5.12 have too; core offers no atomics that change memory on this target.
+    unsafe { asm!("lock *(u64 *)({} + 0) += {}", in(reg) counter, in(reg) by) };
 }

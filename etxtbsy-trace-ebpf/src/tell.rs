@@ -10,6 +10,7 @@ use crate::{
     hold,
     kernel::{self, offset, word},
     maps::{ENDED, EVENTS, HOLDS, RUNNING, WATCHED, lost},
+    tree,
 };
 
 /// `BPF_RB_NO_WAKEUP`: the reader is woken by a record that follows.
@@ -175,7 +176,7 @@ pub(crate) unsafe fn see(task: u64, holder: *mut Holder) {
         (*holder).start_ns = word(leader, offset!(task_start_time));
         (*holder).ns_pid = kernel::ns_pid(task);
         (*holder).local_pid = kernel::local_pid(task);
-        (*holder).pad = 0;
+        (*holder).in_tree = tree::is_member(kernel::tgid_of(task)) as u32;
         (*holder).uid = kernel::uid(task);
         (*holder).cgroup = kernel::cgroup(task);
         let mut above = task;

@@ -1,27 +1,40 @@
 //! The processes whose failures are of interest: all, or the descendants of some.
 
 use aya_ebpf::Global;
-use etxtbsy_trace_common::{Config, Count, Kind, Lost, TreeEnded};
+use etxtbsy_trace_common::{Config, Count, Interest, Kind, Lost, TreeEnded};
 
 use crate::{
     maps::{CONFIG, COUNTS, EEXIST, NOEXIST, TREE, count, lost},
     tell::{self, WAKE},
 };
 
-/// 1 if only the processes in `TREE` are of interest. Set by user space before loading.
+/// An [`Interest`]: whether only the processes in `TREE` are of interest. Set by user space before
+/// loading.
 #[unsafe(no_mangle)]
 static FILTERED: Global<u32> = Global::new(0);
 
 /// Whether failures of this process are of interest.
 #[inline(always)]
 pub(crate) fn contains(tgid: u32) -> bool {
-    FILTERED.load() == 0 || TREE.get_ptr(tgid).is_some()
+    FILTERED.load() != Interest::Victims as u32 || TREE.get_ptr(tgid).is_some()
+}
+
+/// Whether a process is of the traced tree, or all are of interest.
+#[inline(always)]
+pub(crate) fn has(tgid: u32) -> bool {
+    FILTERED.load() == Interest::All as u32 || TREE.get_ptr(tgid).is_some()
+}
+
+/// Whether there is a traced tree, and a process is of it.
+#[inline(always)]
+pub(crate) fn is_member(tgid: u32) -> bool {
+    FILTERED.load() != Interest::All as u32 && TREE.get_ptr(tgid).is_some()
 }
 
 /// A process was forked: it belongs to the tree if its parent does.
 #[inline(always)]
 pub(crate) fn forked(parent: u32, child: u32) {
-    if FILTERED.load() == 0 || TREE.get_ptr(parent).is_none() {
+    if FILTERED.load() == Interest::All as u32 || TREE.get_ptr(parent).is_none() {
         return;
     }
     match TREE.insert(child, 1, NOEXIST) {
@@ -35,7 +48,7 @@ pub(crate) fn forked(parent: u32, child: u32) {
 /// A process has ended: user space is told when it was the last.
 #[inline(always)]
 pub(crate) fn ended(tgid: u32) {
-    if FILTERED.load() == 0 || TREE.remove(tgid).is_err() {
+    if FILTERED.load() == Interest::All as u32 || TREE.remove(tgid).is_err() {
         return;
     }
     count(Count::Tree, -1);

@@ -8,6 +8,7 @@ use crate::{
     maps::{CONFIG, EVENTS, count, lost},
     tell::{self, WAKE},
     text::{self, Subject},
+    tree,
 };
 
 /// `BPF_RB_AVAIL_DATA` and `BPF_RB_RING_SIZE`, include/uapi/linux/bpf.h.
@@ -96,6 +97,8 @@ pub(crate) fn tell(
         (*told).generation = kernel::int(inode, offset!(inode_i_generation));
         (*told).local_pid = kernel::local_pid(task);
         (*told).cgroup = kernel::cgroup(task);
+        (*told).inode_flags = kernel::int(inode, offset!(inode_i_flags));
+        (*told).in_tree = tree::has(kernel::tgid_of(task)) as u32;
         (*told).start_ns = word(task, offset!(task_start_time));
         (*told).comm = kernel::comm(task);
     }

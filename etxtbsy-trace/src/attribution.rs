@@ -12,12 +12,13 @@
 
 use etxtbsy_trace_common::{
     Actor, CLOEXEC_UNKNOWN, Candidate, Change, Drain, Hold, Holder, How, KeptBy, NO_FD, Quiet,
-    Stage, Via,
+    SWAP_FILE, Stage, Via,
 };
 
 use crate::{
     ledger::Case,
     lines::{Evidence, Reason, State},
+    lookup::FileSystem,
     process,
 };
 
@@ -87,6 +88,12 @@ pub enum Keeper {
     SocketQueue,
     /// A loop device, such as `/dev/loop0`.
     LoopDevice(String),
+    /// The kernel swaps to the file.
+    SwapFile,
+    /// An entry of binfmt_misc with flag `F`, by its name.
+    BinfmtMisc(String),
+    /// The file system itself answered.
+    FileSystem(FileSystem),
     /// That is not known.
     Unknown,
 }
@@ -421,12 +428,13 @@ pub fn attribute(case: &Case) -> Attribution {
     let unclear = describe(facts.iter().filter(|fact| fact.standing == Standing::Unclear));
     let recent = describe(facts.iter().filter(|fact| fact.standing == Standing::Recent));
     let shown = (there.len() + queued.len()) as u32;
-    let loops = u32::from(case.loop_device.is_some() && count > shown);
-    let open = count.saturating_sub(shown + loops);
+    let keeper = kernel_keeper(case).filter(|_| count > shown);
+    let kept = u32::from(keeper.is_some());
+    let open = count.saturating_sub(shown + kept);
 
     let mut holders = Vec::new();
     let mut suspects = Vec::new();
-    let mut explained = shown + loops;
+    let mut explained = shown + kept;
     let during = came.len() as u32;
     let seen_open = during + after.len() as u32;
     let may_be_open = seen_open + (unclear.len() + left.len()) as u32;
@@ -483,7 +491,7 @@ pub fn attribute(case: &Case) -> Attribution {
         // It was above zero when the exec was refused.
         (explained > 0).then_some(explained)
     };
-    unheld.extend(kept_elsewhere(case, &facts, loops, writers, explained, &queued));
+    unheld.extend(kept_elsewhere(case, &facts, keeper, writers, explained, &queued));
     // More than the kernel counted: a defect, or memory that changed while it was read.
     debug_assert!(
         writers.is_none_or(|writers| explained <= writers),
@@ -492,23 +500,32 @@ pub fn attribute(case: &Case) -> Attribution {
     Attribution { writers, explained, holders, unheld, suspects, references, lost: case.lost }
 }
 
-/// What keeps descriptions that are not accounted for: the loop device that the file backs, or something
-/// unknown, as far as their openers are known.
+/// What of the kernel has a description of the file that no process opened, or whose opener has closed it.
+fn kernel_keeper(case: &Case) -> Option<Keeper> {
+    // swapon(2) opens the file for itself; the flag is set from then on to swapoff(2).
+    let is_swap_file = case.failure.inode_flags & SWAP_FILE != 0;
+    let is_loop = |keeper: &&Keeper| matches!(keeper, Keeper::LoopDevice(_));
+    let swap_file = is_swap_file.then_some(Keeper::SwapFile);
+    swap_file.or_else(|| case.kept.iter().find(is_loop).cloned())
+}
+
+/// What keeps descriptions that are not accounted for: something of the kernel, or something unknown, as far
+/// as their openers are known.
 fn kept_elsewhere(
     case: &Case,
     facts: &[Fact],
-    loops: u32,
+    keeper: Option<Keeper>,
     writers: Option<u32>,
     explained: u32,
     queued: &[u64],
 ) -> Vec<Unheld> {
     let unknown = || orphans(case, facts).filter(|hold| !queued.contains(&hold.file));
-    match &case.loop_device {
-        Some(device) if loops > 0 => {
-            let hold = unknown().next().unwrap_or_default();
-            vec![Unheld { hold, keeper: Keeper::LoopDevice(device.clone()) }]
+    match keeper {
+        Some(Keeper::SwapFile) => {
+            vec![Unheld { hold: Hold::default(), keeper: Keeper::SwapFile }]
         }
-        _ => {
+        Some(keeper) => vec![Unheld { hold: unknown().next().unwrap_or_default(), keeper }],
+        None => {
             let missing = writers.map_or(0, |writers| writers.saturating_sub(explained));
             let holds = unknown().take(missing as usize);
             holds.map(|hold| Unheld { hold, keeper: Keeper::Unknown }).collect()

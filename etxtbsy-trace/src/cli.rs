@@ -1,6 +1,6 @@
 //! The command line, and what it says about the terminal.
 
-use crate::demo;
+use crate::{demo, lines::TreeRole};
 use clap::{
     ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum,
     builder::{PossibleValuesParser, RangedU64ValueParser},
@@ -49,7 +49,8 @@ pub struct Cli {
     /// Only failures in the tree of PID: itself and all its descendants (repeatable)
     ///
     /// Those forked before tracing began are in the tree too. Tracing ends when the tree has ended.
-    /// The filter is on the process whose call failed; the culprit may be any on the machine.
+    /// The filter is on the process whose call failed, unless --as says otherwise; the culprit may be
+    /// any on the machine.
     #[arg(
         short,
         long = "pid",
@@ -151,6 +152,11 @@ pub struct Options {
     #[arg(long, global = true)]
     pub json: bool,
 
+    /// Which failures, of the tree that --pid or `run` traces: those that it had, those that it caused
+    /// by holding or running the file, or both
+    #[arg(long = "as", global = true, value_name = "ROLE", value_enum, default_value_t)]
+    pub role: TreeRole,
+
     /// End tracing after SECONDS; fractions are allowed
     #[arg(short, long, global = true, value_name = "SECONDS", value_parser = seconds)]
     pub duration: Option<Duration>,
@@ -210,9 +216,14 @@ impl Cli {
     /// Options that exclude each other. Clap would not see those given on either side of a
     /// subcommand.
     fn conflict(&self) -> Option<&'static str> {
-        let Options { output, format, json, .. } = &self.options;
+        let Options { output, format, json, role, .. } = &self.options;
         if !self.pids.is_empty() && self.command.is_some() {
             Some("the argument '--pid <PID>' cannot be used with a subcommand")
+        } else if *role != TreeRole::Victim
+            && self.pids.is_empty()
+            && !matches!(self.command, Some(Command::Run(_)))
+        {
+            Some("'--as <ROLE>' is about a process tree: use it with '--pid <PID>' or with 'run'")
         } else if *json && format.is_some() {
             Some("the argument '--json' cannot be used with '--format <FORMAT>'")
         } else if *format == Some(Format::Tui) && output.as_deref().is_some_and(is_stdout) {
@@ -388,6 +399,17 @@ mod tests {
         assert_eq!(cli(&["-p", "1", "--pid", "22", "-p3,4"]).unwrap().pids, [1, 22, 3, 4]);
         for bad in ["0", "-1", "x", "2147483648", ""] {
             refused(&["--pid", bad]);
+        }
+    }
+
+    #[test]
+    fn a_role_is_one_in_a_tree() {
+        let role = |args: &[&str]| cli(args).unwrap().options.role;
+        assert_eq!(role(&["--pid", "1"]), TreeRole::Victim);
+        assert_eq!(role(&["--pid", "1", "--as", "holder"]), TreeRole::Holder);
+        assert_eq!(role(&["run", "--as", "either", "ls"]), TreeRole::Either);
+        for bad in [&["--as", "holder"][..], &["check", "--as", "either"], &["-p1", "--as", "x"]] {
+            refused(bad);
         }
     }
 

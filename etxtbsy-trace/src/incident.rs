@@ -3,7 +3,7 @@
 
 use std::rc::Rc;
 
-use etxtbsy_trace_common::{Actor, How, Lineage, TextOf, Via};
+use etxtbsy_trace_common::{Actor, Hold, How, Lineage, TextOf, Via};
 use jiff::Timestamp;
 
 use crate::{
@@ -56,14 +56,24 @@ pub fn build(id: u64, case: &Case, world: &World<'_>) -> Incident {
     };
     holders.sort_by_key(verdict::blame);
     let (explained, complete) = match (&case.running, case.is_write()) {
+        _ if case.refused_by().is_some() => (1, true),
         // Each process that runs it counts, and so does an exec that is under way.
         (Some(running), _) => {
-            let found =
-                running.runners.iter().map(|it| it.told.map_or(1, |told| told.denials)).sum();
-            (found, found > 0 && i64::from(running.count) + i64::from(found) >= 0)
+            let kept = u32::try_from(case.kept.len()).unwrap_or(u32::MAX);
+            let found = running.runs() + kept;
+            (found, found > 0 && running.missing() <= kept)
         }
         (None, true) => (0, false),
         (None, false) => (attribution.explained, attribution.is_complete()),
+    };
+    let kept = case.kept.iter().filter(|_| case.is_write() || case.refused_by().is_some());
+    let kept = kept.map(|keeper| Unheld { hold: Hold::default(), keeper: keeper.clone() });
+    let unheld_by: Vec<Unheld> = attribution.unheld.iter().cloned().chain(kept).collect();
+    // That no process runs the file was found out a moment later.
+    let certain = match (case.is_write(), case.refused_by()) {
+        (true, Some(_)) => false,
+        (true, None) | (false, Some(_)) => complete,
+        (false, None) => complete && attribution.is_certain(),
     };
     let mut incident = Incident {
         id,
@@ -77,11 +87,11 @@ pub fn build(id: u64, case: &Case, world: &World<'_>) -> Incident {
         file: busy_file(case, attribution.writers, world),
         victim: victim(case, world),
         holders,
-        unheld: attribution.unheld.iter().map(|one| unheld(one, case, world)).collect(),
+        unheld: unheld_by.iter().map(|one| unheld(one, case, world)).collect(),
         suspects: attribution.suspects.iter().map(suspect).collect(),
         explained,
         complete,
-        certain: complete && (case.is_write() || attribution.is_certain()),
+        certain,
         verdict: verdict::unexplained(Direction::Exec),
     };
     incident.verdict = verdict::of_traced(&incident, world.roots);
@@ -106,7 +116,7 @@ pub fn shortfall(case: &Case, incident: &Incident) -> Option<Shortfall> {
 }
 
 /// The name of a system call.
-fn syscall(number: i32) -> String {
+pub(crate) fn syscall(number: i32) -> String {
     let known = usize::try_from(number).ok().and_then(syscalls::Sysno::new);
     known.map_or_else(|| format!("syscall_{number}"), |known| known.name().to_owned())
 }
@@ -122,6 +132,17 @@ fn busy_file(case: &Case, writers: Option<u32>, world: &World<'_>) -> BusyFile {
             ino: Some(running.ino),
             role: None,
             writers: Some(running.count),
+        };
+    }
+    if let Some(found) = case.refused_by() {
+        let (path, path_b64) = text(&found.path);
+        return BusyFile {
+            path: Some(path),
+            path_b64,
+            dev: Some(dev(found.dev)),
+            ino: None,
+            role: (!case.is_write()).then_some(Role::Target),
+            writers: None,
         };
     }
     let known = failure.inode != 0;
@@ -148,7 +169,7 @@ fn dev(dev: u32) -> String {
 }
 
 /// A name of at most 16 bytes, NUL padded; `None` if nobody saw it.
-fn comm(bytes: &[u8]) -> Option<&[u8]> {
+pub(crate) fn comm(bytes: &[u8]) -> Option<&[u8]> {
     let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
     (end > 0).then(|| &bytes[..end])
 }
@@ -275,7 +296,7 @@ fn holder(held: &Held, case: &Case, world: &World<'_>) -> Holder {
         evidence: Some(held.evidence),
         call: held.call.map(syscall),
         state: held.state,
-        opened: held.opened.map(|actor| opened(actor, held.closed_ns, path, path_b64, world)),
+        opened: held.opened.map(|actor| opened(actor, held.closed_ns, path, path_b64, case, world)),
         forked: held.forked.filter(|_| held.via == Via::Fork).map(|actor| {
             let (comm, comm_b64) = maybe_text(comm(&actor.comm));
             Forked { pid: actor.tgid, tid: actor.tid, comm, comm_b64, time_ns: actor.time_ns }
@@ -297,8 +318,11 @@ fn opened(
     closed_ns: Option<u64>,
     path: Option<String>,
     path_b64: Option<String>,
+    case: &Case,
     world: &World<'_>,
 ) -> Opened {
+    let seen = world.seen.get(&actor.tgid).filter(|facts| facts.is_of(actor.time_ns));
+    let ended = case.runtimes.get(&actor.tgid);
     let (comm, comm_b64) = maybe_text(comm(&actor.comm));
     Opened {
         pid: actor.tgid,
@@ -307,11 +331,7 @@ fn opened(
         comm_b64,
         time_ns: actor.time_ns,
         closed_ns,
-        runtime: world
-            .seen
-            .get(&actor.tgid)
-            .filter(|facts| facts.is_of(actor.time_ns))
-            .and_then(|facts| facts.runtime),
+        runtime: seen.and_then(|facts| facts.runtime).or_else(|| ended.copied()),
         path,
         path_b64,
     }
@@ -322,7 +342,14 @@ fn unheld(one: &Unheld, case: &Case, world: &World<'_>) -> lines::Unheld {
     let (place, device) = match &one.keeper {
         Keeper::LoopDevice(device) => (Place::LoopDevice, Some(device.clone())),
         Keeper::SocketQueue => (Place::SocketQueue, None),
+        Keeper::SwapFile => (Place::SwapFile, None),
+        Keeper::BinfmtMisc(entry) => (Place::BinfmtMisc, Some(entry.clone())),
+        Keeper::FileSystem(found) => (Place::FileSystem, Some(found.kind.clone())),
         Keeper::Unknown => (Place::Unknown, None),
+    };
+    let (mount, mount_b64) = match &one.keeper {
+        Keeper::FileSystem(found) => maybe_text(Some(&found.mount)),
+        _ => (None, None),
     };
     let (path, path_b64) = maybe_text(case.text(TextOf::BusyFile).map(path_of).as_deref());
     let opener = one.hold.opened;
@@ -332,7 +359,10 @@ fn unheld(one: &Unheld, case: &Case, world: &World<'_>) -> lines::Unheld {
     lines::Unheld {
         place,
         device,
-        opened: (opener.time_ns != 0).then(|| opened(opener, closed_ns, path, path_b64, world)),
+        mount,
+        mount_b64,
+        opened: (opener.time_ns != 0)
+            .then(|| opened(opener, closed_ns, path, path_b64, case, world)),
     }
 }
 

@@ -10,8 +10,10 @@ use etxtbsy_trace_common::{
 };
 
 use crate::{
-    attribution::{self, Attribution},
+    attribution::{self, Attribution, Keeper},
     kernel::records::{Record, Text},
+    lines::Runtime,
+    lookup::FileSystem,
 };
 
 /// How long a failure waits for its holders to let go, in nanoseconds.
@@ -47,6 +49,21 @@ pub struct Running {
     pub runners: Vec<Runner>,
 }
 
+impl Running {
+    /// How often writing is denied by those who run it.
+    #[must_use]
+    pub fn runs(&self) -> u32 {
+        self.runners.iter().map(|runner| runner.told.map_or(1, |told| told.denials)).sum()
+    }
+
+    /// How often it is denied by something that was not found.
+    #[must_use]
+    pub fn missing(&self) -> u32 {
+        let denied = u32::try_from(-i64::from(self.count)).unwrap_or(0);
+        denied.saturating_sub(self.runs())
+    }
+}
+
 /// A process that runs a file.
 #[derive(Clone, Copy, Debug)]
 pub struct Runner {
@@ -56,6 +73,8 @@ pub struct Runner {
     pub told: Option<common::Runner>,
     /// When it ran it no more, and how.
     pub left: Option<(How, u64)>,
+    /// Whether it is of the traced tree, if there is one.
+    pub in_tree: bool,
 }
 
 /// Everything that was told of one failure.
@@ -76,6 +95,8 @@ pub struct Case {
     pub texts: HashMap<u32, Vec<u8>>,
     /// Executables of holders, by process; component names as the kernel side gives them.
     pub exes: HashMap<u32, Vec<u8>>,
+    /// What the programs of openers were written in that had ended before they could be looked at, by process.
+    pub runtimes: HashMap<u32, Runtime>,
     /// Paths of the descriptions that holders refer to, by process; component names.
     pub files: HashMap<u32, Vec<u8>>,
     /// When processes let go of descriptions that no table showed at the failure, by `struct file`
@@ -85,8 +106,9 @@ pub struct Case {
     pub opening: HashSet<u32>,
     /// Those that may have been.
     pub may_open: HashSet<u32>,
-    /// The loop device that the file backs.
-    pub loop_device: Option<String>,
+    /// What of the kernel, or which file system, user space found to keep the file, or to have refused
+    /// the call.
+    pub kept: Vec<Keeper>,
     /// How many references to the descriptions the kernel side did not find.
     pub references: u32,
     /// How many holders have no place of their own in the kernel side's maps.
@@ -210,9 +232,19 @@ impl Case {
         ![libc::SYS_execve, libc::SYS_execveat].contains(&call)
     }
 
+    /// The file system that refused the call, if it was one.
+    #[must_use]
+    pub fn refused_by(&self) -> Option<&FileSystem> {
+        self.kept.iter().find_map(|keeper| match keeper {
+            Keeper::FileSystem(found) => Some(found),
+            _ => None,
+        })
+    }
+
     /// Whether nothing more will come to be known of it.
     fn is_settled(&self) -> bool {
         match &self.running {
+            _ if self.refused_by().is_some() => true,
             Some(running) => running.runners.iter().all(|runner| runner.left.is_some()),
             None => !self.is_write() && self.attribution().is_settled(),
         }

@@ -4,6 +4,7 @@
 //! [`verdict`] → [`output`]. [`session`] drives it; the rest is the command line's.
 
 pub mod attribution;
+pub mod binfmt_misc;
 pub mod check;
 pub mod cli;
 pub mod command;

@@ -20,6 +20,8 @@ pub enum Line {
     Meta(Meta),
     /// One failed call.
     Incident(Box<Incident>),
+    /// Calls that failed with ETXTBSY and are only counted.
+    Refusal(Refusal),
     /// Something was dropped.
     Lost(Lost),
     /// The last line.
@@ -54,6 +56,24 @@ pub struct Filter {
     pub pids: Vec<u32>,
     /// The command that `run` started.
     pub command: Option<Vec<String>>,
+    /// What the processes of the trees are to the failures that are shown.
+    #[serde(default, rename = "as")]
+    pub role: TreeRole,
+}
+
+/// What a process of the traced tree is to a failure that is shown.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, clap::ValueEnum,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum TreeRole {
+    /// Its call failed
+    #[default]
+    Victim,
+    /// It held the file
+    Holder,
+    /// One of the two
+    Either,
 }
 
 /// Which call failed because of whom.
@@ -309,6 +329,12 @@ pub struct Unheld {
     pub place: Place,
     /// Its name: the loop device, the binfmt_misc entry, the type of the file system.
     pub device: Option<String>,
+    /// Of a file system: where it is mounted, as the victim sees it.
+    #[serde(default)]
+    pub mount: Option<String>,
+    /// Its bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mount_b64: Option<String>,
     /// Who opened the file for writing.
     pub opened: Option<Opened>,
 }
@@ -514,6 +540,8 @@ pub enum VerdictKind {
     BinfmtMisc,
     /// The file system itself answers ETXTBSY.
     RefusedByFilesystem,
+    /// The file backs a loop device.
+    LoopDevice,
     /// Two that have no common parent within what is traced use one name.
     NameCollision,
     /// No holder was found.
@@ -567,6 +595,8 @@ pub enum LossKind {
     WalkTruncated,
     /// The busy file was not found in the work of the failing task.
     BusyFileUnknown,
+    /// Calls that are only counted: the map of these was full.
+    CallsMapFull,
     /// There was no memory for a path or arguments.
     TextNoMemory,
     /// The map of the traced processes was full.
@@ -611,6 +641,29 @@ pub struct Lost {
     pub count: u64,
 }
 
+/// Calls of one process that failed with ETXTBSY for other reasons than those of incidents: they are
+/// counted, and who is to blame is not looked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Refusal {
+    /// When the first such call of the process failed, RFC 3339, UTC, nanoseconds.
+    pub time: String,
+    /// The same moment, nanoseconds of CLOCK_MONOTONIC.
+    pub time_ns: u64,
+    /// `fallocate`, `unlinkat`…
+    pub syscall: String,
+    /// `ETXTBSY`.
+    pub errno: String,
+    /// Process.
+    pub pid: u32,
+    /// The name of the thread that made the first of them.
+    pub comm: Option<String>,
+    /// Its bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub comm_b64: Option<String>,
+    /// How many since the last such line.
+    pub count: u64,
+}
+
 /// The last line.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Summary {
@@ -625,6 +678,13 @@ pub struct Summary {
     pub explained: u64,
     /// How many are not.
     pub unexplained: u64,
+    /// How many other calls failed with ETXTBSY, as the `refusal` lines have them.
+    #[serde(default)]
+    pub refusals: u64,
+    /// Where a tree is traced, how many failures there were elsewhere: with `as` `victim`, execs that
+    /// failed while a process of the tree held the file; else failures that the tree had no part in.
+    #[serde(default)]
+    pub elsewhere: u64,
     /// How many things were dropped, of all kinds.
     pub lost: u64,
     /// How many incidents by verdict.

@@ -7,13 +7,16 @@
 use std::{
     collections::HashMap,
     ffi::{OsStr, OsString},
-    fs::{self, OpenOptions},
+    fs::{self, File, OpenOptions},
     io::Read as _,
     os::{
         fd::{AsFd, AsRawFd as _, OwnedFd},
-        unix::{ffi::OsStringExt as _, fs::OpenOptionsExt as _},
+        unix::{
+            ffi::{OsStrExt as _, OsStringExt as _},
+            fs::OpenOptionsExt as _,
+        },
     },
-    path::{Component, Path},
+    path::{Component, Path, PathBuf},
 };
 
 use rustix::{
@@ -30,9 +33,42 @@ const NAMES: usize = 4096;
 /// What a process sees of the file systems.
 pub struct Sight {
     root: Found,
-    /// Whether a mount is served by the kernel alone, by the mount's number.
-    mounts: HashMap<u64, bool>,
+    /// By their numbers.
+    mounts: HashMap<u64, Mount>,
 }
+
+/// A mount, as proc_pid_mountinfo(5) has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Mount {
+    /// The number of the one it is on.
+    parent: u64,
+    /// Its device, as the kernel has it: major << 20 | minor.
+    dev: u32,
+    /// Where it is.
+    point: Vec<u8>,
+    /// The type of its file system.
+    kind: String,
+}
+
+/// A file system that something else than this kernel serves, and what was looked for on it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileSystem {
+    /// Its type, such as `fuse.sshfs`.
+    pub kind: String,
+    /// Where it is mounted.
+    pub mount: Vec<u8>,
+    /// Its device, as the kernel has it: major << 20 | minor.
+    pub dev: u32,
+    /// The path of what was looked for.
+    pub path: Vec<u8>,
+}
+
+/// File systems whose files others than this kernel may have open: another machine, the host of a virtual
+/// machine, a program.
+const SERVED: [&str; 15] = [
+    "9p", "afs", "beegfs", "ceph", "cifs", "fuseblk", "gpfs", "lustre", "ncpfs", "nfs", "nfs4",
+    "prl_fs", "smb3", "vboxsf", "virtiofs",
+];
 
 /// A file, opened with O_PATH: with nothing but its identity.
 #[derive(Debug)]
@@ -74,12 +110,51 @@ impl Sight {
     /// What is at `path`, links followed; `None` also where a program would have to be asked.
     #[must_use]
     pub fn find(&self, path: &Path) -> Option<Found> {
+        let (found, left) = self.walk(path)?;
+        left.is_empty().then_some(found)
+    }
+
+    /// The file system that `path` leads to, if something else than this kernel serves it. Of one that a
+    /// program serves, which is not asked, no links are followed within it.
+    #[must_use]
+    pub fn served(&self, path: &Path) -> Option<FileSystem> {
+        let (found, left) = self.walk(path)?;
+        let mount = self.mounts.get(&found.mount)?;
+        let within: PathBuf = left.iter().rev().collect();
+        let point = Path::new(OsStr::from_bytes(&mount.point));
+        let whole = if left.is_empty() { path.to_owned() } else { point.join(&within) };
+        // What is mounted within it has mount points that the kernel knows by name.
+        let is_over = |other: &Mount| {
+            other.parent == found.mount
+                && whole.starts_with(Path::new(OsStr::from_bytes(&other.point)))
+        };
+        let is_served = SERVED.contains(&&*mount.kind) || mount.kind == "fuse";
+        let is_served = is_served || mount.kind.starts_with("fuse.");
+        let is_plain = !left.iter().any(|name| name == "..");
+        let covered = !left.is_empty() && self.mounts.values().any(is_over);
+        (is_served && is_plain && !covered).then(|| FileSystem {
+            kind: mount.kind.clone(),
+            mount: mount.point.clone(),
+            dev: mount.dev,
+            path: whole.into_os_string().into_vec(),
+        })
+    }
+
+    /// Where file systems of a type are mounted.
+    pub fn mounted(&self, kind: &str) -> impl Iterator<Item = &Path> {
+        let of_kind = self.mounts.values().filter(move |mount| mount.kind == kind);
+        of_kind.map(|mount| Path::new(OsStr::from_bytes(&mount.point)))
+    }
+
+    /// As far along `path` as the kernel alone leads, links followed: what is there, and the names that are
+    /// left, the next one last.
+    fn walk(&self, path: &Path) -> Option<(Found, Vec<OsString>)> {
         let mut names = Vec::new();
         push(&mut names, path.as_os_str());
         let mut at = self.root.again()?;
         let mut links = 0;
         for _ in 0..NAMES {
-            let Some(name) = names.pop() else { return Some(at) };
+            let Some(name) = names.pop() else { return Some((at, names)) };
             if name == ".." {
                 let is_root = (at.mount, at.ino) == (self.root.mount, self.root.ino);
                 if is_root {
@@ -90,7 +165,8 @@ impl Sight {
                 continue;
             }
             if !self.is_of_the_kernel(&at) {
-                return None;
+                names.push(name);
+                return Some((at, names));
             }
             let next = openat(&at.file, &name, PATH | OFlags::NOFOLLOW, Mode::empty()).ok()?;
             let next = Found::new(next).ok()?;
@@ -110,19 +186,23 @@ impl Sight {
     /// Its first bytes; `None` if it is no regular file, or a program would have to be asked.
     #[must_use]
     pub fn first_bytes(&self, found: &Found) -> Option<[u8; 4]> {
+        let mut begin = [0; 4];
+        self.open(found)?.read_exact(&mut begin).ok()?;
+        Some(begin)
+    }
+
+    /// It, to be read; `None` as above.
+    #[must_use]
+    pub fn open(&self, found: &Found) -> Option<File> {
         if found.kind != FileType::RegularFile || !self.is_of_the_kernel(found) {
             return None;
         }
         let path = format!("/proc/self/fd/{}", found.file.as_raw_fd());
-        let mut file =
-            OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).ok()?;
-        let mut begin = [0; 4];
-        file.read_exact(&mut begin).ok()?;
-        Some(begin)
+        OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).ok()
     }
 
     fn is_of_the_kernel(&self, found: &Found) -> bool {
-        self.mounts.get(&found.mount) == Some(&true)
+        self.mounts.get(&found.mount).is_some_and(Mount::is_of_the_kernel)
     }
 }
 
@@ -183,12 +263,42 @@ fn push(names: &mut Vec<OsString>, path: &OsStr) {
     names[before..].reverse();
 }
 
-/// A line of mountinfo (proc_pid_mountinfo(5)): the number, and whether the kernel alone serves it.
-fn mount(line: &[u8]) -> Option<(u64, bool)> {
+impl Mount {
+    /// Whether the kernel alone serves it.
+    fn is_of_the_kernel(&self) -> bool {
+        !self.kind.starts_with("fuse") && self.kind != "autofs"
+    }
+}
+
+/// A line of mountinfo (proc_pid_mountinfo(5)): the mount's number, and the mount.
+fn mount(line: &[u8]) -> Option<(u64, Mount)> {
     let mut words = line.split(|byte| *byte == b' ');
-    let number = str::from_utf8(words.next()?).ok()?.parse().ok()?;
+    let mut number = || -> Option<u64> { str::from_utf8(words.next()?).ok()?.parse().ok() };
+    let (id, parent) = (number()?, number()?);
+    let (major, minor) = str::from_utf8(words.next()?).ok()?.split_once(':')?;
+    let dev = (major.parse::<u32>().ok()? << 20) | minor.parse::<u32>().ok()?;
+    let point = unescaped(words.nth(1)?);
     let kind = words.skip_while(|word| *word != b"-").nth(1)?;
-    Some((number, !kind.starts_with(b"fuse") && kind != b"autofs"))
+    let kind = String::from_utf8_lossy(kind).into_owned();
+    Some((id, Mount { parent, dev, point, kind }))
+}
+
+/// A path in mountinfo, where blanks and backslashes are octal numbers (`mangle_path`, fs/seq_file.c).
+fn unescaped(word: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(word.len());
+    let mut left = word;
+    while let [byte, rest @ ..] = left {
+        let escape = rest.get(..3).filter(|_| *byte == b'\\');
+        let number = escape.and_then(|digits| str::from_utf8(digits).ok());
+        if let Some(escaped) = number.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            bytes.push(escaped);
+            left = &rest[3..];
+        } else {
+            bytes.push(*byte);
+            left = rest;
+        }
+    }
+    bytes
 }
 
 #[cfg(test)]
@@ -249,7 +359,10 @@ mod tests {
             ("fuse.sshfs", false),
             ("autofs", false),
         ] {
-            assert_eq!(mount(line(kind).as_bytes()), Some((36, is_of_the_kernel)), "{kind}");
+            let (number, mount) = mount(line(kind).as_bytes()).unwrap();
+            assert_eq!((number, mount.is_of_the_kernel()), (36, is_of_the_kernel), "{kind}");
+            let point = "/m \u{fffd}".as_bytes().to_vec();
+            assert_eq!(mount, Mount { parent: 35, dev: 42, point, kind: kind.to_owned() });
         }
         assert_eq!(mount(b""), None);
     }

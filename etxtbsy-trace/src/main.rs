@@ -240,7 +240,12 @@ fn trace(
         None => (!roots.is_empty()).then(|| roots.clone()),
     };
     let ring_bytes = std::env::var(RING_BYTES).ok().and_then(|bytes| bytes.parse().ok());
-    let options = Options { roots: tracked, ring_bytes, verbose: cli.options.verbose > 0 };
+    let options = Options {
+        roots: tracked,
+        role: cli.options.role,
+        ring_bytes,
+        verbose: cli.options.verbose > 0,
+    };
     let mut tracer = Tracer::start(&options).map_err(check::explain)?;
     // What reading the kernel's BTF took is of no use any more.
     #[cfg(target_env = "gnu")]
@@ -262,6 +267,7 @@ fn trace(
         pids: roots,
         command: command
             .map(|(argv, _)| argv.iter().map(|word| word.to_string_lossy().into_owned()).collect()),
+        role: cli.options.role,
     };
     let limits =
         Limits { duration: cli.options.duration, incidents: cli.options.stop_after.map(u64::from) };

@@ -105,6 +105,12 @@ impl Observer {
         })
     }
 
+    /// What a process was written in that has ended: [`Runtimes::of_executable`].
+    #[must_use]
+    pub fn runtime_of(&self, file: &std::fs::File, path: &[u8]) -> Option<Runtime> {
+        self.runtimes.of_executable(file, path)
+    }
+
     fn is_start(&self, stat: &Stat, start_ns: u64) -> bool {
         let started = stat.starttime.saturating_mul(self.tick());
         // Both are cut off to a tick.

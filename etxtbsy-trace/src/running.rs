@@ -19,7 +19,7 @@ use etxtbsy_trace_common::{Runner, TextOf};
 use crate::{
     kernel::records::path_of,
     ledger::Case,
-    lookup::{self, Found, Sight},
+    lookup::{self, FileSystem, Found, Sight},
     pids::Pids,
     process,
 };
@@ -71,6 +71,37 @@ pub fn refused(case: &Case, pids: &Pids) -> Option<Refused> {
     Some(refused)
 }
 
+/// The file that the path of a case leads to now, and its path.
+#[must_use]
+pub fn find(case: &Case, pids: &Pids) -> Option<(Found, Vec<u8>)> {
+    look_up(case, &whole_path(case)?, pids)
+}
+
+/// The file system that refused the call of a case, if something else than this kernel serves the one that its
+/// path leads to.
+#[must_use]
+pub fn refusing(case: &Case, pids: &Pids) -> Option<FileSystem> {
+    let path = as_path(case.text(TextOf::Path)?.to_vec());
+    let is_up = path.components().any(|component| component == Component::ParentDir);
+    // Of a link's `..` the name does not tell where it leads, and of execveat not which directory it began at.
+    if is_up || i64::from(case.failure.syscall) == libc::SYS_execveat && path.is_relative() {
+        return None;
+    }
+    let whole = whole_path(case)?;
+    // The victim may have ended; its parent sees the same, as a rule.
+    let seen =
+        [case.failure.tgid, case.failure.ppid].map(|pid| pids.local(pid).and_then(Sight::of));
+    let sight = seen.into_iter().flatten().next().or_else(Sight::ours)?;
+    sight.served(&whole)
+}
+
+/// Whether a process that can be seen from here runs a program of a file system.
+#[must_use]
+pub fn is_any_on(found: &FileSystem) -> bool {
+    let device = libc::makedev(found.dev >> 20, found.dev & 0xf_ffff);
+    processes().any(|pid| lookup::exe(pid).is_some_and(|(dev, _)| dev == device))
+}
+
 /// The path from the root, `.` and `..` taken out by their names.
 fn whole_path(case: &Case) -> Option<PathBuf> {
     let bytes = |of| case.text(of).map(<[u8]>::to_vec);
@@ -104,10 +135,11 @@ fn as_path(bytes: Vec<u8>) -> PathBuf {
 
 /// The processes that run a file, by their pids here; the file by its device as stat(2) gives it, and its inode number.
 fn running(file: (u64, u64)) -> Vec<u32> {
-    let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
-    processes
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .filter(|pid| lookup::exe(*pid) == Some(file))
-        .collect()
+    processes().filter(|pid| lookup::exe(*pid) == Some(file)).collect()
+}
+
+/// The processes, by their pids here.
+fn processes() -> impl Iterator<Item = u32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }

@@ -134,11 +134,29 @@ impl Runtimes {
             mapped: &mapped,
             elf: File::open(&link).ok().and_then(|file| elf_facts(&file)).unwrap_or_default(),
         });
-        if self.known.len() >= MOST {
-            self.known.clear();
+        // One that ended meanwhile has shown too little.
+        if runtime.is_some() {
+            if self.known.len() >= MOST {
+                self.known.clear();
+            }
+            self.known.insert(key, runtime);
         }
-        self.known.insert(key, runtime);
         runtime
+    }
+
+    /// The same of a process that has ended, by its executable and that one's path. What it had mapped is not
+    /// known: `None` if that might matter.
+    #[must_use]
+    pub fn of_executable(&self, file: &File, path: &[u8]) -> Option<Runtime> {
+        let facts = file.metadata().ok()?;
+        let is_it =
+            |(dev, ino, _): &&(u64, u64, String)| (*dev, *ino) == (facts.dev(), facts.ino());
+        if let Some(key) = self.known.keys().find(is_it) {
+            return self.known.get(key).copied().flatten();
+        }
+        let (exe, elf) = (String::from_utf8_lossy(path), elf_facts(file).unwrap_or_default());
+        let runtime = recognise(&Traits { exe: &exe, elf, ..Traits::default() });
+        runtime.filter(|runtime| *runtime != Runtime::Native)
     }
 }
 
@@ -190,6 +208,18 @@ fn word(bytes: &[u8], at: usize, size: usize) -> Option<u64> {
 mod tests {
     use super::*;
     use std::process::{Command, Stdio};
+
+    /// This test is written in Rust, and a C program may have mapped anything.
+    #[test]
+    fn the_program_of_a_process_that_has_ended_is_known_by_its_file() {
+        let known = |path: &str| {
+            let file = File::open(path).unwrap();
+            Runtimes::default().of_executable(&file, path.as_bytes())
+        };
+        assert_eq!(known("/proc/self/exe"), Some(Runtime::Rust));
+        assert_eq!(known("/bin/sh"), Some(Runtime::Shell));
+        assert_eq!(known("/bin/true"), None);
+    }
 
     const GO: ElfFacts = ElfFacts { go: true, rust: false, read: true };
     const RUST: ElfFacts = ElfFacts { go: false, rust: true, read: true };

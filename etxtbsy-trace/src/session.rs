@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use aya::maps::{MapData, RingBuf};
-use etxtbsy_trace_common::{Failure, Hold, How, Intake, Lingering, Lost, Stage, TextOf};
+use etxtbsy_trace_common::{CallKey, Failure, Hold, How, Intake, Lingering, Lost, Stage, TextOf};
 use nix::{sys::utsname::uname, time::ClockId};
 use tokio::{
     io::{Interest, unix::AsyncFd},
@@ -19,16 +19,20 @@ use tokio::{
 
 use crate::{
     attribution::Keeper,
+    binfmt_misc,
     command::Started,
-    incident::{World, build, rfc3339, shortfall},
+    incident::{World, build, comm, rfc3339, shortfall, syscall},
     kernel::{
         reaper::Reaper,
         records::{Record, Text, path_of},
         tracer::Tracer,
     },
     ledger::{Case, Drop, GRACE_NS, Ledger, Runner, Running, Sign, Unkept},
-    lines::{self, Direction, Filter, Line, LossKind, Meta, SCHEMA, Summary},
-    lookup::Sight,
+    lines::{
+        self, Direction, Filter, Line, LossKind, Meta, Refusal, SCHEMA, Summary, TreeRole,
+        maybe_text,
+    },
+    lookup::{FileSystem, Found, Sight},
     loop_device,
     opening::{self, Opening},
     output::Output,
@@ -110,6 +114,11 @@ pub struct Session {
     began_ns: u64,
     /// The roots of the traced trees, as they were asked for.
     roots: Vec<u32>,
+    /// What its processes are to the failures that are shown.
+    role: TreeRole,
+    /// How many failing calls of a kind were reported of a process, and of all.
+    calls: HashMap<CallKey, u64>,
+    other_calls: u64,
     tree_ended: bool,
     /// Whether tracing is over, and only what was told already is taken in.
     ending: bool,
@@ -177,6 +186,9 @@ impl Session {
             change_first: ChangeFirst::default(),
             began_ns,
             roots: filter.pids.clone(),
+            role: filter.role,
+            calls: HashMap::new(),
+            other_calls: 0,
             tree_ended: false,
             ending: false,
             signals: Signals::catch().context("cannot catch signals")?,
@@ -251,14 +263,21 @@ impl Session {
         // What there is now is in the ring buffer: no more than it holds.
         self.ending = true;
         self.read();
+        self.tell_calls();
         self.summary.failures = self.tracer.failures();
         let lost = [Lost::FailureUntold, Lost::FailureUnkept].map(|what| self.tracer.lost(what));
         let known = self.taken + lost.iter().sum::<u64>();
         let unread = self.summary.failures.saturating_sub(known);
+        if self.role == TreeRole::Victim {
+            self.summary.elsewhere = self.tracer.elsewhere();
+        }
         for case in self.ledger.drain() {
             if limits.incidents.is_none_or(|most| self.summary.incidents < most) {
                 self.incident(case);
             }
+        }
+        if self.role != TreeRole::Victim {
+            self.summary.failures = self.summary.failures.saturating_sub(self.summary.elsewhere);
         }
         self.tell_lost();
         self.tell_missed();
@@ -404,7 +423,7 @@ impl Session {
         self.find_pids();
         self.find_keepers(seq);
         let Some(case) = self.ledger.case(seq) else { return };
-        let failure = case.failure;
+        let (failure, is_write) = (case.failure, case.is_write());
         let mut wanted = vec![(failure.tgid, failure.start_ns), (failure.ppid, 0)];
         for candidate in &case.candidates {
             let hold = &candidate.hold;
@@ -416,15 +435,49 @@ impl Session {
         for (pid, start_ns) in wanted {
             self.see(&mut seen, pid, start_ns);
         }
+        self.find_runtimes(seq, &seen);
         self.seen.insert(seq, seen);
+        if failure.inode == 0 && failure.enter_ns != 0 && !is_write {
+            // No file was opened: what refused the exec was the open itself, no writer.
+            self.find_refusing(seq, |_| false);
+        }
         self.find_runners(seq);
+        self.find_kept(seq);
         self.await_ends();
         self.tell_pending(seq);
     }
 
+    /// Finds out what the programs of openers were written in that have ended, and held the file to their ends.
+    fn find_runtimes(&mut self, seq: u64, seen: &Seen) {
+        let Some(case) = self.ledger.case_mut(seq) else { return };
+        for candidate in &case.candidates {
+            let Hold { tgid, ppid, opened, .. } = candidate.hold;
+            let is_known = seen.get(&tgid).is_some_and(|facts| facts.runtime.is_some());
+            let Some(names) = case.exes.get(&tgid).filter(|_| opened.tgid == tgid && !is_known)
+            else {
+                continue;
+            };
+            // Its parent sees the same, as a rule.
+            let path = path_of(names);
+            let find = || {
+                let sight = Sight::of(self.pids.local(ppid)?)?;
+                let file =
+                    sight.open(&sight.find(Path::new(std::ffi::OsStr::from_bytes(&path)))?)?;
+                self.observer.runtime_of(&file, &path)
+            };
+            // What it has executed since it opened the file is another program.
+            if self.tracer.last_exec_ns(tgid) > opened.time_ns {
+                continue;
+            }
+            if let Some(runtime) = find() {
+                case.runtimes.insert(tgid, runtime);
+            }
+        }
+    }
+
     /// Shows a failure before its story is over.
     fn tell_pending(&mut self, seq: u64) {
-        let Some(case) = self.ledger.case(seq) else { return };
+        let Some(case) = self.ledger.case(seq).filter(|case| self.shows(case)) else { return };
         let nothing = Seen::new();
         let tracer = &self.tracer;
         let world = World {
@@ -474,11 +527,83 @@ impl Session {
             }
             self.see(&mut seen, tgid, told.map_or(0, |told| told.start_ns));
             self.see(&mut seen, told.map_or(0, |told| told.ppid), 0);
-            runners.push(Runner { tgid, told, left });
+            let in_tree = match told {
+                Some(told) => told.holder.in_tree != 0,
+                None => self.role != TreeRole::Victim && self.tracer.is_in_tree(tgid),
+            };
+            runners.push(Runner { tgid, told, left, in_tree });
         }
         self.seen.insert(seq, seen);
         let Refused { path, dev, ino, .. } = refused;
         self.ledger.running(seq, Running { path, dev, ino, count, runners });
+    }
+
+    /// Finds what of the kernel keeps a file that refused to be written, or which file system refused, where
+    /// the processes that run it do not account for that.
+    fn find_kept(&mut self, seq: u64) {
+        let Some(case) = self.ledger.case(seq).filter(|case| case.is_write()) else { return };
+        let (running, victim) = (case.running.as_ref(), case.failure.tgid);
+        if running.is_some_and(|running| running.runs() > 0 && running.missing() == 0) {
+            return;
+        }
+        let Some((file, path)) = running::find(case, &self.pids) else {
+            // Of a file system that a program serves, no file is looked at.
+            if running.is_none() {
+                self.find_refusing(seq, running::is_any_on);
+            }
+            return;
+        };
+        // Another file by now.
+        if running.is_some_and(|running| running.ino != file.ino) {
+            return;
+        }
+        let (runs, missing) = running.map_or((0, None), |it| (it.runs(), Some(it.missing())));
+        let Ok(count) = self.tracer.write_count(&file.file) else { return };
+        let missing = missing.unwrap_or(u32::try_from(-i64::from(count)).unwrap_or(0));
+        let kept = self.keepers_of(&file, missing, victim);
+        if kept.is_empty() {
+            if runs == 0 && missing == 0 {
+                // Nobody was found that runs this very file.
+                self.find_refusing(seq, |_| false);
+            }
+            return;
+        }
+        if self.ledger.case(seq).is_some_and(|case| case.running.is_none()) {
+            let (dev, ino) = (file.kernel_dev(), file.ino);
+            self.ledger.running(seq, Running { path, dev, ino, count, runners: Vec::new() });
+        }
+        if let Some(case) = self.ledger.case_mut(seq) {
+            case.kept.extend(kept);
+        }
+    }
+
+    /// What of the kernel keeps a file that refused to be written; `missing` is how often writing is denied by
+    /// something that was not found.
+    fn keepers_of(&mut self, file: &Found, missing: u32, victim: u32) -> Vec<Keeper> {
+        if self.tracer.is_swap_file(&file.file).unwrap_or(false) {
+            return vec![Keeper::SwapFile];
+        }
+        if missing == 0 {
+            return Vec::new();
+        }
+        let seen = self.pids.local(victim).and_then(Sight::of);
+        let sights: Vec<Sight> = seen.into_iter().chain(Sight::ours()).collect();
+        let tracer = &mut self.tracer;
+        let entries =
+            binfmt_misc::keepers(file, &sights, |entry| tracer.is_kept_by(&file.file, entry));
+        entries.into_iter().map(Keeper::BinfmtMisc).collect()
+    }
+
+    /// Finds the file system that refused a call itself, because another than this kernel serves it; unless
+    /// `may_run` says that a program which runs may have made the kernel refuse.
+    fn find_refusing(&mut self, seq: u64, may_run: impl FnOnce(&FileSystem) -> bool) {
+        let Some(case) = self.ledger.case(seq) else { return };
+        let Some(found) = running::refusing(case, &self.pids) else { return };
+        let is_of = |runner: &etxtbsy_trace_common::Runner| runner.dev == found.dev;
+        let may_run = case.named.iter().any(is_of) || may_run(&found);
+        if let Some(case) = self.ledger.case_mut(seq).filter(|_| !may_run) {
+            case.kept.push(Keeper::FileSystem(found));
+        }
     }
 
     /// Looks at a process and at those above it.
@@ -525,7 +650,7 @@ impl Session {
             }
         }
         if case.registered.is_empty() {
-            case.loop_device = loop_device::of(failure.dev, failure.ino);
+            case.kept.extend(loop_device::of(failure.dev, failure.ino).map(Keeper::LoopDevice));
         }
     }
 
@@ -667,6 +792,7 @@ impl Session {
             self.tree_ended |= self.tracer.tree_size() == 0;
         }
         if self.lost_ns + LOST_NS < now {
+            self.tell_calls();
             self.tell_lost();
         }
         if self.missed.1 + MISSED_NS < now {
@@ -678,6 +804,12 @@ impl Session {
         case.passed_over = case.has_unseen() && self.tracer.missed() > 0;
         let case = &case;
         let seq = case.failure.seq;
+        if !self.shows(case) {
+            self.seen.remove(&seq);
+            self.begins.remove(&seq);
+            self.summary.elsewhere += 1;
+            return;
+        }
         let unplaced = u64::from(case.unplaced);
         self.lose(
             LossKind::HoldsPerFile,
@@ -698,6 +830,9 @@ impl Session {
         if writers.is_some_and(|writers| i64::from(incident.explained) > i64::from(writers)) {
             self.lose(LossKind::CountContradicted, "writers: more were found than counted", 1);
         }
+        if !case.is_write() && case.failure.inode == 0 && !incident.complete {
+            self.lose(LossKind::BusyFileUnknown, "busy files: not found in the task's work", 1);
+        }
         self.summary.incidents += 1;
         if incident.complete {
             self.summary.explained += 1;
@@ -711,6 +846,60 @@ impl Session {
         *self.summary.by_verdict.entry(incident.verdict.kind).or_default() += 1;
         self.change_first.add(&incident);
         self.write(&Line::Incident(Box::new(incident)));
+    }
+
+    /// Whether a failure is one of those that were asked for.
+    fn shows(&self, case: &Case) -> bool {
+        let is_victim = case.failure.in_tree != 0;
+        match self.role {
+            TreeRole::Victim => is_victim,
+            TreeRole::Holder => Self::is_held_by_tree(case),
+            TreeRole::Either => is_victim || Self::is_held_by_tree(case),
+        }
+    }
+
+    /// Whether a process of the tree is one of those that held the file, or run it.
+    fn is_held_by_tree(case: &Case) -> bool {
+        let mut runners = case.running.iter().flat_map(|running| &running.runners);
+        runners.any(|runner| runner.in_tree)
+            || case
+                .attribution()
+                .holders
+                .iter()
+                .any(|held| held.seen.is_some_and(|seen| seen.in_tree != 0))
+    }
+
+    /// Reports how many calls failed since the last time that are only counted.
+    fn tell_calls(&mut self) {
+        let counted = self.tracer.other_calls();
+        if counted == self.other_calls {
+            return;
+        }
+        self.other_calls = counted;
+        let mut calls = match self.tracer.other_calls_by_process() {
+            Ok(calls) => calls,
+            Err(error) => return log::warn!("{error:#}"),
+        };
+        calls.sort_unstable_by_key(|(_, call)| call.first_ns);
+        for (key, call) in calls {
+            let before = self.calls.insert(key, call.count).unwrap_or(0);
+            let count = call.count.saturating_sub(before);
+            if count == 0 {
+                continue;
+            }
+            let (comm, comm_b64) = maybe_text(comm(&call.comm));
+            self.summary.refusals += count;
+            self.write(&Line::Refusal(Refusal {
+                time: rfc3339(realtime_offset_ns(), call.first_ns),
+                time_ns: call.first_ns,
+                syscall: syscall(key.syscall),
+                errno: "ETXTBSY".to_owned(),
+                pid: key.tgid,
+                comm,
+                comm_b64,
+                count,
+            }));
+        }
     }
 
     fn tell_lost(&mut self) {
@@ -782,7 +971,7 @@ fn loss_kind(lost: Lost) -> LossKind {
         Lost::RingFull => LossKind::RecordsRingFull,
         Lost::HoldsFull => LossKind::HoldsMapFull,
         Lost::WalkTruncated => LossKind::WalkTruncated,
-        Lost::NoBusyFile => LossKind::BusyFileUnknown,
+        Lost::CallsFull => LossKind::CallsMapFull,
         Lost::NoScratch => LossKind::TextNoMemory,
         Lost::TreeFull => LossKind::TreeMapFull,
         Lost::ExecsFull => LossKind::ExecsMapFull,

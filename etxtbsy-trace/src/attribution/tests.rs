@@ -428,11 +428,11 @@ fn a_description_that_no_process_holds_is_reported_with_its_opener() {
     assert_eq!((&found.unheld[0].keeper, found.is_complete()), (&Keeper::Unknown, false));
 
     // A loop device is backed by the file.
-    case.loop_device = Some("/dev/loop0".to_owned());
+    case.kept = vec![Keeper::LoopDevice("/dev/loop0".to_owned())];
     let found = attribute(&case);
     assert_eq!((found.explained, found.is_complete()), (1, true));
     assert_eq!(found.unheld[0].keeper, Keeper::LoopDevice("/dev/loop0".to_owned()));
-    case.loop_device = None;
+    case.kept.clear();
 
     // A thread of the process that closed the fd is in a call on it.
     let syscall = libc::SYS_flock as i32;
@@ -450,6 +450,28 @@ fn a_description_that_no_process_holds_is_reported_with_its_opener() {
     let found = attribute(&case);
     assert_eq!((found.explained, found.unheld.len(), found.is_certain()), (1, 1, true));
     assert_eq!(found.unheld[0].keeper, Keeper::SocketQueue);
+}
+
+/// The kernel's own description of an active swap file has no opener; a writer beside it is a holder.
+#[test]
+fn a_swap_file_is_kept_by_the_kernel() {
+    let mut case = case(1, Vec::new());
+    case.failure.inode_flags = SWAP_FILE | 1;
+    let found = attribute(&case);
+    assert_eq!((found.explained, pids(&found), found.is_certain()), (1, vec![], true));
+    assert_eq!(found.unheld, [Unheld { hold: Hold::default(), keeper: Keeper::SwapFile }]);
+
+    case.failure.writers = 2;
+    assert!(!attribute(&case).is_complete());
+    case.candidates.push(in_table(opened(0xa, 500_000)));
+    let found = attribute(&case);
+    assert_eq!((found.explained, pids(&found), found.is_certain()), (2, vec![OPENER], true));
+    assert_eq!(found.unheld.len(), 1);
+
+    // Not any more: it is held by who has it open.
+    case.failure.writers = 1;
+    let found = attribute(&case);
+    assert_eq!((found.explained, found.unheld.len(), pids(&found)), (1, 0, vec![OPENER]));
 }
 
 #[test]

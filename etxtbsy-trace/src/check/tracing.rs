@@ -140,7 +140,7 @@ fn traced_failure() -> Result<Incident> {
     let incident = Arc::clone(&told.incident);
     let job = Job {
         tracer,
-        filter: Filter { pids: vec![pid], command: None },
+        filter: Filter { pids: vec![pid], ..Filter::default() },
         sinks: vec![Sink { name: "the check".to_owned(), output: Box::new(told) }],
         prepared: None,
         limits: Limits { duration: Some(PATIENCE), incidents: Some(1) },
@@ -169,7 +169,7 @@ impl Output for Told {
                 let mut told = self.incident.lock().unwrap_or_else(PoisonError::into_inner);
                 *told = Some(Incident::clone(incident));
             }
-            Line::Lost(_) | Line::Summary(_) => {}
+            Line::Refusal(_) | Line::Lost(_) | Line::Summary(_) => {}
         }
         Ok(())
     }

@@ -45,11 +45,25 @@ impl Kernel {
         Ok(Self { btf, structures: RefCell::default() })
     }
 
+    /// Reads the BTF of a module of the running kernel (CONFIG_DEBUG_INFO_BTF_MODULES), whose types are
+    /// counted from those of the kernel itself.
+    pub(super) fn module(&self, name: &str) -> anyhow::Result<Self> {
+        let path = format!("/sys/kernel/btf/{name}");
+        let btf = Btf::from_split_file(&path, &self.btf)
+            .with_context(|| format!("cannot read {path}"))?;
+        Ok(Self { btf, structures: RefCell::default() })
+    }
+
     fn structure(&self, name: &str) -> Option<Rc<Struct>> {
         let mut known = self.structures.borrow_mut();
         let find = || {
             self.btf.resolve_types_by_name(name).ok()?.into_iter().find_map(|ty| match ty {
                 Type::Struct(found) if found.size() > 0 => Some(Rc::new(found)),
+                // `Node` of binfmt_misc has no other name.
+                Type::Typedef(alias) => match self.btf.resolve_chained_type(&alias) {
+                    Ok(Type::Struct(found)) if found.size() > 0 => Some(Rc::new(found)),
+                    _ => None,
+                },
                 _ => None,
             })
         };

@@ -131,6 +131,7 @@ pub fn resolve(kernel: &impl Layout) -> anyhow::Result<Offsets> {
         inode_i_ino: at("inode", &["i_ino"])?,
         inode_i_generation: at("inode", &["i_generation"])?,
         inode_i_sb: at("inode", &["i_sb"])?,
+        inode_i_flags: at("inode", &["i_flags"])?,
         inode_i_writecount: at("inode", &["i_writecount"])?,
         inode_i_mapping: at("inode", &["i_mapping"])?,
         mapping_i_mmap: at("address_space", &["i_mmap"])?,

@@ -1,6 +1,7 @@
 //! Loading the programs, attaching them, and speaking with their maps.
 
 use std::{
+    cell::OnceCell,
     collections::BTreeMap,
     fs::File,
     io::Read as _,
@@ -22,8 +23,8 @@ use aya::{
     },
 };
 use etxtbsy_trace_common::{
-    Calls, Compat32, Config, Count, Exec, ExecName, Hold, Intake, Lineage, Lingering, Lost, Next,
-    Offsets, PidPair, Watch,
+    CallCount, CallKey, Calls, Compat32, Config, Count, Exec, ExecName, Hold, Intake, Interest,
+    Lineage, Lingering, Lost, Next, Offsets, PidPair, Watch,
 };
 
 use aya_log::EbpfLogger;
@@ -32,12 +33,12 @@ use nix::time::ClockId;
 use super::{
     dormant::Dormant,
     features::{self, RingCompletion},
-    layout,
+    layout::{self, Layout as _},
     numbers::Numbers,
     object, offsets,
     tracefs::with_tracefs,
 };
-use crate::{pids::Pids, process::now_ns, teach};
+use crate::{lines::TreeRole as Role, pids::Pids, process::now_ns, teach};
 
 /// A program and the system call tracepoints it stands on; those the kernel does not have
 /// (older architectures' calls) are left out, if `optional`.
@@ -49,7 +50,7 @@ struct Syscall {
 
 /// The programs on system calls. Releases are attached before acquisitions, so that whatever is
 /// seen to begin is seen to end.
-const SYSCALLS: [Syscall; 11] = [
+const SYSCALLS: [Syscall; 13] = [
     Syscall { program: "closing", tracepoints: &["sys_enter_close"], optional: false },
     // 5.9 on.
     Syscall { program: "closed_range", tracepoints: &["sys_exit_close_range"], optional: true },
@@ -66,6 +67,24 @@ const SYSCALLS: [Syscall; 11] = [
             "sys_exit_ftruncate",
         ],
         optional: false,
+    },
+    Syscall {
+        program: "other_call_returns",
+        tracepoints: &[
+            "sys_exit_swapon",
+            "sys_exit_finit_module",
+            "sys_exit_copy_file_range",
+            "sys_exit_unlinkat",
+            "sys_exit_renameat",
+            "sys_exit_renameat2",
+        ],
+        optional: true,
+    },
+    // arm64 has none of the last two; the first needs CONFIG_KEXEC_FILE.
+    Syscall {
+        program: "other_call_returns",
+        tracepoints: &["sys_exit_kexec_file_load", "sys_exit_unlink", "sys_exit_rename"],
+        optional: true,
     },
     Syscall { program: "unshared", tracepoints: &["sys_exit_unshare"], optional: false },
     Syscall {
@@ -139,8 +158,16 @@ const COMPAT_NEXT: [(&str, Next); 2] =
     [("compat_runners", Next::Runners), ("compat_search", Next::Search)];
 
 /// Those that are run on demand, or attached for a while.
-const UNATTACHED: [&str; 7] =
-    ["introduce", "lives", "still_open", "still_there", "write_count", CALL_RETURNS.0, RING.0];
+const UNATTACHED: [&str; 8] = [
+    "introduce",
+    "lives",
+    "still_open",
+    "still_there",
+    "write_count",
+    "keeps",
+    CALL_RETURNS.0,
+    RING.0,
+];
 
 /// The iterator over all open files, at the start.
 const SEED: &str = "seed";
@@ -213,6 +240,8 @@ pub struct Tracer {
     is_contained: bool,
     /// Where the program for fds from other processes is attached once it is needed.
     passed: Dormant,
+    /// What [`Self::entry_fields`] has found, once it was asked.
+    entry_fields: OnceCell<Option<(u32, u32)>>,
 }
 
 /// Options of [`Tracer::start`].
@@ -221,6 +250,8 @@ pub struct Options {
     /// Only failures in these processes and their descendants are of interest; pids of the
     /// tracer's namespace.
     pub roots: Option<Vec<u32>>,
+    /// Whether failures are of interest that the processes of the tree had, or caused.
+    pub role: Role,
     /// The size of the ring buffer in bytes, a power of two of at least one page; `None` for the
     /// size the programs have.
     pub ring_bytes: Option<u32>,
@@ -264,7 +295,11 @@ impl Tracer {
         let (kernel, btf) = (kernel?, btf?);
         let object = object::for_kernel(!kernel.maps_allocate_late)?;
         let typed = u32::from(kernel.current_is_typed);
-        let filtered = u32::from(options.roots.is_some());
+        let interest = match (&options.roots, options.role) {
+            (None, _) => Interest::All,
+            (Some(_), Role::Victim) => Interest::Victims,
+            (Some(_), Role::Holder | Role::Either) => Interest::Anyone,
+        } as u32;
         let calls = calls()?;
         let log_level = if options.verbose { u8::MAX } else { 0 };
         let mut loader = EbpfLoader::new();
@@ -274,7 +309,7 @@ impl Tracer {
             .verifier_log_level(VerifierLogLevel::DEBUG)
             .override_global("OFFSETS", &kernel.offsets, true)
             .override_global("CALLS", &calls, true)
-            .override_global("FILTERED", &filtered, true)
+            .override_global("FILTERED", &interest, true)
             .override_global("TYPED", &typed, true)
             .override_global(aya_log::LEVEL, &log_level, false);
         if let Some(bytes) = options.ring_bytes {
@@ -309,6 +344,7 @@ impl Tracer {
             call_returns: None,
             is_contained: false,
             passed: with_tracefs(|| Dormant::open(PASSED.tracepoints))??,
+            entry_fields: OnceCell::new(),
         };
         tracer.introduce(&btf)?;
         let pids = tracer.pids()?;
@@ -518,6 +554,13 @@ impl Tracer {
         Ok(tree.keys().collect::<Result<_, _>>()?)
     }
 
+    /// Whether a process is of the tree.
+    #[must_use]
+    pub fn is_in_tree(&self, pid: u32) -> bool {
+        let tree = self.ebpf.map("TREE").and_then(|map| HashMap::<_, u32, u32>::try_from(map).ok());
+        tree.is_some_and(|tree| tree.get(&pid, 0).is_ok())
+    }
+
     /// How many processes of the tree live.
     #[must_use]
     pub fn tree_size(&self) -> u64 {
@@ -529,6 +572,24 @@ impl Tracer {
     #[must_use]
     pub fn failures(&self) -> u64 {
         self.counts.get(Count::Failures as u32)
+    }
+
+    /// How many calls failed that are only counted.
+    #[must_use]
+    pub fn other_calls(&self) -> u64 {
+        self.counts.get(Count::OtherCalls as u32)
+    }
+
+    /// The same by process and call.
+    pub fn other_calls_by_process(&mut self) -> anyhow::Result<Vec<(CallKey, CallCount)>> {
+        let map: HashMap<_, CallKey, CallCount> = HashMap::try_from(self.map_mut("CALLS_FAILED")?)?;
+        Ok(map.iter().collect::<Result<_, _>>()?)
+    }
+
+    /// How many execs outside the tree failed while a process of the tree held the file.
+    #[must_use]
+    pub fn elsewhere(&self) -> u64 {
+        self.counts.get(Count::Elsewhere as u32)
     }
 
     /// Says what is to become of failures from now on.
@@ -619,13 +680,39 @@ impl Tracer {
         Ok(self.ask("write_count", &[fd])?.cast_signed())
     }
 
-    /// Runs a program that is attached to nothing.
+    /// Whether the kernel swaps to a file.
+    pub fn is_swap_file(&mut self, file: &impl AsRawFd) -> anyhow::Result<bool> {
+        let fd = u64::try_from(file.as_raw_fd())?;
+        Ok(self.ask("keeps", &[fd, u64::MAX])? != 0)
+    }
+
+    /// Whether the binfmt_misc entry with that file in its file system has `file` open; `None` if this
+    /// kernel does not show it.
+    pub fn is_kept_by(&mut self, file: &impl AsRawFd, entry: &impl AsRawFd) -> Option<bool> {
+        let (private, interpreter) = self.entry_fields()?;
+        let [file, entry] = [file.as_raw_fd(), entry.as_raw_fd()].map(u64::try_from);
+        let args = [file.ok()?, entry.ok()?, private.into(), interpreter.into()];
+        Some(self.ask("keeps", &args).ok()? != 0)
+    }
+
+    /// Where an inode of binfmt_misc leads to its entry, and that to its interpreter's file.
+    fn entry_fields(&self) -> Option<(u32, u32)> {
+        let find = || {
+            let kernel = layout::running_kernel().ok()?;
+            let field = |of: &layout::Kernel| of.offset("Node", "interp_file");
+            let found = field(&kernel).or_else(|| field(&kernel.module("binfmt_misc").ok()?))?;
+            Some((kernel.offset("inode", "i_private")?, found))
+        };
+        *self.entry_fields.get_or_init(find)
+    }
+
     /// Whether an fd still refers to the description of a hold.
     pub fn still_there(&mut self, hold: &Hold) -> anyhow::Result<bool> {
         let args = [hold.table, u64::from(hold.fd), hold.file, hold.inode];
         Ok(self.ask("still_there", &args)? != 0)
     }
 
+    /// Runs a program that is attached to nothing.
     fn ask(&mut self, name: &str, args: &[u64]) -> anyhow::Result<u32> {
         let program: &mut RawTracePoint = program_of(&mut self.ebpf, name)?;
         let mut options = RawTracePointRunOptions::default();

@@ -4,7 +4,8 @@ use super::group::Wait;
 use super::look::{Look, Tone};
 use super::{escape, name, other_pids, time};
 use crate::lines::{
-    Direction, Evidence, Fd, Holder, How, Incident, Opened, Place, Role, State, Via,
+    Direction, Evidence, Fd, Holder, How, Incident, Opened, Place, Refusal, Role, State, Unheld,
+    Via,
 };
 
 /// What `strerror` says of ETXTBSY; it is what the user saw.
@@ -76,6 +77,20 @@ pub(super) fn compact(incident: &Incident, first: u64, look: Look) -> String {
     )
 }
 
+/// Calls that are only counted, in one line.
+pub(super) fn refusal(refusal: &Refusal, look: Look) -> String {
+    let call = look.short(&refusal.syscall, NAME);
+    let times = match refusal.count {
+        1 => String::new(),
+        times => format!(" {times} times"),
+    };
+    format!(
+        "{} by {} failed{times}: {BUSY} (only counted; docs/limitations.md says what such calls mean)\n",
+        look.paint(Tone::Strong, &call),
+        process(refusal.pid, refusal.comm.as_deref(), look),
+    )
+}
+
 /// What failed, when.
 fn head(incident: &Incident, look: Look) -> String {
     let moment = time::moment(&incident.time).unwrap_or_else(|| look.short(&incident.time, NAME));
@@ -134,6 +149,10 @@ fn busy(incident: &Incident, look: Look) -> String {
         facts.push(place.join(" "));
     }
     match file.writers {
+        Some(writers) if writers < 0 && incident.unheld.iter().any(is_entry) => {
+            let times = count(writers.unsigned_abs().into(), "time", "times");
+            facts.push(format!("writing denied {times}"));
+        }
         Some(writers) if writers < 0 => {
             facts.push(format!(
                 "run by {}",
@@ -145,6 +164,11 @@ fn busy(incident: &Incident, look: Look) -> String {
         None => {}
     }
     labelled("busy", &facts.join(" · "))
+}
+
+/// Whether an entry of binfmt_misc keeps the file, which no process need run.
+fn is_entry(unheld: &Unheld) -> bool {
+    unheld.place == Place::BinfmtMisc
 }
 
 /// Who held it, all but when.

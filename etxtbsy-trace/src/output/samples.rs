@@ -4,8 +4,8 @@
 
 use crate::lines::{
     Ancestor, BusyFile, Direction, Evidence, Fd, Filter, Forked, Holder, How, Incident, Line,
-    LossKind, Lost, Meta, Opened, Place, Released, Role, Shortfall, State, Summary, Unheld,
-    Verdict, VerdictKind, Via, Victim,
+    LossKind, Lost, Meta, Opened, Place, Refusal, Released, Role, Shortfall, State, Summary,
+    Unheld, Verdict, VerdictKind, Via, Victim,
 };
 use proptest::prelude::*;
 
@@ -43,7 +43,11 @@ pub(crate) fn meta() -> Meta {
         kernel: "6.18.0".to_owned(),
         arch: "x86_64".to_owned(),
         argv: list(&["etxtbsy-trace", "run", "--", "make", "test"]),
-        filter: Filter { pids: vec![4300], command: Some(list(&["make", "test"])) },
+        filter: Filter {
+            pids: vec![4300],
+            command: Some(list(&["make", "test"])),
+            ..Filter::default()
+        },
     }
 }
 
@@ -334,7 +338,13 @@ pub(crate) fn passed() -> Incident {
 pub(crate) fn unheld() -> Incident {
     let mut incident = unexplained();
     let opened = race().holders[0].opened.clone();
-    incident.unheld = vec![Unheld { place: Place::SocketQueue, device: None, opened }];
+    incident.unheld = vec![Unheld {
+        place: Place::SocketQueue,
+        device: None,
+        mount: None,
+        mount_b64: None,
+        opened,
+    }];
     incident
 }
 
@@ -358,6 +368,20 @@ pub(crate) fn lost() -> Lost {
     Lost { kind: LossKind::RecordsRingFull, what: "ring buffer full".to_owned(), count: 3 }
 }
 
+/// A swap file that could not be made larger.
+pub(crate) fn refusal() -> Refusal {
+    Refusal {
+        time: "2026-11-20T14:03:07.000000000Z".to_owned(),
+        time_ns: NOW,
+        syscall: "fallocate".to_owned(),
+        errno: "ETXTBSY".to_owned(),
+        pid: 4320,
+        comm: some("fallocate"),
+        comm_b64: None,
+        count: 2,
+    }
+}
+
 /// The last line of a run with `incidents`, all complete but one.
 pub(crate) fn summary(incidents: u64, by_verdict: &[(VerdictKind, u64)]) -> Summary {
     Summary {
@@ -365,6 +389,8 @@ pub(crate) fn summary(incidents: u64, by_verdict: &[(VerdictKind, u64)]) -> Summ
         incidents,
         explained: incidents.saturating_sub(1),
         unexplained: incidents.min(1),
+        refusals: 0,
+        elsewhere: 0,
         lost: 0,
         unexplained_by: [(Shortfall::WriterNotFound, 1)].into(),
         change_first: some("write the file in a child process"),
@@ -381,6 +407,7 @@ pub(crate) fn every_line() -> Vec<Line> {
         incident.id = id;
         incident.into()
     }));
+    lines.push(Line::Refusal(refusal()));
     lines.push(Line::Lost(lost()));
     lines.push(Line::Summary(summary(6, &[(VerdictKind::LeakedFd, 1)])));
     lines

@@ -4,11 +4,14 @@ use super::group::{Cause, GROUPS, Groups, Tally};
 use super::incident::count;
 use super::look::{Look, Tone};
 use super::{escape, name, time};
-use crate::lines::{Direction, Summary};
+use crate::lines::{Direction, Summary, TreeRole, VerdictKind};
 use std::collections::BTreeMap;
 
 /// How many groups are shown without `-v`.
 const SHOWN: usize = 20;
+/// Which calls are watched.
+const WATCHED: &str = "exec, open for writing and truncate; only counted: ftruncate, fallocate, \
+    copy_file_range, unlink, rename, swapon, finit_module and kexec_file_load";
 /// What stands above the columns.
 const HEADS: [&str; 7] =
     ["COUNT", "EXPLAINED", "VERDICT", "MEDIAN WAIT", "MAX WAIT", "STILL HELD", "INCIDENTS"];
@@ -20,12 +23,19 @@ pub(super) fn summary(
     summary: &Summary,
     groups: &Groups,
     lost: &BTreeMap<String, u64>,
+    role: TreeRole,
     look: Look,
 ) -> String {
     let traced = time::span(summary.duration_ns);
     let mut lines = Vec::new();
     if summary.incidents == 0 && summary.failures == 0 {
-        lines.push(format!("no exec failed with ETXTBSY in {traced}"));
+        // Never that none failed: not every call that can is watched.
+        lines.push(match summary.refusals {
+            0 => format!("no failure with ETXTBSY was seen in {traced}; watched: {WATCHED}"),
+            _ => format!(
+                "no exec, open or truncate was seen to fail in {traced}; watched: {WATCHED}"
+            ),
+        });
     } else {
         lines = table(groups, look);
         let incidents = count(summary.incidents, "incident", "incidents");
@@ -53,6 +63,22 @@ pub(super) fn summary(
         if let Some(first) = &summary.change_first {
             lines.push(format!("change first: {}", escape::prose(first)));
         }
+    }
+    if summary.refusals > 0 {
+        let calls = count(summary.refusals, "other call", "other calls");
+        lines.push(format!("{calls} failed with ETXTBSY, reported above and not explained"));
+    }
+    if summary.elsewhere > 0 {
+        lines.push(match role {
+            TreeRole::Victim => format!(
+                "elsewhere, {} failed while this tree held the file: --as either shows them too",
+                count(summary.elsewhere, "exec", "execs")
+            ),
+            TreeRole::Holder | TreeRole::Either => format!(
+                "{} not shown: this tree had no part in them",
+                count(summary.elsewhere, "failure", "failures")
+            ),
+        });
     }
     if summary.lost > 0 {
         let reasons: Vec<String> = lost.iter().map(|(what, n)| format!("{n} {what}")).collect();
@@ -153,9 +179,10 @@ fn sentence(cause: &Cause, tally: &Tally, look: Look) -> String {
     }
     if cause.holder.is_some() {
         let holder = look.paint(Tone::Holder, &shown(cause.holder.as_deref(), 48));
-        let verb = match cause.direction {
-            Direction::Exec => "held",
-            Direction::Write => "run",
+        let verb = match (cause.verdict, cause.direction) {
+            (VerdictKind::RefusedByFilesystem, _) => "refused",
+            (VerdictKind::SwapFile | VerdictKind::BinfmtMisc, _) | (_, Direction::Exec) => "held",
+            (_, Direction::Write) => "run",
         };
         facts.push(format!("{verb} by {holder}"));
     }

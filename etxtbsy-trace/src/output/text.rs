@@ -3,7 +3,7 @@
 use super::group::Groups;
 use super::look::{Look, Tone};
 use super::{Output, escape, incident, summary, time};
-use crate::lines::{Filter, Incident, Line, Lost, Meta};
+use crate::lines::{Filter, Incident, Line, Lost, Meta, TreeRole};
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 
@@ -21,6 +21,7 @@ pub struct Text<W> {
     ends_only: bool,
     groups: Groups,
     lost: BTreeMap<String, u64>,
+    role: TreeRole,
     /// What the last thing written was.
     last: Last,
 }
@@ -43,6 +44,7 @@ impl<W: Write> Text<W> {
             ends_only: false,
             groups: Groups::default(),
             lost: BTreeMap::new(),
+            role: TreeRole::default(),
             last: Last::Nothing,
         }
     }
@@ -98,14 +100,19 @@ impl<W: Write + Send> Output for Text<W> {
     fn line(&mut self, line: &Line) -> io::Result<()> {
         match line {
             Line::Meta(meta) => {
+                self.role = meta.filter.role;
                 let text = begin(meta, self.look);
                 self.put(Last::Line, &text)
             }
             Line::Incident(incident) => self.incident(incident),
+            Line::Refusal(refusal) => {
+                let text = incident::refusal(refusal, self.look);
+                self.put(Last::Line, &text)
+            }
             Line::Lost(lost) => self.lost(lost),
             Line::Summary(end) => {
                 self.ends_only = false;
-                let text = summary::summary(end, &self.groups, &self.lost, self.look);
+                let text = summary::summary(end, &self.groups, &self.lost, self.role, self.look);
                 self.put(Last::Block, &text)
             }
         }
@@ -115,13 +122,18 @@ impl<W: Write + Send> Output for Text<W> {
 /// Which processes are watched, a command in at most about `columns`.
 pub fn watched(filter: &Filter, columns: usize) -> String {
     let pids: Vec<String> = filter.pids.iter().map(ToString::to_string).collect();
-    match (&filter.command, pids.as_slice()) {
+    let tree = match (&filter.command, pids.as_slice()) {
         (Some(command), _) => {
             format!("{} and its descendants", escape::command(command, columns))
         }
         (None, []) => "the whole machine".to_owned(),
         (None, [pid]) => format!("process {pid} and its descendants"),
         (None, pids) => format!("processes {} and their descendants", pids.join(", ")),
+    };
+    match filter.role {
+        TreeRole::Victim => tree,
+        TreeRole::Holder => format!("{tree}, for failures that they cause"),
+        TreeRole::Either => format!("{tree}, for failures that they have or cause"),
     }
 }
 
@@ -499,9 +511,33 @@ change first: write the file in a child process
             "
 etxtbsy-trace 0.1.0 on 6.18.0 x86_64, since 2026-11-20 14:03:00.000000Z: watching make test and its descendants
 
-no exec failed with ETXTBSY in 12.3 s
+no failure with ETXTBSY was seen in 12.3 s; watched: exec, open for writing and truncate; only counted: ftruncate, fallocate, copy_file_range, unlink, rename, swapon, finit_module and kexec_file_load
 ",
         );
+    }
+
+    /// It is not said that nothing failed where something did that is not explained.
+    #[test]
+    fn what_is_only_counted_and_what_is_elsewhere_are_said() {
+        let mut end = samples::summary(0, &[]);
+        (end.refusals, end.elsewhere) = (2, 1);
+        let lines = [Line::Refusal(samples::refusal()), Line::Summary(end.clone())];
+        let text = written(&lines, false, false);
+        pretty(
+            &text,
+            "
+fallocate by fallocate[4320] failed 2 times: Text file busy (only counted; docs/limitations.md says what such calls mean)
+
+no exec, open or truncate was seen to fail in 12.3 s; watched: exec, open for writing and truncate; only counted: ftruncate, fallocate, copy_file_range, unlink, rename, swapon, finit_module and kexec_file_load
+2 other calls failed with ETXTBSY, reported above and not explained
+elsewhere, 1 exec failed while this tree held the file: --as either shows them too
+",
+        );
+        let mut meta = samples::meta();
+        meta.filter.role = TreeRole::Holder;
+        let text = written(&[meta.into(), Line::Summary(end)], false, false);
+        assert!(text.contains(", for failures that they cause\n"), "{text}");
+        assert!(text.contains("\n1 failure not shown: this tree had no part in them\n"), "{text}");
     }
 
     #[test]
@@ -516,7 +552,7 @@ no exec failed with ETXTBSY in 12.3 s
 \x1b[1m\x1b[31mlost 3: ring buffer full\x1b[0m
 \x1b[1m\x1b[31mlost 3: ring buffer full\x1b[0m
 
-no exec failed with ETXTBSY in 12.3 s
+no failure with ETXTBSY was seen in 12.3 s; watched: exec, open for writing and truncate; only counted: ftruncate, fallocate, copy_file_range, unlink, rename, swapon, finit_module and kexec_file_load
 \x1b[1m\x1b[31mlost 6 (6 ring buffer full): there may be more incidents and holders than these\x1b[0m
 ",
         );

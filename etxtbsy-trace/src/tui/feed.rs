@@ -124,6 +124,11 @@ impl Output for Live {
                     self.skipped.explained += u64::from(incident.complete);
                 }
             }
+            Line::Refusal(_) => {
+                if !self.offer(Message::Line(Box::new(line.clone()))) {
+                    self.skipped.lost += 1;
+                }
+            }
             Line::Lost(lost) => {
                 if !self.offer(Message::Line(Box::new(line.clone()))) {
                     self.skipped.lost += lost.count;

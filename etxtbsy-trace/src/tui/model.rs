@@ -100,6 +100,8 @@ pub struct Model {
     pub summary: Option<Summary>,
     /// How many things were dropped.
     pub lost: u64,
+    /// How many other calls failed, which are only counted.
+    pub refusals: u64,
     /// How many incidents there were.
     pub incidents: u64,
     /// How many of them are complete.
@@ -127,6 +129,9 @@ impl Model {
             Line::Incident(incident) => {
                 let passes = passes(&incident);
                 self.incident(incident, passes);
+            }
+            Line::Refusal(refusal) => {
+                self.refusals = self.refusals.saturating_add(refusal.count);
             }
             Line::Lost(lost) => self.lost = self.lost.saturating_add(lost.count),
             Line::Summary(summary) => self.summary = Some(summary),

@@ -23,6 +23,8 @@ enum When {
     Short,
     /// The file stayed busy for longer than a sensible retry lasts.
     Long,
+    /// The holder still had the file when this was written.
+    Held,
     /// The fd is a duplicate that is not close-on-exec.
     Dup,
     /// The exec went through an fd of the file: `/proc/self/fd/5`, a memfd.
@@ -38,7 +40,7 @@ struct Remedy(When, &'static str);
 
 use Runtime::{Go, Jvm, Native, Node, Python, Rust, Shell};
 use VerdictKind as Kind;
-use When::{Always, Dup, Long, Own, OwnFd, Short};
+use When::{Always, Dup, Held, Long, Own, OwnFd, Short};
 
 /// The remedies of a verdict for some runtimes.
 type Row = (VerdictKind, &'static [Runtime], &'static [Remedy]);
@@ -289,7 +291,7 @@ static TABLE: &[Row] = &[
                 Always,
                 "open the file in {opener} with O_CLOEXEC, and set it on each copy of the fd; what does not exec must close the fd itself",
             ),
-            Remedy(Always, "to free the file now: end {holder}{pids}"),
+            Remedy(Held, "to free the file now: end {holder}{pids}"),
             Remedy(Short, RETRY),
             Remedy(Always, "no help: fsync, rename after writing"),
             Remedy(Long, RETRY_IN_VAIN),
@@ -580,7 +582,7 @@ static TABLE: &[Row] = &[
         Kind::SwapFile,
         ALL,
         &[
-            Remedy(Always, "end swapping to the file first: swapoff FILE"),
+            Remedy(Always, "end swapping to the file first: swapoff {swap}"),
             Remedy(Always, "no help: ending processes, retrying: the kernel itself holds the file"),
         ],
     ),
@@ -608,9 +610,28 @@ static TABLE: &[Row] = &[
         &[
             Remedy(
                 Always,
-                "look for the holder on the side that serves the file system ({device}): the file server, the host of the virtual machine, the FUSE daemon",
+                "look for the holder on the side that serves the file system ({device}{mount}): the file server and its other clients, the host of the virtual machine, the FUSE daemon",
             ),
-            Remedy(Always, "or copy the file to a local file system and run it there"),
+            Remedy(Always, "or copy the file to a local file system, and run or write it there"),
+            Remedy(Always, "no help: looking for the holder on this machine (lsof, fuser)"),
+        ],
+    ),
+    (
+        Kind::LoopDevice,
+        ALL,
+        &[
+            Remedy(
+                Always,
+                "detach the loop device before the file is executed: umount what is mounted from it, then losetup -d {device}",
+            ),
+            Remedy(
+                Always,
+                "or set it up read-only (losetup -r), which does not keep the file busy",
+            ),
+            Remedy(
+                Always,
+                "no help: ending processes: the device itself holds the file until it is detached",
+            ),
         ],
     ),
     (
@@ -629,7 +650,6 @@ static PLACES: &[(Place, &str)] = &[
         Place::SocketQueue,
         "have the other end receive the fd and close it before the file is executed; or send one that was opened read-only",
     ),
-    (Place::LoopDevice, "detach the loop device (losetup -d), or set it up read-only (losetup -r)"),
     (
         Place::IoUring,
         "unregister the file from the io_uring, or wait for the completion of its requests, before the file is executed",
@@ -725,6 +745,7 @@ impl Scene<'_> {
             Always => true,
             Short => short && !self.fits(Own),
             Long => !short,
+            Held => self.culprit.is_some_and(|culprit| culprit.released.is_none()),
             Dup => self.culprit.is_some_and(|culprit| {
                 culprit.via == Via::Dup && culprit.fds.iter().any(|fd| fd.cloexec == Some(false))
             }),
@@ -744,6 +765,8 @@ impl Scene<'_> {
             ("{enough}", Self::enough),
             ("{held}", Self::held),
             ("{device}", Self::device),
+            ("{mount}", Self::mount),
+            ("{swap}", Self::swap),
         ] {
             if filled.contains(sign) {
                 filled = filled.replace(sign, &value(self));
@@ -810,6 +833,20 @@ impl Scene<'_> {
         let device = self.incident.unheld.first().and_then(|unheld| unheld.device.clone());
         device.unwrap_or_else(|| "NAME".to_owned())
     }
+
+    fn mount(&self) -> String {
+        let mount = self.incident.unheld.first().and_then(|unheld| unheld.mount.as_deref());
+        mount.map(|mount| format!(", mounted at {mount}")).unwrap_or_default()
+    }
+
+    /// The swap file, if its path can be given to a shell as it is.
+    fn swap(&self) -> String {
+        let path = self.incident.file.path.as_deref().filter(|_| self.names == Names::Incident);
+        let is_plain = |path: &&str| {
+            path.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/._-+@".contains(&byte))
+        };
+        path.filter(is_plain).unwrap_or("FILE").to_owned()
+    }
 }
 
 /// Whether the exec named an open fd: `/proc/self/fd/5`, `/dev/fd/5`, an empty path of execveat, a
@@ -842,9 +879,11 @@ mod tests {
             Kind::SharedMapping => samples::mapping(),
             Kind::RunningExecutable => samples::write_direction(),
             Kind::StillOpen | Kind::NameCollision => samples::still_open(),
-            Kind::SwapFile | Kind::BinfmtMisc | Kind::RefusedByFilesystem | Kind::Unexplained => {
-                samples::unexplained()
-            }
+            Kind::SwapFile
+            | Kind::BinfmtMisc
+            | Kind::RefusedByFilesystem
+            | Kind::LoopDevice
+            | Kind::Unexplained => samples::unexplained(),
         };
         for holder in &mut incident.holders {
             if let Some(opened) = &mut holder.opened {
@@ -897,6 +936,7 @@ mod tests {
             (Kind::SwapFile, _) => &["swapoff"],
             (Kind::BinfmtMisc, _) => &["remove the entry"],
             (Kind::RefusedByFilesystem, _) => &["the side that serves"],
+            (Kind::LoopDevice, _) => &["losetup -d"],
             (Kind::Unexplained, _) => &["`lost` lines"],
         }
     }
@@ -944,6 +984,17 @@ mod tests {
                     assert!(!(cloexec && add && kind == Kind::ForkExecRace), "{advice:#?}");
                 }
             }
+        }
+    }
+
+    /// What has dropped the file need not be ended.
+    #[test]
+    fn only_who_still_holds_the_file_is_to_be_ended() {
+        for (after_ns, held) in [(Some(180_000), false), (Some(2_500_000_000), false), (None, true)]
+        {
+            let incident = incident(Kind::LeakedFd, Native, after_ns);
+            let advice = of(Kind::LeakedFd, &incident, incident.holders.first(), Names::Incident);
+            assert_eq!(advice.iter().any(|it| it.starts_with("to free")), held, "{advice:#?}");
         }
     }
 

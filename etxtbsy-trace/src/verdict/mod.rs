@@ -26,7 +26,7 @@ use inherited::Inherited;
 use words::{name, release, thread, who};
 
 /// Every kind, in the order of [`VerdictKind`].
-pub const KINDS: [VerdictKind; 11] = [
+pub const KINDS: [VerdictKind; 12] = [
     VerdictKind::ForkExecRace,
     VerdictKind::StillOpen,
     VerdictKind::LeakedFd,
@@ -36,6 +36,7 @@ pub const KINDS: [VerdictKind; 11] = [
     VerdictKind::SwapFile,
     VerdictKind::BinfmtMisc,
     VerdictKind::RefusedByFilesystem,
+    VerdictKind::LoopDevice,
     VerdictKind::NameCollision,
     VerdictKind::Unexplained,
 ];
@@ -177,7 +178,9 @@ fn unheld(incident: &Incident, unheld: &Unheld) -> Verdict {
                 "{file} lies in the queue of a unix socket: its fd was sent and not received yet"
             ),
         ),
-        Place::LoopDevice => (VerdictKind::Unexplained, format!("{file} backs {device}")),
+        Place::LoopDevice => {
+            (VerdictKind::LoopDevice, format!("{file} backs {device}, which writes to it"))
+        }
         Place::IoUring => {
             (VerdictKind::StillOpen, format!("an io_uring keeps {}", file.trim_end_matches(',')))
         }
@@ -186,10 +189,22 @@ fn unheld(incident: &Incident, unheld: &Unheld) -> Verdict {
             VerdictKind::BinfmtMisc,
             format!("the binfmt_misc entry {device} keeps the file open (flag F)"),
         ),
-        Place::FileSystem => (
-            VerdictKind::RefusedByFilesystem,
-            format!("the file system itself ({device}) refused the call"),
-        ),
+        Place::FileSystem => {
+            let at = unheld.mount.as_deref().map(|mount| format!(" at {mount}"));
+            let at = at.unwrap_or_default();
+            let what = format!("the file system itself ({device}{at}) refused the call");
+            // That nobody here runs the file was found out a moment later.
+            let likely = if incident.certain { "" } else { "likely: " };
+            let summary = match incident.direction {
+                Direction::Exec => format!("{what}: no writer here made it fail"),
+                Direction::Write => {
+                    format!("{likely}{what}: no process was seen here to run the file")
+                }
+            };
+            let kind = VerdictKind::RefusedByFilesystem;
+            let advice = advice::of(kind, incident, None, Names::Incident);
+            return Verdict { kind, summary, advice };
+        }
         Place::Unknown => (
             VerdictKind::Unexplained,
             format!(
@@ -369,7 +384,7 @@ mod tests {
         let cases = [
             (Place::SocketQueue, VerdictKind::PassedFd, "the queue of a unix socket"),
             (Place::IoUring, VerdictKind::StillOpen, "an io_uring keeps the file"),
-            (Place::LoopDevice, VerdictKind::Unexplained, "backs /dev/loop0"),
+            (Place::LoopDevice, VerdictKind::LoopDevice, "backs /dev/loop0"),
             (Place::SwapFile, VerdictKind::SwapFile, "active swap file"),
             (Place::BinfmtMisc, VerdictKind::BinfmtMisc, "entry /dev/loop0"),
             (Place::FileSystem, VerdictKind::RefusedByFilesystem, "(/dev/loop0) refused"),
@@ -384,6 +399,37 @@ mod tests {
             assert!(verdict.summary.contains(words), "{}", verdict.summary);
             assert!(!verdict.advice.is_empty(), "{place:?}");
         }
+    }
+
+    /// What a file system refused to write may have been run by a process that had just ended.
+    #[test]
+    fn a_file_system_that_refused_a_write_is_likely() {
+        let mut incident = samples::write_direction();
+        incident.holders.clear();
+        incident.unheld = samples::unheld().unheld;
+        let unheld = &mut incident.unheld[0];
+        (unheld.place, unheld.opened) = (Place::FileSystem, None);
+        (unheld.device, unheld.mount) = (Some("cifs".to_owned()), Some("/mnt/ci".to_owned()));
+        incident.certain = false;
+        let verdict = of(&incident);
+        let start = "likely: the file system itself (cifs at /mnt/ci) refused the call";
+        assert!(verdict.summary.starts_with(start), "{}", verdict.summary);
+        assert!(verdict.advice[0].contains("(cifs, mounted at /mnt/ci)"), "{}", verdict.advice[0]);
+        incident.direction = Direction::Exec;
+        incident.certain = true;
+        assert!(of(&incident).summary.starts_with("the file system itself"));
+    }
+
+    /// Ending the processes would not do.
+    #[test]
+    fn an_entry_that_keeps_a_running_interpreter_is_said_too() {
+        let mut incident = samples::write_direction();
+        incident.unheld = samples::unheld().unheld;
+        incident.unheld[0].place = Place::BinfmtMisc;
+        incident.unheld[0].device = Some("qemu-arm".to_owned());
+        let verdict = of(&incident);
+        assert_eq!(verdict.kind, VerdictKind::RunningExecutable);
+        assert!(verdict.summary.contains("(and the binfmt_misc entry qemu-arm keeps it open)"));
     }
 
     /// The heading of each kind, and what it is about.

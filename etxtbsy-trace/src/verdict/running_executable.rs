@@ -4,7 +4,7 @@ use super::{
     Rule,
     words::{name, release, span, who},
 };
-use crate::lines::{Direction, Holder, Incident, VerdictKind};
+use crate::lines::{Direction, Holder, Incident, Place, VerdictKind};
 
 /// An open for writing or a truncate was refused, because processes run the file.
 ///
@@ -40,6 +40,11 @@ impl Rule for RunningExecutable {
             1 => ", and one other process does".to_owned(),
             others => format!(", and {others} other processes do"),
         };
+        let entry = incident.unheld.iter().find(|unheld| unheld.place == Place::BinfmtMisc);
+        let entry = entry.and_then(|entry| entry.device.as_deref());
+        let entry =
+            entry.map(|entry| format!(" (and the binfmt_misc entry {entry} keeps it open)"));
+        let others = others + &entry.unwrap_or_default();
         format!(
             "{process}{same} runs the file{since}{by}{others}: a running program cannot be written; \
              {process} {}",

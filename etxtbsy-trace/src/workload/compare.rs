@@ -252,7 +252,7 @@ pub(super) fn run(args: &Args) -> Result<Tally> {
         match serde_json::from_str(&line).with_context(|| line.clone())? {
             Line::Incident(incident) => incidents.push(*incident),
             Line::Lost(one) => lost.push(one),
-            Line::Meta(_) | Line::Summary(_) => {}
+            Line::Meta(_) | Line::Refusal(_) | Line::Summary(_) => {}
         }
     }
     Ok(compare(&truth, &incidents, &lost))

@@ -1,4 +1,5 @@
-//! A file system with one symbolic link, served by a program that answers one process only.
+//! A file system with a symbolic link, and a program that is always busy, served by a program that answers one
+//! process only.
 //!
 //! The protocol is that of include/uapi/linux/fuse.h.
 
@@ -13,14 +14,22 @@ use std::thread::{JoinHandle, spawn};
 
 /// The name of the link.
 pub(crate) const LINK: &str = "link";
+/// The name of the file that refuses with ETXTBSY to be opened, changed, removed and renamed.
+pub(crate) const FILE: &str = "file";
 
 const LOOKUP: u32 = 1;
 const FORGET: u32 = 2;
 const GETATTR: u32 = 3;
+const SETATTR: u32 = 4;
 const READLINK: u32 = 5;
+const UNLINK: u32 = 10;
+const RENAME: u32 = 12;
+const OPEN: u32 = 14;
 const INIT: u32 = 26;
+const RENAME2: u32 = 45;
 const ROOT: u64 = 1;
 const LINK_NODE: u64 = 2;
+const FILE_NODE: u64 = 3;
 
 /// A request: `struct fuse_in_header`.
 struct Request {
@@ -28,6 +37,8 @@ struct Request {
     unique: u64,
     node: u64,
     pid: u32,
+    /// What follows the header.
+    body: Vec<u8>,
 }
 
 impl Request {
@@ -37,7 +48,8 @@ impl Request {
         assert!(read >= 40);
         let u32_at = |at: usize| u32::from_ne_bytes(bytes[at..at + 4].try_into().unwrap());
         let u64_at = |at: usize| u64::from_ne_bytes(bytes[at..at + 8].try_into().unwrap());
-        Ok(Self { opcode: u32_at(4), unique: u64_at(8), node: u64_at(16), pid: u32_at(32) })
+        let (opcode, pid, body) = (u32_at(4), u32_at(32), bytes[40..read].to_vec());
+        Ok(Self { opcode, unique: u64_at(8), node: u64_at(16), pid, body })
     }
 
     /// The answer to it, `struct fuse_out_header` foremost; none is expected to FORGET.
@@ -46,10 +58,12 @@ impl Request {
             FORGET => return None,
             // Protocol 7.31; `struct fuse_init_out`.
             INIT => (0, [words(&[7, 31, 0, 0, 0, 4096, 1]), vec![0; 36]].concat()),
-            LOOKUP => {
-                // Not to be kept: `struct fuse_entry_out`.
-                (0, [long(&[LINK_NODE, 0, 0, 0]), words(&[0, 0]), attributes(LINK_NODE)].concat())
-            }
+            LOOKUP => match self.body.strip_suffix(b"\0") {
+                Some(name) if name == LINK.as_bytes() => (0, entry(LINK_NODE)),
+                Some(name) if name == FILE.as_bytes() => (0, entry(FILE_NODE)),
+                _ => (-(Errno::ENOENT as i32), Vec::new()),
+            },
+            OPEN | SETATTR | UNLINK | RENAME | RENAME2 => (-(Errno::ETXTBSY as i32), Vec::new()),
             GETATTR => (0, [long(&[0]), words(&[0, 0]), attributes(self.node)].concat()),
             READLINK => (0, target.as_os_str().as_encoded_bytes().to_vec()),
             _ => (-(Errno::ENOSYS as i32), Vec::new()),
@@ -59,9 +73,18 @@ impl Request {
     }
 }
 
+/// `struct fuse_entry_out`, not to be kept.
+fn entry(node: u64) -> Vec<u8> {
+    [long(&[node, 0, 0, 0]), words(&[0, 0]), attributes(node)].concat()
+}
+
 /// `struct fuse_attr`.
 fn attributes(node: u64) -> Vec<u8> {
-    let mode = if node == ROOT { 0o040_755 } else { 0o120_777 };
+    let mode = match node {
+        ROOT => 0o040_755,
+        FILE_NODE => 0o100_755,
+        _ => 0o120_777,
+    };
     [long(&[node, 0, 0, 0, 0, 0]), words(&[0, 0, 0, mode, 1, 0, 0, 0, 4096, 0])].concat()
 }
 

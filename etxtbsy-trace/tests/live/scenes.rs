@@ -272,7 +272,10 @@ fn loop_device() {
     if let [unheld] = &incident.unheld[..] {
         match unheld.place {
             Place::LoopDevice => assert!(unheld.device.is_some(), "{unheld:?}"),
-            place => scene.unheld[0].place = place,
+            place => {
+                scene.unheld[0].place = place;
+                scene.verdict = VerdictKind::Unexplained;
+            }
         }
     }
     assert_told(&scene, &trace);

@@ -1,6 +1,8 @@
 //! Running the tracer, with a limit to it, and reading what it wrote.
 
-use etxtbsy_trace::lines::{Holder, Incident, Line, LossKind, Lost, Meta, Opened, Summary};
+use etxtbsy_trace::lines::{
+    Holder, Incident, Line, LossKind, Lost, Meta, Opened, Refusal, Summary,
+};
 use etxtbsy_trace::workload::{Race, Storm};
 use nix::sys::signal::{SigHandler, Signal, kill, killpg, signal};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
@@ -402,6 +404,7 @@ pub(crate) fn first_line(reader: PipeReader) -> String {
 pub(crate) struct Trace {
     pub(crate) meta: Meta,
     pub(crate) incidents: Vec<Incident>,
+    pub(crate) refusals: Vec<Refusal>,
     pub(crate) lost: Vec<Lost>,
     pub(crate) summary: Summary,
 }
@@ -425,15 +428,16 @@ impl Trace {
         let Some(Line::Meta(meta)) = lines.next() else {
             panic!("the first line is no meta: {text}")
         };
-        let (mut incidents, mut lost) = (Vec::new(), Vec::new());
+        let (mut incidents, mut refusals, mut lost) = (Vec::new(), Vec::new(), Vec::new());
         for line in lines {
             match line {
                 Line::Incident(incident) => incidents.push(*incident),
+                Line::Refusal(refusal) => refusals.push(refusal),
                 Line::Lost(one) => lost.push(one),
                 Line::Meta(_) | Line::Summary(_) => panic!("a second meta or summary: {text}"),
             }
         }
-        let trace = Self { meta, incidents, lost, summary };
+        let trace = Self { meta, incidents, refusals, lost, summary };
         trace.assert_consistent();
         trace
     }
@@ -484,6 +488,8 @@ impl Trace {
         if !self.meta.argv.iter().any(|word| word == "--stop-after") {
             assert_eq!(self.summary.failures, count + untold, "{:?}", self.lost);
         }
+        let refusals: u64 = self.refusals.iter().map(|refusal| refusal.count).sum();
+        assert_eq!(self.summary.refusals, refusals);
         assert_eq!(self.summary.explained, complete);
         assert_eq!(self.summary.unexplained, count - complete);
         assert_eq!(self.summary.by_verdict.values().sum::<u64>(), count);

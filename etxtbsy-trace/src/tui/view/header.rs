@@ -41,6 +41,10 @@ pub(super) fn line(state: &State, columns: usize) -> Line<'static> {
         let (traced, ended) = traced(state, &meta.filter, room);
         line.push_span(format!("  {traced}"));
         line.push_span(Span::styled(ended, style::bad(state)));
+        let refusals = format!("  other calls: {}", model.refusals);
+        if model.refusals > 0 && line.width() + escape::width(&refusals) <= columns {
+            line.push_span(Span::styled(refusals, style::bad(state)));
+        }
         let kernel = format!("  on {}", style::charset(state).short(&meta.kernel, 20));
         if line.width() + escape::width(&kernel) <= columns {
             line.push_span(Span::styled(kernel, style::faint()));
@@ -138,7 +142,7 @@ mod tests {
             assert_eq!(header(command, names, alive), format!("{start}  {shown}  on 6.18.0"));
         }
         let replayed = State::new(4, false);
-        let filter = Filter { pids: vec![4300], command: None };
+        let filter = Filter { pids: vec![4300], ..Filter::default() };
         assert_eq!(traced(&replayed, &filter, 40), ("pid 4300".to_owned(), ""));
     }
 

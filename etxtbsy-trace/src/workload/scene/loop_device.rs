@@ -27,7 +27,7 @@ fn loop_device() -> Result<Scene> {
     drop(attached);
 
     let unheld = vec![Unheld { place: Place::LoopDevice, opened: Task::current() }];
-    Ok(Scene { unheld, ..victim.scene(VerdictKind::Unexplained, Vec::new()) })
+    Ok(Scene { unheld, ..victim.scene(VerdictKind::LoopDevice, Vec::new()) })
 }
 
 /// A loop device, detached when dropped.
