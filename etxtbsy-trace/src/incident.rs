@@ -3,7 +3,7 @@
 
 use std::rc::Rc;
 
-use etxtbsy_trace_common::{Actor, How, Lineage, TextOf, Via};
+use etxtbsy_trace_common::{Actor, How, Lineage, Stance, TextOf, Via};
 use jiff::Timestamp;
 
 use crate::{
@@ -12,7 +12,7 @@ use crate::{
     ledger::{Case, Runner},
     lines::{
         self, Ancestor, BusyFile, Direction, Evidence, Fd, Forked, Holder, Incident, Opened, Place,
-        Released, Role, Shortfall, State, Victim, maybe_text, text, texts,
+        Released, Repaired, Role, Shortfall, State, Victim, maybe_text, text, texts,
     },
     process::{Facts, Seen, split_argv},
     verdict,
@@ -56,11 +56,10 @@ pub fn build(id: u64, case: &Case, world: &World<'_>) -> Incident {
     };
     holders.sort_by_key(verdict::blame);
     let (explained, complete) = match (&case.running, case.is_write()) {
-        // Each process that runs it counts, and so does an exec that is under way.
         (Some(running), _) => {
-            let found =
-                running.runners.iter().map(|it| it.told.map_or(1, |told| told.denials)).sum();
-            (found, found > 0 && i64::from(running.count) + i64::from(found) >= 0)
+            let whole =
+                running.count.is_some_and(|count| count.unsigned_abs() == running.explained);
+            (running.explained, whole && running.explained > 0)
         }
         (None, true) => (0, false),
         (None, false) => (attribution.explained, attribution.is_complete()),
@@ -82,6 +81,11 @@ pub fn build(id: u64, case: &Case, world: &World<'_>) -> Incident {
         explained,
         complete,
         certain: complete && (case.is_write() || attribution.is_certain()),
+        repaired: case.repaired.map(|repaired| Repaired {
+            time_ns: repaired.time_ns,
+            after_ns: repaired.time_ns.cast_signed() - failure.exit_ns.cast_signed(),
+            ino: repaired.ino,
+        }),
         verdict: verdict::unexplained(Direction::Exec),
     };
     incident.verdict = verdict::of_traced(&incident, world.roots);
@@ -120,8 +124,9 @@ fn busy_file(case: &Case, writers: Option<u32>, world: &World<'_>) -> BusyFile {
             path_b64,
             dev: Some(dev(running.dev)),
             ino: Some(running.ino),
+            generation: case.refused.map(|refused| refused.generation),
             role: None,
-            writers: Some(running.count),
+            writers: running.count,
         };
     }
     let known = failure.inode != 0;
@@ -137,6 +142,7 @@ fn busy_file(case: &Case, writers: Option<u32>, world: &World<'_>) -> BusyFile {
         path_b64,
         dev: known.then(|| dev(failure.dev)),
         ino: known.then_some(failure.ino),
+        generation: known.then_some(failure.generation),
         role,
         writers: writers.map(u32::cast_signed),
     }
@@ -252,6 +258,8 @@ fn holder(held: &Held, case: &Case, world: &World<'_>) -> Holder {
         local_pid: local_pid(held.seen.as_ref(), seen.map(Rc::as_ref)),
         start_ns: Some(held.start_ns),
         exec_ns: None,
+        script: None,
+        script_b64: None,
         fds: held
             .fds
             .iter()
@@ -371,6 +379,7 @@ fn running_holder(runner: &Runner, case: &Case, world: &World<'_>) -> Holder {
         maybe_text(exe.or_else(|| seen.and_then(|facts| facts.exe.clone())).as_deref());
     let (argv, argv_b64) = arguments(seen.and_then(|facts| facts.argv.as_deref()));
     let ppid = told.map(|told| told.ppid).or_else(|| seen.map(|facts| facts.ppid));
+    let (script, script_b64) = maybe_text(runner.script.as_deref());
     Holder {
         pid: runner.tgid,
         ppid,
@@ -386,11 +395,18 @@ fn running_holder(runner: &Runner, case: &Case, world: &World<'_>) -> Holder {
         local_pid: local_pid(told.map(|told| &told.holder), seen.map(Rc::as_ref)),
         start_ns: told.map(|told| told.start_ns),
         exec_ns: told.map(|told| told.exec_ns).filter(|exec_ns| *exec_ns != 0),
+        script,
+        script_b64,
         fds: Vec::new(),
         via: lines::Via::Running,
         evidence: Some(Evidence::Running),
         call: None,
-        state: State::Running,
+        state: match told.map_or(0, |told| told.stance) {
+            stance if stance == Stance::InExec as u32 => State::InExec,
+            stance if stance == Stance::Exiting as u32 => State::Exiting,
+            stance if stance == Stance::Forked as u32 => State::Forked,
+            _ => State::Running,
+        },
         opened: None,
         forked: None,
         ancestors: ancestors(None, ppid.unwrap_or(0), None, case, world),
@@ -407,6 +423,7 @@ fn released(how: How, time_ns: u64, exec: Option<&[u8]>, case: &Case) -> Release
             How::Dup => lines::How::Dup,
             How::Exit => lines::How::Exit,
             How::Unmap => lines::How::Unmap,
+            How::Exec => lines::How::Exec,
             How::Close | How::CloseRange => lines::How::Close,
             How::None => lines::How::Unknown,
         },

@@ -34,9 +34,7 @@ use crate::{
     output::Output,
     pids::Pids,
     process::{self, Facts, Observer, Seen, now_ns, realtime_offset_ns},
-    rights,
-    running::{self, Refused},
-    tree,
+    rights, running, tree,
     verdict::ChangeFirst,
 };
 
@@ -365,7 +363,8 @@ impl Session {
             }
             match sign {
                 Sign::None => {}
-                Sign::Told(_) if self.ending => {}
+                // The traced command has ended: there is nothing more to see of others.
+                Sign::Told(seq) if self.ending => self.find_runners(seq),
                 Sign::Told(seq) => self.observe(seq),
                 Sign::TreeEnded => self.tree_ended = true,
                 Sign::Compat => self.follow_compat(),
@@ -452,33 +451,78 @@ impl Session {
         }
     }
 
-    /// Finds the file that refused to be written, and the processes that run it.
+    /// Finds the file that refused to be written, and the processes that ran it.
     fn find_runners(&mut self, seq: u64) {
         let Some(case) = self.ledger.case(seq).filter(|case| case.is_write()) else { return };
-        let Some(refused) = running::refused(case, &self.pids) else { return };
-        let told = refused.runners.values().flatten().next().map(|runner| runner.count);
-        let asked = || self.tracer.write_count(refused.file.as_ref()?).ok();
-        let Some(count) = told.or_else(asked) else { return };
+        let found = match running::shown(case) {
+            Some(running) => Some(running),
+            None => self.look_up_runners(seq),
+        };
+        let Some(mut running) = found else { return };
         let mut seen = self.seen.remove(&seq).unwrap_or_default();
-        let mut runners = Vec::new();
-        for (tgid, told) in refused.runners {
-            let mut left = None;
-            // The end of those that the kernel told of is told as well.
-            if told.is_none() {
-                if let Err(error) = self.tracer.await_leave(tgid) {
-                    log::warn!("{error:#}");
-                }
-                // One that has left before that was noted is not.
-                let gone = !self.pids.local(tgid).is_some_and(process::is_alive);
-                left = gone.then(|| (How::Exit, now_ns(ClockId::CLOCK_MONOTONIC)));
+        for runner in &mut running.runners {
+            let told = runner.told;
+            runner.script = told
+                .filter(|told| told.script != 0)
+                .and_then(|told| self.tracer.script(told.script));
+            if !self.ending {
+                self.see(&mut seen, runner.tgid, told.map_or(0, |told| told.start_ns));
+                self.see(&mut seen, told.map_or(0, |told| told.ppid), 0);
             }
-            self.see(&mut seen, tgid, told.map_or(0, |told| told.start_ns));
-            self.see(&mut seen, told.map_or(0, |told| told.ppid), 0);
-            runners.push(Runner { tgid, told, left });
         }
         self.seen.insert(seq, seen);
-        let Refused { path, dev, ino, .. } = refused;
-        self.ledger.running(seq, Running { path, dev, ino, count, runners });
+        self.ledger.running(seq, running);
+    }
+
+    /// Finds them by the path, where the failing call did not show the file. What cannot be known to
+    /// have been so at the failure is not believed.
+    fn look_up_runners(&mut self, seq: u64) -> Option<Running> {
+        if self.ending {
+            self.find_pids();
+        }
+        let case = self.ledger.case(seq)?;
+        let failed_ns = case.failure.exit_ns;
+        let refused =
+            running::look_up(case, realtime_offset_ns() + i128::from(failed_ns), &self.pids)?;
+        let count = self.tracer.write_count(&refused.file.file).ok()?;
+        if count >= 0 {
+            return None;
+        }
+        let mut runners = Vec::new();
+        for (tgid, told) in refused.runners {
+            // One that no event has shown is older than tracing.
+            let run = self.tracer.run(tgid);
+            if run.is_some_and(|run| run.began_ns > failed_ns || run.exec_ns > failed_ns) {
+                continue;
+            }
+            let gone = !self.pids.local(tgid).is_some_and(process::is_alive);
+            let left = gone.then(|| (How::None, now_ns(ClockId::CLOCK_MONOTONIC)));
+            runners.push(Runner { tgid, told, left, script: None });
+        }
+        let found = runners.iter().map(|it| it.told.map_or(1, |told| told.denials)).sum::<u32>();
+        Some(Running {
+            path: refused.path,
+            dev: refused.file.kernel_dev(),
+            ino: refused.file.ino,
+            count: Some(count),
+            explained: found.min(count.unsigned_abs()),
+            runners,
+        })
+    }
+
+    /// Asks which of those that are taken to run the file still are gone without a word.
+    fn find_left(&mut self, case: &mut Case) {
+        let runners = case.running.iter_mut().flat_map(|running| &mut running.runners);
+        for runner in runners.filter(|runner| runner.left.is_none()) {
+            let Some(told) = runner.told else { continue };
+            let lives = self.tracer.lives(told.task, told.start_ns).unwrap_or(true);
+            let run = self.tracer.run(told.tgid).filter(|run| run.start_ns == told.start_ns);
+            let other = run.is_some_and(|run| run.inode != told.inode)
+                && !self.tracer.is_in_exec(told.task);
+            if !lives || other {
+                runner.left = Some((How::None, now_ns(ClockId::CLOCK_MONOTONIC)));
+            }
+        }
     }
 
     /// Looks at a process and at those above it.
@@ -673,6 +717,7 @@ impl Session {
 
     fn incident(&mut self, mut case: Case) {
         case.passed_over = case.has_unseen() && self.tracer.missed() > 0;
+        self.find_left(&mut case);
         let case = &case;
         let seq = case.failure.seq;
         let unplaced = u64::from(case.unplaced);
@@ -705,6 +750,7 @@ impl Session {
         if let Some(shortfall) = shortfall(case, &incident) {
             *self.summary.unexplained_by.entry(shortfall).or_default() += 1;
         }
+        self.summary.repaired += u64::from(incident.repaired.is_some());
         *self.summary.by_verdict.entry(incident.verdict.kind).or_default() += 1;
         self.change_first.add(&incident);
         self.write(&Line::Incident(Box::new(incident)));

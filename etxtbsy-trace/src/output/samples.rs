@@ -67,6 +67,8 @@ fn holder(pid: u32, comm: &str) -> Holder {
         local_pid: None,
         start_ns: Some(NOW - 130_000),
         exec_ns: None,
+        script: None,
+        script_b64: None,
         fds: vec![Fd {
             fd: 5,
             flags: list(&["O_WRONLY", "O_CREAT", "O_CLOEXEC"]),
@@ -121,6 +123,7 @@ pub(crate) fn race() -> Incident {
             path_b64: None,
             dev: some("254:0"),
             ino: Some(1234),
+            generation: None,
             role: Some(Role::Target),
             writers: Some(1),
         },
@@ -144,6 +147,7 @@ pub(crate) fn race() -> Incident {
         explained: 1,
         complete: true,
         certain: true,
+        repaired: None,
         verdict: Verdict {
             kind: VerdictKind::ForkExecRace,
             summary: "demo[4310] inherited the write fd and had not got through its exec"
@@ -365,6 +369,7 @@ pub(crate) fn summary(incidents: u64, by_verdict: &[(VerdictKind, u64)]) -> Summ
         incidents,
         explained: incidents.saturating_sub(1),
         unexplained: incidents.min(1),
+        repaired: 0,
         lost: 0,
         unexplained_by: [(Shortfall::WriterNotFound, 1)].into(),
         change_first: some("write the file in a child process"),
