@@ -38,11 +38,8 @@ pub(crate) extern "C" fn note_exec(task: u64, bprm: u64) -> i32 {
     let start_ns = word(task, offset!(task_start_time));
     // SAFETY: no arguments.
     let now = unsafe { bpf_ktime_get_ns() };
-    if let Some(old) = of(tgid, start_ns) {
-        // SAFETY: a map value.
-        if unsafe { (*old).inode } != inode {
-            over(tgid, now, How::Exec);
-        }
+    if of(tgid, start_ns).is_some() {
+        over(tgid, now, How::Exec);
     }
     let interpreted = word(bprm, offset!(binprm_filename)) != word(bprm, offset!(binprm_interp));
     let run = Run {

@@ -75,35 +75,42 @@ fn tell_all(ctx: &impl EbpfContext, next: &ProgramArray) {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn tell_runners(current: u64) -> i32 {
-    let Some(sought) = SEARCHES.get_ptr_mut(current) else { return 1 };
-    // SAFETY: a map value, of this task alone.
-    let sought = unsafe { &mut *sought };
     for _ in 0..SOME {
-        let process = sought.process;
-        // A leader that has ended has no memory any more; the youngest thread has.
-        let threads = word(process, offset!(task_signal)) + offset!(signal_thread_head) as u64;
-        // `list_head.prev`.
-        let thread = word(threads, 8) - offset!(task_thread_node) as u64;
-        let mm = word(thread, offset!(task_mm));
-        let exe = word(mm, offset!(mm_exe_file));
-        let is_it = if sought.refused != 0 {
-            // One that is ending has no memory; one in its exec has not got the new one yet.
-            (kernel::inode_of(exe) == sought.refused)
-                | (mm == 0)
-                | EXECS.get_ptr(thread).is_some()
-                | EXECS.get_ptr(process).is_some()
-        } else {
-            is_named(exe, sought.path, sought.len) != 0
-        };
-        if is_it {
-            sought.lost |= tell_runner(current, process, thread) as u32;
-        }
-        sought.process = word(process, offset!(task_tasks)) - offset!(task_tasks) as u64;
-        if sought.process == sought.first {
+        if tell_process(current) != 0 {
             return 1;
         }
     }
     0
+}
+
+/// The same with one.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn tell_process(current: u64) -> i32 {
+    let Some(sought) = SEARCHES.get_ptr_mut(current) else { return 1 };
+    // SAFETY: a map value, of this task alone.
+    let sought = unsafe { &mut *sought };
+    let process = sought.process;
+    // A leader that has ended has no memory any more; the youngest thread has.
+    let threads = word(process, offset!(task_signal)) + offset!(signal_thread_head) as u64;
+    // `list_head.prev`.
+    let thread = word(threads, 8) - offset!(task_thread_node) as u64;
+    let mm = word(thread, offset!(task_mm));
+    let exe = word(mm, offset!(mm_exe_file));
+    let is_it = if sought.refused != 0 {
+        // One that is ending has no memory; one in its exec has not got the new one yet.
+        (kernel::inode_of(exe) == sought.refused)
+            | (mm == 0)
+            | EXECS.get_ptr(thread).is_some()
+            | EXECS.get_ptr(process).is_some()
+    } else {
+        is_named(exe, sought.path, sought.len) != 0
+    };
+    if is_it {
+        sought.lost |= tell_runner(current, process, thread) as u32;
+    }
+    sought.process = word(process, offset!(task_tasks)) - offset!(task_tasks) as u64;
+    (sought.process == sought.first) as i32
 }
 
 /// Whether a path of `whole` bytes in user memory ends with the name of an open file; of a name longer than
@@ -149,8 +156,8 @@ extern "C" fn denials(thread: u64, inode: u64) -> u32 {
 }
 
 /// How much of a task's stack, below its saved registers, is looked at, in parts of so many words.
-const PARTS: u64 = 64;
-const WORDS: usize = 8;
+const PARTS: u64 = 128;
+const WORDS: usize = 4;
 
 /// Of [`on_stack`]: a `struct linux_binprm` whose file is of the inode, or an open file of it.
 const EXEC: u32 = 0;
@@ -183,10 +190,10 @@ extern "C" fn part_of_stack(from: u64, inode: u64, own: u64, what: u32) -> u32 {
     let words: [u64; WORDS] = kernel::words(from);
     let mut found = 0;
     for one in words {
-        // Only the kernel's addresses are looked at.
-        if one >> 47 == 0x1_ffff {
-            found |= refers(one, inode, own, what);
-        }
+        // Only the kernel's addresses are looked at. Without a branch, which would double what the
+        // verifier has to follow.
+        let is_kernels = (one >> 47 == 0x1_ffff) as u64;
+        found |= refers(one * is_kernels, inode, own, what);
     }
     found
 }

@@ -25,6 +25,10 @@ use crate::{
 /// (`ktime_get_coarse_real_ts64`, at 100 a second).
 const TICK_NS: i128 = 10_000_000;
 
+/// For how long after it began to run a new program a process may have been in that exec, and so twice in
+/// the count.
+const EXEC_NS: u64 = 1_000_000;
+
 /// Who ran the file of a case, by what the failing call showed; `None` if it did not show the file.
 #[must_use]
 pub fn shown(case: &Case) -> Option<Running> {
@@ -83,7 +87,14 @@ pub fn at_refusal(
             runners.push(runner);
         }
     }
-    let runners: Vec<Runner> = runners.into_iter().map(of_told).collect();
+    // One whose exec was done a moment ago was counted twice, and found once.
+    let is_new = |runner: &common::Runner| {
+        let execs = runner.stance == Stance::InExec as u32 && runner.ended_ns == 0;
+        execs || (runner.exec_ns != 0 && runner.exec_ns + EXEC_NS > failed_ns)
+    };
+    let new = runners.iter().filter(|runner| is_new(runner) && runner.denials == 1).count();
+    found += u32::try_from(new).unwrap_or(0).min(wanted.saturating_sub(found));
+    let runners: Vec<Runner> = runners.into_iter().map(|it| of_told(it, failed_ns)).collect();
     if wanted == 0 {
         let explained = u32::from(!runners.is_empty());
         return (runners, None, explained);
@@ -91,10 +102,15 @@ pub fn at_refusal(
     (runners, Some(count), found.min(wanted))
 }
 
-fn of_told(told: &common::Runner) -> Runner {
+fn of_told(told: &common::Runner, failed_ns: u64) -> Runner {
     let how = if told.how == How::Exec as u32 { How::Exec } else { How::Exit };
     let left = (told.ended_ns != 0).then_some((how, told.ended_ns));
-    Runner { tgid: told.tgid, told: Some(*told), left, script: None }
+    let mut told = *told;
+    if told.stance == Stance::Runs as u32 && told.exec_ns > failed_ns {
+        // Its program did not run yet when the call failed.
+        told.stance = Stance::InExec as u32;
+    }
+    Runner { tgid: told.tgid, told: Some(told), left, script: None }
 }
 
 /// A file that was found by its path, after the call.
@@ -182,7 +198,7 @@ mod tests {
     use super::*;
 
     /// When the call returned.
-    const FAILED_NS: u64 = 1_000;
+    const FAILED_NS: u64 = 10_000_000_000;
 
     /// A process that runs the file since long ago.
     fn runs(tgid: u32) -> common::Runner {
@@ -222,6 +238,17 @@ mod tests {
     fn one_in_its_exec_counts_twice_and_is_one_runner() {
         assert_at_refusal(&[in_exec(1, 2)], -2, &[1], Some(-2), 2);
         assert_at_refusal(&[in_exec(1, 2)], -1, &[1], Some(-1), 1);
+        // It dropped one of the two before it was looked at.
+        assert_at_refusal(&[in_exec(1, 1)], -2, &[1], Some(-2), 2);
+        assert_at_refusal(&[in_exec(1, 1)], -3, &[1], Some(-3), 2);
+    }
+
+    #[test]
+    fn a_program_that_did_not_run_yet_was_in_its_exec() {
+        let told = common::Runner { exec_ns: FAILED_NS + 1, ..runs(1) };
+        let (runners, _, explained) = at_refusal(&[told], -2, FAILED_NS);
+        let told = runners[0].told.unwrap();
+        assert_eq!((told.stance, explained), (Stance::InExec as u32, 2));
     }
 
     #[test]
@@ -239,15 +266,15 @@ mod tests {
 
     #[test]
     fn who_ended_after_the_failure_ran_it() {
-        assert_at_refusal(&[runs(1), ended(2, 1_001)], -2, &[1, 2], Some(-2), 2);
-        assert_at_refusal(&[runs(1), ended(2, 1_001)], -1, &[1], Some(-1), 1);
-        assert_at_refusal(&[runs(1), ended(2, 999)], -2, &[1], Some(-2), 1);
+        assert_at_refusal(&[runs(1), ended(2, FAILED_NS + 1)], -2, &[1, 2], Some(-2), 2);
+        assert_at_refusal(&[runs(1), ended(2, FAILED_NS + 1)], -1, &[1], Some(-1), 1);
+        assert_at_refusal(&[runs(1), ended(2, FAILED_NS - 1)], -2, &[1], Some(-2), 1);
     }
 
     #[test]
     fn where_nobody_is_left_the_last_one_ran_it() {
-        assert_at_refusal(&[ended(1, 900), ended(2, 990)], 0, &[2], None, 1);
-        assert_at_refusal(&[ended(1, 900), ended(2, 1_010)], 0, &[2], None, 1);
+        assert_at_refusal(&[ended(1, FAILED_NS - 100), ended(2, FAILED_NS - 10)], 0, &[2], None, 1);
+        assert_at_refusal(&[ended(1, FAILED_NS - 100), ended(2, FAILED_NS + 10)], 0, &[2], None, 1);
         assert_at_refusal(&[], 0, &[], None, 0);
     }
 }

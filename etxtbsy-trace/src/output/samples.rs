@@ -216,8 +216,15 @@ pub(crate) fn still_open() -> Incident {
 pub(crate) fn unexplained() -> Incident {
     let mut incident = race();
     incident.path = None;
-    incident.file =
-        BusyFile { path: None, path_b64: None, dev: None, ino: None, role: None, writers: Some(1) };
+    incident.file = BusyFile {
+        path: None,
+        path_b64: None,
+        dev: None,
+        ino: None,
+        generation: None,
+        role: None,
+        writers: Some(1),
+    };
     incident.victim = Victim { pid: 4312, tid: 4313, ..Victim::default() };
     incident.holders.clear();
     incident.explained = 0;
