@@ -141,10 +141,13 @@ fn busy(incident: &Incident, look: Look) -> String {
     }
     match file.writers {
         Some(writers) if writers < 0 => {
-            facts.push(format!(
-                "run by {}",
-                count(writers.unsigned_abs().into(), "process", "processes")
-            ));
+            let (counted, named) = (writers.unsigned_abs(), incident.holders.len() as u64);
+            // A process in its exec counts twice.
+            let known = incident.complete && named > 0;
+            let many = if known { named } else { counted.into() };
+            let by = format!("run by {}", count(many, "process", "processes"));
+            let differs = many != u64::from(counted);
+            facts.push(if differs { format!("{by}, counted as {counted}") } else { by });
         }
         Some(writers) => facts.push(count(writers.unsigned_abs().into(), "writer", "writers")),
         None if incident.direction == Direction::Exec => facts.push("writers unknown".to_owned()),

@@ -33,8 +33,8 @@ impl Rule for RunningExecutable {
             (_, Some(_)) => " runs the file as the interpreter of a script",
             _ => " runs the file",
         };
-        let since = match culprit.exec_ns.and_then(|exec_ns| incident.time_ns.checked_sub(exec_ns))
-        {
+        let exec_ns = culprit.exec_ns.filter(|_| culprit.state != State::InExec);
+        let since = match exec_ns.and_then(|exec_ns| incident.time_ns.checked_sub(exec_ns)) {
             Some(ago) => format!(" (exec'd {} before the failure)", span(ago)),
             None => String::new(),
         };
