@@ -91,6 +91,8 @@ pub enum How {
     Unmap = 5,
     /// close_range, or the close of a 32-bit process: reported when the fd has gone.
     CloseRange = 6,
+    /// Of a process that ran the file: it runs another program.
+    Exec = 7,
 }
 
 /// Where a [`Hold`] is kept: by the inode it keeps busy, so that a failing exec finds all of
@@ -295,6 +297,10 @@ pub enum Kind {
     Runner = 11,
     /// [`Compat`].
     Compat = 12,
+    /// [`Refused`].
+    Refused = 13,
+    /// [`Repaired`].
+    Repaired = 14,
 }
 
 /// An execve or execveat returned −ETXTBSY.
@@ -583,6 +589,8 @@ pub struct Left {
     pub ended: u32,
     /// Zero.
     pub pad: u32,
+    /// `struct inode *` of the file that it ran.
+    pub inode: u64,
 }
 
 /// What keeps a description that is open while no fd table has it and no mapping, at a failure. A
@@ -601,7 +609,8 @@ pub enum KeptBy {
     Opening = 4,
 }
 
-/// A process that, when a call was refused, ran a file whose name ends like the path of the call.
+/// A process that ran a file when a call that would write it was refused: that file, or, where the
+/// failing call did not show which file it was ([`Refused`]), one whose name the path ends with.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Runner {
@@ -613,20 +622,139 @@ pub struct Runner {
     pub seq: u64,
     /// `task_struct.start_time`.
     pub start_ns: u64,
-    /// When it exec'd; 0 if that was not seen.
+    /// When it exec'd; 0 if that was not seen, or has not come yet.
     pub exec_ns: u64,
+    /// When this run began, at the earliest: the entry of its exec, or its fork; 0 if not seen.
+    pub began_ns: u64,
+    /// When it ended, of one that had ended by the time it was looked for; else 0.
+    pub ended_ns: u64,
+    /// `struct inode *` of the file.
+    pub inode: u64,
     /// `inode.i_ino` of the file.
     pub ino: u64,
+    /// `struct mm_struct *`: processes that share it count once.
+    pub mm: u64,
+    /// `struct task_struct *` of its first thread.
+    pub task: u64,
     /// `super_block.s_dev`: major << 20 | minor.
     pub dev: u32,
     /// `inode.i_writecount`.
     pub count: i32,
     /// Its parent.
     pub ppid: u32,
-    /// By how many it makes the count smaller: 1; up to 5.14 by the mappings of its program.
+    /// By how many it makes the count smaller: as a rule 1; in its exec, or while it forks, 2; up to
+    /// 5.14 by the mappings of its program.
     pub denials: u32,
+    /// A [`Stance`].
+    pub stance: u32,
+    /// The process that exec'd the script for which this one is the interpreter; 0 if there is none.
+    pub script: u32,
+    /// How it ended, a [`How`].
+    pub how: u32,
+    /// Zero.
+    pub pad: u32,
     /// What was seen of it.
     pub holder: Holder,
+}
+
+/// What a process that runs a file was doing at the failure. A `u32` in [`Runner`].
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stance {
+    /// It ran the program.
+    Runs = 0,
+    /// It was in the exec of the file.
+    InExec = 1,
+    /// It was ending.
+    Exiting = 2,
+    /// It was a copy of a process that ran it, by a fork, and had not exec'd.
+    Forked = 3,
+}
+
+/// The file that a refused call was about, as the failing call showed it: found by the walk of the
+/// path through the kernel's own directory entries.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Refused {
+    /// [`Kind::Refused`].
+    pub kind: u32,
+    /// `inode.i_writecount`, with what changed it between the failure and this count taken out.
+    pub count: i32,
+    /// The failure.
+    pub seq: u64,
+    /// `struct inode *`.
+    pub inode: u64,
+    /// `inode.i_ino`.
+    pub ino: u64,
+    /// `super_block.s_dev`: major << 20 | minor.
+    pub dev: u32,
+    /// `inode.i_generation`.
+    pub generation: u32,
+}
+
+/// The process that was refused has made the file anew: it has opened another file for writing, by
+/// the same name in the same directory.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Repaired {
+    /// [`Kind::Repaired`].
+    pub kind: u32,
+    /// The process.
+    pub tgid: u32,
+    /// The failure.
+    pub seq: u64,
+    /// When.
+    pub time_ns: u64,
+    /// `inode.i_ino` of the new file.
+    pub ino: u64,
+}
+
+/// Where a process that was refused may make the file anew.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Repair {
+    /// The failure.
+    pub seq: u64,
+    /// `struct inode *` of the refused file.
+    pub inode: u64,
+    /// `struct dentry *` of the directory of its name.
+    pub directory: u64,
+    /// `dentry.d_name.hash_len` of its name.
+    pub name: u64,
+}
+
+/// What a process runs, since when.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Run {
+    /// `task_struct.start_time` of the process.
+    pub start_ns: u64,
+    /// When it exec'd; 0 of a forked process that has not.
+    pub exec_ns: u64,
+    /// When this run began, at the earliest: the entry of its exec, or its fork; 0 if not known.
+    pub began_ns: u64,
+    /// When it began to exit, or when it had ended; 0 until then.
+    pub ended_ns: u64,
+    /// `struct inode *` of the program.
+    pub inode: u64,
+    /// `struct mm_struct *`.
+    pub mm: u64,
+    /// `struct task_struct *` of its first thread.
+    pub task: u64,
+    /// The process, and its parent.
+    pub tgid: u32,
+    /// Its parent.
+    pub ppid: u32,
+    /// The process that exec'd a script for which this one is the interpreter; 0 if there is none.
+    pub script: u32,
+    /// 1 if it is a copy of a process that ran the program.
+    pub forked: u32,
+    /// How it ended, a [`How`].
+    pub how: u32,
+    /// Zero.
+    pub pad: u32,
+    /// Its name.
+    pub comm: [u8; COMM_LEN],
 }
 
 /// A process that the tracer's pid namespace has, as the iterator `pids` lists them.
@@ -649,16 +777,6 @@ pub struct Compat {
     pub tgid: u32,
 }
 
-/// The last exec of a process.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Exec {
-    /// When.
-    pub time_ns: u64,
-    /// `task_struct.start_time` of the process.
-    pub start_ns: u64,
-}
-
 /// The programs that others go on with, by index in the map `NEXT`.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -669,6 +787,8 @@ pub enum Next {
     Runners = 1,
     /// `refused`.
     Refused = 2,
+    /// `resolve`.
+    Resolve = 3,
 }
 
 /// The numbers of the calls that the programs ask for.
@@ -687,6 +807,11 @@ pub struct Calls {
     /// `open` and `creat`; −1 where there are no such calls.
     pub open: i32,
     pub creat: i32,
+    /// `fork` and `vfork`; −1 where there are no such calls.
+    pub fork: i32,
+    pub vfork: i32,
+    pub clone: i32,
+    pub clone3: i32,
     pub recvmsg: i32,
     pub recvmmsg: i32,
     pub pidfd_getfd: i32,
@@ -958,7 +1083,23 @@ pub struct Offsets {
     pub mm_arg_end: u32,
     pub fs_pwd_mnt: u32,
     pub fs_pwd_dentry: u32,
+    pub fs_root_mnt: u32,
+    pub fs_root_dentry: u32,
+    pub dentry_d_inode: u32,
+    /// `dentry.d_hash.pprev`: 0 of one that is not found by its name any more.
+    pub dentry_d_hash_pprev: u32,
+    /// The list of a directory's entries, and their link in it: an hlist from 6.8 on.
+    pub dentry_children: u32,
+    pub dentry_sibling: u32,
+    pub dentry_children_hlist: u32,
+    /// `dentry.d_name.hash_len`.
+    pub dentry_d_name_hash_len: u32,
+    pub inode_i_link: u32,
+    pub mount_mnt_mounts: u32,
+    pub mount_mnt_child: u32,
     pub binprm_filename: u32,
+    pub binprm_interp: u32,
+    pub binprm_file: u32,
     /// The first argument of a system call at its exit, in `struct pt_regs`.
     pub regs_first: u32,
     /// Of unix sockets and what lies in their queues.
@@ -985,6 +1126,11 @@ pub struct Offsets {
     pub ring_open_slot: u32,
     /// `u32::MAX` where a completion is told by its result.
     pub ring_cqe_res: u32,
+    /// `io_kiocb.cqe.user_data`, and the ring's submissions; `ring_sqes` is `u32::MAX` if one of
+    /// them is not known.
+    pub ring_user_data: u32,
+    pub ring_sqes: u32,
+    pub ring_sq_entries: u32,
     pub regs_second: u32,
     /// The number of the system call.
     pub regs_syscall: u32,
@@ -1017,19 +1163,21 @@ pub enum Config {
     Intake = 7,
     /// Since when messages that may bring fds are followed; 0 while they are not.
     Passed = 8,
+    /// Not 0 once a call was refused: whose process may make the file anew.
+    Repairs = 9,
 }
 
 impl Config {
     /// How many there are.
-    pub const ALL: u32 = 9;
+    pub const ALL: u32 = 10;
 }
 
 #[cfg(feature = "user")]
 mod pod {
     use super::{
-        CallCount, CallKey, Calls, Candidate, Change, Compat, Dropped, Exec, ExecName, Failure,
-        FailureEnd, Hold, Left, Lineage, Lingering, Offsets, PidPair, Runner, TextHeader,
-        TreeEnded, Watch,
+        CallCount, CallKey, Calls, Candidate, Change, Compat, Dropped, ExecCall, ExecName, Failure,
+        FailureEnd, Hold, Left, Lineage, Lingering, Offsets, PidPair, Refused, Repaired, Run,
+        Runner, TextHeader, TreeEnded, Watch,
     };
     /// Says that a type is plain old data.
     macro_rules! pod {
@@ -1040,8 +1188,8 @@ mod pod {
         )*};
     }
     pod!(
-        CallCount, CallKey, Candidate, Change, Compat, Dropped, Exec, ExecName, Failure,
-        FailureEnd, Hold, Calls, Left, Lineage, Lingering, Offsets, PidPair, Runner, TextHeader,
-        TreeEnded, Watch
+        CallCount, CallKey, Calls, Candidate, Change, Compat, Dropped, ExecCall, ExecName, Failure,
+        FailureEnd, Hold, Left, Lineage, Lingering, Offsets, PidPair, Refused, Repaired, Run,
+        Runner, TextHeader, TreeEnded, Watch
     );
 }

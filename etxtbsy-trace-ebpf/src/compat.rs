@@ -171,7 +171,7 @@ fn search_on(ctx: &RawTracePointContext, task: u64) {
     let Some(sought) = SEARCHES.get_ptr(task) else { return };
     // SAFETY: an element that this task alone removes.
     let inode = unsafe { (*sought).inode };
-    let next = if inode == 0 { Next::Runners } else { Next::Search };
+    let next = if inode == 0 { Next::Resolve } else { Next::Search };
     // SAFETY: the programs that user space has put there are of this one's type.
     let _ = unsafe { COMPAT_NEXT.tail_call(ctx, next as u32) };
     // It does not return, unless there is no such program yet.

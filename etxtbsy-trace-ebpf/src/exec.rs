@@ -7,14 +7,14 @@ use aya_ebpf::{
     macros::{raw_tracepoint, tracepoint},
     programs::{RawTracePointContext, TracePointContext},
 };
-use etxtbsy_trace_common::{EXEC_NAME_LEN, Exec, ExecCall, ExecName, Lost};
+use etxtbsy_trace_common::{EXEC_NAME_LEN, ExecCall, ExecName, Lost};
 
 use crate::{
     compat, copied,
     hold::{self, Event},
     kernel::{self, offset},
-    maps::{ANY, EXEC_NAMES, EXECS, LAST_EXECS, ZERO, lost},
-    tell,
+    maps::{ANY, EXEC_NAMES, EXECS, ZERO, lost},
+    run,
 };
 
 /// `syscalls:sys_enter_execve`: keeps when the call began and what it was asked for.
@@ -45,20 +45,6 @@ fn begin(ctx: &TracePointContext, path: usize) -> u32 {
     0
 }
 
-/// Notes that a process runs another program from now on. A global function, for the sake of its
-/// callers' stacks.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub(crate) extern "C" fn note_exec(task: u64) -> i32 {
-    let tgid = kernel::tgid_of(task);
-    // SAFETY: no arguments.
-    let time_ns = unsafe { bpf_ktime_get_ns() };
-    let start_ns = kernel::word(task, offset!(task_start_time));
-    let _ = LAST_EXECS.insert(tgid, Exec { time_ns, start_ns }, ANY);
-    tell::left(tgid, 0);
-    0
-}
-
 /// `sched:sched_process_exec`, raw: the close-on-exec fds have left the table.
 ///
 /// `do_close_on_exec` (in `begin_new_exec`) has emptied their places, while a file whose last
@@ -69,7 +55,7 @@ pub fn execed(ctx: RawTracePointContext) -> i32 {
     let task: u64 = ctx.arg(0);
     let table = kernel::table_of(task);
     let tgid = kernel::tgid_of(task);
-    note_exec(task);
+    run::note_exec(task, ctx.arg(2));
     if compat::is_new(task) {
         compat::ran(tgid);
     }

@@ -1,6 +1,6 @@
 //! A process ends.
 
-use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
+use aya_ebpf::{helpers::bpf_ktime_get_ns, macros::raw_tracepoint, programs::RawTracePointContext};
 use etxtbsy_trace_common::{Exiting, Lost};
 
 use crate::{
@@ -9,7 +9,7 @@ use crate::{
     kernel::{self, offset, word},
     linger::{self, At},
     maps::{ANY, EXITING, TABLES, lost},
-    tell, tree,
+    run, tell, tree,
 };
 
 /// `SIGCHLD`, the same number on every architecture that Rust and eBPF share.
@@ -27,6 +27,7 @@ pub fn exiting(ctx: RawTracePointContext) -> i32 {
     let tgid = kernel::tgid_of(task);
     if is_last(task) {
         tree::ended(tgid);
+        run::exiting(task, tgid);
         if compat::is_in_call(task) {
             compat::seen(tgid);
         }
@@ -58,7 +59,9 @@ pub fn parent_told(ctx: RawTracePointContext) -> i32 {
         // Not where a process is told of a child that was stopped, or sent the signal by hand.
         if is_last(current) {
             linger::check(At::End);
-            tell::left(kernel::tgid_of(current), 1);
+            // SAFETY: no arguments.
+            run::note_exit(current, unsafe { bpf_ktime_get_ns() });
+            tell::left(kernel::tgid_of(current), 1, 0);
         }
     }
     0
@@ -69,6 +72,9 @@ pub fn parent_told(ctx: RawTracePointContext) -> i32 {
 pub fn freed(ctx: RawTracePointContext) -> i32 {
     let task: u64 = ctx.arg(0);
     exited(task);
+    if kernel::tgid_of(task) == kernel::int(task, offset!(task_pid)) {
+        run::note_exit(task, 0);
+    }
     0
 }
 

@@ -8,7 +8,6 @@ use etxtbsy_trace_common::{
 };
 
 use crate::{
-    exec,
     hold::{self, Event},
     kernel::{self, CALLS, FMODE_EXEC, PF_FORKNOEXEC, offset, word},
     linger,
@@ -16,6 +15,7 @@ use crate::{
         ANY, CONFIG, CROWDED, DESCRIPTIONS, ENDED, EXEC_NAMES, EXECS, HOLDS, LINEAGE, NEXT,
         ORPHANS, ORPHANS_OF, RECEIVED, SEARCHES, Sought, WATCHED, count, lost,
     },
+    run,
     tell::{self, QUIET, WAKE},
     text::{self, Subject},
     tree,
@@ -190,7 +190,7 @@ pub(crate) fn exec_succeeded(task: u64) {
         let (table, tgid) = (kernel::table_of(task), kernel::tgid_of(task));
         if passed_over {
             // As `sched_process_exec`, which the kernel can have passed over.
-            exec::note_exec(task);
+            run::note_exec(task, 0);
             hold::walk(table, task, tgid, Event::Closing);
         }
         hold::walk(table, task, tgid, Event::Closed);

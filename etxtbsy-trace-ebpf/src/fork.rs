@@ -7,7 +7,7 @@ use crate::{
     compat, copied,
     kernel::{self, offset, word},
     maps::{ANY, LINEAGE},
-    tree,
+    run, tree,
 };
 
 /// `sched:sched_process_fork`, raw.
@@ -28,12 +28,15 @@ pub fn forked(ctx: RawTracePointContext) -> i32 {
             compat::ran(tgid);
         }
     }
+    // SAFETY: no arguments.
+    let now_ns = unsafe { bpf_ktime_get_ns() };
+    if is_process {
+        run::note_fork(parent, child, now_ns);
+    }
     let (parent_table, child_table) = (kernel::table_of(parent), kernel::table_of(child));
     if child_table == 0 {
         return 0;
     }
-    // SAFETY: no arguments.
-    let now_ns = unsafe { bpf_ktime_get_ns() };
     // A table that is shared (CLONE_FILES) has no holds of its own for this.
     let inherits = if child_table == parent_table {
         is_process

@@ -7,8 +7,8 @@ use aya_ebpf::{
     maps::{Array, HashMap, LruHashMap, ProgramArray, RingBuf},
 };
 use etxtbsy_trace_common::{
-    CallCount, CallKey, Config, Count, Exec, ExecCall, ExecName, Exiting, FdWord, FdWordKey, Hold,
-    HoldKey, Lineage, Lingering, Lost, TEXT_MAX, Table, Watch,
+    CallCount, CallKey, Config, Count, ExecCall, ExecName, Exiting, FdWord, FdWordKey, Hold,
+    HoldKey, Lineage, Lingering, Lost, Repair, Run, TEXT_MAX, Table, Watch,
 };
 
 /// Update flags of `bpf_map_update_elem`, include/uapi/linux/bpf.h.
@@ -70,13 +70,32 @@ pub(crate) static EXECS: LruHashMap<u64, ExecCall> = LruHashMap::with_max_entrie
 #[map]
 pub(crate) static EXEC_NAMES: LruHashMap<u64, ExecName> = LruHashMap::with_max_entries(1_024, 0);
 
-/// The last execs of processes.
+/// What processes run, of those that were forked or have exec'd since tracing began. LRU: the end
+/// of one can be missed.
 #[map]
-pub(crate) static LAST_EXECS: LruHashMap<u32, Exec> = LruHashMap::with_max_entries(8_192, 0);
+pub(crate) static RUNS: LruHashMap<u32, Run> = LruHashMap::with_max_entries(8_192, 0);
 
-/// Processes that run a file which a recent failure was about. User space puts them in.
+/// Runs that have ended, the youngest, by inode: who ran a file can be gone by the exit of the call
+/// that was refused.
 #[map]
-pub(crate) static RUNNING: HashMap<u32, u32> = HashMap::with_max_entries(4_096, NO_PREALLOC);
+pub(crate) static ENDED_RUNS: LruHashMap<HoldKey, Run> = LruHashMap::with_max_entries(4_096, 0);
+
+/// What scripts were exec'd by processes that run their interpreter, by process.
+#[map]
+pub(crate) static SCRIPTS: LruHashMap<u32, ExecName> = LruHashMap::with_max_entries(1_024, 0);
+
+/// Processes that run a file which a recent failure was about, and its inode. User space puts some
+/// of them in.
+#[map]
+pub(crate) static RUNNING: HashMap<u32, u64> = HashMap::with_max_entries(4_096, NO_PREALLOC);
+
+/// Processes that were refused of late, and may make the file anew.
+#[map]
+pub(crate) static REPAIRS: LruHashMap<u32, Repair> = LruHashMap::with_max_entries(1_024, 0);
+
+/// The walks along the paths of refused calls, by task.
+#[map]
+pub(crate) static WALKS: HashMap<u64, Walk> = HashMap::with_max_entries(1_024, NO_PREALLOC);
 
 /// Threads in `do_exit` whose table had holds, by `struct task_struct *`.
 #[map]
@@ -100,12 +119,12 @@ pub(crate) static SEARCHES: HashMap<u64, Sought> = HashMap::with_max_entries(1_0
 
 /// The programs that others go on with: [`etxtbsy_trace_common::Next`].
 #[map]
-pub(crate) static NEXT: ProgramArray = ProgramArray::with_max_entries(3, 0);
+pub(crate) static NEXT: ProgramArray = ProgramArray::with_max_entries(4, 0);
 
 /// The same for `compat_returns`, whose context is of another type: those of
 /// [`etxtbsy_trace_common::Next`] that it continues with.
 #[map]
-pub(crate) static COMPAT_NEXT: ProgramArray = ProgramArray::with_max_entries(2, 0);
+pub(crate) static COMPAT_NEXT: ProgramArray = ProgramArray::with_max_entries(4, 0);
 
 /// How often calls failed with ETXTBSY that are only counted ([`crate::calls`]), by process and call.
 #[map]
@@ -168,6 +187,13 @@ pub(crate) struct Sought {
     /// The inode of a description of overlayfs that is being reported, whose file behind it is busy;
     /// else 0.
     pub(crate) other: u64,
+    /// The fd of the directory that `path` is relative to, and whether the walk along it is over.
+    pub(crate) directory: i32,
+    pub(crate) walked: u32,
+    /// Of a refused call: the inode of its file, if the walk found it.
+    pub(crate) refused: u64,
+    /// By how many those have changed its count that ran it later only.
+    pub(crate) later: u64,
     /// The descriptions found so far.
     pub(crate) files: [u64; DESCRIPTIONS],
     /// The sockets and io_urings that may keep descriptions, ended by zeros.
@@ -188,6 +214,45 @@ pub(crate) struct Sought {
     /// 1 if some of its records found no room.
     pub(crate) lost: u32,
 }
+
+/// A walk along a path.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct Walk {
+    /// Where it has come to: a mount (`struct vfsmount *`) and an entry in it.
+    pub(crate) mnt: u64,
+    pub(crate) dentry: u64,
+    /// The entry that was found in it, and the mount of that.
+    pub(crate) found_mnt: u64,
+    pub(crate) found: u64,
+    /// The link that is looked at next, of a list of entries or of mounts.
+    pub(crate) link: u64,
+    /// Where the victim's root is.
+    pub(crate) root_mnt: u64,
+    pub(crate) root: u64,
+    /// What is left of the path (user memory), and of the links that it leads through (kernel memory).
+    pub(crate) rest: [u64; TEXTS],
+    /// How many of these there are, less one.
+    pub(crate) depth: u64,
+    /// What comes next, one of [`crate::resolve::Do`].
+    pub(crate) next: u64,
+    /// The directory and the name (`hash_len`) of what the path itself ends with.
+    pub(crate) directory: u64,
+    pub(crate) last: u64,
+    /// How many links were followed.
+    pub(crate) links: u64,
+    /// What procfs shows of the victim's own process: one of [`crate::resolve::Proc`].
+    pub(crate) proc: u64,
+    /// The name that is looked for, its length, and the name that it is compared with.
+    pub(crate) len: u64,
+    pub(crate) name: [u64; NAME_WORDS],
+    pub(crate) other: [u64; NAME_WORDS],
+}
+
+/// How many links within links a walk follows.
+pub(crate) const TEXTS: usize = 8;
+/// A name with its NUL (`NAME_MAX` + 1), in words.
+pub(crate) const NAME_WORDS: usize = 32;
 
 /// How many descriptions of one inode a search tells apart.
 pub(crate) const DESCRIPTIONS: usize = 16;

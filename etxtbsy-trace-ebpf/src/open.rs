@@ -1,12 +1,14 @@
 //! An open for writing has succeeded.
 
 use aya_ebpf::{helpers::bpf_ktime_get_ns, macros::tracepoint, programs::TracePointContext};
-use etxtbsy_trace_common::{HoldKey, Next, SLOTS, Via};
+use etxtbsy_trace_common::{Config, HoldKey, Kind, Next, Repair, Repaired, SLOTS, Via};
 
 use crate::{
     fail::ETXTBSY,
-    hold, kernel,
-    maps::{HOLDS, NEXT},
+    hold,
+    kernel::{self, offset, word},
+    maps::{CONFIG, HOLDS, NEXT, REPAIRS},
+    tell::{self, WAKE},
 };
 
 /// `syscalls:sys_exit_open`, `openat`, `openat2`, `creat`, `open_by_handle_at`.
@@ -46,6 +48,10 @@ pub(crate) fn note(fd: u32) {
     if !kernel::is_last_reference(file) {
         name_opener(inode, file, now);
     }
+    // SAFETY: a map value.
+    if CONFIG.get_ptr(Config::Repairs as u32).is_some_and(|any| unsafe { *any } != 0) {
+        check_repair(file, inode, now);
+    }
 }
 
 /// Notes who opened a description that has no fd, if it is open for writing: for a search.
@@ -54,6 +60,27 @@ pub(crate) fn note_outlived(file: u64, at: u32) {
     if file != 0 && kernel::is_writer(file) {
         hold::note_outlived(file, at);
     }
+}
+
+/// Reports that a process which was refused a file has made it anew: it has opened another file for
+/// writing by the same name in the same directory.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn check_repair(file: u64, inode: u64, time_ns: u64) -> i32 {
+    let tgid = kernel::tgid_of(kernel::current());
+    let Some(repair) = REPAIRS.get_ptr(tgid) else { return 0 };
+    // SAFETY: a map value.
+    let Repair { seq, inode: refused, directory, name } = unsafe { *repair };
+    let dentry = word(file, offset!(file_f_path_dentry));
+    let same = (word(dentry, offset!(dentry_d_parent)) == directory)
+        & (word(dentry, offset!(dentry_d_name_hash_len)) == name);
+    if !same || inode == refused {
+        return 0;
+    }
+    let _ = REPAIRS.remove(tgid);
+    let ino = word(inode, offset!(inode_i_ino));
+    tell::record(&Repaired { kind: Kind::Repaired as u32, tgid, seq, time_ns, ino }, WAKE);
+    0
 }
 
 /// Names current as opener in the copies of an fd that were made before its open was seen.

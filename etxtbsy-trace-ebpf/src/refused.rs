@@ -18,9 +18,9 @@ pub(crate) const AT_FDCWD: i32 = -100;
 /// `syscalls:sys_exit_truncate`; and the exits of opens, by [`crate::open`]: tells of a call that
 /// failed with ETXTBSY.
 ///
-/// Its file is not told: the kernel has forgotten it by the exit of the call. Who runs a file of
-/// that name is told ([`crate::runners`]), and user space compares; the path is in the arguments
-/// that the task's saved registers still have.
+/// When the call returns, the kernel no longer holds a reference to the file. The path is in the
+/// arguments that the task's saved registers still have: [`crate::resolve`] walks it again through
+/// the kernel's own entries, and [`crate::runners`] finds who runs the file.
 #[tracepoint]
 pub fn refused(ctx: TracePointContext) -> u32 {
     if kernel::result(&ctx) != ETXTBSY {
@@ -39,14 +39,14 @@ pub fn refused(ctx: TracePointContext) -> u32 {
     };
     if tell_refusal(syscall, path, directory) {
         // SAFETY: the program that user space has put there is of this one's type.
-        let _ = unsafe { NEXT.tail_call(&ctx, Next::Runners as u32) };
+        let _ = unsafe { NEXT.tail_call(&ctx, Next::Resolve as u32) };
         end_failure(kernel::current(), 1);
     }
     0
 }
 
 /// Records that a call of current's failed with ETXTBSY, and leaves in `SEARCHES` what
-/// [`crate::runners`] needs; false if there is nothing to continue with.
+/// [`crate::resolve`] needs; false if there is nothing to continue with.
 /// `path` is a user pointer, 0 if there is none; `directory` is the fd that it is relative to.
 #[inline(always)]
 pub(crate) fn tell_refusal(syscall: i32, path: u64, directory: i32) -> bool {
@@ -63,9 +63,14 @@ pub(crate) fn tell_refusal(syscall: i32, path: u64, directory: i32) -> bool {
         let file = kernel::file_at(kernel::table_of(task), directory as u32);
         text::file_path(task, TextOf::Directory, subject, file);
     }
-    if Sought::begin(task, 0, subject.seq, path, 0).is_none() {
+    let Some(sought) = Sought::begin(task, 0, subject.seq, path, 0) else {
         end_unknown(subject.seq);
         return false;
+    };
+    // SAFETY: a map value, which this task alone uses.
+    unsafe {
+        (*sought).exit_ns = exit_ns;
+        (*sought).directory = directory;
     }
     true
 }

@@ -1,11 +1,15 @@
 //! A file has been opened by io_uring.
 
 use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
+use etxtbsy_trace_common::Next;
 
 use crate::{
+    fail::{ETXTBSY, end_failure},
     keeper,
     kernel::{self, offset, word},
+    maps::COMPAT_NEXT,
     open,
+    refused::tell_refusal,
 };
 
 /// `IORING_OP_OPENAT` and `IORING_OP_OPENAT2`, include/uapi/linux/io_uring.h.
@@ -34,6 +38,9 @@ pub fn ring_completes(ctx: RawTracePointContext) -> i32 {
         kernel::int(ctx.arg(2), offset!(ring_cqe_res)) as i32
     };
     if fd < 0 {
+        if fd as i64 == ETXTBSY {
+            refused(&ctx, request, opcode);
+        }
         return 0;
     }
     let slot = if offset!(ring_open_slot) == u32::MAX {
@@ -48,6 +55,50 @@ pub fn ring_completes(ctx: RawTracePointContext) -> i32 {
         let at = if slot == FILE_INDEX_ALLOC { fd as u32 } else { slot - 1 };
         let ring = word(request, offset!(ring_request_context));
         open::note_outlived(keeper::registered(ring, at), at);
+    }
+    0
+}
+
+/// `io_uring_enter`, the same number on every architecture that Rust and eBPF share.
+const ENTER: i32 = 426;
+/// How many of a ring's submissions are looked at.
+const SUBMISSIONS: u32 = 512;
+
+/// An open for writing was refused. The request has no path any more; the submission that it came
+/// from, in memory that the ring shares with the process, has one until the process reuses it.
+#[inline(always)]
+fn refused(ctx: &RawTracePointContext, request: u64, opcode: u32) {
+    let ring = word(request, offset!(ring_request_context));
+    let found = submission(ring, word(request, offset!(ring_user_data)), opcode);
+    let (path, directory) = match found {
+        0 => (0, 0),
+        found => (word(found, 16), kernel::int(found, 4) as i32),
+    };
+    if tell_refusal(ENTER, path, directory) {
+        // SAFETY: the program that user space has put there is of this one's type.
+        let _ = unsafe { COMPAT_NEXT.tail_call(ctx, Next::Resolve as u32) };
+        end_failure(kernel::current(), 1);
+    }
+}
+
+/// The submission, `struct io_uring_sqe *`, of a request with that data; 0 if it is not found.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn submission(ring: u64, data: u64, opcode: u32) -> u64 {
+    if offset!(ring_sqes) == u32::MAX {
+        return 0;
+    }
+    let submissions = word(ring, offset!(ring_sqes));
+    let many = kernel::int(ring, offset!(ring_sq_entries));
+    for at in 0..SUBMISSIONS {
+        if at >= many {
+            break;
+        }
+        // `struct io_uring_sqe`, 64 bytes: `opcode` at 0, `fd` at 4, `addr` at 16, `user_data` at 32.
+        let one = submissions + at as u64 * 64;
+        if word(one, 32) == data && kernel::int(one, 0) & 0xff == opcode {
+            return one;
+        }
     }
     0
 }

@@ -133,15 +133,20 @@ unsafe fn end_matters(hold: *const Hold, failed_ns: u64) -> bool {
     unsafe { (*hold).acquired_ns <= failed_ns || (*hold).reported != 0 || (*hold).found != 0 }
 }
 
-/// Tells of a process that runs its program no more, if anybody waits for that.
+/// Reports a process that runs its program no more, if anybody waits for that: it has ended, or runs
+/// `inode` now, which is no end if it is the same file.
 #[inline(always)]
-pub(crate) fn left(tgid: u32, ended: u32) {
-    if RUNNING.get_ptr(tgid).is_none() || RUNNING.remove(tgid).is_err() {
+pub(crate) fn left(tgid: u32, ended: u32, inode: u64) {
+    let Some(running) = RUNNING.get_ptr(tgid) else { return };
+    // SAFETY: a map value.
+    let ran = unsafe { *running };
+    if (ended == 0 && ran == inode) || RUNNING.remove(tgid).is_err() {
         return;
     }
     // SAFETY: no arguments.
     let time_ns = unsafe { bpf_ktime_get_ns() };
-    record(&Left { kind: Kind::Left as u32, tgid, time_ns, ended, pad: 0 }, WAKE);
+    let kind = Kind::Left as u32;
+    record(&Left { kind, tgid, time_ns, ended, pad: 0, inode: ran }, WAKE);
 }
 
 /// What can be seen of a holder at this moment: zeros if its task has ended. Returns its task, or

@@ -165,7 +165,7 @@ pub struct Options {
     #[arg(long, global = true, value_name = "N")]
     pub stop_after: Option<NonZeroU64>,
 
-    /// Exit with N (1 to 255) if CMD succeeded but at least one incident was seen
+    /// Exit with N (1 to 255) if CMD succeeded but at least one incident was seen that it did not repair itself
     #[arg(long, global = true, value_name = "N")]
     pub error_exitcode: Option<NonZeroU8>,
 

@@ -3,7 +3,7 @@
 
 use std::rc::Rc;
 
-use etxtbsy_trace_common::{Actor, Hold, How, Lineage, TextOf, Via};
+use etxtbsy_trace_common::{Actor, Hold, How, Lineage, Stance, TextOf, Via};
 use jiff::Timestamp;
 
 use crate::{
@@ -12,7 +12,7 @@ use crate::{
     ledger::{Case, Runner},
     lines::{
         self, Ancestor, BusyFile, Direction, Evidence, Fd, Forked, Holder, Incident, Opened, Place,
-        Released, Role, Shortfall, State, Victim, maybe_text, text, texts,
+        Released, Repaired, Role, Shortfall, State, Victim, maybe_text, text, texts,
     },
     process::{Facts, Seen, split_argv},
     verdict,
@@ -57,11 +57,13 @@ pub fn build(id: u64, case: &Case, world: &World<'_>) -> Incident {
     holders.sort_by_key(verdict::blame);
     let (explained, complete) = match (&case.running, case.is_write()) {
         _ if case.refused_by().is_some() => (1, true),
-        // Each process that runs it counts, and so does an exec that is under way.
         (Some(running), _) => {
             let kept = u32::try_from(case.kept.len()).unwrap_or(u32::MAX);
-            let found = running.runs() + kept;
-            (found, found > 0 && running.missing() <= kept)
+            let found = running.explained + kept;
+            let count = running.count.map(i32::unsigned_abs);
+            // Whoever ran it was gone before it was counted; a swap file is not in the count.
+            let whole = count.map_or(kept > 0, |count| found >= count);
+            (count.map_or(found, |count| found.min(count)), found > 0 && whole)
         }
         (None, true) => (0, false),
         (None, false) => (attribution.explained, attribution.is_complete()),
@@ -92,6 +94,11 @@ pub fn build(id: u64, case: &Case, world: &World<'_>) -> Incident {
         explained,
         complete,
         certain,
+        repaired: case.repaired.map(|repaired| Repaired {
+            time_ns: repaired.time_ns,
+            after_ns: repaired.time_ns.cast_signed() - failure.exit_ns.cast_signed(),
+            ino: repaired.ino,
+        }),
         verdict: verdict::unexplained(Direction::Exec),
     };
     incident.verdict = verdict::of_traced(&incident, world.roots);
@@ -130,8 +137,9 @@ fn busy_file(case: &Case, writers: Option<u32>, world: &World<'_>) -> BusyFile {
             path_b64,
             dev: Some(dev(running.dev)),
             ino: Some(running.ino),
+            generation: case.refused.map(|refused| refused.generation),
             role: None,
-            writers: Some(running.count),
+            writers: running.count,
         };
     }
     if let Some(found) = case.refused_by() {
@@ -141,6 +149,7 @@ fn busy_file(case: &Case, writers: Option<u32>, world: &World<'_>) -> BusyFile {
             path_b64,
             dev: Some(dev(found.dev)),
             ino: None,
+            generation: None,
             role: (!case.is_write()).then_some(Role::Target),
             writers: None,
         };
@@ -158,6 +167,7 @@ fn busy_file(case: &Case, writers: Option<u32>, world: &World<'_>) -> BusyFile {
         path_b64,
         dev: known.then(|| dev(failure.dev)),
         ino: known.then_some(failure.ino),
+        generation: known.then_some(failure.generation),
         role,
         writers: writers.map(u32::cast_signed),
     }
@@ -273,6 +283,8 @@ fn holder(held: &Held, case: &Case, world: &World<'_>) -> Holder {
         local_pid: local_pid(held.seen.as_ref(), seen.map(Rc::as_ref)),
         start_ns: Some(held.start_ns),
         exec_ns: None,
+        script: None,
+        script_b64: None,
         fds: held
             .fds
             .iter()
@@ -405,6 +417,7 @@ fn running_holder(runner: &Runner, case: &Case, world: &World<'_>) -> Holder {
         maybe_text(exe.or_else(|| seen.and_then(|facts| facts.exe.clone())).as_deref());
     let (argv, argv_b64) = arguments(seen.and_then(|facts| facts.argv.as_deref()));
     let ppid = told.map(|told| told.ppid).or_else(|| seen.map(|facts| facts.ppid));
+    let (script, script_b64) = maybe_text(runner.script.as_deref());
     Holder {
         pid: runner.tgid,
         ppid,
@@ -420,11 +433,18 @@ fn running_holder(runner: &Runner, case: &Case, world: &World<'_>) -> Holder {
         local_pid: local_pid(told.map(|told| &told.holder), seen.map(Rc::as_ref)),
         start_ns: told.map(|told| told.start_ns),
         exec_ns: told.map(|told| told.exec_ns).filter(|exec_ns| *exec_ns != 0),
+        script,
+        script_b64,
         fds: Vec::new(),
         via: lines::Via::Running,
         evidence: Some(Evidence::Running),
         call: None,
-        state: State::Running,
+        state: match told.map_or(0, |told| told.stance) {
+            stance if stance == Stance::InExec as u32 => State::InExec,
+            stance if stance == Stance::Exiting as u32 => State::Exiting,
+            stance if stance == Stance::Forked as u32 => State::Forked,
+            _ => State::Running,
+        },
         opened: None,
         forked: None,
         ancestors: ancestors(None, ppid.unwrap_or(0), None, case, world),
@@ -441,6 +461,7 @@ fn released(how: How, time_ns: u64, exec: Option<&[u8]>, case: &Case) -> Release
             How::Dup => lines::How::Dup,
             How::Exit => lines::How::Exit,
             How::Unmap => lines::How::Unmap,
+            How::Exec => lines::How::Exec,
             How::Close | How::CloseRange => lines::How::Close,
             How::None => lines::How::Unknown,
         },

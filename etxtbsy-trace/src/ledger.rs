@@ -43,29 +43,25 @@ pub struct Running {
     pub dev: u32,
     /// Its inode number.
     pub ino: u64,
-    /// Its `i_writecount` at the failure: below zero, by how many it is being run.
-    pub count: i32,
+    /// Its `i_writecount` at the failure: below zero, by how many it is being run; `None` if whoever
+    /// ran it was gone before it was counted.
+    pub count: Option<i32>,
+    /// How many of them are accounted for.
+    pub explained: u32,
     /// The processes that run it.
     pub runners: Vec<Runner>,
 }
 
 impl Running {
-    /// How often writing is denied by those who run it.
-    #[must_use]
-    pub fn runs(&self) -> u32 {
-        self.runners.iter().map(|runner| runner.told.map_or(1, |told| told.denials)).sum()
-    }
-
     /// How often it is denied by something that was not found.
     #[must_use]
     pub fn missing(&self) -> u32 {
-        let denied = u32::try_from(-i64::from(self.count)).unwrap_or(0);
-        denied.saturating_sub(self.runs())
+        self.count.map_or(0, |count| count.unsigned_abs().saturating_sub(self.explained))
     }
 }
 
 /// A process that runs a file.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Runner {
     /// The process.
     pub tgid: u32,
@@ -75,6 +71,8 @@ pub struct Runner {
     pub left: Option<(How, u64)>,
     /// Whether it is of the traced tree, if there is one.
     pub in_tree: bool,
+    /// The script for which it is the interpreter, as it was asked to execute it.
+    pub script: Option<Vec<u8>>,
 }
 
 /// Everything that was told of one failure.
@@ -125,6 +123,10 @@ pub struct Case {
     pub gone: HashMap<HoldPlace, u64>,
     /// Direction `write`: the processes that ran a file of the name in question.
     pub named: Vec<common::Runner>,
+    /// Direction `write`: which file that was, if the failing call showed it.
+    pub refused: Option<common::Refused>,
+    /// Direction `write`: the new file that the same process has made in its place.
+    pub repaired: Option<common::Repaired>,
     /// Direction `write`: the file that was being run, and by whom.
     pub running: Option<Running>,
     /// Whether its own records are complete.
@@ -350,9 +352,20 @@ impl Ledger {
                     case.named.push(*runner);
                 }
             }
+            Record::Refused(refused) => {
+                if let Some(case) = self.cases.get_mut(&refused.seq) {
+                    case.refused = Some(refused);
+                }
+            }
+            Record::Repaired(repaired) => {
+                if let Some(case) = self.cases.get_mut(&repaired.seq) {
+                    case.repaired = Some(repaired);
+                    case.changed = true;
+                }
+            }
             Record::Left(left) => {
-                let how = if left.ended == 0 { How::Unmap } else { How::Exit };
-                self.left(left.tgid, how, left.time_ns);
+                let how = if left.ended == 0 { How::Exec } else { How::Exit };
+                self.left(left.tgid, left.inode, how, left.time_ns);
             }
             Record::Dropped(dropped) => {
                 let drop = Drop { time_ns: dropped.time_ns, exiting: dropped.exiting != 0 };
@@ -520,12 +533,14 @@ impl Ledger {
         }
     }
 
-    /// Notes that a process runs its program no more.
-    pub fn left(&mut self, tgid: u32, how: How, time_ns: u64) {
-        for case in self.cases.values_mut() {
+    /// Notes that a process runs a file, by its inode, no more.
+    fn left(&mut self, tgid: u32, inode: u64, how: How, time_ns: u64) {
+        // What was refused before the file was found knows no inode.
+        let is_it = |case: &Case| case.refused.is_none_or(|refused| refused.inode == inode);
+        for case in self.cases.values_mut().filter(|case| is_it(case)) {
             let runners = case.running.iter_mut().flat_map(|running| &mut running.runners);
-            for runner in runners.filter(|runner| runner.tgid == tgid) {
-                runner.left.get_or_insert((how, time_ns));
+            for runner in runners.filter(|runner| runner.tgid == tgid && runner.left.is_none()) {
+                runner.left = Some((how, time_ns));
                 case.changed = true;
             }
         }

@@ -126,8 +126,23 @@ pub struct Incident {
     /// recordings of schema 1, which did not say.
     #[serde(default)]
     pub certain: bool,
+    /// Direction `write`: the same process has made the file anew, by the same name; `null` if it has
+    /// not.
+    #[serde(default)]
+    pub repaired: Option<Repaired>,
     /// What it comes to.
     pub verdict: Verdict,
+}
+
+/// The new file in the place of one that could not be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Repaired {
+    /// When it was opened.
+    pub time_ns: u64,
+    /// The same, counted from the failure.
+    pub after_ns: i64,
+    /// Its inode number.
+    pub ino: u64,
 }
 
 /// What the busy file was to the exec.
@@ -154,6 +169,9 @@ pub struct BusyFile {
     pub dev: Option<String>,
     /// Its inode number.
     pub ino: Option<u64>,
+    /// Its generation (`inode.i_generation`), which tells it from an earlier file of that number.
+    #[serde(default)]
+    pub generation: Option<u32>,
     /// What it was to the exec.
     pub role: Option<Role>,
     /// The inode's `i_writecount` at the failure: above zero, how many open file descriptions had
@@ -234,6 +252,8 @@ pub enum State {
     Forked,
     /// Its exec had taken the fd away, and the kernel had not dropped the file yet.
     ExecClosing,
+    /// Direction `write`: in its exec of the file, the program not running yet.
+    InExec,
     /// None of the others.
     Running,
     /// In `do_exit`.
@@ -300,6 +320,13 @@ pub struct Holder {
     /// by a process that had.
     #[serde(default)]
     pub exec_ns: Option<u64>,
+    /// Direction `write`: the script for which it runs the file, as its interpreter; `null` if there is
+    /// none, or its exec was not seen.
+    #[serde(default)]
+    pub script: Option<String>,
+    /// Its bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub script_b64: Option<String>,
     /// The fds through which it held the file.
     pub fds: Vec<Fd>,
     /// How it came to hold it.
@@ -496,6 +523,8 @@ pub enum How {
     Exit,
     /// The mapping went.
     Unmap,
+    /// Direction `write`: it ran another program.
+    Exec,
     /// That was not seen; it had dropped the file by then.
     Unknown,
 }
@@ -685,6 +714,9 @@ pub struct Summary {
     /// failed while a process of the tree held the file; else failures that the tree had no part in.
     #[serde(default)]
     pub elsewhere: u64,
+    /// How many of the incidents are `repaired`.
+    #[serde(default)]
+    pub repaired: u64,
     /// How many things were dropped, of all kinds.
     pub lost: u64,
     /// How many incidents by verdict.

@@ -20,7 +20,10 @@ use std::{
 };
 
 use rustix::{
-    fs::{AtFlags, CWD, FileType, Mode, OFlags, Statx, StatxFlags, openat, readlinkat, statx},
+    fs::{
+        AtFlags, CWD, FileType, Mode, OFlags, PROC_SUPER_MAGIC, Statx, StatxFlags, fstatfs, openat,
+        readlinkat, statx,
+    },
     path::Arg,
 };
 
@@ -79,6 +82,8 @@ pub struct Found {
     pub dev: u64,
     /// Its inode number.
     pub ino: u64,
+    /// When it, or a link that led to it, was last changed: nanoseconds of CLOCK_REALTIME.
+    pub changed_ns: i128,
     mount: u64,
     kind: FileType,
 }
@@ -152,9 +157,12 @@ impl Sight {
         let mut names = Vec::new();
         push(&mut names, path.as_os_str());
         let mut at = self.root.again()?;
-        let mut links = 0;
+        let (mut links, mut changed_ns) = (0, 0);
         for _ in 0..NAMES {
-            let Some(name) = names.pop() else { return Some((at, names)) };
+            let Some(name) = names.pop() else {
+                let changed_ns = changed_ns.max(at.changed_ns);
+                return Some((Found { changed_ns, ..at }, names));
+            };
             if name == ".." {
                 let is_root = (at.mount, at.ino) == (self.root.mount, self.root.ino);
                 if is_root {
@@ -175,9 +183,11 @@ impl Sight {
                 continue;
             }
             links += 1;
-            if links > LINKS {
+            // A link of procfs leads where the one who follows it is.
+            if links > LINKS || next.is_of_proc() {
                 return None;
             }
+            changed_ns = changed_ns.max(next.changed_ns);
             push(&mut names, &link(&next)?);
         }
         None
@@ -214,6 +224,8 @@ impl Found {
         Ok(Self {
             dev: device(&facts),
             ino: facts.stx_ino,
+            changed_ns: i128::from(facts.stx_ctime.tv_sec) * 1_000_000_000
+                + i128::from(facts.stx_ctime.tv_nsec),
             mount: facts.stx_mnt_id,
             kind: FileType::from_raw_mode(facts.stx_mode.into()),
             file,
@@ -221,8 +233,12 @@ impl Found {
     }
 
     fn again(&self) -> Option<Self> {
-        let Self { dev, ino, mount, kind, .. } = *self;
-        Some(Self { file: self.file.try_clone().ok()?, dev, ino, mount, kind })
+        let Self { dev, ino, changed_ns, mount, kind, .. } = *self;
+        Some(Self { file: self.file.try_clone().ok()?, dev, ino, changed_ns, mount, kind })
+    }
+
+    fn is_of_proc(&self) -> bool {
+        fstatfs(&self.file).is_ok_and(|facts| facts.f_type == PROC_SUPER_MAGIC)
     }
 
     /// Its device, as the kernel has it: major << 20 | minor.
@@ -241,7 +257,7 @@ pub fn exe(pid: u32) -> Option<(u64, u64)> {
 
 /// What the kernel knows of a file by itself.
 fn facts(at: impl AsFd, path: impl Arg, flags: AtFlags) -> rustix::io::Result<Statx> {
-    let wanted = StatxFlags::INO | StatxFlags::TYPE | StatxFlags::MNT_ID;
+    let wanted = StatxFlags::INO | StatxFlags::TYPE | StatxFlags::MNT_ID | StatxFlags::CTIME;
     statx(at, path, flags | AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT, wanted)
 }
 
@@ -328,10 +344,14 @@ mod tests {
         for name in names {
             assert_found(&at(name));
         }
-        for path in ["/", "/proc", "/../../proc", "/proc/self/status"] {
+        for path in ["/", "/proc", "/../../proc"] {
             assert_found(Path::new(path));
         }
         let sight = Sight::ours().unwrap();
+        // Where these lead depends on who follows them.
+        for path in ["/proc/self/status", "/proc/self/exe", "/dev/fd/0"] {
+            assert!(sight.find(Path::new(path)).is_none(), "{path}");
+        }
         for name in ["again", "a/b/file/below", "missing"] {
             assert!(sight.find(&at(name)).is_none(), "{name}");
         }

@@ -286,7 +286,7 @@ fn trace(
         die_of_interrupt();
     }
     Ok(match (code, cli.options.error_exitcode) {
-        (Some(0), Some(error)) if summary.incidents > 0 => error.get(),
+        (Some(0), Some(error)) if summary.incidents > summary.repaired => error.get(),
         (code, _) => code.unwrap_or(0),
     })
 }

@@ -38,9 +38,7 @@ use crate::{
     output::Output,
     pids::Pids,
     process::{self, Facts, Observer, Seen, now_ns, realtime_offset_ns},
-    rights,
-    running::{self, Refused},
-    tree,
+    rights, running, tree,
     verdict::ChangeFirst,
 };
 
@@ -384,7 +382,8 @@ impl Session {
             }
             match sign {
                 Sign::None => {}
-                Sign::Told(_) if self.ending => {}
+                // The traced command has ended: there is nothing more to see of others.
+                Sign::Told(seq) if self.ending => self.find_runners(seq),
                 Sign::Told(seq) => self.observe(seq),
                 Sign::TreeEnded => self.tree_ended = true,
                 Sign::Compat => self.follow_compat(),
@@ -505,37 +504,82 @@ impl Session {
         }
     }
 
-    /// Finds the file that refused to be written, and the processes that run it.
+    /// Finds the file that refused to be written, and the processes that ran it.
     fn find_runners(&mut self, seq: u64) {
         let Some(case) = self.ledger.case(seq).filter(|case| case.is_write()) else { return };
-        let Some(refused) = running::refused(case, &self.pids) else { return };
-        let told = refused.runners.values().flatten().next().map(|runner| runner.count);
-        let asked = || self.tracer.write_count(refused.file.as_ref()?).ok();
-        let Some(count) = told.or_else(asked) else { return };
+        let found = match running::shown(case) {
+            Some(running) => Some(running),
+            None => self.look_up_runners(seq),
+        };
+        let Some(mut running) = found else { return };
         let mut seen = self.seen.remove(&seq).unwrap_or_default();
-        let mut runners = Vec::new();
-        for (tgid, told) in refused.runners {
-            let mut left = None;
-            // The end of those that the kernel told of is told as well.
-            if told.is_none() {
-                if let Err(error) = self.tracer.await_leave(tgid) {
-                    log::warn!("{error:#}");
-                }
-                // One that has left before that was noted is not.
-                let gone = !self.pids.local(tgid).is_some_and(process::is_alive);
-                left = gone.then(|| (How::Exit, now_ns(ClockId::CLOCK_MONOTONIC)));
+        for runner in &mut running.runners {
+            let told = runner.told;
+            runner.script = told
+                .filter(|told| told.script != 0)
+                .and_then(|told| self.tracer.script(told.script));
+            if !self.ending {
+                self.see(&mut seen, runner.tgid, told.map_or(0, |told| told.start_ns));
+                self.see(&mut seen, told.map_or(0, |told| told.ppid), 0);
             }
-            self.see(&mut seen, tgid, told.map_or(0, |told| told.start_ns));
-            self.see(&mut seen, told.map_or(0, |told| told.ppid), 0);
-            let in_tree = match told {
+            runner.in_tree = match told {
                 Some(told) => told.holder.in_tree != 0,
-                None => self.role != TreeRole::Victim && self.tracer.is_in_tree(tgid),
+                None => self.role != TreeRole::Victim && self.tracer.is_in_tree(runner.tgid),
             };
-            runners.push(Runner { tgid, told, left, in_tree });
         }
         self.seen.insert(seq, seen);
-        let Refused { path, dev, ino, .. } = refused;
-        self.ledger.running(seq, Running { path, dev, ino, count, runners });
+        self.ledger.running(seq, running);
+    }
+
+    /// Finds them by the path, where the failing call did not show the file. What cannot be known to
+    /// have been so at the failure is not believed.
+    fn look_up_runners(&mut self, seq: u64) -> Option<Running> {
+        if self.ending {
+            self.find_pids();
+        }
+        let case = self.ledger.case(seq)?;
+        let failed_ns = case.failure.exit_ns;
+        let refused =
+            running::look_up(case, realtime_offset_ns() + i128::from(failed_ns), &self.pids)?;
+        let count = self.tracer.write_count(&refused.file.file).ok()?;
+        if count >= 0 {
+            return None;
+        }
+        let mut runners = Vec::new();
+        for (tgid, told) in refused.runners {
+            // One that no event has shown is older than tracing.
+            let run = self.tracer.run(tgid);
+            if run.is_some_and(|run| run.began_ns > failed_ns || run.exec_ns > failed_ns) {
+                continue;
+            }
+            let gone = !self.pids.local(tgid).is_some_and(process::is_alive);
+            let left = gone.then(|| (How::None, now_ns(ClockId::CLOCK_MONOTONIC)));
+            runners.push(Runner { tgid, told, left, in_tree: false, script: None });
+        }
+        let found = runners.iter().map(|it| it.told.map_or(1, |told| told.denials)).sum::<u32>();
+        Some(Running {
+            path: refused.path,
+            dev: refused.file.kernel_dev(),
+            ino: refused.file.ino,
+            count: Some(count),
+            explained: found.min(count.unsigned_abs()),
+            runners,
+        })
+    }
+
+    /// Asks which of those that are taken to run the file still are gone without a word.
+    fn find_left(&mut self, case: &mut Case) {
+        let runners = case.running.iter_mut().flat_map(|running| &mut running.runners);
+        for runner in runners.filter(|runner| runner.left.is_none()) {
+            let Some(told) = runner.told else { continue };
+            let lives = self.tracer.lives(told.task, told.start_ns).unwrap_or(true);
+            let run = self.tracer.run(told.tgid).filter(|run| run.start_ns == told.start_ns);
+            let other = run.is_some_and(|run| run.inode != told.inode)
+                && !self.tracer.is_in_exec(told.task);
+            if !lives || other {
+                runner.left = Some((How::None, now_ns(ClockId::CLOCK_MONOTONIC)));
+            }
+        }
     }
 
     /// Finds what of the kernel keeps a file that refused to be written, or which file system refused, where
@@ -543,12 +587,13 @@ impl Session {
     fn find_kept(&mut self, seq: u64) {
         let Some(case) = self.ledger.case(seq).filter(|case| case.is_write()) else { return };
         let (running, victim) = (case.running.as_ref(), case.failure.tgid);
-        if running.is_some_and(|running| running.runs() > 0 && running.missing() == 0) {
+        let explained = running.map_or(0, |running| running.explained);
+        if running.is_some_and(|running| explained > 0 && running.missing() == 0) {
             return;
         }
-        let Some((file, path)) = running::find(case, &self.pids) else {
+        let Some((file, path)) = running::there_now(case, &self.pids) else {
             // Of a file system that a program serves, no file is looked at.
-            if running.is_none() {
+            if explained == 0 {
                 self.find_refusing(seq, running::is_any_on);
             }
             return;
@@ -557,12 +602,12 @@ impl Session {
         if running.is_some_and(|running| running.ino != file.ino) {
             return;
         }
-        let (runs, missing) = running.map_or((0, None), |it| (it.runs(), Some(it.missing())));
+        let missing = running.map(Running::missing);
         let Ok(count) = self.tracer.write_count(&file.file) else { return };
         let missing = missing.unwrap_or(u32::try_from(-i64::from(count)).unwrap_or(0));
         let kept = self.keepers_of(&file, missing, victim);
         if kept.is_empty() {
-            if runs == 0 && missing == 0 {
+            if explained == 0 && missing == 0 {
                 // Nobody was found that runs this very file.
                 self.find_refusing(seq, |_| false);
             }
@@ -570,7 +615,8 @@ impl Session {
         }
         if self.ledger.case(seq).is_some_and(|case| case.running.is_none()) {
             let (dev, ino) = (file.kernel_dev(), file.ino);
-            self.ledger.running(seq, Running { path, dev, ino, count, runners: Vec::new() });
+            let count = Some(count).filter(|count| *count < 0);
+            self.ledger.running(seq, Running { path, dev, ino, count, ..Running::default() });
         }
         if let Some(case) = self.ledger.case_mut(seq) {
             case.kept.extend(kept);
@@ -802,6 +848,7 @@ impl Session {
 
     fn incident(&mut self, mut case: Case) {
         case.passed_over = case.has_unseen() && self.tracer.missed() > 0;
+        self.find_left(&mut case);
         let case = &case;
         let seq = case.failure.seq;
         if !self.shows(case) {
@@ -843,6 +890,7 @@ impl Session {
         if let Some(shortfall) = shortfall(case, &incident) {
             *self.summary.unexplained_by.entry(shortfall).or_default() += 1;
         }
+        self.summary.repaired += u64::from(incident.repaired.is_some());
         *self.summary.by_verdict.entry(incident.verdict.kind).or_default() += 1;
         self.change_first.add(&incident);
         self.write(&Line::Incident(Box::new(incident)));

@@ -31,6 +31,10 @@ pub fn resolve(kernel: &impl Layout) -> anyhow::Result<Offsets> {
         .and_then(|info| Ok(info + at("sched_info", &["last_arrival"])?));
     let worker = at("task_struct", &["worker_private"])
         .and_then(|private| Ok((private, at("io_worker", &["cur_work"])?)));
+    // `struct io_cqe` begins with the user's data, which stands in the request itself up to 5.18.
+    let submissions = at("io_kiocb", &["cqe", "user_data"]).and_then(|data| {
+        Ok((data, at("io_ring_ctx", &["sq_sqes"])?, at("io_ring_ctx", &["sq_entries"])?))
+    });
     let mappings_deny = features::mappings_deny(kernel);
     let denying = |structure: &str, field: &str| {
         if mappings_deny { at(structure, &[field]) } else { Ok(u32::MAX) }
@@ -128,6 +132,9 @@ pub fn resolve(kernel: &impl Layout) -> anyhow::Result<Offsets> {
             RingCompletion::Cqe => at("io_uring_cqe", &["res"])?,
             RingCompletion::Result | RingCompletion::Unknown => u32::MAX,
         },
+        ring_user_data: submissions.as_ref().map_or(0, |(data, ..)| *data),
+        ring_sqes: submissions.as_ref().map_or(u32::MAX, |(_, sqes, _)| *sqes),
+        ring_sq_entries: submissions.as_ref().map_or(0, |(_, _, entries)| *entries),
         inode_i_ino: at("inode", &["i_ino"])?,
         inode_i_generation: at("inode", &["i_generation"])?,
         inode_i_sb: at("inode", &["i_sb"])?,
@@ -162,7 +169,21 @@ pub fn resolve(kernel: &impl Layout) -> anyhow::Result<Offsets> {
         mm_arg_end: at("mm_struct", &["arg_end"])?,
         fs_pwd_mnt: at("fs_struct", &["pwd"])? + at("path", &["mnt"])?,
         fs_pwd_dentry: at("fs_struct", &["pwd"])? + at("path", &["dentry"])?,
+        fs_root_mnt: at("fs_struct", &["root"])? + at("path", &["mnt"])?,
+        fs_root_dentry: at("fs_struct", &["root"])? + at("path", &["dentry"])?,
+        dentry_d_inode: at("dentry", &["d_inode"])?,
+        // `struct hlist_bl_node`: the next node, and what points to this one.
+        dentry_d_hash_pprev: at("dentry", &["d_hash"])? + 8,
+        dentry_children: at("dentry", &["d_children", "d_subdirs"])?,
+        dentry_sibling: at("dentry", &["d_sib", "d_child"])?,
+        dentry_children_hlist: u32::from(at("dentry", &["d_children"]).is_ok()),
+        dentry_d_name_hash_len: at("dentry", &["d_name"])? + at("qstr", &["hash_len"])?,
+        inode_i_link: at("inode", &["i_link"])?,
+        mount_mnt_mounts: at("mount", &["mnt_mounts"])?,
+        mount_mnt_child: at("mount", &["mnt_child"])?,
         binprm_filename: at("linux_binprm", &["filename"])?,
+        binprm_interp: at("linux_binprm", &["interp"])?,
+        binprm_file: at("linux_binprm", &["file"])?,
         // x86_64; arm64, where the result of the call overwrites regs[0].
         regs_first: at("pt_regs", &["di", "orig_x0"])?,
         regs_syscall: at("pt_regs", &["orig_ax", "syscallno"])?,

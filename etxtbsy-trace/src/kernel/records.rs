@@ -1,8 +1,8 @@
 //! The records of the ring buffer as values.
 
 use etxtbsy_trace_common::{
-    Candidate, Change, Compat, Dropped, Failure, FailureEnd, Kind, Left, Runner, TextHeader,
-    TextOf, TreeEnded,
+    Candidate, Change, Compat, Dropped, Failure, FailureEnd, Kind, Left, Refused, Repaired, Runner,
+    TextHeader, TextOf, TreeEnded,
 };
 
 /// A record.
@@ -26,8 +26,12 @@ pub enum Record {
     Dropped(Dropped),
     /// A 32-bit program runs.
     Compat(Compat),
-    /// A process that ran a file of the name in question.
+    /// A process that ran the refused file, or one of the name in question.
     Runner(Box<Runner>),
+    /// Which file was refused.
+    Refused(Refused),
+    /// The process that was refused has made the file anew.
+    Repaired(Repaired),
     /// A process that ran a file of interest runs it no more.
     Left(Left),
 }
@@ -59,6 +63,8 @@ impl Record {
             kind if kind == Kind::Released as u32 => Self::Released(Box::new(read(bytes)?)),
             kind if kind == Kind::Dropped as u32 => Self::Dropped(read(bytes)?),
             kind if kind == Kind::Runner as u32 => Self::Runner(Box::new(read(bytes)?)),
+            kind if kind == Kind::Refused as u32 => Self::Refused(read(bytes)?),
+            kind if kind == Kind::Repaired as u32 => Self::Repaired(read(bytes)?),
             kind if kind == Kind::Compat as u32 => Self::Compat(read(bytes)?),
             kind if kind == Kind::Left as u32 => Self::Left(read(bytes)?),
             kind if kind == Kind::TreeEnded as u32 => Self::TreeEnded(read(bytes)?),

@@ -23,8 +23,8 @@ use aya::{
     },
 };
 use etxtbsy_trace_common::{
-    CallCount, CallKey, Calls, Compat32, Config, Count, Exec, ExecName, Hold, Intake, Interest,
-    Lineage, Lingering, Lost, Next, Offsets, PidPair, Watch,
+    CallCount, CallKey, Calls, Compat32, Config, Count, ExecCall, ExecName, Hold, Intake, Interest,
+    Lineage, Lingering, Lost, Next, Offsets, PidPair, Run, Watch,
 };
 
 use aya_log::EbpfLogger;
@@ -141,8 +141,12 @@ const RAW: [(&str, &str); 5] = [
 ];
 
 /// The programs on system calls' tracepoints that others go on with.
-const GONE_ON_WITH: [(&str, Next); 3] =
-    [("search", Next::Search), ("runners", Next::Runners), ("refused", Next::Refused)];
+const GONE_ON_WITH: [(&str, Next); 4] = [
+    ("search", Next::Search),
+    ("runners", Next::Runners),
+    ("refused", Next::Refused),
+    ("resolve", Next::Resolve),
+];
 
 /// The program on io_uring, whose tracepoint tells of which request since 6.0 only.
 const RING: (&str, &str) = ("ring_completes", "io_uring_complete");
@@ -153,9 +157,12 @@ const CALL_RETURNS: (&str, &str) = ("call_returns", "sys_exit");
 /// The program that is attached once a 32-bit program runs.
 const COMPAT_RETURNS: (&str, &str) = ("compat_returns", "sys_exit");
 
-/// The programs that it continues with, which are loaded then, the quickest to load first.
-const COMPAT_NEXT: [(&str, Next); 2] =
-    [("compat_runners", Next::Runners), ("compat_search", Next::Search)];
+/// The program that it continues with after an exec, which is loaded then.
+const COMPAT_SEARCH: (&str, Next) = ("compat_search", Next::Search);
+
+/// The programs that it continues with after a refused call, as does the one on io_uring.
+const RAW_NEXT: [(&str, Next); 2] =
+    [("compat_runners", Next::Runners), ("compat_resolve", Next::Resolve)];
 
 /// Those that are run on demand, or attached for a while.
 const UNATTACHED: [&str; 8] = [
@@ -326,6 +333,7 @@ impl Tracer {
             &mut ebpf,
             &btf,
             gone_on_with
+                .chain(RAW_NEXT.map(|(program, _)| program))
                 .chain(compat)
                 .chain(calls.map(|call| call.program))
                 .chain(raw)
@@ -394,7 +402,15 @@ impl Tracer {
             let mut map: ProgramArray<_> = ProgramArray::try_from(self.map_mut("NEXT")?)?;
             map.set(next as u32, &program, 0)?;
         }
-        Ok(())
+        RAW_NEXT.into_iter().try_for_each(|(name, next)| self.link_raw(name, next))
+    }
+
+    /// The same for a program on a raw tracepoint.
+    fn link_raw(&mut self, name: &str, next: Next) -> anyhow::Result<()> {
+        let program: &mut RawTracePoint = program_of(&mut self.ebpf, name)?;
+        let program = program.fd()?.try_clone()?;
+        let mut map: ProgramArray<_> = ProgramArray::try_from(self.map_mut("COMPAT_NEXT")?)?;
+        Ok(map.set(next as u32, &program, 0)?)
     }
 
     fn attach(&mut self) -> anyhow::Result<()> {
@@ -465,14 +481,10 @@ impl Tracer {
         self.compat = true;
         self.config.set(Config::Compat as u32, followed);
         log::debug!("32-bit programs are followed");
-        for (name, next) in COMPAT_NEXT {
-            let program: &mut RawTracePoint = program_of(&mut self.ebpf, name)?;
-            program.load().map_err(|error| refusal(name, error))?;
-            let program = program.fd()?.try_clone()?;
-            let mut map: ProgramArray<_> = ProgramArray::try_from(self.map_mut("COMPAT_NEXT")?)?;
-            map.set(next as u32, &program, 0)?;
-        }
-        Ok(())
+        let (name, next) = COMPAT_SEARCH;
+        let program: &mut RawTracePoint = program_of(&mut self.ebpf, name)?;
+        program.load().map_err(|error| refusal(name, error))?;
+        self.link_raw(name, next)
     }
 
     /// Whether programs may have to be loaded yet, by [`Tracer::follow_compat`].
@@ -630,9 +642,7 @@ impl Tracer {
     /// When a process last executed a program, if that was seen and is not long ago; else 0.
     #[must_use]
     pub fn last_exec_ns(&self, pid: u32) -> u64 {
-        let map = self.ebpf.map("LAST_EXECS").map(HashMap::<_, u32, Exec>::try_from);
-        let Some(Ok(map)) = map else { return 0 };
-        map.get(&pid, 0).map_or(0, |exec| exec.time_ns)
+        self.run(pid).map_or(0, |run| run.exec_ns)
     }
 
     /// Whether the kernel lets us read maps by bpf(2).
@@ -644,10 +654,27 @@ impl Tracer {
         matches!(map.get(&0, 0), Ok(_) | Err(MapError::KeyNotFound))
     }
 
-    /// Has it told when a process runs its program no more.
-    pub fn await_leave(&mut self, pid: u32) -> anyhow::Result<()> {
-        let mut map: HashMap<_, u32, u32> = HashMap::try_from(self.map_mut("RUNNING")?)?;
-        Ok(map.insert(pid, 1, 0)?)
+    /// The script that a process was asked to execute, which runs its interpreter.
+    #[must_use]
+    pub fn script(&self, tgid: u32) -> Option<Vec<u8>> {
+        let map: HashMap<_, u32, ExecName> = HashMap::try_from(self.ebpf.map("SCRIPTS")?).ok()?;
+        let kept = map.get(&tgid, 0).ok().filter(|kept| kept.tgid == tgid)?;
+        let name = kept.name.split(|byte| *byte == 0).next()?;
+        (!name.is_empty()).then(|| name.to_vec())
+    }
+
+    /// What a process runs, if it was forked or has exec'd since tracing began.
+    #[must_use]
+    pub fn run(&self, tgid: u32) -> Option<Run> {
+        let map: HashMap<_, u32, Run> = HashMap::try_from(self.ebpf.map("RUNS")?).ok()?;
+        map.get(&tgid, 0).ok()
+    }
+
+    /// Whether a thread, by its `struct task_struct *`, is in an exec.
+    #[must_use]
+    pub fn is_in_exec(&self, task: u64) -> bool {
+        let map = self.ebpf.map("EXECS").map(HashMap::<_, u64, ExecCall>::try_from);
+        map.is_some_and(|map| map.is_ok_and(|map| map.get(&task, 0).is_ok()))
     }
 
     /// What a process that closed write fds in an exec was asked to execute; `task` is
@@ -839,9 +866,14 @@ fn load<'a>(
 /// The numbers of the system calls that the programs ask for.
 fn calls() -> anyhow::Result<Calls> {
     #[cfg(target_arch = "x86_64")]
-    let (open, creat) = (i32::try_from(libc::SYS_open)?, i32::try_from(libc::SYS_creat)?);
+    let (open, creat, fork, vfork) = (
+        i32::try_from(libc::SYS_open)?,
+        i32::try_from(libc::SYS_creat)?,
+        i32::try_from(libc::SYS_fork)?,
+        i32::try_from(libc::SYS_vfork)?,
+    );
     #[cfg(not(target_arch = "x86_64"))]
-    let (open, creat) = (-1, -1);
+    let (open, creat, fork, vfork) = (-1, -1, -1, -1);
     Ok(Calls {
         openat: i32::try_from(libc::SYS_openat)?,
         openat2: i32::try_from(libc::SYS_openat2)?,
@@ -853,6 +885,10 @@ fn calls() -> anyhow::Result<Calls> {
         acct: i32::try_from(libc::SYS_acct)?,
         open,
         creat,
+        fork,
+        vfork,
+        clone: i32::try_from(libc::SYS_clone)?,
+        clone3: i32::try_from(libc::SYS_clone3)?,
         recvmsg: i32::try_from(libc::SYS_recvmsg)?,
         recvmmsg: i32::try_from(libc::SYS_recvmmsg)?,
         pidfd_getfd: i32::try_from(libc::SYS_pidfd_getfd)?,

@@ -43,6 +43,12 @@ pub(super) fn full(incident: &Incident, first: Option<u64>, look: Look) -> Strin
             &format!("and {} (-v shows them)", count(rest as u64, "more holder", "more holders")),
         );
     }
+    if let Some(repaired) = &incident.repaired {
+        let after = time::span(u64::try_from(repaired.after_ns).unwrap_or(0));
+        let new =
+            format!("the same process made the file anew {after} later: ino {}", repaired.ino);
+        out += &labelled("repaired", &look.paint(Tone::Good, &new));
+    }
     out + &missing(incident, look) + &uncertain(incident, look) + &verdict(incident, first, look)
 }
 
@@ -154,10 +160,13 @@ fn busy(incident: &Incident, look: Look) -> String {
             facts.push(format!("writing denied {times}"));
         }
         Some(writers) if writers < 0 => {
-            facts.push(format!(
-                "run by {}",
-                count(writers.unsigned_abs().into(), "process", "processes")
-            ));
+            let (counted, named) = (writers.unsigned_abs(), incident.holders.len() as u64);
+            // A process in its exec counts twice.
+            let known = incident.complete && named > 0;
+            let many = if known { named } else { counted.into() };
+            let by = format!("run by {}", count(many, "process", "processes"));
+            let differs = many != u64::from(counted);
+            facts.push(if differs { format!("{by}, counted as {counted}") } else { by });
         }
         Some(writers) => facts.push(count(writers.unsigned_abs().into(), "writer", "writers")),
         None if incident.direction == Direction::Exec => facts.push("writers unknown".to_owned()),
@@ -177,7 +186,12 @@ fn holder_lines(incident: &Incident, holder: &Holder, look: Look) -> String {
     let mut facts = vec![look.paint(Tone::Holder, &process)];
     facts.extend(fds(&holder.fds, look));
     facts.push(match holder.via {
-        Via::Running => "running it".to_owned(),
+        Via::Running => match holder.state {
+            State::InExec => "in its exec of it".to_owned(),
+            State::Exiting => "running it, ending".to_owned(),
+            State::Forked => "running it, a forked copy".to_owned(),
+            _ => "running it".to_owned(),
+        },
         via => format!("via {}, {}", name(via), name(holder.state)),
     });
     if holder.evidence == Some(Evidence::Elimination) {
@@ -186,8 +200,10 @@ fn holder_lines(incident: &Incident, holder: &Holder, look: Look) -> String {
     if holder.pid == incident.victim.pid {
         facts.push("the victim itself".to_owned());
     }
+    let script = holder.script.as_ref().map(|script| look.short(script, PATH));
+    facts.extend(script.map(|script| format!("the interpreter of {script}")));
     facts.extend(holder.call.as_ref().map(|call| format!("kept by {}", look.short(call, NAME))));
-    if holder.state == State::Exiting && holder.released.is_none() {
+    if holder.state == State::Exiting && holder.released.is_none() && holder.via != Via::Running {
         facts.push("keeps its files until its core dump, if any, is written".to_owned());
     }
     if holder.uid != incident.victim.uid {
@@ -301,6 +317,7 @@ fn events(incident: &Incident, holder: &Holder, look: Look) -> Vec<Event> {
             (How::Dup, _) => "released by dup2 onto its fd".to_owned(),
             (How::Exit, _) => "released by exit".to_owned(),
             (How::Unmap, _) => "released by unmapping it".to_owned(),
+            (How::Exec, _) => "released by running another program".to_owned(),
             (How::Unknown, _) => "had been released by now, unseen".to_owned(),
         };
         let how =

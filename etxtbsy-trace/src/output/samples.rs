@@ -71,6 +71,8 @@ fn holder(pid: u32, comm: &str) -> Holder {
         local_pid: None,
         start_ns: Some(NOW - 130_000),
         exec_ns: None,
+        script: None,
+        script_b64: None,
         fds: vec![Fd {
             fd: 5,
             flags: list(&["O_WRONLY", "O_CREAT", "O_CLOEXEC"]),
@@ -125,6 +127,7 @@ pub(crate) fn race() -> Incident {
             path_b64: None,
             dev: some("254:0"),
             ino: Some(1234),
+            generation: None,
             role: Some(Role::Target),
             writers: Some(1),
         },
@@ -148,6 +151,7 @@ pub(crate) fn race() -> Incident {
         explained: 1,
         complete: true,
         certain: true,
+        repaired: None,
         verdict: Verdict {
             kind: VerdictKind::ForkExecRace,
             summary: "demo[4310] inherited the write fd and had not got through its exec"
@@ -216,8 +220,15 @@ pub(crate) fn still_open() -> Incident {
 pub(crate) fn unexplained() -> Incident {
     let mut incident = race();
     incident.path = None;
-    incident.file =
-        BusyFile { path: None, path_b64: None, dev: None, ino: None, role: None, writers: Some(1) };
+    incident.file = BusyFile {
+        path: None,
+        path_b64: None,
+        dev: None,
+        ino: None,
+        generation: None,
+        role: None,
+        writers: Some(1),
+    };
     incident.victim = Victim { pid: 4312, tid: 4313, ..Victim::default() };
     incident.holders.clear();
     incident.explained = 0;
@@ -391,6 +402,7 @@ pub(crate) fn summary(incidents: u64, by_verdict: &[(VerdictKind, u64)]) -> Summ
         unexplained: incidents.min(1),
         refusals: 0,
         elsewhere: 0,
+        repaired: 0,
         lost: 0,
         unexplained_by: [(Shortfall::WriterNotFound, 1)].into(),
         change_first: some("write the file in a child process"),

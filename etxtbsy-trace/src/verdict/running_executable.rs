@@ -4,7 +4,7 @@ use super::{
     Rule,
     words::{name, release, span, who},
 };
-use crate::lines::{Direction, Holder, Incident, Place, VerdictKind};
+use crate::lines::{Direction, Holder, Incident, Place, State, VerdictKind};
 
 /// An open for writing or a truncate was refused, because processes run the file.
 ///
@@ -26,8 +26,15 @@ impl Rule for RunningExecutable {
         } else {
             ""
         };
-        let since = match culprit.exec_ns.and_then(|exec_ns| incident.time_ns.checked_sub(exec_ns))
-        {
+        let state = match (culprit.state, &culprit.script) {
+            (State::InExec, _) => " is in its exec of the file",
+            (State::Exiting, _) => " runs the file and is ending",
+            (State::Forked, _) => " is a forked copy of a process that runs the file",
+            (_, Some(_)) => " runs the file as the interpreter of a script",
+            _ => " runs the file",
+        };
+        let exec_ns = culprit.exec_ns.filter(|_| culprit.state != State::InExec);
+        let since = match exec_ns.and_then(|exec_ns| incident.time_ns.checked_sub(exec_ns)) {
             Some(ago) => format!(" (exec'd {} before the failure)", span(ago)),
             None => String::new(),
         };
@@ -45,9 +52,15 @@ impl Rule for RunningExecutable {
         let entry =
             entry.map(|entry| format!(" (and the binfmt_misc entry {entry} keeps it open)"));
         let others = others + &entry.unwrap_or_default();
+        let repaired = match &incident.repaired {
+            Some(_) => {
+                "; the same process made the file anew at once, so nothing is left to repair"
+            }
+            None => "",
+        };
         format!(
-            "{process}{same} runs the file{since}{by}{others}: a running program cannot be written; \
-             {process} {}",
+            "{process}{same}{state}{since}{by}{others}: a running program cannot be written; \
+             {process} {}{repaired}",
             release(culprit).trim_start_matches("and ")
         )
     }

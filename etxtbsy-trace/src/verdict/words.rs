@@ -43,6 +43,7 @@ pub(super) fn release(holder: &Holder) -> String {
     let runs = holder.via == Via::Running;
     let Some(released) = &holder.released else {
         return match (runs, holder.state) {
+            (true, State::InExec) => "and was still in that exec, or ran it, when this was written",
             (true, _) => "and still ran it when this was written",
             // do_coredump comes before exit_files.
             (false, State::Exiting) => {
@@ -65,6 +66,7 @@ pub(super) fn release(holder: &Holder) -> String {
         How::CloseOnExec => "exec'd",
         How::Dup => "put another file in its place",
         How::Exit => "ended",
+        How::Exec => "ran another program",
         How::Unmap if runs => "ran another program",
         How::Unmap => "unmapped the file",
     };

@@ -1,6 +1,7 @@
 //! What the tracer says of the mixed load, compared with what is true.
 
-use super::report::{BusyExec, HeldBy, Mixed, PossibleHolder};
+use super::refused::{WriteTally, compare_refusals};
+use super::report::{BusyExec, HeldBy, Mixed, PossibleHolder, Refusals};
 use crate::lines::{Direction, Evidence, Incident, Line, LossKind, Lost, Place};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
@@ -12,7 +13,7 @@ use std::path::{Path, PathBuf};
 /// Arguments of `compare`.
 #[derive(Clone, Debug, PartialEq, clap::Args)]
 pub struct Args {
-    /// The report of `workload mixed`
+    /// The report of `workload mixed`, or of `workload refusals`
     truth: PathBuf,
     /// The JSON lines of the tracer that ran it
     trace: PathBuf,
@@ -165,7 +166,7 @@ pub fn compare(truth: &Mixed, incidents: &[Incident], lost: &[Lost]) -> Tally {
 }
 
 /// Whether it means failures of which nothing else is said.
-fn is_of_failures(lost: &Lost) -> bool {
+pub(super) fn is_of_failures(lost: &Lost) -> bool {
     use LossKind::{FailuresOverload, FailuresRingFull, FailuresUnread};
     matches!(lost.kind, FailuresOverload | FailuresRingFull | FailuresUnread)
         || (lost.kind == LossKind::Unknown && lost.what.starts_with("failures:"))
@@ -240,11 +241,16 @@ fn describe(fault: &str, failed: &BusyExec, incident: &Incident) -> String {
     format!("incident {}: {fault}: {}: {}", incident.id, json(failed), json(incident))
 }
 
+/// What came of a comparison, by what was compared.
+pub(super) enum Compared {
+    Mixed(Tally),
+    Refusals(WriteTally),
+}
+
 /// Compares what two files have.
-pub(super) fn run(args: &Args) -> Result<Tally> {
+pub(super) fn run(args: &Args) -> Result<Compared> {
     let read = |path: &Path| fs::read(path).with_context(|| path.display().to_string());
-    let truth: Mixed = serde_json::from_slice(&read(&args.truth)?)
-        .with_context(|| format!("{} is no report of mixed", args.truth.display()))?;
+    let truth = read(&args.truth)?;
     let trace = File::open(&args.trace).with_context(|| args.trace.display().to_string())?;
     let (mut incidents, mut lost) = (Vec::new(), Vec::new());
     for line in BufReader::new(trace).lines() {
@@ -255,7 +261,12 @@ pub(super) fn run(args: &Args) -> Result<Tally> {
             Line::Meta(_) | Line::Refusal(_) | Line::Summary(_) => {}
         }
     }
-    Ok(compare(&truth, &incidents, &lost))
+    if let Ok(truth) = serde_json::from_slice::<Refusals>(&truth) {
+        return Ok(Compared::Refusals(compare_refusals(&truth, &incidents, &lost)));
+    }
+    let truth: Mixed = serde_json::from_slice(&truth)
+        .with_context(|| format!("{} is no report of mixed or refusals", args.truth.display()))?;
+    Ok(Compared::Mixed(compare(&truth, &incidents, &lost)))
 }
 
 #[cfg(test)]

@@ -30,19 +30,19 @@ pub(super) fn exit() -> Result<Vec<u8>> {
     }
 }
 
-/// A program that sleeps for a while and exits with status 0, and for how many nanoseconds at least.
-pub(super) fn nap() -> Result<(Vec<u8>, u32)> {
-    const NAP: u32 = 1_000_000;
+/// A program that sleeps for so many nanoseconds, less than a second, and exits with status 0; and for
+/// how many at least.
+pub(super) fn nap(nap_ns: u32) -> Result<(Vec<u8>, u32)> {
     if !cfg!(target_arch = "x86_64") {
         return Ok((exit()?, 0));
     }
-    // sub rsp, 16; mov qword [rsp], 0; mov qword [rsp + 8], NAP
+    // sub rsp, 16; mov qword [rsp], 0; mov qword [rsp + 8], nap_ns
     let mut code = b"\x48\x83\xec\x10\x48\xc7\x04\x24\0\0\0\0\x48\xc7\x44\x24\x08".to_vec();
-    code.extend(NAP.to_le_bytes());
+    code.extend(nap_ns.to_le_bytes());
     // mov rdi, rsp; xor esi, esi; mov eax, 35; syscall
     code.extend(b"\x48\x89\xe7\x31\xf6\xb8\x23\0\0\0\x0f\x05");
     code.extend(EXIT.unwrap_or_default());
-    Ok((file(libc::PT_LOAD, libc::PF_R | libc::PF_X, &code)?, NAP))
+    Ok((file(libc::PT_LOAD, libc::PF_R | libc::PF_X, &code)?, nap_ns))
 }
 
 /// A program that consists of its headers and the name of its interpreter: as far as the kernel

@@ -15,6 +15,8 @@ mod ground_truth;
 mod java;
 mod mixed;
 mod race;
+mod refusals;
+mod refused;
 mod remedy;
 mod report;
 mod rewrite_in_place;
@@ -26,9 +28,10 @@ mod tour;
 
 pub use compare::{Tally, compare};
 pub use comparison::{Comparison, Side};
+pub use refused::{WriteTally, compare_refusals};
 pub use report::{
-    BusyExec, FailedExec, GroundTruth, HeldBy, Holder, Inheritor, Mixed, PossibleHolder, Race,
-    Scene, Storm, Task, Unheld,
+    BusyExec, FailedExec, GroundTruth, HeldBy, Holder, Inheritor, Mixed, PossibleHolder,
+    PossibleRunner, Race, Refusal, Refusals, Scene, Storm, Task, Unheld,
 };
 
 use anyhow::{Result, bail};
@@ -46,9 +49,11 @@ pub enum Workload {
     GroundTruth(ground_truth::Args),
     /// Several processes hold a few files in every way there is, and exec them.
     Mixed(mixed::Args),
+    /// Programs run for a moment each, while threads want to write them.
+    Refusals(refusals::Args),
     /// A process receives the file and closes it, over and over, while another holds it.
     ClosedAgain(closed_again::Args),
-    /// Compares a report of `mixed` with what the tracer wrote.
+    /// Compares a report of `mixed` or `refusals` with what the tracer wrote.
     Compare(compare::Args),
     /// rust-lang/rust#114554: one thread spawns /bin/true, another writes a script and runs it.
     Rust114554(rust114554::Args),
@@ -126,8 +131,12 @@ impl Workload {
             Self::Go22315(args) => print(&go22315::run(&args)?),
             Self::GroundTruth(args) => print(&ground_truth::run(&args)?),
             Self::Mixed(args) => print(&mixed::run(&args)?),
+            Self::Refusals(args) => print(&refusals::run(&args)?),
             Self::ClosedAgain(args) => print(&closed_again::run(&args)?),
-            Self::Compare(args) => print(&compare::run(&args)?),
+            Self::Compare(args) => match compare::run(&args)? {
+                compare::Compared::Mixed(tally) => print(&tally),
+                compare::Compared::Refusals(tally) => print(&tally),
+            },
             Self::Rust114554(args) => print(&rust114554::run(&args)?),
             Self::Java(args) => print(&java::run(&args)?),
             Self::Remedy(args) => print(&remedy::run(&args)?),

@@ -137,6 +137,51 @@ pub struct BusyExec {
     pub holders: Vec<PossibleHolder>,
 }
 
+/// What is true of each call that was refused because a program ran.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Refusals {
+    /// Its name on the command line.
+    pub scenario: String,
+    /// Its process, which made the calls.
+    pub pid: u32,
+    /// How often a program was run.
+    pub runs: u64,
+    /// How many calls of exec failed with ETXTBSY.
+    pub failed_execs: u64,
+    /// How long it took.
+    pub seconds: f64,
+    /// The calls that were refused, in no order.
+    pub refused: Vec<Refusal>,
+}
+
+/// A call that was refused, and who can have run the file. Times are nanoseconds of CLOCK_MONOTONIC.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// The thread that made it.
+    pub tid: u32,
+    /// The file's inode number.
+    pub ino: u64,
+    /// Before the call.
+    pub enter_ns: u64,
+    /// After it.
+    pub exit_ns: u64,
+    /// Nobody else can have run the file during the call.
+    pub runners: Vec<PossibleRunner>,
+}
+
+/// A process that can have run a file during a call.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PossibleRunner {
+    /// Process.
+    pub pid: u32,
+    /// Before its fork.
+    pub from_ns: u64,
+    /// It had been waited for by then.
+    pub until_ns: u64,
+    /// Whether it surely ran the file all through the call.
+    pub sure: bool,
+}
+
 /// A process that can have held a file during a call.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PossibleHolder {

@@ -2,7 +2,7 @@
 
 use crate::support::{BINARY, Process, Turn, has_too_few, race_course, tracer};
 use etxtbsy_trace::lines::LossKind;
-use etxtbsy_trace::workload::{Mixed, Tally, compare};
+use etxtbsy_trace::workload::{Mixed, Refusals, Tally, compare, compare_refusals};
 use nix::sys::signal::Signal;
 use std::process::Command;
 use std::thread::available_parallelism;
@@ -46,6 +46,21 @@ fn a_hold_that_has_ended_stays_ended() {
     print("closed-again", &truth, &tally);
     assert!(tally.is_sound(), "{}", tally.faults.join("\n"));
     assert_eq!((tally.missed, tally.lost), (0, 0), "{}", tally.faults.join("\n"));
+}
+
+/// Who ran a program when it could not be written, refusal by refusal.
+#[test]
+fn no_false_runners() {
+    let Some(turn) = Turn::take_as_root() else { return };
+    let (ended, trace) =
+        turn.run(&[], &[BINARY, "workload", "refusals", "--failures", "1000", "--seconds", "60"]);
+    let truth: Refusals = ended.report();
+    assert_eq!(trace.summary.failures, truth.refused.len() as u64 + truth.failed_execs);
+    let tally = compare_refusals(&truth, &trace.incidents, &trace.lost);
+    println!("refusals: {tally:?}");
+    assert!(tally.is_sound(), "{}", tally.faults.join("\n"));
+    let enough = tally.with_culprit * 1000 >= tally.compared * 999;
+    assert!(enough && tally.compared > 0, "{}", tally.faults.join("\n"));
 }
 
 fn assert_right(turn: &Turn, tracer: &mut Command, name: &str) {

@@ -6,6 +6,7 @@ use etxtbsy_trace::lines::{
 };
 use etxtbsy_trace::workload::{Holder, Scene, Storm, Task, UNSUPPORTED};
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
 
@@ -74,7 +75,13 @@ scenes! {
     truncate_running: "truncate-running",
     running_twice: "running-twice",
     running_forked: "running-forked",
-    running_interpreter: "running-interpreter",
+    running_in_exec: "running-in-exec",
+    running_before_exec: "running-before-exec",
+    running_exiting: "running-exiting",
+    running_execs: "running-execs",
+    running_late: "running-late",
+    running_link_moved: "running-link-moved",
+    io_uring_open_running: "io-uring-open-running",
     reused_fd: "reused-fd",
     reused_inode: "reused-inode",
     reused_description: "reused-description",
@@ -292,6 +299,73 @@ fn is_left_out(ended: &Ended) -> bool {
     is
 }
 
+/// Who runs a script's interpreter is named with the script.
+#[test]
+fn running_interpreter() {
+    let Some(turn) = Turn::take_as_root() else { return };
+    let (scene, trace): (Scene, _) = turn.workload(&["running-interpreter"]);
+    assert_told(&scene, &trace);
+    let script = scene.busy.with_file_name("script");
+    let said = trace.incidents[0].holders[0].script.as_deref().map(Path::new);
+    assert_eq!(said, Some(script.as_path()));
+}
+
+/// What the same process makes anew in its place is reported, and the refused file is the old one.
+#[test]
+fn running_replaced() {
+    let Some(turn) = Turn::take_as_root() else { return };
+    let (scene, trace): (Scene, _) = turn.workload(&["running-replaced"]);
+    assert_told(&scene, &trace);
+    let repaired = trace.incidents[0].repaired.expect("repaired");
+    assert!(repaired.after_ns > 0 && repaired.ino != scene.ino, "{repaired:?}");
+    assert_eq!(trace.summary.repaired, 1);
+}
+
+/// Runs commands in a shell while a copy of sleep runs beside it as `svc`.
+fn while_svc_runs(turn: &Turn, commands: &str) -> (Ended, Trace) {
+    let dir = turn.dir.path().display();
+    // Once the shell sees it run, it is past its exec.
+    let script = format!(
+        "cd {dir} && rm -f svc && cp /bin/sleep svc && {{ ./svc 60 & p=$!; }} && \
+         until [ \"$(readlink /proc/$p/exe)\" = \"$PWD/svc\" ]; do :; done; \
+         {commands}; r=$?; kill $p; wait $p; exit $r"
+    );
+    turn.run(&["--error-exitcode", "9"], &["/bin/sh", "-c", &script])
+}
+
+/// `cp -f` gets over it by itself, so nothing is to be mended; cp does not.
+#[test]
+fn a_file_that_is_made_anew_at_once_is_no_error() {
+    let Some(turn) = Turn::take_as_root() else { return };
+    let (ended, trace) = while_svc_runs(&turn, "cp -f /bin/true svc");
+    let [incident] = &trace.incidents[..] else { panic!("not one: {:#?}", trace.incidents) };
+    assert!(incident.complete && incident.repaired.is_some(), "{incident:#?}");
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    let (ended, trace) = while_svc_runs(&turn, "cp /bin/true svc || true");
+    let [incident] = &trace.incidents[..] else { panic!("not one: {:#?}", trace.incidents) };
+    assert!(incident.complete && incident.repaired.is_none(), "{incident:#?}");
+    assert_eq!(ended.code, Some(9), "{}", ended.stderr);
+}
+
+/// Paths that lead where the one who follows them is: to the victim's own program, not the tracer's.
+#[test]
+fn links_of_procfs_are_the_victims() {
+    let Some(turn) = Turn::take_as_root() else { return };
+    let shell = turn.dir.path().join("shell");
+    fs::copy("/bin/sh", &shell).unwrap();
+    let ino = fs::metadata(&shell).unwrap().ino();
+    for path in ["/proc/self/exe", "/proc/thread-self/exe", "/proc/$$/exe", "/dev/fd/7"] {
+        let script = format!("exec 7< {}; : >> {path}", shell.display());
+        let (_, trace) = turn.run(&[], &[shell.to_str().unwrap(), "-c", &script]);
+        let [incident] = &trace.incidents[..] else { panic!("{path}: {:#?}", trace.incidents) };
+        assert_eq!(incident.file.path.as_deref(), shell.to_str(), "{path}: {incident:#?}");
+        assert_eq!(incident.file.ino, Some(ino));
+        let pids: Vec<u32> = incident.holders.iter().map(|holder| holder.pid).collect();
+        assert_eq!(pids, [incident.victim.pid], "{path}: {incident:#?}");
+        assert!(incident.complete, "{path}: {incident:#?}");
+    }
+}
+
 /// The scene under the tracer; the test is left out where the scene cannot be.
 fn tell(name: &str) {
     let Some(turn) = Turn::take_as_root() else { return };
@@ -406,6 +480,8 @@ fn the_incident<'a>(scene: &Scene, trace: &'a Trace) -> &'a Incident {
         assert_eq!(incident.explained, known, "{incident:#?}");
     } else {
         assert_eq!(incident.direction, Direction::Write);
+        let count = incident.file.writers.map(i32::unsigned_abs);
+        assert_eq!(Some(incident.explained), count, "{incident:#?}");
         // Up to 5.14 the mappings of a program count as well.
         assert!(incident.file.writers.is_some_and(|count| count <= scene.writers), "{incident:#?}");
     }
@@ -423,7 +499,7 @@ fn assert_holder(scene: &Scene, known: &Holder, holder: &lines::Holder) {
     assert_eq!(holder.via, known.via, "{holder:#?}");
     assert_how_known(known, holder);
     // One that opened the file itself may or may not count as being before its exec.
-    if known.via == Via::Fork || known.state == State::Exiting {
+    if matches!(known.via, Via::Fork | Via::Running) || known.state == State::Exiting {
         assert_eq!(holder.state, known.state, "{holder:#?}");
     }
     assert_eq!(task(holder.opened.as_ref()), known.opened, "{holder:#?}");

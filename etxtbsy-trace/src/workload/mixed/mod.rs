@@ -55,6 +55,8 @@ pub struct Args {
     dir: PathBuf,
 }
 
+/// How long the program naps that lives a while.
+const NAP_NS: u32 = 1_000_000;
 /// How often to look whether to stop.
 const POLL: Duration = Duration::from_millis(2);
 
@@ -93,7 +95,7 @@ impl<'a> Props<'a> {
             let (program, ino) = (Program::new(&path)?, path.metadata()?.ino());
             Ok(HotFile { path: name, program, ino, length: exit.len() as i64 })
         };
-        let (nap, nap_ns) = elf::nap()?;
+        let (nap, nap_ns) = elf::nap(NAP_NS)?;
         let nap_path = dir.join("nap");
         let (send, receive) = socketpair(
             AddressFamily::Unix,

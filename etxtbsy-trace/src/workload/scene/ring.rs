@@ -1,5 +1,6 @@
 //! Files that an io_uring opened, or keeps.
 
+use super::running::{self, Runner};
 use super::{Busy, Named, Supported, owned, until};
 use crate::lines::{Evidence, VerdictKind, Via};
 use crate::workload::report::{Holder, Scene, Task};
@@ -28,6 +29,7 @@ pub(super) const SCENES: &[Named] = &[
     ("io-uring-registered", registered),
     ("io-uring-direct", direct),
     ("io-uring-request", request),
+    ("io-uring-open-running", open_running),
 ];
 
 /// Opened by the ring: at once by this thread, or by a worker of the kernel.
@@ -54,6 +56,31 @@ fn opened(flags: IoringSqeFlags) -> Result<Scene> {
         holder.opened = holder.opened.map(|by| Task { tid: worker.unwrap_or(by.tid), ..by });
     }
     Ok(scene)
+}
+
+/// The ring is refused a program that runs.
+fn open_running() -> Result<Scene> {
+    let busy = running::program("/bin/cat")?;
+    let path = CString::new(busy.path.as_os_str().as_bytes())?;
+    let runner = Runner::start(&busy.path, &[])?;
+    let sqe = io_uring_sqe {
+        opcode: IoringOp::Openat,
+        fd: libc::AT_FDCWD,
+        addr_or_splice_off_in: addr_or_splice_off_in_union {
+            addr: io_uring_ptr::new(path.as_ptr().cast_mut().cast()),
+        },
+        op_flags: op_flags_union { open_flags: OFlags::WRONLY | OFlags::CLOEXEC },
+        ..io_uring_sqe::default()
+    };
+    // SAFETY: the path outlives the call.
+    let result = unsafe { Ring::new()?.perform(sqe) }?;
+    if result != -libc::ETXTBSY {
+        Errno::result(result)
+            .map_err(|_| Errno::from_raw(-result))
+            .supported("IORING_OP_OPENAT")?;
+    }
+    ensure!(result == -libc::ETXTBSY, "the open passed");
+    Ok(running::scene(&busy, "io_uring_enter", vec![runner.end()?]))
 }
 
 /// The thread that the kernel made for the ring, if it did: it stays for some seconds.
