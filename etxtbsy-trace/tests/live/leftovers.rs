@@ -108,9 +108,14 @@ fn a_killed_tracer_leaves_nothing() {
     for directory in [&tmp, &cwd] {
         fs::create_dir(directory).unwrap();
     }
-    for moment in
-        ["maps made", "programs loaded", "programs attached", "ready after", "started", "no exec"]
-    {
+    for moment in [
+        "maps made",
+        "programs loaded",
+        "programs attached",
+        "ready after",
+        "started",
+        "no failure",
+    ] {
         let (before, outside_before) = (programs(), outside());
         let mut command = tracer();
         command.env("TMPDIR", &tmp).current_dir(&cwd).args(["run", "-vv", "--"]);
@@ -137,7 +142,7 @@ fn a_killed_tracer_leaves_nothing() {
             process.say_end();
         }
         let ended = process.wait();
-        assert!(ended.signal == Some(9) || moment == "no exec", "{moment}: {}", ended.stderr);
+        assert!(ended.signal == Some(9) || moment == "no failure", "{moment}: {}", ended.stderr);
         await_none(moment, || held.iter().copied().filter(|pid| lives(*pid)).collect());
         await_none(moment, tracers);
         await_none(moment, || {
