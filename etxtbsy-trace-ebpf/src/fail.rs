@@ -135,9 +135,11 @@ pub(crate) extern "C" fn unfound(task: u64) -> i32 {
     let mut references = 0;
     for at in 0..DESCRIPTIONS {
         // SAFETY: a map value, and an index within the array.
-        let file = unsafe { (*sought).files[at] };
+        let (file, before) = unsafe { ((*sought).files[at], (*sought).references[at]) };
         if file != 0 {
-            references += kernel::references(file);
+            // What was found and closed since hides none of the others.
+            let now = kernel::references(file);
+            references += if now < before { before } else { now };
         }
     }
     // SAFETY: a map value.
@@ -161,6 +163,9 @@ pub(crate) extern "C" fn note_found(task: u64, file: u64, counts: u32) -> i32 {
             }
             if known == 0 {
                 (*sought).files[at] = file;
+                if (*sought).first == 0 {
+                    (*sought).references[at] = kernel::references(file);
+                }
                 return 0;
             }
         }

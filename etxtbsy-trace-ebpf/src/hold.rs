@@ -208,7 +208,9 @@ pub(crate) fn find_origin(hold: &mut Hold, file: u64) {
             hold.opened = unsafe { (*other).opened };
         }
     }
+    // What a task is opening now may have an address that was another description's.
     if hold.opened.time_ns == 0
+        && !kernel::is_open_call(kernel::last_call(hold.task))
         && let Some(orphan) = ORPHANS.get_ptr(file)
         // SAFETY: a map value.
         && unsafe {

@@ -311,6 +311,25 @@ pub(crate) fn is_call_on(task: u64, syscall: i32, fd: u32) -> bool {
         & (regs != 0)
 }
 
+/// The system call that a task has made last, which it may be in; 0 if that cannot be read.
+#[inline(always)]
+pub(crate) fn last_call(task: u64) -> i32 {
+    int(registers(task), offset!(regs_syscall)) as i32
+}
+
+/// Whether a system call opens files by their paths or handles.
+#[inline(always)]
+pub(crate) fn is_open_call(syscall: i32) -> bool {
+    let calls = CALLS.load();
+    // −1 stands for a call that there is not, and for a task that came into the kernel by none.
+    (syscall >= 0)
+        & ((syscall == calls.openat)
+            | (syscall == calls.openat2)
+            | (syscall == calls.open)
+            | (syscall == calls.creat)
+            | (syscall == calls.open_by_handle_at))
+}
+
 /// When a task last got a processor, by the scheduler's clock; 0 if the kernel does not keep it.
 #[inline(always)]
 pub(crate) fn arrival(task: u64) -> u64 {
@@ -349,11 +368,12 @@ extern "C" fn thread_quiet(thread: u64, since: u64) -> u32 {
     if known && int(thread, offset!(task_on_cpu)) == 0 && arrival(thread) < since {
         return Quiet::Idle as u32;
     }
-    // One that sleeps in such a call has not received anything in it.
+    // One that sleeps in such a call has not received anything in it, and the fd that an open gives is in the
+    // table before that call returns.
     let calls = CALLS.load();
-    let syscall = int(registers(thread), offset!(regs_syscall)) as i32;
+    let syscall = last_call(thread);
     let receives = (syscall == calls.recvmsg) | (syscall == calls.recvmmsg);
-    let receives = receives | (syscall == calls.pidfd_getfd);
+    let receives = receives | (syscall == calls.pidfd_getfd) | is_open_call(syscall);
     if receives && int(thread, offset!(task_state)) == 0 {
         return Quiet::No as u32;
     }

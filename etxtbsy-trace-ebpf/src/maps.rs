@@ -196,6 +196,8 @@ pub(crate) struct Sought {
     pub(crate) later: u64,
     /// The descriptions found so far.
     pub(crate) files: [u64; DESCRIPTIONS],
+    /// How many references there were to each when it was found, until the search begins.
+    pub(crate) references: [u32; DESCRIPTIONS],
     /// The sockets and io_urings that may keep descriptions, ended by zeros.
     pub(crate) keepers: [Keeper; KEEPERS],
     /// How many of the references that were found are mappings.

@@ -7,7 +7,7 @@ use crate::{
     fail::ETXTBSY,
     hold,
     kernel::{self, offset, word},
-    maps::{CONFIG, HOLDS, NEXT, REPAIRS},
+    maps::{CONFIG, HOLDS, NEXT, ORPHANS, REPAIRS},
     tell::{self, WAKE},
 };
 
@@ -45,6 +45,10 @@ pub(crate) fn note(fd: u32) {
     hold::acquire(task, table, fd, file, Via::Open, now, |hold| {
         hold.opened = kernel::actor(task, now);
     });
+    // Of a description that lay at the same address.
+    if ORPHANS.get_ptr(file).is_some() {
+        let _ = ORPHANS.remove(file);
+    }
     if !kernel::is_last_reference(file) {
         name_opener(inode, file, now);
     }

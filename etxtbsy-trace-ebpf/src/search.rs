@@ -143,6 +143,7 @@ extern "C" fn begin_pass(current: u64) -> i32 {
         if (*sought).pass == 0 {
             // All references are found anew.
             (*sought).found = 0;
+            (*sought).references = [0; maps::DESCRIPTIONS];
         }
     }
     0
@@ -258,9 +259,8 @@ extern "C" fn search_call(current: u64, thread: u64, table: u64) -> i32 {
     }
     let syscall = kernel::int(regs, offset!(regs_syscall)) as i32;
     let calls = CALLS.load();
-    let by_path = (syscall == calls.open) | (syscall == calls.openat) | (syscall == calls.openat2);
-    let by_path = by_path | (syscall == calls.creat) | (syscall == calls.open_by_handle_at);
-    if by_path | (syscall == calls.truncate) | (syscall == calls.acct) {
+    let is_open_call = kernel::is_open_call(syscall);
+    if is_open_call | (syscall == calls.truncate) | (syscall == calls.acct) {
         tell_unnoted(current, thread, table, 0, about(KeptBy::Opening as u64, NO_FD));
         return 0;
     }

@@ -182,6 +182,8 @@ struct Fact {
     kept_by: Option<KeptBy>,
     call: Option<i32>,
     in_works: bool,
+    /// The kernel is about to free its description, and may have given up the write access by then.
+    is_dropping: bool,
     cloexec: Option<bool>,
     ending: bool,
     closed_ns: u64,
@@ -210,6 +212,9 @@ impl Fact {
             call: matches!(kept_by, Some(KeptBy::Call | KeptBy::Opening))
                 .then_some(candidate.syscall),
             in_works: candidate.in_works != 0,
+            is_dropping: candidate.drain == Drain::UnderWay as u32
+                && candidate.in_works == 0
+                && candidate.in_table == 0,
             cloexec: (candidate.in_table != 0 && candidate.cloexec != CLOEXEC_UNKNOWN)
                 .then_some(candidate.cloexec != 0),
             ending: candidate.ending != 0,
@@ -327,6 +332,7 @@ impl Fact {
             kept_by: None,
             call: None,
             in_works: false,
+            is_dropping: false,
             cloexec: Some(change.cloexec != 0),
             ending: false,
             closed_ns: if hold.forked.tgid == hold.opened.tgid { hold.left_ns } else { 0 },
@@ -425,7 +431,18 @@ pub fn attribute(case: &Case) -> Attribution {
         .into_iter()
         .filter(|one| !facts.iter().any(|fact| fact.is_open() && fact.hold.file == one.file))
         .collect::<Vec<_>>();
-    let unclear = describe(facts.iter().filter(|fact| fact.standing == Standing::Unclear));
+    let mut unclear = describe(facts.iter().filter(|fact| fact.standing == Standing::Unclear));
+    let over = (there.len() + queued.len()).saturating_sub(count as usize);
+    if count > 0 && over > 0 {
+        // `__fput` gives up the write access first, and frees the description at its end: some of these are
+        // not in the count any more.
+        let (mut dropping, open) =
+            there.into_iter().partition::<Vec<_>, _>(Description::is_dropping);
+        there = open;
+        if dropping.len() > over {
+            unclear.append(&mut dropping);
+        }
+    }
     let recent = describe(facts.iter().filter(|fact| fact.standing == Standing::Recent));
     let shown = (there.len() + queued.len()) as u32;
     let keeper = kernel_keeper(case).filter(|_| count > shown);
@@ -616,6 +633,10 @@ impl Description {
             return Standing::There;
         }
         best
+    }
+
+    fn is_dropping(&self) -> bool {
+        self.facts.iter().all(|fact| fact.is_dropping)
     }
 
     /// Those who held it as surely as anybody.

@@ -54,7 +54,9 @@ pub fn build(id: u64, case: &Case, world: &World<'_>) -> Incident {
         }
         None => attribution.holders.iter().map(|held| holder(held, case, world)).collect(),
     };
-    holders.sort_by_key(verdict::blame);
+    // A process that wants to write what it runs itself comes first.
+    let is_other = |holder: &Holder| case.is_write() && holder.pid != failure.tgid;
+    holders.sort_by_key(|holder| (is_other(holder), verdict::blame(holder)));
     let (explained, complete) = match (&case.running, case.is_write()) {
         _ if case.refused_by().is_some() => (1, true),
         (Some(running), _) => {

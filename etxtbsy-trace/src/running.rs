@@ -26,7 +26,7 @@ use crate::{
 const TICK_NS: i128 = 10_000_000;
 
 /// For how long after it began to run a new program a process may have been in that exec, and so twice in
-/// the count.
+/// the count; and how long before a call returns its refusal can be.
 const EXEC_NS: u64 = 1_000_000;
 
 /// Who ran the file of a case, by what the failing call showed; `None` if it did not show the file.
@@ -51,7 +51,7 @@ pub fn shown(case: &Case) -> Option<Running> {
 /// did when the processes were looked through, is a runner. One in its exec may have opened the file
 /// only after the refusal: it is one if the count, which is older, has room for it. So is, of those
 /// that had ended by then, each that ended after `failed_ns`; if nobody else is left, the one that ended
-/// last, for somebody ran the file.
+/// last, if that was just before: it accounts for nothing that was counted.
 #[must_use]
 pub fn at_refusal(
     told: &[common::Runner],
@@ -81,11 +81,14 @@ pub fn at_refusal(
     let mut ended: Vec<&common::Runner> = told.iter().filter(|it| it.ended_ns != 0).collect();
     ended.sort_by_key(|runner| std::cmp::Reverse(runner.ended_ns));
     for runner in ended {
-        let is_last = runners.is_empty();
-        if is_last || (runner.ended_ns >= failed_ns && found < wanted) {
+        let is_last = runners.is_empty() && runner.ended_ns + EXEC_NS >= failed_ns;
+        let was_there = runner.ended_ns >= failed_ns;
+        if was_there && (is_last || found < wanted) {
             found += 1;
-            runners.push(runner);
+        } else if !is_last {
+            continue;
         }
+        runners.push(runner);
     }
     // One whose exec was done a moment ago was counted twice, and found once.
     let is_new = |runner: &common::Runner| {
@@ -308,5 +311,12 @@ mod tests {
         assert_at_refusal(&[ended(1, FAILED_NS - 100), ended(2, FAILED_NS - 10)], 0, &[2], None, 1);
         assert_at_refusal(&[ended(1, FAILED_NS - 100), ended(2, FAILED_NS + 10)], 0, &[2], None, 1);
         assert_at_refusal(&[], 0, &[], None, 0);
+    }
+
+    #[test]
+    fn who_had_ended_before_is_not_in_the_count() {
+        assert_at_refusal(&[ended(1, FAILED_NS - 10)], -1, &[1], Some(-1), 0);
+        assert_at_refusal(&[ended(1, FAILED_NS - 37_000_000)], -1, &[], Some(-1), 0);
+        assert_at_refusal(&[ended(1, FAILED_NS - 37_000_000)], 0, &[], None, 0);
     }
 }

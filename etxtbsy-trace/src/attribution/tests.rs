@@ -94,6 +94,18 @@ fn pids(attribution: &Attribution) -> Vec<u32> {
     attribution.holders.iter().map(|held| held.tgid).collect()
 }
 
+/// `__fput` gives up the write access before it frees the description.
+#[test]
+fn what_is_being_dropped_and_not_counted_any_more_is_no_holder() {
+    let parent = opened(0xa, 500_000);
+    let over = ended(&other(&parent), How::CloseOnExec, ENTER - 1_000, 1);
+    let candidates = vec![in_table(parent), draining(over, Drain::UnderWay)];
+    let found = attribute(&case(1, candidates.clone()));
+    assert_eq!((found.writers, found.explained, pids(&found)), (Some(1), 1, vec![parent.tgid]));
+    let found = attribute(&case(2, candidates));
+    assert_eq!((found.explained, found.holders.len()), (2, 2));
+}
+
 #[test]
 fn a_child_that_has_not_execed_holds_what_its_parent_has_closed() {
     let parent = opened(0xa, 500_000);

@@ -1,6 +1,6 @@
 //! Right or wrong, failure by failure: the load whose processes record all that they hold.
 
-use crate::support::{BINARY, Process, Turn, has_too_few, race_course, tracer};
+use crate::support::{BINARY, Process, Turn, has_too_few, is_own_machine, race_course, tracer};
 use etxtbsy_trace::lines::LossKind;
 use etxtbsy_trace::workload::{Mixed, Refusals, Tally, compare, compare_refusals};
 use nix::sys::signal::Signal;
@@ -59,7 +59,10 @@ fn no_false_runners() {
     let tally = compare_refusals(&truth, &trace.incidents, &trace.lost);
     println!("refusals: {tally:?}");
     assert!(tally.is_sound(), "{}", tally.faults.join("\n"));
-    let enough = tally.with_culprit * 1000 >= tally.compared * 999;
+    // Where the processors are emulated, a call takes as long as a runner may live.
+    let missing_allowed = if is_own_machine() { 10 } else { 1 };
+    let unnamed = tally.compared - tally.with_culprit;
+    let enough = unnamed * 1000 <= tally.compared * missing_allowed;
     assert!(enough && tally.compared > 0, "{}", tally.faults.join("\n"));
 }
 
