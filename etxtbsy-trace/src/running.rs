@@ -50,8 +50,8 @@ pub fn shown(case: &Case) -> Option<Running> {
 /// The call was refused before `failed_ns`, a microsecond as a rule. Who ran the file then, and still
 /// did when the processes were looked through, is a runner. One in its exec may have opened the file
 /// only after the refusal: it is one if the count, which is older, has room for it. So is, of those
-/// that had ended by then, each that ended after `failed_ns`; if nobody else is left, the one that ended
-/// last, if that was just before: it accounts for nothing that was counted.
+/// that had ended by then, each that ended after `failed_ns`; if nobody was left to be counted, the one that
+/// ended last, if that was just before.
 #[must_use]
 pub fn at_refusal(
     told: &[common::Runner],
@@ -81,14 +81,12 @@ pub fn at_refusal(
     let mut ended: Vec<&common::Runner> = told.iter().filter(|it| it.ended_ns != 0).collect();
     ended.sort_by_key(|runner| std::cmp::Reverse(runner.ended_ns));
     for runner in ended {
-        let is_last = runners.is_empty() && runner.ended_ns + EXEC_NS >= failed_ns;
-        let was_there = runner.ended_ns >= failed_ns;
-        if was_there && (is_last || found < wanted) {
+        let was_there = runner.ended_ns >= failed_ns && found < wanted;
+        let was_just_before = wanted == 0 && runner.ended_ns + EXEC_NS >= failed_ns;
+        if was_there || (was_just_before && runners.is_empty()) {
             found += 1;
-        } else if !is_last {
-            continue;
+            runners.push(runner);
         }
-        runners.push(runner);
     }
     // One whose exec was done a moment ago was counted twice, and found once.
     let is_new = |runner: &common::Runner| {
@@ -315,7 +313,7 @@ mod tests {
 
     #[test]
     fn who_had_ended_before_is_not_in_the_count() {
-        assert_at_refusal(&[ended(1, FAILED_NS - 10)], -1, &[1], Some(-1), 0);
+        assert_at_refusal(&[ended(1, FAILED_NS - 10)], -1, &[], Some(-1), 0);
         assert_at_refusal(&[ended(1, FAILED_NS - 37_000_000)], -1, &[], Some(-1), 0);
         assert_at_refusal(&[ended(1, FAILED_NS - 37_000_000)], 0, &[], None, 0);
     }
