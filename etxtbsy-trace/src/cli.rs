@@ -3,7 +3,7 @@
 use crate::{demo, lines::TreeRole};
 use clap::{
     ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum,
-    builder::{PossibleValuesParser, RangedU64ValueParser},
+    builder::PossibleValuesParser,
     error::{ContextKind, ContextValue, ErrorKind},
 };
 use std::{
@@ -25,7 +25,7 @@ Examples:
 
 Exit status:
   run: CMD's own, 128+N if signal N killed it, 127 if it was not found, 126 if it cannot be run.
-  Else 0. 1 if tracing failed, 2 for bad usage.";
+  Else 0. 125 if etxtbsy-trace itself failed, 2 for bad usage.";
 
 const RUN_EXAMPLES: &str = "\
 Examples:
@@ -56,7 +56,7 @@ pub struct Cli {
         long = "pid",
         value_name = "PID",
         value_delimiter = ',',
-        value_parser = RangedU64ValueParser::<u32>::new().range(1..=i32::MAX as u64)
+        value_parser = pid
     )]
     pub pids: Vec<u32>,
 
@@ -106,6 +106,14 @@ pub struct Run {
     /// Run CMD as USER, a name or a uid [default: under sudo, the user who called it]
     #[arg(long, value_name = "USER")]
     pub user: Option<String>,
+
+    /// Run CMD even if tracing cannot start; one line on stderr says why it could not
+    #[arg(long)]
+    pub best_effort: bool,
+
+    /// When --stop-after or --duration has ended tracing, end CMD and its descendants with SIGTERM
+    #[arg(long)]
+    pub kill_after_stop: bool,
 
     /// The command, found in PATH unless it has a slash, and its arguments
     #[arg(value_name = "CMD", required = true, trailing_var_arg = true)]
@@ -157,16 +165,16 @@ pub struct Options {
     #[arg(long = "as", global = true, value_name = "ROLE", value_enum, default_value_t)]
     pub role: TreeRole,
 
-    /// End tracing after SECONDS; fractions are allowed
+    /// End tracing after SECONDS; fractions are allowed; with `run`, CMD runs on
     #[arg(short, long, global = true, value_name = "SECONDS", value_parser = seconds)]
     pub duration: Option<Duration>,
 
-    /// End tracing after N incidents
-    #[arg(long, global = true, value_name = "N")]
+    /// End tracing after N incidents; with `run`, CMD runs on
+    #[arg(long, global = true, value_name = "N", value_parser = count)]
     pub stop_after: Option<NonZeroU64>,
 
     /// Exit with N (1 to 255) if CMD succeeded but at least one incident was seen that it did not repair itself
-    #[arg(long, global = true, value_name = "N")]
+    #[arg(long, global = true, value_name = "N", value_parser = exit_code)]
     pub error_exitcode: Option<NonZeroU8>,
 
     /// When to colour; auto heeds the terminal, `NO_COLOR` and `CLICOLOR_FORCE`
@@ -215,23 +223,74 @@ impl Cli {
 
     /// Options that exclude each other. Clap would not see those given on either side of a
     /// subcommand.
-    fn conflict(&self) -> Option<&'static str> {
-        let Options { output, format, json, role, .. } = &self.options;
+    fn conflict(&self) -> Option<String> {
+        if let Some((option, subcommand)) = self.ignored() {
+            return Some(format!("{option} has no effect with {subcommand}; leave it out"));
+        }
+        self.contradiction().map(ToOwned::to_owned)
+    }
+
+    /// The first option that would be ignored, and what ignores it.
+    fn ignored(&self) -> Option<(&'static str, &'static str)> {
+        let Options { output, format, json, role: _, duration, .. } = &self.options;
+        let Options { stop_after, error_exitcode, color, verbose: _, .. } = &self.options;
+        let given = |option: &'static str| match option {
+            "--output" => output.is_some(),
+            "--format" => format.is_some(),
+            "--json" => *json,
+            "--duration" => duration.is_some(),
+            "--stop-after" => stop_after.is_some(),
+            "--error-exitcode" => error_exitcode.is_some(),
+            _ => *color != Color::Auto,
+        };
+        let (subcommand, ignores): (_, &[&'static str]) = match &self.command {
+            None => ("no subcommand: only run has it", &["--error-exitcode"]),
+            Some(Command::Run(_) | Command::Demo(Demo { list: false, .. })) => return None,
+            Some(Command::Check) => ("check", &["--duration", "--stop-after", "--error-exitcode"]),
+            Some(Command::Replay(_)) => ("replay", &["--duration", "--error-exitcode"]),
+            Some(command @ (Command::Schema { .. } | Command::Demo(_))) => (
+                if matches!(command, Command::Demo(_)) { "demo --list" } else { "schema" },
+                &[
+                    "--output",
+                    "--format",
+                    "--json",
+                    "--duration",
+                    "--stop-after",
+                    "--error-exitcode",
+                    "--color",
+                ],
+            ),
+        };
+        ignores.iter().find(|option| given(option)).map(|option| (*option, subcommand))
+    }
+
+    /// Options that contradict each other, or miss another.
+    fn contradiction(&self) -> Option<&'static str> {
+        let Options { output, format, json, role, duration, stop_after, .. } = &self.options;
         if !self.pids.is_empty() && self.command.is_some() {
-            Some("the argument '--pid <PID>' cannot be used with a subcommand")
+            Some("--pid PID is for tracing without a subcommand; `run` traces the tree of CMD")
         } else if *role != TreeRole::Victim
             && self.pids.is_empty()
             && !matches!(self.command, Some(Command::Run(_)))
         {
-            Some("'--as <ROLE>' is about a process tree: use it with '--pid <PID>' or with 'run'")
+            Some("--as ROLE is about a process tree: use it with --pid PID or with `run`")
         } else if *json && format.is_some() {
-            Some("the argument '--json' cannot be used with '--format <FORMAT>'")
+            Some("--json is the same as --format json: use one of --json and --format")
+        } else if let Some(Command::Run(run)) = &self.command
+            && run.kill_after_stop
+            && duration.is_none()
+            && stop_after.is_none()
+        {
+            Some("--kill-after-stop ends CMD after --stop-after N or --duration SECONDS: add one")
+        } else if let Some(Command::Run(run)) = &self.command
+            && run.best_effort
+            && *format == Some(Format::Tui)
+        {
+            Some("--best-effort cannot be used with the view: use --format text or json")
         } else if *format == Some(Format::Tui) && output.as_deref().is_some_and(is_stdout) {
-            Some("'--output' to stdout would write the JSON lines over the view; name a file")
+            Some("--output to stdout would write the JSON lines over the view; name a file")
         } else if self.format() == Format::Json && output.as_deref().is_some_and(is_stdout) {
-            Some(
-                "'--output' to stdout would write the JSON lines there a second time; leave it out",
-            )
+            Some("--output to stdout would write the JSON lines there a second time; leave it out")
         } else {
             None
         }
@@ -259,13 +318,27 @@ fn with_run(mut error: clap::Error) -> clap::Error {
     error
 }
 
-fn seconds(text: &str) -> Result<Duration, String> {
-    let number: f64 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
+fn seconds(text: &str) -> Result<Duration, &'static str> {
+    let number: f64 = text.parse().map_err(|_| "not a number of seconds, such as 60 or 0.5")?;
     match Duration::try_from_secs_f64(number) {
-        Ok(Duration::ZERO) => Err("must be more than 0".to_owned()),
-        Ok(duration) => Ok(duration),
-        Err(error) => Err(error.to_string()),
+        Ok(duration) if duration > Duration::ZERO => Ok(duration),
+        _ if number > 0.0 && number < 1.0 => Err("less than a nanosecond"),
+        _ if number > 0.0 => Err("too long; leave it out for no limit"),
+        _ => Err("must be more than 0"),
     }
+}
+
+fn pid(text: &str) -> Result<u32, &'static str> {
+    let pid = text.parse().ok().filter(|pid| (1..=i32::MAX.cast_unsigned()).contains(pid));
+    pid.ok_or("not a process id, which is a number from 1 on")
+}
+
+fn count(text: &str) -> Result<NonZeroU64, &'static str> {
+    text.parse().map_err(|_| "not a number from 1 on")
+}
+
+fn exit_code(text: &str) -> Result<NonZeroU8, &'static str> {
+    text.parse().map_err(|_| "not a number from 1 to 255")
 }
 
 /// One of the two streams that output can go to.
@@ -444,7 +517,7 @@ mod tests {
     #[test]
     fn global_options_stand_on_either_side() {
         for args in
-            [["-o", "x", "--stop-after", "2", "schema"], ["schema", "-o", "x", "--stop-after", "2"]]
+            [["-o", "x", "--stop-after", "2", "demo"], ["demo", "-o", "x", "--stop-after", "2"]]
         {
             let options = cli(&args).unwrap().options;
             assert_eq!(options.output, Some(PathBuf::from("x")));
@@ -466,7 +539,7 @@ mod tests {
     #[test]
     fn numbers_have_their_ranges() {
         assert_eq!(
-            cli(&["--error-exitcode", "255"]).unwrap().options.error_exitcode,
+            cli(&["--error-exitcode", "255", "run", "ls"]).unwrap().options.error_exitcode,
             NonZeroU8::new(255)
         );
         for bad in [["--error-exitcode", "0"], ["--error-exitcode", "256"], ["--stop-after", "0"]] {
@@ -483,6 +556,60 @@ mod tests {
         refused(&["--json", "-o", "-"]);
         refused(&["--json", "-o", "/dev/stdout"]);
         refused(&["demo", "race", "--list"]);
+    }
+
+    #[test]
+    fn options_without_effect_are_refused() {
+        for (args, words) in [
+            (&["schema", "-d", "3", "-o", "f"][..], "--output has no effect with schema"),
+            (&["schema", "-d", "3"], "--duration has no effect with schema"),
+            (&["schema", "--color", "always"], "--color"),
+            (&["demo", "--list", "--json"], "--json has no effect with demo --list"),
+            (&["--error-exitcode", "9"], "--error-exitcode has no effect with no subcommand"),
+            (&["--error-exitcode", "9", "--pid", "1"], "--error-exitcode"),
+            (&["check", "--error-exitcode", "9"], "--error-exitcode"),
+            (&["check", "--stop-after", "1"], "--stop-after"),
+            (&["replay", "f", "-d", "1"], "--duration has no effect with replay"),
+            (&["run", "--kill-after-stop", "ls"], "add one"),
+            (&["run", "--best-effort", "--format", "tui", "ls"], "--best-effort"),
+        ] {
+            let told = refused(args);
+            assert!(told.contains(words), "{args:?}: {told}");
+        }
+        for args in [
+            &["schema", "-v"][..],
+            &["demo", "race", "-d", "3", "-o", "f"],
+            &["check", "--json", "-o", "f"],
+            &["replay", "f", "--stop-after", "1", "-o", "f"],
+            &["run", "--kill-after-stop", "-d", "1", "ls"],
+            &["run", "--kill-after-stop", "--stop-after", "1", "--error-exitcode", "1", "ls"],
+            &["run", "--best-effort", "--json", "ls"],
+        ] {
+            cli(args).unwrap();
+        }
+    }
+
+    #[test]
+    fn messages_are_not_in_the_words_of_the_parser() {
+        for args in [
+            &["-d", "-1"][..],
+            &["-d", "x"],
+            &["-d", "1e300"],
+            &["-d", "1e-12"],
+            &["--pid", "x"],
+            &["--pid", "0"],
+            &["--stop-after", "0"],
+            &["run", "--error-exitcode", "256", "ls"],
+            &["--pid", "1", "run", "ls"],
+            &["--json", "--format", "text"],
+        ] {
+            let told = refused(args);
+            for word in ["digit", "float", "type", "argument '", "<", "zero"] {
+                let error = told.split("\n\n").next().unwrap().replace("<PID>", "PID");
+                let error = error.replace("<SECONDS>", "").replace("<N>", "");
+                assert!(!error.contains(word), "{word:?} in: {error}");
+            }
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! shell had started it. It shares our process group and terminal, has the fds that our caller gave
 //! us, and of our own none: they are all close-on-exec.
 
-use crate::{cli::shown, user::Invoker};
+use crate::{cli::shown, tree, user::Invoker};
 use anyhow::{Context, Result};
 use libc::{c_char, c_int, gid_t, uid_t};
 use nix::{
@@ -26,6 +26,7 @@ use std::{
     },
     path::Path,
     ptr,
+    sync::atomic::{AtomicU64, Ordering},
 };
 use tokio::io::{Interest, unix::AsyncFd};
 
@@ -36,6 +37,10 @@ use tokio::io::{Interest, unix::AsyncFd};
 pub struct Prepared {
     child: Child,
     program: OsString,
+    /// Where the program is looked up; `None` if the command has no PATH.
+    path: Option<OsString>,
+    /// What to know about that PATH.
+    note: Option<String>,
     /// One byte lets the child go; its end of file ends the child.
     go: PipeWriter,
     /// What the child could not do; its end of file is the exec.
@@ -61,6 +66,8 @@ pub enum ExecError {
         program: OsString,
         /// What execvp(3) gave.
         errno: Errno,
+        /// What to know about the PATH that it is not in.
+        note: Option<String>,
     },
     /// The child could not take the user's identity.
     Identity {
@@ -75,13 +82,13 @@ pub enum ExecError {
 
 impl ExecError {
     /// The exit status that shells give: 127 for a command that is not there, 126 for one that
-    /// cannot be executed. 1 for failures that are not the command's.
+    /// cannot be executed. 125 for failures that are not the command's, as env(1) has it.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Exec { errno: Errno::ENOENT, .. } => 127,
             Self::Exec { .. } => 126,
-            Self::Identity { .. } | Self::Tracer(_) => 1,
+            Self::Identity { .. } | Self::Tracer(_) => 125,
         }
     }
 }
@@ -89,7 +96,7 @@ impl ExecError {
 impl fmt::Display for ExecError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Exec { program, errno } => {
+            Self::Exec { program, errno, note } => {
                 let is_path = program.as_bytes().contains(&b'/');
                 let cause = match errno {
                     Errno::ENOENT if !is_path => "command not found",
@@ -99,7 +106,11 @@ impl fmt::Display for ExecError {
                     Errno::ENOENT => errno.desc(),
                     _ => return write!(f, "{}: cannot execute: {}", shown(program), errno.desc()),
                 };
-                write!(f, "{}: {cause}", shown(program))
+                write!(f, "{}: {cause}", shown(program))?;
+                match note {
+                    Some(note) if !is_path => write!(f, "; {note}"),
+                    _ => Ok(()),
+                }
             }
             Self::Identity { call, errno } => write!(
                 f,
@@ -122,8 +133,8 @@ impl Prepared {
     /// It has our stdin, stdout and stderr, but for those that `streams` gives something else: our
     /// fd, and which of its own it becomes.
     ///
-    /// The child has our resource limits and signal dispositions as they are now: call this before
-    /// changing any. Of those that the Rust runtime has changed already, SIGPIPE gets its default.
+    /// The child has our resource limits as they are now: call this before changing any. It ignores the
+    /// signals that were ignored when this program was started.
     pub fn new(
         argv: &[OsString],
         identity: Option<&Invoker>,
@@ -132,9 +143,12 @@ impl Prepared {
         let program = argv.first().context("no command to run; give one after run --")?.clone();
         let (go_reader, go) = pipe()?;
         let (report, report_writer) = pipe()?;
+        let environment = environment(identity);
+        let path = environment.iter().find(|(name, _)| name == "PATH");
+        let path = path.map(|(_, value)| value.clone());
         let mut plan = Plan {
             argv: CStrings::new(argv)?,
-            environment: CStrings::new(environment(identity))?,
+            environment: CStrings::new(environment.into_iter().map(definition))?,
             identity: identity.map(Identity::from),
             signal_mask: SigSet::empty(),
             streams: streams.iter().map(|(ours, theirs)| (ours.as_raw_fd(), *theirs)).collect(),
@@ -153,7 +167,8 @@ impl Prepared {
         };
         plan.signal_mask.thread_set_mask()?;
         let child = Child::new(forked.context("cannot fork the command")?)?;
-        Ok(Self { child, program, go, report })
+        let note = identity.and_then(Invoker::about_path);
+        Ok(Self { child, program, path, note, go, report })
     }
 
     /// The process, and what it will be once the command runs in it.
@@ -171,7 +186,7 @@ impl Prepared {
     ///
     /// Outside of a tokio runtime with IO enabled.
     pub fn start(self) -> Result<Started, ExecError> {
-        let Self { child, program, mut go, mut report } = self;
+        let Self { child, program, path, note, mut go, mut report } = self;
         let signals = Signals::take().map_err(ExecError::Tracer)?;
         // SAFETY: the child owns its pidfd, and closes it when it is dropped.
         let mut child = unsafe { AsyncFd::register_with_interest(child, Interest::READABLE) }
@@ -191,21 +206,21 @@ impl Prepared {
         child.get_ref().reap(0).map_err(ExecError::Tracer)?;
         let errno = match Errno::from_raw(failure.errno) {
             // So says execvp(3) of a directory in PATH that the user may not search, too.
-            Errno::EACCES if !is_anywhere(&program) => Errno::ENOENT,
+            Errno::EACCES if !is_anywhere(&program, path.as_deref()) => Errno::ENOENT,
             errno => errno,
         };
         Err(match failure.step.call() {
-            None => ExecError::Exec { program, errno },
+            None => ExecError::Exec { program, errno, note },
             Some(call) => ExecError::Identity { call, errno },
         })
     }
 }
 
 /// Whether there is such a file: in PATH, unless the name has a slash.
-fn is_anywhere(program: &OsStr) -> bool {
+fn is_anywhere(program: &OsStr, path: Option<&OsStr>) -> bool {
     program.as_bytes().contains(&b'/')
-        || env::var_os("PATH").is_none_or(|path| {
-            env::split_paths(&path).any(|directory| directory.join(program).exists())
+        || path.is_none_or(|path| {
+            env::split_paths(path).any(|directory| directory.join(program).exists())
         })
 }
 
@@ -269,6 +284,16 @@ impl Started {
         }
     }
 
+    /// Sends SIGTERM to the command and to those that /proc shows as its descendants.
+    pub fn terminate_tree(&self) {
+        let descendants = tree::descendants(self.pid());
+        // One that has ended meanwhile needs no signal, and one of another user cannot be helped.
+        let _ = self.forward(libc::SIGTERM);
+        for pidfd in descendants {
+            let _ = send(&pidfd, libc::SIGTERM);
+        }
+    }
+
     /// Ctrl-C and Ctrl-\ reach all of the terminal's foreground group, and what the command itself
     /// sends is meant for whoever started it, not for the command.
     fn has_it_already(&self, signal: &siginfo) -> bool {
@@ -294,21 +319,12 @@ struct Child {
 
 impl Child {
     fn new(pid: c_int) -> Result<Self> {
-        // SAFETY: no pointers.
-        let fd = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })
-            .context("pidfd_open (it needs Linux 5.3)")?;
-        // SAFETY: the kernel has just given us this fd.
-        let pidfd = unsafe { OwnedFd::from_raw_fd(fd as RawFd) };
+        let pidfd = pidfd_open(pid).context("pidfd_open (it needs Linux 5.3)")?;
         Ok(Self { pid, pidfd, is_held: true, killed_by: Cell::new(None) })
     }
 
     fn send(&self, signal: c_int) -> nix::Result<()> {
-        let info = ptr::null::<libc::siginfo_t>();
-        // SAFETY: the kernel takes a null siginfo as that of kill(2).
-        let sent = unsafe {
-            libc::syscall(libc::SYS_pidfd_send_signal, self.pidfd.as_raw_fd(), signal, info, 0)
-        };
-        Errno::result(sent).map(drop)
+        send(&self.pidfd, signal)
     }
 
     /// Reaps it; `None` if `flags` has WNOHANG and it has not ended.
@@ -345,6 +361,23 @@ impl AsRawFd for Child {
     fn as_raw_fd(&self) -> RawFd {
         self.pidfd.as_raw_fd()
     }
+}
+
+/// pidfd_open(2).
+pub(crate) fn pidfd_open(pid: c_int) -> nix::Result<OwnedFd> {
+    // SAFETY: no pointers.
+    let fd = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })?;
+    // SAFETY: the kernel has just given us this fd.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+/// pidfd_send_signal(2).
+fn send(pidfd: &OwnedFd, signal: c_int) -> nix::Result<()> {
+    let info = ptr::null::<libc::siginfo_t>();
+    // SAFETY: the kernel takes a null siginfo as that of kill(2).
+    let sent =
+        unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, info, 0) };
+    Errno::result(sent).map(drop)
 }
 
 /// Ends this process as an interrupt does by default.
@@ -411,17 +444,51 @@ impl CStrings {
     }
 }
 
-/// `NAME=value` of the command's environment.
-fn environment(identity: Option<&Invoker>) -> impl Iterator<Item = OsString> {
-    let variables = match identity {
+/// The command's environment.
+fn environment(identity: Option<&Invoker>) -> Vec<(OsString, OsString)> {
+    match identity {
         Some(user) => user.environment(env::vars_os()),
         None => env::vars_os().collect(),
-    };
-    variables.into_iter().map(|(mut name, value)| {
-        name.push("=");
-        name.push(value);
-        name
-    })
+    }
+}
+
+/// `NAME=value`.
+fn definition((mut name, value): (OsString, OsString)) -> OsString {
+    name.push("=");
+    name.push(value);
+    name
+}
+
+/// The signals that were ignored when this program was started, signal N in bit N - 1.
+static IGNORED_AT_START: AtomicU64 = AtomicU64::new(0);
+
+/// Notes them before `main`: the Rust runtime ignores SIGPIPE before it calls that.
+#[used]
+// SAFETY: glibc and musl call the functions of this section with (argc, argv, envp), which this one does
+// not need, before `main`; it calls nothing but sigaction(2), and needs nothing of Rust's runtime.
+#[unsafe(link_section = ".init_array")]
+static NOTE_IGNORED: extern "C" fn() = {
+    extern "C" fn note() {
+        let ignored = (1..=64).filter(|signal| is_ignored(*signal)).map(|signal| 1 << (signal - 1));
+        IGNORED_AT_START.store(ignored.fold(0, |all: u64, one: u64| all | one), Ordering::Relaxed);
+    }
+    note
+};
+
+/// Whether this process ignores a signal now.
+fn is_ignored(signal: c_int) -> bool {
+    // SAFETY: all zeroes is a valid sigaction, and the pointer is to a live one. It fails for the signals that
+    // the C library keeps to itself.
+    unsafe {
+        let mut found: libc::sigaction = mem::zeroed();
+        libc::sigaction(signal, ptr::null(), &raw mut found) == 0
+            && found.sa_sigaction == libc::SIG_IGN
+    }
+}
+
+unsafe extern "C" {
+    /// environ(7).
+    static mut environ: *const *const c_char;
 }
 
 /// The ids that the child takes.
@@ -462,7 +529,7 @@ impl Plan {
     /// # Safety
     ///
     /// Only in a process just forked, in which the plan's fds are open. All that is called is
-    /// async-signal-safe; execvpe(3) does not promise to be, but in glibc (since 2.24) and in musl
+    /// async-signal-safe; execvp(3) does not promise to be, but in glibc (since 2.24) and in musl
     /// it does without memory from the heap and without locks.
     unsafe fn carry_out(&self) -> ! {
         // SAFETY: calls of the C library with plain values, and with pointers to what `self` and
@@ -497,8 +564,10 @@ impl Plan {
             {
                 step = refused;
             } else {
-                let (argv, environment) = (&self.argv.pointers, &self.environment.pointers);
-                libc::execvpe(argv[0], argv.as_ptr(), environment.as_ptr());
+                let argv = &self.argv.pointers;
+                // Where the command is looked up, too: execvpe(3) would do that in our own PATH.
+                environ = self.environment.pointers.as_ptr();
+                libc::execvp(argv[0], argv.as_ptr());
             }
             let failure = Failure { step, errno: Errno::last_raw() }.to_bytes();
             libc::write(self.reports_to, failure.as_ptr().cast(), failure.len());
@@ -508,8 +577,8 @@ impl Plan {
 }
 
 /// Gives signals that have a handler their default, as the exec would, but before the wait: our
-/// handlers would speak to the parent. Ignored ones stay ignored, as nohup(1) wants it, but for
-/// SIGPIPE, which the Rust runtime ignores.
+/// handlers would speak to the parent. Those that were ignored when this program was started stay
+/// ignored, as nohup(1) and systemd (SIGPIPE) want it; those that only this program ignores do not.
 ///
 /// # Safety
 ///
@@ -519,11 +588,9 @@ unsafe fn undo_signal_handlers() {
         // SAFETY: all zeroes is a valid sigaction, that of SIG_DFL; the pointers are to live ones.
         unsafe {
             let default: libc::sigaction = mem::zeroed();
-            let mut found: libc::sigaction = mem::zeroed();
-            // Fails for those that the C library keeps to itself.
-            let done = libc::sigaction(signal, ptr::null(), &raw mut found);
-            let is_ignored = found.sa_sigaction == libc::SIG_IGN && signal != libc::SIGPIPE;
-            if done == 0 && !is_ignored {
+            let ignored = IGNORED_AT_START.load(Ordering::Relaxed) >> (signal - 1) & 1 == 1;
+            if !(ignored && is_ignored(signal)) {
+                // Fails for those that the C library keeps to itself.
                 libc::sigaction(signal, &raw const default, ptr::null_mut());
             }
         }
@@ -846,7 +913,7 @@ mod tests {
 
     #[tokio::test]
     async fn signals_are_as_the_shell_would_have_them() {
-        // Rust ignores SIGPIPE (bit 12), and tokio handles SIGWINCH (bit 27).
+        // Rust ignores SIGPIPE, and tokio handles SIGWINCH.
         let _handler =
             tokio::signal::unix::signal(tokio::signal::unix::SignalKind::window_change());
         let status =
@@ -856,7 +923,7 @@ mod tests {
             u64::from_str_radix(hex.trim(), 16).unwrap()
         };
         assert_eq!(set("SigBlk:"), 0);
-        assert_eq!(set("SigIgn:") & (1 << 12), 0);
+        assert_eq!(set("SigIgn:"), IGNORED_AT_START.load(Ordering::Relaxed));
     }
 
     /// What the fds of this process that are not close-on-exec refer to.
@@ -949,7 +1016,7 @@ mod tests {
         let nobody = Invoker::named("nobody").unwrap();
         let error =
             Prepared::new(&["true".into()], Some(&nobody), &[]).unwrap().start().unwrap_err();
-        assert_eq!(error.exit_code(), 1);
+        assert_eq!(error.exit_code(), 125);
         assert!(!error.to_string().contains('\n'));
     }
 }

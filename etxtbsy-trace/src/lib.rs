@@ -26,6 +26,7 @@ pub mod running;
 pub mod runtime;
 pub mod schema;
 pub mod session;
+pub mod sudo;
 pub mod teach;
 pub mod trace;
 pub mod tree;

@@ -25,7 +25,7 @@ use etxtbsy_trace::{
     replay::Recording,
     rights, schema,
     session::{Limits, Sink},
-    trace::{Job, Outcome},
+    trace::{self, Job, Outcome},
     tree,
     tui::{
         command_output::Streams,
@@ -40,6 +40,9 @@ use etxtbsy_trace::{
 };
 use nix::unistd::dup2_stdout;
 use tokio::sync::Notify;
+
+/// The exit status if this program itself failed, as env(1) and timeout(1) have it: no status of CMD's.
+const FAILED: u8 = 125;
 
 /// Undocumented: a size for the ring buffer, by which the tests make it overflow.
 const RING_BYTES: &str = "ETXTBSY_TRACE_RING_BYTES";
@@ -99,11 +102,9 @@ fn finish(result: anyhow::Result<u8>) -> ExitCode {
         Err(error) => {
             let code = match error.downcast_ref::<ExecError>() {
                 Some(error) => error.exit_code(),
-                None => 1,
+                None => FAILED,
             };
-            // Nothing is left to say it to, if stderr is closed.
-            let _ =
-                writeln!(io::stderr(), "etxtbsy-trace: {}", escape::prose(&format!("{error:#}")));
+            say(&format!("{error:#}"));
             ExitCode::from(code)
         }
     }
@@ -114,7 +115,9 @@ fn dispatch(cli: &Cli) -> anyhow::Result<u8> {
         None => trace(cli, None, None),
         Some(Command::Run(run)) => {
             let user = user::for_command(run.user.as_deref())?;
-            trace(cli, Some((&run.argv, user.as_ref())), None)
+            let user = user.as_ref();
+            let (best_effort, ends) = (run.best_effort, run.kill_after_stop);
+            trace(cli, Some(ToRun { argv: &run.argv, user, best_effort, ends }), None)
         }
         Some(Command::Demo(Demo { list: true, .. })) => {
             demo::list(&mut io::stdout()).context("cannot write to stdout")?;
@@ -166,7 +169,8 @@ fn demo(cli: &Cli, Demo { name, seconds, .. }: &Demo) -> anyhow::Result<u8> {
     }
     let demo = Demonstration::new(name, *seconds)?;
     let user = user::for_command(None)?;
-    let code = trace(cli, Some((demo.argv(), user.as_ref())), Some(demo.sink()))?;
+    let command = ToRun { argv: demo.argv(), user: user.as_ref(), best_effort: false, ends: false };
+    let code = trace(cli, Some(command), Some(demo.sink()))?;
     let Presentation { format, stream, .. } = present(cli);
     match (format, stream) {
         (Format::Text, Stream::Stdout) => demo.conclude(&mut io::stdout())?,
@@ -206,28 +210,88 @@ fn replay(cli: &Cli, Replay { file }: &Replay) -> anyhow::Result<u8> {
     Ok(0)
 }
 
+/// A command to trace.
+#[derive(Clone, Copy)]
+struct ToRun<'a> {
+    argv: &'a [OsString],
+    /// Whom to run it as, if not as ourselves.
+    user: Option<&'a Invoker>,
+    /// Whether it runs even if tracing cannot start.
+    best_effort: bool,
+    /// Whether it is ended when a limit has ended tracing.
+    ends: bool,
+}
+
 /// Traces the machine, some trees, or a command; lines go to one `more` sink, too.
-fn trace(
-    cli: &Cli,
-    command: Option<(&[OsString], Option<&Invoker>)>,
-    more: Option<Sink>,
-) -> anyhow::Result<u8> {
-    check::start()?;
-    let sudo_user = Invoker::of_sudo()?;
-    let roots =
-        cli.pids.iter().map(|pid| tree::existing(*pid)).collect::<anyhow::Result<Vec<_>>>()?;
+fn trace(cli: &Cli, command: Option<ToRun<'_>>, more: Option<Sink>) -> anyhow::Result<u8> {
     let presentation = present(cli);
     let in_view = presentation.format == Format::Tui;
+    let sudo_user = Invoker::of_sudo()?;
     if in_view {
         terminal::is_there()?;
     }
     let streams = (in_view && command.is_some()).then(Streams::new).transpose()?;
     let replaced = streams.as_ref().map(Streams::replace).unwrap_or_default();
     // Before anything is opened or changed that it would inherit.
-    let prepared = command.map(|(argv, user)| Prepared::new(argv, user, &replaced)).transpose()?;
+    let prepared =
+        command.map(|ToRun { argv, user, .. }| Prepared::new(argv, user, &replaced)).transpose()?;
     let after_view = Held::default();
-    let mut sinks = sinks(cli, sudo_user.as_ref(), Some(&after_view))?;
+    let sinks = || sinks(cli, sudo_user.as_ref(), Some(&after_view));
+    let begun = begin(
+        cli,
+        command.map(|command| command.argv),
+        prepared.as_ref(),
+        sinks,
+        Work {
+            command: prepared.is_some(),
+            view: in_view,
+            sudo: sudo_user.is_some(),
+            loads: false,
+        },
+    );
+    let (tracer, filter, mut sinks) = match (begun, prepared.is_some()) {
+        (Err(error), true) if command.is_some_and(|command| command.best_effort) => {
+            say(&format!("not tracing, CMD runs all the same (--best-effort): {error:#}"));
+            return untraced(prepared);
+        }
+        (begun, _) => begun?,
+    };
     sinks.extend(more);
+    let limits =
+        Limits { duration: cli.options.duration, incidents: cli.options.stop_after.map(u64::from) };
+    let ends_command = command.is_some_and(|command| command.ends);
+    let job = Job { tracer, filter, sinks, prepared, limits, ends_command };
+    let Outcome { code, interrupted, summary } = if in_view {
+        let outcome = job.run_in_view(state(presentation), streams);
+        match presentation.stream {
+            Stream::Stdout => after_view.let_go(io::stdout()).context("cannot write to stdout")?,
+            Stream::Stderr => after_view.let_go(io::stderr()).context("cannot write to stderr")?,
+        }
+        outcome?
+    } else {
+        job.run(&Notify::new(), say)?
+    };
+    if interrupted && !in_view {
+        die_of_interrupt();
+    }
+    Ok(match (code, cli.options.error_exitcode) {
+        (Some(0), Some(error)) if summary.incidents > summary.repaired => error.get(),
+        (code, _) => code.unwrap_or(0),
+    })
+}
+
+/// Makes tracing live, and gives up what it needs no more.
+fn begin(
+    cli: &Cli,
+    argv: Option<&[OsString]>,
+    prepared: Option<&Prepared>,
+    sinks: impl FnOnce() -> anyhow::Result<Vec<Sink>>,
+    work: Work,
+) -> anyhow::Result<(Tracer, Filter, Vec<Sink>)> {
+    check::start()?;
+    let roots =
+        cli.pids.iter().map(|pid| tree::existing(*pid)).collect::<anyhow::Result<Vec<_>>>()?;
+    let sinks = sinks()?;
     // Maps count against it up to 5.10; where raising is forbidden, loading says whether it matters.
     if let Err(errno) = memlock::lift() {
         log::info!("cannot raise RLIMIT_MEMLOCK: {errno}");
@@ -235,7 +299,7 @@ fn trace(
     if let Err(errno) = nofile::raise() {
         log::info!("cannot raise RLIMIT_NOFILE: {errno}");
     }
-    let tracked = match &prepared {
+    let tracked = match prepared {
         Some(prepared) => Some(vec![prepared.pid()]),
         None => (!roots.is_empty()).then(|| roots.clone()),
     };
@@ -256,39 +320,30 @@ fn trace(
     if !roots.is_empty() {
         tree::add_descendants(&mut tracer)?;
     }
-    let work = Work {
-        command: prepared.is_some(),
-        view: in_view,
-        sudo: sudo_user.is_some(),
-        loads: tracer.may_load(),
-    };
+    let work = Work { loads: tracer.may_load(), ..work };
     rights::give_up(work, || tracer.reads_maps())?;
     let filter = Filter {
         pids: roots,
-        command: command
-            .map(|(argv, _)| argv.iter().map(|word| word.to_string_lossy().into_owned()).collect()),
+        command: argv
+            .map(|argv| argv.iter().map(|word| word.to_string_lossy().into_owned()).collect()),
         role: cli.options.role,
     };
-    let limits =
-        Limits { duration: cli.options.duration, incidents: cli.options.stop_after.map(u64::from) };
-    let job = Job { tracer, filter, sinks, prepared, limits };
-    let Outcome { code, interrupted, summary } = if in_view {
-        let outcome = job.run_in_view(state(presentation), streams);
-        match presentation.stream {
-            Stream::Stdout => after_view.let_go(io::stdout()).context("cannot write to stdout")?,
-            Stream::Stderr => after_view.let_go(io::stderr()).context("cannot write to stderr")?,
-        }
-        outcome?
-    } else {
-        job.run(&Notify::new())?
-    };
-    if interrupted && !in_view {
+    Ok((tracer, filter, sinks))
+}
+
+/// Runs the command, for which there is no tracing; its exit status.
+fn untraced(prepared: Option<Prepared>) -> anyhow::Result<u8> {
+    let Some(prepared) = prepared else { return Ok(FAILED) };
+    let (code, interrupted) = trace::untraced(prepared)?;
+    if interrupted {
         die_of_interrupt();
     }
-    Ok(match (code, cli.options.error_exitcode) {
-        (Some(0), Some(error)) if summary.incidents > summary.repaired => error.get(),
-        (code, _) => code.unwrap_or(0),
-    })
+    Ok(code)
+}
+
+/// Writes a line to stderr, as far as it is open.
+fn say(text: &str) {
+    let _ = writeln!(io::stderr(), "etxtbsy-trace: {}", escape::prose(text));
 }
 
 /// An empty view.

@@ -24,6 +24,8 @@ pub struct Recording<R> {
     buffer: Vec<u8>,
     cut: bool,
     ended: bool,
+    /// Whether the first line of a trace was read.
+    begun: bool,
 }
 
 impl Recording<Box<dyn BufRead + Send>> {
@@ -56,7 +58,7 @@ impl<R: BufRead> Recording<R> {
     /// The lines of `input`, called `name` in errors.
     pub fn new(name: &str, input: R) -> Self {
         let name = name.to_owned();
-        Self { name, input, number: 0, buffer: Vec::new(), cut: false, ended: false }
+        Self { name, input, number: 0, buffer: Vec::new(), cut: false, ended: false, begun: false }
     }
 
     /// What to say about a last line that was cut off, if it was.
@@ -88,6 +90,9 @@ impl<R: BufRead> Recording<R> {
             self.buffer.clear();
             let mut limited = (&mut self.input).take(LONGEST);
             let read = limited.read_until(b'\n', &mut self.buffer).context("cannot read on")?;
+            if read == 0 && self.number == 0 {
+                bail!("it is empty: nothing was recorded");
+            }
             if read == 0 {
                 return Ok(None);
             }
@@ -104,7 +109,13 @@ impl<R: BufRead> Recording<R> {
                     meta.schema,
                     meta.version
                 )),
-                Ok(line) => Ok(Some(line)),
+                Ok(Line::Meta(_)) if self.begun => Err(anyhow!(
+                    "a second recording begins here, and replay shows one; split the file before this line"
+                )),
+                Ok(line) => {
+                    self.begun |= matches!(line, Line::Meta(_));
+                    Ok(Some(line))
+                }
                 Err(error) if self.is_cut(&error) => {
                     self.cut = true;
                     Ok(None)
@@ -123,11 +134,12 @@ impl<R: BufRead> Recording<R> {
 
 /// What is wrong with a line; serde_json counts lines, too, and would always say 1.
 fn cause(error: &serde_json::Error) -> String {
-    let text = error.to_string();
-    match text.split_once(" at line ") {
-        Some((cause, _)) => format!("{cause} at column {}", error.column()),
-        None => text,
+    if !error.is_data() {
+        return format!("not JSON at column {}", error.column());
     }
+    let text = error.to_string();
+    let cause = text.split_once(" at line ").map_or(text.as_str(), |(cause, _)| cause);
+    format!("not a line of etxtbsy-trace: {cause}")
 }
 
 impl<R: BufRead> Iterator for Recording<R> {
@@ -139,7 +151,11 @@ impl<R: BufRead> Iterator for Recording<R> {
         }
         let next = self.read();
         self.ended = !matches!(next, Ok(Some(_)));
-        next.with_context(|| format!("{} line {}", self.name, self.number)).transpose()
+        next.with_context(|| match self.number {
+            0 => self.name.clone(),
+            number => format!("{} line {number}", self.name),
+        })
+        .transpose()
     }
 }
 
@@ -210,10 +226,16 @@ mod tests {
     fn what_is_wrong_is_told_with_its_line() {
         let lost = r#"{"type":"lost","what":"x","count":1}"#;
         for (bad, cause) in [
-            ("hello", "expected value at column 1"),
-            ("{\"type\":\"lost\"", "EOF while parsing an object at column 14"),
-            ("{\"type\":\"lost\",\"what\":\"x\"}", "missing field `count`"),
-            ("{\"type\":\"other\"}", "unknown variant `other`, expected one of"),
+            ("hello", "not JSON at column 1"),
+            ("{\"type\":\"lost\"", "not JSON at column 14"),
+            (
+                "{\"type\":\"lost\",\"what\":\"x\"}",
+                "not a line of etxtbsy-trace: missing field `count`",
+            ),
+            (
+                "{\"type\":\"other\"}",
+                "not a line of etxtbsy-trace: unknown variant `other`, expected one of",
+            ),
         ] {
             let (lines, error, cut) = read(format!("{lost}\n\n{bad}\n{lost}\n").as_bytes());
             assert_eq!((lines.len(), cut), (1, None), "{bad}");
@@ -231,6 +253,23 @@ mod tests {
             SCHEMA + 1
         );
         assert_eq!(error, Some(wanted));
+    }
+
+    #[test]
+    fn an_empty_file_is_no_recording() {
+        let (lines, error, _) = read(b"");
+        assert!(lines.is_empty());
+        assert_eq!(error.as_deref(), Some("trace.jsonl: it is empty: nothing was recorded"));
+    }
+
+    #[test]
+    fn of_two_recordings_in_one_file_the_first_is_read() {
+        let one = recorded();
+        let (lines, error, _) = read(&[&one[..], &one].concat());
+        assert_eq!(lines, samples::every_line());
+        let line = samples::every_line().len() + 1;
+        let wanted = format!("trace.jsonl line {line}: a second recording begins here");
+        assert!(error.as_ref().is_some_and(|error| error.starts_with(&wanted)), "{error:?}");
     }
 
     #[test]

@@ -254,6 +254,13 @@ impl Session {
         Ok(None)
     }
 
+    /// The command could not be started: that nothing else failed is no news then.
+    pub fn command_failed(&mut self) {
+        for sink in &mut self.sinks {
+            sink.output.command_failed();
+        }
+    }
+
     /// Writes what is pending and the last line; fails if an output did.
     pub async fn end(mut self, limits: Limits) -> anyhow::Result<Summary> {
         self.end_records().await;

@@ -26,6 +26,7 @@ use std::{
 };
 use tokio::{
     io::{Interest, unix::AsyncFd},
+    runtime::Runtime,
     sync::Notify,
     task::JoinHandle,
 };
@@ -42,6 +43,8 @@ pub struct Job {
     pub prepared: Option<Prepared>,
     /// When to end.
     pub limits: Limits,
+    /// Whether the command is ended when a limit has ended tracing.
+    pub ends_command: bool,
 }
 
 /// How a session ended.
@@ -55,22 +58,20 @@ pub struct Outcome {
 }
 
 impl Job {
-    /// Traces until the end, or until `stop` is notified.
-    pub fn run(self, stop: &Notify) -> Result<Outcome> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .context("cannot start the event loop")?;
-        runtime.block_on(self.trace(stop))
+    /// Traces until the end, or until `stop` is notified. `say` gets a line if tracing ends before the
+    /// command does.
+    pub fn run(self, stop: &Notify, say: impl Fn(&str)) -> Result<Outcome> {
+        event_loop()?.block_on(self.trace(stop, say))
     }
 
-    async fn trace(self, stop: &Notify) -> Result<Outcome> {
-        let Self { mut tracer, filter, sinks, prepared, limits } = self;
+    async fn trace(self, stop: &Notify, say: impl Fn(&str)) -> Result<Outcome> {
+        let Self { mut tracer, filter, sinks, prepared, limits, ends_command } = self;
         let _log = show_log(&mut tracer)?;
         let mut session = Session::begin(tracer, filter, sinks)?;
         let started = match prepared.map(Prepared::start).transpose() {
             Ok(started) => started,
             Err(error) => {
+                session.command_failed();
                 // The command itself may have been the busy file: that is told first.
                 session.end(limits).await?;
                 return Err(error.into());
@@ -80,7 +81,14 @@ impl Job {
         let summary = session.end(limits).await;
         // Where tracing is over before the command is, it goes on, and keeps its exit status.
         let code = match (code, &started) {
-            (None, Some(started)) => Some(wait(started).await?),
+            (None, Some(started)) => {
+                let incidents = summary.as_ref().map_or(0, |summary| summary.incidents);
+                say(&stopped(limits, incidents, ends_command));
+                if ends_command {
+                    started.terminate_tree();
+                }
+                Some(wait(started).await?)
+            }
             (code, _) => code,
         };
         let interrupted = started.as_ref().is_some_and(Started::died_of_interrupt);
@@ -103,7 +111,7 @@ impl Job {
             let _ = tell_reading.send(reads);
             watch(pids, &feed);
             self.sinks.push(Sink { name: "the view".to_owned(), output: Box::new(feed.live()) });
-            let outcome = self.run(&stopped);
+            let outcome = self.run(&stopped, |text| log::warn!("{text}"));
             let end = end(&outcome);
             let _ = tell_outcome.send(outcome);
             Ok(end)
@@ -160,6 +168,38 @@ fn end(outcome: &Result<Outcome>) -> End {
         Ok(Outcome { code: None, .. }) => End::stay("tracing has ended".to_owned()),
         Err(_) => End::quit(),
     }
+}
+
+/// Runs a command without tracing it: its exit status, and whether an interrupt killed it that was ours
+/// as well.
+pub fn untraced(prepared: Prepared) -> Result<(u8, bool)> {
+    event_loop()?.block_on(async {
+        let started = prepared.start()?;
+        let code = wait(&started).await?;
+        Ok((code, started.died_of_interrupt()))
+    })
+}
+
+fn event_loop() -> Result<Runtime> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.context("cannot start the event loop")
+}
+
+/// What is said when a limit has ended tracing before the command has ended.
+fn stopped(limits: Limits, incidents: u64, ends_command: bool) -> String {
+    let limit = match limits {
+        Limits { incidents: Some(most), .. } if incidents >= most => {
+            format!("--stop-after {most}")
+        }
+        Limits { duration: Some(duration), .. } => format!("--duration {}", duration.as_secs_f64()),
+        Limits { .. } => "stopped".to_owned(),
+    };
+    let command = if ends_command {
+        "ending CMD and its descendants with SIGTERM (--kill-after-stop)"
+    } else {
+        "CMD runs on untraced"
+    };
+    format!("tracing ended ({limit}); {command}")
 }
 
 /// Waits for the command.

@@ -1,11 +1,11 @@
 //! The processes that were in a traced tree before tracing began.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, os::fd::OwnedFd};
 
 use anyhow::{Context as _, bail};
-use procfs::process::{Process, all_processes};
+use procfs::process::{Process, Stat, all_processes};
 
-use crate::{kernel::tracer::Tracer, pids::Pids};
+use crate::{command::pidfd_open, kernel::tracer::Tracer, pids::Pids};
 
 /// `PF_EXITING`, include/linux/sched.h: set before the tracer's programs see a process exit.
 const PF_EXITING: u32 = 0x4;
@@ -52,6 +52,30 @@ pub fn add_descendants(tracer: &mut Tracer) -> anyhow::Result<()> {
         }
         if !found {
             return Ok(());
+        }
+    }
+}
+
+/// The living descendants of a process, as /proc shows them now; not those whose parent has ended.
+#[must_use]
+pub fn descendants(root: u32) -> Vec<OwnedFd> {
+    let mut members = HashSet::from([root.cast_signed()]);
+    let mut found = Vec::new();
+    loop {
+        let before = members.len();
+        for process in all_processes().into_iter().flatten().flatten() {
+            let is_new = |stat: &Stat| members.contains(&stat.ppid) && !members.contains(&stat.pid);
+            if process.stat().is_ok_and(|stat| is_new(&stat))
+                && let Ok(pidfd) = pidfd_open(process.pid)
+                // It fails once that very process is gone: the pidfd is of it then, and of no other.
+                && process.stat().is_ok()
+            {
+                members.insert(process.pid);
+                found.push(pidfd);
+            }
+        }
+        if members.len() == before {
+            return found;
         }
     }
 }

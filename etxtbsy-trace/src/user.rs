@@ -1,6 +1,6 @@
 //! Who called sudo, and the user that the traced command runs as.
 
-use crate::cli::shown;
+use crate::{cli::shown, sudo};
 use anyhow::{Context, Result, anyhow, bail};
 use nix::unistd::{Gid, Uid, User, getgrouplist};
 use std::{
@@ -24,6 +24,20 @@ pub struct Invoker {
     pub home: Option<PathBuf>,
     /// Login shell; `None` if the user is not in the user database.
     pub shell: Option<PathBuf>,
+    /// What sudo did to the environment, if this is who called it.
+    pub sudo: Sudo,
+}
+
+/// What sudo did to the environment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Sudo {
+    /// There was none.
+    #[default]
+    None,
+    /// It is known.
+    Known(sudo::Change),
+    /// It cannot be known, for that reason.
+    Unknown(String),
 }
 
 /// Whom to run the traced command as: `user` (`--user`: a name or a uid), else who called sudo.
@@ -68,6 +82,7 @@ impl Invoker {
             name: caller.name,
             home,
             shell,
+            sudo: sudo::Change::find(caller.uid).map_or_else(Sudo::Unknown, Sudo::Known),
         }))
     }
 
@@ -90,30 +105,52 @@ impl Invoker {
             name,
             home: Some(account.dir),
             shell: Some(account.shell),
+            sudo: Sudo::None,
         })
     }
 
-    /// The environment of this user's command, from our own: the user's name, home and shell, and
-    /// nothing of what sudo and root's login put there about root.
+    /// The environment of this user's command, from our own: what sudo took away is there again, as far
+    /// as it is known; the user's name, home and shell; nothing of what sudo and root's login put there about root.
     pub fn environment(
         &self,
         ours: impl IntoIterator<Item = (OsString, OsString)>,
     ) -> Vec<(OsString, OsString)> {
         const REPLACED: [&str; 5] = ["USER", "LOGNAME", "HOME", "SHELL", "MAIL"];
+        let ours: Vec<_> = ours.into_iter().collect();
+        let (ours, before) = match &self.sudo {
+            Sudo::Known(change) => (change.undone(ours), Some(change)),
+            Sudo::None | Sudo::Unknown(_) => (ours, None),
+        };
+        let personal = |name: &str, known: Option<OsString>| {
+            let value = before.and_then(|change| change.before(name)).map(OsStr::to_owned);
+            Some((name.into(), value.or(known)?))
+        };
         let is_kept = |name: &OsStr| {
             !REPLACED.iter().any(|replaced| name == *replaced)
                 && !name.as_bytes().starts_with(b"SUDO_")
         };
         let restored = [
-            ("USER", Some(self.name.clone())),
-            ("LOGNAME", Some(self.name.clone())),
-            ("HOME", self.home.clone().map(OsString::from)),
-            ("SHELL", self.shell.clone().map(OsString::from)),
+            personal("USER", Some(self.name.clone())),
+            personal("LOGNAME", Some(self.name.clone())),
+            personal("HOME", self.home.clone().map(OsString::from)),
+            personal("SHELL", self.shell.clone().map(OsString::from)),
+            personal("MAIL", None),
         ];
         ours.into_iter()
             .filter(|(name, _)| is_kept(name))
-            .chain(restored.into_iter().filter_map(|(name, value)| Some((name.into(), value?))))
+            .chain(restored.into_iter().flatten())
             .collect()
+    }
+
+    /// What to know about the PATH of this user's command: where it is not the user's own, why, and what
+    /// to do.
+    #[must_use]
+    pub fn about_path(&self) -> Option<String> {
+        let Sudo::Unknown(why) = &self.sudo else { return None };
+        Some(format!(
+            "the PATH is that of sudo, for {why}; give CMD with its directory, or call: \
+             sudo env \"PATH=$PATH\" etxtbsy-trace run …"
+        ))
     }
 }
 
@@ -223,6 +260,7 @@ mod tests {
             name: "ann".into(),
             home: Some("/home/ann".into()),
             shell: Some("/bin/zsh".into()),
+            sudo: Sudo::None,
         };
         let ours = || {
             [

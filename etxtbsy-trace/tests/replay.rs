@@ -51,17 +51,17 @@ fn a_file_is_read_and_output_is_written() {
     assert_eq!(run.status.code(), Some(0), "{}", String::from_utf8_lossy(&run.stderr));
     assert_eq!(std::fs::read(&from).unwrap(), std::fs::read(&to).unwrap());
     let refused = replay(&[from_name, "-o", from_name], "");
-    assert_eq!(refused.status.code(), Some(1));
+    assert_eq!(refused.status.code(), Some(125));
     assert_eq!(std::fs::read(&from).unwrap(), std::fs::read(&to).unwrap());
 }
 
 #[test]
 fn errors_are_one_line_with_the_number_of_theirs() {
     let wrong = replay(&["-"], &format!("{META}\nhello\n"));
-    assert_eq!(wrong.status.code(), Some(1));
+    assert_eq!(wrong.status.code(), Some(125));
     assert_eq!(
         String::from_utf8_lossy(&wrong.stderr),
-        "etxtbsy-trace: stdin line 2: expected value at column 1\n"
+        "etxtbsy-trace: stdin line 2: not JSON at column 1\n"
     );
     let missing = replay(&["/no/such/file"], "");
     assert_eq!(

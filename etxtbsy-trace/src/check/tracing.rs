@@ -144,9 +144,10 @@ fn traced_failure() -> Result<Incident> {
         sinks: vec![Sink { name: "the check".to_owned(), output: Box::new(told) }],
         prepared: None,
         limits: Limits { duration: Some(PATIENCE), incidents: Some(1) },
+        ends_command: false,
     };
     let failure = thread::spawn(move || lives.recv().map(|()| teach::busy_exec()));
-    job.run(&Notify::new())?;
+    job.run(&Notify::new(), |_| {})?;
     let failed = failure.join().ok().and_then(Result::ok).context("no failure was made")??;
     ensure!(failed, teach::ALLOWED);
     let told = incident.lock().unwrap_or_else(PoisonError::into_inner).take();

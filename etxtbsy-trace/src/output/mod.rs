@@ -24,6 +24,9 @@ pub trait Output: Send {
     /// A call has just failed; `incident` makes what is known of it so far, with an id of 0. Its
     /// line comes when its holders have dropped the file, or after a second. Most outputs wait for that.
     fn pending(&mut self, _incident: &dyn Fn() -> Incident) {}
+
+    /// The command to trace could not be started; an error says so after the last line.
+    fn command_failed(&mut self) {}
 }
 
 /// The name an enum of the lines has in JSON, such as `fork-exec-race`.

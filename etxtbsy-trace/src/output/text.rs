@@ -22,6 +22,8 @@ pub struct Text<W> {
     groups: Groups,
     lost: BTreeMap<String, u64>,
     role: TreeRole,
+    /// Whether a command was to be traced that could not be started.
+    command_failed: bool,
     /// What the last thing written was.
     last: Last,
 }
@@ -45,6 +47,7 @@ impl<W: Write> Text<W> {
             groups: Groups::default(),
             lost: BTreeMap::new(),
             role: TreeRole::default(),
+            command_failed: false,
             last: Last::Nothing,
         }
     }
@@ -110,12 +113,24 @@ impl<W: Write + Send> Output for Text<W> {
                 self.put(Last::Line, &text)
             }
             Line::Lost(lost) => self.lost(lost),
+            Line::Summary(end)
+                if self.command_failed
+                    && end.failures == 0
+                    && end.refusals == 0
+                    && end.lost == 0 =>
+            {
+                Ok(())
+            }
             Line::Summary(end) => {
                 self.ends_only = false;
                 let text = summary::summary(end, &self.groups, &self.lost, self.role, self.look);
                 self.put(Last::Block, &text)
             }
         }
+    }
+
+    fn command_failed(&mut self) {
+        self.command_failed = true;
     }
 }
 

@@ -129,7 +129,7 @@ fn assert_missing(command: impl Fn() -> Command, name: &str, remedy: &str) {
 
     for arguments in [&["--json", "-d", "1"][..], &["run", "--", "true"]] {
         let refused = Process::start(command().args(arguments)).wait();
-        refused.assert_refused(1, &[name, remedy]);
+        refused.assert_refused(125, &[name, remedy]);
         assert_eq!(refused.stdout, "");
     }
 }
@@ -313,5 +313,5 @@ fn a_closed_stdout_is_an_error() {
     let (reader, writer) = pipe().unwrap();
     drop(reader);
     let ended = Process::start_with_stdout(tracer().arg("check"), writer).wait();
-    ended.assert_refused(1, &["stdout"]);
+    ended.assert_refused(125, &["stdout"]);
 }

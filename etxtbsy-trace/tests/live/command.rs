@@ -1,10 +1,12 @@
 //! The command line: exit statuses, ends, and refusals.
 
 use crate::support::{BINARY, NOBODY, Process, Trace, Turn, first_line, tracer};
-use nix::sys::signal::Signal;
-use std::fs;
+use nix::sys::signal::{SigHandler, Signal, signal};
+use std::fs::{self, Permissions};
 use std::io::pipe;
-use std::os::unix::fs::{MetadataExt, chown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::Command;
 
 #[test]
@@ -73,10 +75,7 @@ fn run_under_sudo_is_for_the_user_who_called_it() {
     let output = turn.output();
     let script = "id -u; id -g; echo $USER";
     let ended = Process::start(
-        tracer()
-            .env("SUDO_UID", NOBODY.to_string())
-            .env("SUDO_GID", NOBODY.to_string())
-            .env("SUDO_USER", "nobody")
+        as_if_by_sudo(&mut tracer())
             .current_dir("/")
             .args(["run", "-o"])
             .arg(&output)
@@ -158,7 +157,7 @@ fn a_closed_stdout_ends_it() {
     let meta = first_line(reader);
     assert!(meta.contains("\"meta\""), "{meta}");
     root.say_go();
-    tracer.wait().assert_refused(1, &["stdout"]);
+    tracer.wait().assert_refused(125, &["stdout"]);
     root.wait();
 }
 
@@ -168,7 +167,7 @@ fn a_full_disk_is_an_error() {
         return;
     };
     let ended = Process::start(tracer().args(["run", "-o", "/dev/full", "--", "true"])).wait();
-    ended.assert_refused(1, &["/dev/full"]);
+    ended.assert_refused(125, &["/dev/full"]);
 }
 
 #[test]
@@ -182,7 +181,7 @@ fn an_output_that_cannot_be_written_is_refused_before_the_command_starts() {
         tracer().args(["run", "-o"]).arg(&output).args(["--", "touch"]).arg(&marker),
     )
     .wait();
-    ended.assert_refused(1, &["missing/trace.jsonl"]);
+    ended.assert_refused(125, &["missing/trace.jsonl"]);
     assert!(!marker.exists());
 }
 
@@ -195,7 +194,7 @@ fn a_process_that_does_not_exist_is_refused() {
     let pid = ended_child.pid().to_string();
     ended_child.wait();
     let ended = Process::start(tracer().args(["--json", "--pid", &pid])).wait();
-    ended.assert_refused(1, &[&pid]);
+    ended.assert_refused(125, &[&pid]);
 }
 
 #[test]
@@ -220,6 +219,211 @@ fn bad_usage_is_2() {
         assert_eq!(ended.code, Some(2), "{arguments:?}: {}", ended.stderr);
         assert_eq!(ended.stdout, "");
     }
+}
+
+/// Where tracing cannot start, the status is none that a command would have; with --best-effort the
+/// command runs all the same.
+#[test]
+fn a_command_runs_untraced_only_with_best_effort() {
+    let Some(turn) = Turn::take_as_root() else {
+        return;
+    };
+    let script = ["--", "sh", "-c", "echo ran; exit 7"];
+    let unwritable = turn.dir.path().join("missing/trace.jsonl");
+    let unwritable = unwritable.to_str().unwrap();
+    for (uid, options, cause) in [
+        (NOBODY, &[][..], "CAP_BPF"),
+        (0, &["-o", unwritable], "missing/trace.jsonl"),
+        (0, &["--json", "-o", unwritable], "missing/trace.jsonl"),
+    ] {
+        let run = || {
+            let mut command = tracer();
+            command.uid(uid).gid(uid).current_dir("/").arg("run").args(options);
+            command
+        };
+        let ended = Process::start(run().args(script)).wait();
+        ended.assert_refused(125, &[cause]);
+        assert_eq!(ended.stdout, "");
+        let ended = Process::start(run().arg("--best-effort").args(script)).wait();
+        ended.assert_refused(7, &["--best-effort", "not tracing", cause]);
+        assert_eq!(ended.stdout, "ran\n");
+        let missing = Process::start(run().args(["--best-effort", "no-such-command"])).wait();
+        assert_eq!(missing.code, Some(127), "{}", missing.stderr);
+    }
+    // Nobody is run as root instead of as a user that there is not.
+    let ended =
+        Process::start(tracer().args(["run", "--best-effort", "--user", "no-such-user", "id"]))
+            .wait();
+    ended.assert_refused(125, &["no-such-user"]);
+}
+
+#[test]
+fn the_end_of_tracing_before_that_of_the_command_is_reported() {
+    let Some(turn) = Turn::take_as_root() else {
+        return;
+    };
+    let workload = format!("{BINARY} workload still-open >/dev/null; ");
+    // It runs on until the trace is complete.
+    let more = r#"until grep -q '"type":"summary"' "$0"; do :; done; exit 3"#;
+    let script = workload.repeat(3) + more;
+    let output = turn.output();
+    let ended = Process::start(
+        tracer()
+            .args(["run", "--stop-after", "2", "-o"])
+            .arg(&output)
+            .args(["--", "sh", "-c", &script])
+            .arg(&output),
+    )
+    .wait();
+    ended.assert_refused(3, &["tracing ended", "--stop-after 2", "CMD runs on"]);
+    assert_eq!(Trace::read(&output, &ended).incidents.len(), 2);
+}
+
+/// Neither the command nor what it started runs on: the pipe that all of them have as their stdout ends.
+#[test]
+fn kill_after_stop_ends_the_command_and_its_descendants() {
+    let Some(_turn) = Turn::take_as_root() else {
+        return;
+    };
+    let script = format!("{BINARY} workload still-open >&2; sh -c 'sleep 1000; :'; exit 3");
+    for limit in [["--stop-after", "1"], ["-d", "0.1"]] {
+        let ended = Process::start(
+            tracer()
+                .args(["run", "--kill-after-stop"])
+                .args(limit)
+                .args(["--", "sh", "-c", &script]),
+        )
+        .wait();
+        ended.assert_refused(128 + 15, &["tracing ended", "--kill-after-stop"]);
+    }
+}
+
+#[test]
+fn sigpipe_is_as_the_caller_had_it() {
+    let Some(_turn) = Turn::take_as_root() else {
+        return;
+    };
+    for (handler, ignored) in [(SigHandler::SigIgn, true), (SigHandler::SigDfl, false)] {
+        let mut command = tracer();
+        // SAFETY: signal(2) may be called between fork and exec.
+        unsafe {
+            command.pre_exec(move || Ok(signal(Signal::SIGPIPE, handler).map(drop)?));
+        }
+        let ended = Process::start(command.args(["run", "grep", "SigIgn", "/proc/self/status"]));
+        let ended = ended.wait();
+        let set = ended.stdout.split_whitespace().last().unwrap();
+        let set = u64::from_str_radix(set, 16).unwrap();
+        assert_eq!(set & (1 << (Signal::SIGPIPE as u64 - 1)) != 0, ignored, "{set:x}");
+    }
+}
+
+#[test]
+fn a_command_that_cannot_be_started_has_no_summary() {
+    let Some(turn) = Turn::take_as_root() else {
+        return;
+    };
+    let output = turn.output();
+    let ended =
+        Process::start(tracer().args(["run", "-o"]).arg(&output).arg("no-such-command")).wait();
+    ended.assert_refused(127, &["no-such-command"]);
+    assert!(!ended.stderr.contains("no failure"), "{}", ended.stderr);
+    // The lines are complete.
+    assert_eq!(Trace::read(&output, &ended).summary.failures, 0);
+}
+
+#[test]
+fn a_command_that_is_not_in_the_path_of_sudo_has_the_reason() {
+    let Some(_turn) = Turn::take_as_root() else {
+        return;
+    };
+    let ended = Process::start(
+        as_if_by_sudo(&mut tracer()).current_dir("/").args(["run", "no-such-command"]),
+    )
+    .wait();
+    ended.assert_refused(127, &["command not found", "PATH is that of sudo", "sudo env"]);
+}
+
+/// With the variables of a sudo that there was not.
+fn as_if_by_sudo(command: &mut Command) -> &mut Command {
+    let id = NOBODY.to_string();
+    command.env("SUDO_UID", &id).env("SUDO_GID", &id).env("SUDO_USER", "nobody")
+}
+
+/// The examples of the README, by a user with a PATH of their own, who may use sudo.
+#[test]
+fn the_examples_of_the_readme_work_for_a_user_with_sudo() {
+    let Some(turn) = Turn::take_as_root() else {
+        return;
+    };
+    if !Path::new("/usr/bin/sudo").exists() {
+        eprintln!("skipped: no sudo here");
+        return;
+    }
+    let dir = turn.dir.path();
+    let (home, bin) = (dir.join("home"), dir.join("home/.cargo/bin"));
+    fs::create_dir_all(&bin).unwrap();
+    let cargo = "#!/bin/sh\necho \"$(id -u) cargo $* $OF_THE_USER $HOME $PATH\"\n";
+    fs::write(bin.join("cargo"), cargo).unwrap();
+    fs::set_permissions(bin.join("cargo"), Permissions::from_mode(0o755)).unwrap();
+    fs::set_permissions(dir, Permissions::from_mode(0o755)).unwrap();
+    chown(&home, Some(NOBODY), Some(NOBODY)).unwrap();
+    let system = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+    let tools = dir.join("tools");
+    fs::create_dir(&tools).unwrap();
+    fs::copy(BINARY, tools.join("etxtbsy-trace")).unwrap();
+    let sudoers = dir.join("sudoers");
+    let (tools, user_path) = (tools.display(), format!("{}:{system}", bin.display()));
+    let rules = format!(
+        "Defaults env_reset, secure_path=\"{tools}:{system}\"\n#65534 ALL=(ALL) NOPASSWD: ALL\n\
+         root ALL=(ALL) ALL\n"
+    );
+    fs::write(&sudoers, rules).unwrap();
+    fs::set_permissions(&sudoers, Permissions::from_mode(0o440)).unwrap();
+    // In a mount namespace of its own, so that nobody else may do what this file allows.
+    let as_user = |script: &str| {
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c"]).arg(
+            "mount --bind \"$0\" /etc/sudoers && cd \"$1\" &&
+             exec setpriv --reuid 65534 --regid 65534 --clear-groups \
+                 env -i OF_THE_USER=yes HOME=\"$1\" PATH=\"$2\" sh -c \"$3\"",
+        );
+        command.arg(&sudoers).arg(&home).arg(format!("{user_path}:{tools}")).arg(script);
+        Process::start(&mut command).wait()
+    };
+    let may = as_user("sudo -n true");
+    if may.code != Some(0) {
+        eprintln!("skipped: sudo does not work here: {}", may.stderr);
+        return;
+    }
+    let has_jq = Path::new("/usr/bin/jq").exists();
+    let readme = include_str!("../../../README.md");
+    let uses = readme.split("## Use\n").nth(1).unwrap().split("```").nth(1).unwrap();
+    let mut cargo_ran = false;
+    for line in uses.lines().skip(1) {
+        let (example, _) = line.split_once(" #").unwrap();
+        let mut script = example.trim().replace("4242", "$$");
+        if !["run", "replay", "schema", "check"].iter().any(|name| example.contains(name)) {
+            // It goes on until Ctrl-C.
+            script = script.replacen("etxtbsy-trace", "etxtbsy-trace -d 0.2", 1);
+        }
+        if !has_jq {
+            script = script.replace("jq -r '.holders[]?.comm'", "grep -c summary");
+        }
+        let ended = as_user(&script);
+        assert_eq!(ended.code, Some(0), "{script}: {}\n{}", ended.stdout, ended.stderr);
+        if example.contains("cargo") {
+            cargo_ran = true;
+            let home = home.display();
+            let wanted = format!("{NOBODY} cargo test yes {home} {user_path}:{tools}\n");
+            assert_eq!(ended.stdout, wanted, "{script}");
+        }
+    }
+    assert!(cargo_ran, "{uses}");
+    // What the caller chose is not undone.
+    let ended = as_user(&format!(
+        "sudo env PATH=/usr/bin:/bin A=b {tools}/etxtbsy-trace run -- sh -c 'echo $PATH $A'"
+    ));
+    assert_eq!(ended.stdout, "/usr/bin:/bin b\n", "{}", ended.stderr);
 }
 
 /// The command waits until the trace is complete: tracing ends before it does, and it goes on.
