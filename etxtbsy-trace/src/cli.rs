@@ -303,7 +303,8 @@ impl Cli {
 
 /// Whether an output file stands for stdout. By either name it is the fd that we have: to open it
 /// anew could be refused, and would truncate what stdout is redirected to.
-pub(crate) fn is_stdout(path: &Path) -> bool {
+#[must_use]
+pub fn is_stdout(path: &Path) -> bool {
     path == "-" || path == "/dev/stdout"
 }
 

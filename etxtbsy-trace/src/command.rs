@@ -8,7 +8,7 @@ use libc::{c_char, c_int, gid_t, uid_t};
 use nix::{
     errno::Errno,
     sys::{
-        signal::{SigSet, SigmaskHow, Signal, raise},
+        signal::{SigSet, SigmaskHow, Signal},
         signalfd::{SfdFlags, SignalFd, siginfo},
     },
     unistd::{ForkResult, fork},
@@ -380,15 +380,6 @@ fn send(pidfd: &OwnedFd, signal: c_int) -> nix::Result<()> {
     Errno::result(sent).map(drop)
 }
 
-/// Ends this process as an interrupt does by default.
-pub fn die_of_interrupt() -> ! {
-    // SAFETY: sets the default action.
-    unsafe { libc::signal(libc::SIGINT, libc::SIG_DFL) };
-    let _ = SigSet::from(Signal::SIGINT).thread_unblock();
-    let _ = raise(Signal::SIGINT);
-    std::process::exit(128 + libc::SIGINT)
-}
-
 impl Drop for Child {
     fn drop(&mut self) {
         // Not only by its pipe's end of file: it may have been stopped.
@@ -676,6 +667,7 @@ impl Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nix::sys::signal::raise;
     use nix::unistd::Uid;
     use std::{
         collections::BTreeSet,

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 
 use crate::{
     attribution::{Held, Keeper, Suspect, Unheld},
+    bounds,
     kernel::records::path_of,
     ledger::{Case, Runner},
     lines::{
@@ -101,9 +102,11 @@ pub fn build(id: u64, case: &Case, world: &World<'_>) -> Incident {
             after_ns: repaired.time_ns.cast_signed() - failure.exit_ns.cast_signed(),
             ino: repaired.ino,
         }),
+        left_out: None,
         verdict: verdict::unexplained(Direction::Exec),
     };
     incident.verdict = verdict::of_traced(&incident, world.roots);
+    bounds::apply(&mut incident);
     incident
 }
 

@@ -5,6 +5,7 @@
 
 pub mod attribution;
 pub mod binfmt_misc;
+pub mod bounds;
 pub mod check;
 pub mod cli;
 pub mod command;
@@ -15,6 +16,7 @@ pub mod ledger;
 pub mod lines;
 pub mod lookup;
 pub mod loop_device;
+pub mod memory;
 pub mod opening;
 pub mod output;
 pub mod output_file;
@@ -26,6 +28,7 @@ pub mod running;
 pub mod runtime;
 pub mod schema;
 pub mod session;
+pub mod stdio;
 pub mod sudo;
 pub mod teach;
 pub mod trace;

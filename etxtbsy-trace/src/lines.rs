@@ -130,8 +130,24 @@ pub struct Incident {
     /// not.
     #[serde(default)]
     pub repaired: Option<Repaired>,
+    /// How many entries of lists the line has no room for; `null` if it has all of them.
+    #[serde(default)]
+    pub left_out: Option<LeftOut>,
     /// What it comes to.
     pub verdict: Verdict,
+}
+
+/// How many entries of its lists the line of an incident has no room for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct LeftOut {
+    /// Holders, of those least to blame.
+    pub holders: u64,
+    /// Fds of holders.
+    pub fds: u64,
+    /// Suspects.
+    pub suspects: u64,
+    /// Entries of `unheld`.
+    pub unheld: u64,
 }
 
 /// The new file in the place of one that could not be written.

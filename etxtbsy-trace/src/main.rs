@@ -4,6 +4,7 @@ use std::{
     ffi::OsString,
     fs::File,
     io::{self, IsTerminal as _, Write as _},
+    os::fd::{AsFd as _, BorrowedFd},
     path::PathBuf,
     process::ExitCode,
 };
@@ -12,19 +13,21 @@ use anyhow::Context as _;
 use clap::Parser as _;
 use etxtbsy_trace::{
     check::{self, Work},
-    cli::{Cli, Command, Demo, Format, Presentation, Replay, Stream, presentation},
-    command::{ExecError, Prepared, die_of_interrupt},
+    cli::{Cli, Command, Demo, Format, Presentation, Replay, Stream, is_stdout, presentation},
+    command::{ExecError, Prepared},
     demo::{self, Demonstration},
     kernel::{
         memlock, nofile,
         tracer::{Options, Tracer},
     },
     lines::{Filter, Line},
+    memory::{FAILED_TO_TRACE, Memory},
     output::{self, Output, escape, json::Json, text::Text},
     output_file,
     replay::Recording,
     rights, schema,
-    session::{Limits, Sink},
+    session::{Ended, Limits, Sink},
+    stdio,
     trace::{self, Job, Outcome},
     tree,
     tui::{
@@ -38,14 +41,14 @@ use etxtbsy_trace::{
     user::{self, Invoker},
     workload::Workload,
 };
-use nix::unistd::dup2_stdout;
+use nix::{sys::signal::Signal, unistd::dup2_stdout};
 use tokio::sync::Notify;
-
-/// The exit status if this program itself failed, as env(1) and timeout(1) have it: no status of CMD's.
-const FAILED: u8 = 125;
 
 /// Undocumented: a size for the ring buffer, by which the tests make it overflow.
 const RING_BYTES: &str = "ETXTBSY_TRACE_RING_BYTES";
+
+#[global_allocator]
+static MEMORY: Memory = Memory;
 
 /// `workload`, which the demos and tests run, and nobody else.
 #[derive(clap::Parser)]
@@ -78,6 +81,8 @@ fn main() -> ExitCode {
     let held = Held::default();
     if present(&cli).format == Format::Tui {
         logger.target(env_logger::Target::Pipe(Box::new(held.clone())));
+    } else {
+        logger.target(env_logger::Target::Pipe(Box::new(stdio::Log)));
     }
     logger.init();
     let result = dispatch(&cli);
@@ -99,15 +104,25 @@ fn workload(WorkloadCli { report, workload }: WorkloadCli) -> anyhow::Result<u8>
 fn finish(result: anyhow::Result<u8>) -> ExitCode {
     match result {
         Ok(code) => ExitCode::from(code),
+        Err(error) if is_unread_stdout(&error) => stdio::die_of(Signal::SIGPIPE),
         Err(error) => {
             let code = match error.downcast_ref::<ExecError>() {
                 Some(error) => error.exit_code(),
-                None => FAILED,
+                None => FAILED_TO_TRACE,
             };
             say(&format!("{error:#}"));
             ExitCode::from(code)
         }
     }
+}
+
+/// Whether nobody reads stdout any more, as with `| head -1`.
+fn is_unread_stdout(error: &anyhow::Error) -> bool {
+    let has_gone = |cause: &(dyn std::error::Error + 'static)| {
+        let error = cause.downcast_ref::<io::Error>();
+        error.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+    };
+    error.chain().any(has_gone) && stdio::is_unread(io::stdout().as_fd())
 }
 
 fn dispatch(cli: &Cli) -> anyhow::Result<u8> {
@@ -137,6 +152,7 @@ fn dispatch(cli: &Cli) -> anyhow::Result<u8> {
 
 /// Says what this kernel and this user can do.
 fn check(cli: &Cli) -> anyhow::Result<u8> {
+    stdio::survive_file_limit().context("cannot ignore SIGXFSZ")?;
     let Presentation { format, stream, color, .. } = present(cli);
     let owner = Invoker::of_sudo()?;
     let file = cli.options.output.as_deref().map(|path| output_file::create(path, owner.as_ref()));
@@ -181,6 +197,7 @@ fn demo(cli: &Cli, Demo { name, seconds, .. }: &Demo) -> anyhow::Result<u8> {
 
 /// Shows a recording.
 fn replay(cli: &Cli, Replay { file }: &Replay) -> anyhow::Result<u8> {
+    stdio::survive_file_limit().context("cannot ignore SIGXFSZ")?;
     let mut recording = Recording::open(file, cli.options.output.as_deref())?;
     let presentation = present(cli);
     let format = presentation.format;
@@ -189,7 +206,7 @@ fn replay(cli: &Cli, Replay { file }: &Replay) -> anyhow::Result<u8> {
     }
     let mut sinks = sinks(cli, Invoker::of_sudo()?.as_ref(), None)?;
     let mut seen = |line: &Line| -> anyhow::Result<()> {
-        for Sink { name, output } in &mut sinks {
+        for Sink { name, output, .. } in &mut sinks {
             output.line(line).with_context(|| format!("cannot write to {name}"))?;
         }
         Ok(())
@@ -236,6 +253,8 @@ fn trace(cli: &Cli, command: Option<ToRun<'_>>, more: Option<Sink>) -> anyhow::R
     let prepared =
         command.map(|ToRun { argv, user, .. }| Prepared::new(argv, user, &replaced)).transpose()?;
     let after_view = Held::default();
+    // From here on; the command has it as it was.
+    stdio::survive_file_limit().context("cannot ignore SIGXFSZ")?;
     let sinks = || sinks(cli, sudo_user.as_ref(), Some(&after_view));
     let begun = begin(
         cli,
@@ -261,7 +280,7 @@ fn trace(cli: &Cli, command: Option<ToRun<'_>>, more: Option<Sink>) -> anyhow::R
         Limits { duration: cli.options.duration, incidents: cli.options.stop_after.map(u64::from) };
     let ends_command = command.is_some_and(|command| command.ends);
     let job = Job { tracer, filter, sinks, prepared, limits, ends_command };
-    let Outcome { code, interrupted, summary } = if in_view {
+    let Outcome { code, interrupted, traced } = if in_view {
         let outcome = job.run_in_view(state(presentation), streams);
         match presentation.stream {
             Stream::Stdout => after_view.let_go(io::stdout()).context("cannot write to stdout")?,
@@ -272,7 +291,17 @@ fn trace(cli: &Cli, command: Option<ToRun<'_>>, more: Option<Sink>) -> anyhow::R
         job.run(&Notify::new(), say)?
     };
     if interrupted && !in_view {
-        die_of_interrupt();
+        stdio::die_of(Signal::SIGINT);
+    }
+    let Ended { summary, unread, stalled } = traced;
+    if let Some(stalled) = &stalled {
+        say(stalled);
+    }
+    if code.is_none() && unread {
+        stdio::die_of(Signal::SIGPIPE);
+    }
+    if code.is_none() && stalled.is_some() {
+        return Ok(FAILED_TO_TRACE);
     }
     Ok(match (code, cli.options.error_exitcode) {
         (Some(0), Some(error)) if summary.incidents > summary.repaired => error.get(),
@@ -333,17 +362,17 @@ fn begin(
 
 /// Runs the command, for which there is no tracing; its exit status.
 fn untraced(prepared: Option<Prepared>) -> anyhow::Result<u8> {
-    let Some(prepared) = prepared else { return Ok(FAILED) };
+    let Some(prepared) = prepared else { return Ok(FAILED_TO_TRACE) };
     let (code, interrupted) = trace::untraced(prepared)?;
     if interrupted {
-        die_of_interrupt();
+        stdio::die_of(Signal::SIGINT);
     }
     Ok(code)
 }
 
-/// Writes a line to stderr, as far as it is open.
+/// Writes a line to stderr, unless nobody reads that.
 fn say(text: &str) {
-    let _ = writeln!(io::stderr(), "etxtbsy-trace: {}", escape::prose(text));
+    stdio::say(&format!("etxtbsy-trace: {}", escape::prose(text)));
 }
 
 /// An empty view.
@@ -369,27 +398,44 @@ fn sinks(
     let mut sinks = Vec::new();
     if let Some(path) = &cli.options.output {
         let file = output_file::create(path, owner)?;
-        let name = if path.as_os_str() == "-" {
-            "stdout".to_owned()
-        } else {
-            path.to_string_lossy().into_owned()
-        };
-        sinks.push(Sink { name, output: Box::new(Json::new(file)) });
+        let name =
+            if is_stdout(path) { "stdout".to_owned() } else { path.to_string_lossy().into_owned() };
+        sinks.push(Sink::new(name, Box::new(Json::new(file))));
     }
     let Presentation { format, stream, color, .. } = present(cli);
-    let (name, writer): (_, Box<dyn io::Write + Send>) = match stream {
-        Stream::Stdout => ("stdout", Box::new(io::stdout())),
-        Stream::Stderr => ("stderr", Box::new(io::stderr())),
-    };
+    // Not by the standard library's, whose lock a thread may hold that waits for a reader.
+    let name = stream_name(stream);
+    let writer = own(stream)?;
     let output: Box<dyn Output> = match format {
         Format::Json => Box::new(Json::new(writer)),
         Format::Text => Box::new(Text::new(writer, color, cli.options.verbose > 0)),
         Format::Tui => {
             let Some(held) = after_view else { return Ok(sinks) };
             let text = Text::new(held.clone(), color, cli.options.verbose > 0);
-            Box::new(text.only_the_end())
+            sinks.push(Sink::direct(name, text.only_the_end()));
+            return Ok(sinks);
         }
     };
-    sinks.push(Sink { name: name.to_owned(), output });
+    sinks.push(Sink::new(name.to_owned(), output));
     Ok(sinks)
+}
+
+/// What a stream of ours is called.
+fn stream_name(stream: Stream) -> &'static str {
+    match stream {
+        Stream::Stdout => "stdout",
+        Stream::Stderr => "stderr",
+    }
+}
+
+/// A stream of ours, by an fd of its own.
+fn own(stream: Stream) -> anyhow::Result<File> {
+    let (stdout, stderr) = (io::stdout(), io::stderr());
+    let fd: BorrowedFd<'_> = match stream {
+        Stream::Stdout => stdout.as_fd(),
+        Stream::Stderr => stderr.as_fd(),
+    };
+    let name = stream_name(stream);
+    let fd = fd.try_clone_to_owned().with_context(|| format!("cannot write to {name}"))?;
+    Ok(fd.into())
 }

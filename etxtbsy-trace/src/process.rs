@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    io::Read as _,
     os::{
         fd::{AsFd as _, FromRawFd as _, OwnedFd, RawFd},
         unix::ffi::OsStringExt as _,
@@ -22,7 +23,7 @@ use procfs::{
 
 use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 
-use crate::{lines::Runtime, pids::Pids, runtime::Runtimes};
+use crate::{bounds::TEXT_BYTES, lines::Runtime, pids::Pids, runtime::Runtimes};
 
 /// What /proc said of a process.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -240,9 +241,21 @@ impl Default for Observer {
 
 /// The arguments as bytes: procfs gives them as UTF-8 only.
 fn raw_argv(pid: u32) -> Option<Vec<Vec<u8>>> {
-    let bytes = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    let mut bytes = read_begin(&format!("/proc/{pid}/cmdline"), TEXT_BYTES + 1)?;
+    if bytes.len() > TEXT_BYTES {
+        bytes.truncate(TEXT_BYTES);
+        bytes.extend_from_slice("…".as_bytes());
+    }
     // A zombie has no arguments and no program, which is not the same as an empty list.
     (!bytes.is_empty()).then(|| split_argv(&bytes))
+}
+
+/// The first bytes of a file of /proc, whose length others decide about.
+pub(crate) fn read_begin(path: &str, most: usize) -> Option<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(path).ok()?;
+    file.take(most as u64).read_to_end(&mut bytes).ok()?;
+    Some(bytes)
 }
 
 /// Arguments that are each ended by NUL.

@@ -9,10 +9,12 @@ use std::{
     os::unix::fs::{FileExt as _, MetadataExt as _},
 };
 
-use crate::lines::Runtime;
+use crate::{lines::Runtime, process::read_begin};
 
 /// How many executables are remembered; nobody runs more on one machine in a short time.
 const MOST: usize = 1024;
+/// How many bytes of the list of a process's mappings are read: some 40,000 of them.
+const MOST_MAPS: usize = 4 << 20;
 /// Limits for what an ELF file says of itself.
 const MOST_SECTIONS: usize = 4096;
 const MOST_BYTES: u64 = 1 << 20;
@@ -123,7 +125,7 @@ impl Runtimes {
             return *runtime;
         }
         let exe = std::fs::read_link(&link).ok()?;
-        let maps = std::fs::read(format!("/proc/{pid}/maps")).unwrap_or_default();
+        let maps = read_begin(&format!("/proc/{pid}/maps"), MOST_MAPS).unwrap_or_default();
         let maps = String::from_utf8_lossy(&maps);
         // address perms offset dev inode path
         let mapped: Vec<&str> =

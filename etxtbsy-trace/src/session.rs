@@ -1,11 +1,11 @@
 //! A tracing session, from the first line to the last.
 
 use std::{
-    collections::HashMap, mem::replace, os::unix::ffi::OsStrExt as _, path::Path, rc::Rc,
-    time::Duration,
+    collections::HashMap, fmt, io, mem::replace, os::unix::ffi::OsStrExt as _, path::Path, rc::Rc,
+    sync::Arc, time::Duration,
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use aya::maps::{MapData, RingBuf};
 use etxtbsy_trace_common::{CallKey, Failure, Hold, How, Intake, Lingering, Lost, Stage, TextOf};
 use nix::{sys::utsname::uname, time::ClockId};
@@ -19,7 +19,7 @@ use tokio::{
 
 use crate::{
     attribution::Keeper,
-    binfmt_misc,
+    binfmt_misc, bounds,
     command::Started,
     incident::{World, build, comm, rfc3339, shortfall, syscall},
     kernel::{
@@ -35,7 +35,7 @@ use crate::{
     lookup::{FileSystem, Found, Sight},
     loop_device,
     opening::{self, Opening},
-    output::Output,
+    output::{Output, queue::Queue},
     pids::Pids,
     process::{self, Facts, Observer, Seen, now_ns, realtime_offset_ns},
     rights, running, tree,
@@ -56,6 +56,10 @@ const LAST_TURN: Duration = Duration::from_millis(500);
 const LOST_NS: u64 = 100_000_000;
 /// How often the kernel is asked whether it has passed over a program.
 const MISSED_NS: u64 = 1_000_000_000;
+/// How long the end waits for outputs of which nothing more is read.
+const DRAIN: Duration = Duration::from_secs(2);
+/// How many bytes of each command line the first line has.
+const COMMAND_BYTES: usize = 128 << 10;
 /// How many parents up a process is looked at.
 const DEPTH: usize = 32;
 
@@ -74,6 +78,94 @@ pub struct Sink {
     pub name: String,
     /// Where they go.
     pub output: Box<dyn Output>,
+    /// Whether it never keeps its writer waiting, and so needs no thread of its own.
+    is_direct: bool,
+}
+
+impl Sink {
+    /// A place that may keep its writer waiting, such as a pipe or a file.
+    #[must_use]
+    pub fn new(name: String, output: Box<dyn Output>) -> Self {
+        Self { name, output, is_direct: false }
+    }
+
+    /// A place in memory.
+    pub fn direct(name: &str, output: impl Output + 'static) -> Self {
+        Self { name: name.to_owned(), output: Box::new(output), is_direct: true }
+    }
+}
+
+/// How a session ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// The last line.
+    pub summary: Summary,
+    /// Whether the reader of stdout, or of stderr, had gone before.
+    pub unread: bool,
+    /// What to say of an output that nobody was reading at the end.
+    pub stalled: Option<String>,
+}
+
+/// An output does not have all that it should: a failure to trace. The text is one line.
+#[derive(Debug)]
+pub struct OutputError(String);
+
+impl fmt::Display for OutputError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for OutputError {}
+
+/// An output during the session.
+struct Taker {
+    name: String,
+    way: Way,
+    /// Why it failed.
+    error: Option<io::Error>,
+}
+
+/// How lines get to an output.
+enum Way {
+    Direct(Box<dyn Output>),
+    Queue(Queue),
+}
+
+impl Taker {
+    fn start(sink: Sink, ended: &Arc<Notify>) -> anyhow::Result<Self> {
+        let Sink { name, output, is_direct } = sink;
+        let way = if is_direct {
+            Way::Direct(output)
+        } else {
+            let queue = Queue::start(output, Arc::clone(ended));
+            Way::Queue(queue.with_context(|| format!("cannot start a thread for {name}"))?)
+        };
+        Ok(Self { name, way, error: None })
+    }
+
+    fn line(&mut self, line: &Arc<Line>) {
+        match &mut self.way {
+            _ if self.error.is_some() => {}
+            Way::Direct(output) => self.error = output.line(line).err(),
+            Way::Queue(queue) => queue.line(line),
+        }
+    }
+
+    /// Whether it failed because whoever read our stdout or stderr has gone, which is no error.
+    fn is_unread(&self) -> bool {
+        let has_gone = |error: &io::Error| error.kind() == io::ErrorKind::BrokenPipe;
+        ["stdout", "stderr"].contains(&self.name.as_str())
+            && self.error.as_ref().is_some_and(has_gone)
+    }
+
+    /// How many of so many incidents it does not have, and was not told of.
+    fn lacks(&self, incidents: u64) -> u64 {
+        match &self.way {
+            Way::Direct(_) => 0,
+            Way::Queue(queue) => incidents.saturating_sub(queue.written().incidents),
+        }
+    }
 }
 
 /// A running session.
@@ -103,9 +195,9 @@ pub struct Session {
     /// How often a program was passed over, and when that was looked at.
     missed: (u64, u64),
     garbled: u64,
-    sinks: Vec<Sink>,
-    /// The first output that could not be written: why, and how many incidents it has.
-    failed: Option<(String, u64)>,
+    sinks: Vec<Taker>,
+    /// Notified when the thread of an output has ended.
+    output_ended: Arc<Notify>,
     summary: Summary,
     /// What to change first.
     change_first: ChangeFirst,
@@ -131,7 +223,7 @@ struct Signals {
 }
 
 impl Signals {
-    fn catch() -> std::io::Result<Self> {
+    fn catch() -> io::Result<Self> {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
@@ -156,6 +248,9 @@ impl Session {
     /// Outside of a tokio runtime.
     pub fn begin(mut tracer: Tracer, filter: Filter, sinks: Vec<Sink>) -> anyhow::Result<Self> {
         let records = tracer.take_records()?;
+        let output_ended = Arc::new(Notify::new());
+        let sinks = sinks.into_iter().map(|sink| Taker::start(sink, &output_ended));
+        let sinks = sinks.collect::<anyhow::Result<_>>()?;
         let began_ns = now_ns(ClockId::CLOCK_MONOTONIC);
         // Before the first line, after which whoever reads it may let things begin.
         tracer.take(Intake::Open);
@@ -163,7 +258,7 @@ impl Session {
             tracer,
             // SAFETY: the ring buffer owns its fd, and closes it when it is dropped.
             records: unsafe { AsyncFd::register_with_interest(records, Interest::READABLE) }
-                .map_err(std::io::Error::from)
+                .map_err(io::Error::from)
                 .context("cannot wait for the ring buffer")?,
             ledger: Ledger::default(),
             observer: Observer::new(),
@@ -179,7 +274,7 @@ impl Session {
             missed: (0, began_ns),
             garbled: 0,
             sinks,
-            failed: None,
+            output_ended,
             summary: Summary::default(),
             change_first: ChangeFirst::default(),
             began_ns,
@@ -194,21 +289,28 @@ impl Session {
         // One that began while tracing did is not counted: [`Intake`] was closed.
         session.follow_compat();
         let system = uname().context("uname")?;
-        session.write(&Line::Meta(Meta {
+        let words = std::env::args_os().map(|word| word.to_string_lossy().into_owned());
+        let mut argv = words.collect();
+        bounds::shorten_list(&mut argv, COMMAND_BYTES);
+        let mut filter = filter;
+        if let Some(command) = &mut filter.command {
+            bounds::shorten_list(command, COMMAND_BYTES);
+        }
+        session.write(Line::Meta(Meta {
             schema: SCHEMA,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             time: rfc3339(realtime_offset_ns(), began_ns),
             time_ns: began_ns,
             kernel: system.release().to_string_lossy().into_owned(),
             arch: system.machine().to_string_lossy().into_owned(),
-            argv: std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect(),
+            argv,
             filter,
         }));
         Ok(session)
     }
 
     /// Traces until `command` has ended, or, without one, until the traced tree has, a signal
-    /// comes or an output fails; `limits` and `stop` end it earlier. Gives the command's exit status,
+    /// comes, or nobody takes the lines any more; `limits` and `stop` end it earlier. Gives the command's exit status,
     /// `None` if it has not ended.
     pub async fn trace(
         &mut self,
@@ -221,8 +323,10 @@ impl Session {
             // The tree may have ended while it was being found. (The whole machine has none.)
             self.tree_ended = self.tracer.is_filtered();
         }
+        let output_ended = Arc::clone(&self.output_ended);
         loop {
-            if command.is_none() && (self.failed.is_some() || self.tree_ended) {
+            self.find_failed();
+            if command.is_none() && (self.tree_ended || self.has_no_reader()) {
                 return Ok(None);
             }
             if limits.incidents.is_some_and(|most| self.summary.incidents >= most) {
@@ -239,6 +343,7 @@ impl Session {
                 () = self.signals.next(), if command.is_none() => return Ok(None),
                 () = stop.notified() => break,
                 () = at(until) => break,
+                () = output_ended.notified() => {}
                 () = at(tick) => {}
                 // Signals are looked at meanwhile.
                 () = yield_now(), if self.more => {}
@@ -254,15 +359,24 @@ impl Session {
         Ok(None)
     }
 
+    /// How many incidents there were so far.
+    #[must_use]
+    pub fn incidents(&self) -> u64 {
+        self.summary.incidents
+    }
+
     /// The command could not be started: that nothing else failed is no news then.
     pub fn command_failed(&mut self) {
         for sink in &mut self.sinks {
-            sink.output.command_failed();
+            match &mut sink.way {
+                Way::Direct(output) => output.command_failed(),
+                Way::Queue(queue) => queue.command_failed(),
+            }
         }
     }
 
-    /// Writes what is pending and the last line; fails if an output did.
-    pub async fn end(mut self, limits: Limits) -> anyhow::Result<Summary> {
+    /// Writes what is pending and the last line; fails with [`OutputError`] if an output did.
+    pub async fn end(mut self, limits: Limits) -> anyhow::Result<Ended> {
         self.end_records().await;
         self.tracer.take(Intake::Closed);
         // What there is now is in the ring buffer: no more than it holds.
@@ -289,21 +403,104 @@ impl Session {
         self.lose(LossKind::FailuresUnread, "failures: not read before the end", unread);
         self.summary.change_first = self.change_first.text();
         self.summary.duration_ns = now_ns(ClockId::CLOCK_MONOTONIC) - self.began_ns;
-        self.write(&Line::Summary(self.summary.clone()));
-        let (failed, summary) = (self.failed.take(), self.summary.clone());
+        let summary = self.summary.clone();
+        self.write(Line::Summary(summary.clone()));
+        self.drain().await;
+        let result = self.outcome(summary);
         // Without it, only the end takes longer.
         let reaper = Reaper::start().inspect_err(|error| log::info!("{error:#}"));
         drop(self);
         drop(reaper);
-        match failed {
-            Some((error, incidents)) if incidents < summary.incidents => bail!(
-                "{error}; {} of {} incidents are not there",
-                summary.incidents - incidents,
-                summary.incidents
-            ),
-            Some((error, _)) => bail!(error),
-            None => Ok(summary),
+        result
+    }
+
+    /// Waits until the outputs have everything, as long as somebody reads them and no signal comes.
+    async fn drain(&mut self) {
+        let output_ended = Arc::clone(&self.output_ended);
+        let queues = |sinks: &[Taker]| {
+            let queues = sinks.iter().filter_map(|sink| match &sink.way {
+                Way::Queue(queue) => Some((queue.is_done(), queue.written().lines)),
+                Way::Direct(_) => None,
+            });
+            queues.collect::<Vec<_>>()
+        };
+        for sink in &self.sinks {
+            if let Way::Queue(queue) = &sink.way {
+                queue.close();
+            }
         }
+        loop {
+            let before = queues(&self.sinks);
+            if before.iter().all(|(is_done, _)| *is_done) {
+                break;
+            }
+            tokio::select! {
+                () = output_ended.notified() => {}
+                () = self.signals.next() => break,
+                () = tokio::time::sleep(DRAIN) => {
+                    if queues(&self.sinks) == before {
+                        break;
+                    }
+                }
+            }
+        }
+        self.find_failed();
+    }
+
+    /// What the outputs come to.
+    fn outcome(&self, summary: Summary) -> anyhow::Result<Ended> {
+        let incidents = summary.incidents;
+        let missing = |sink: &Taker| match sink.lacks(incidents) {
+            0 => String::new(),
+            count => format!("; {count} of {incidents} incidents are not there"),
+        };
+        let failed = self.sinks.iter().filter(|sink| !sink.is_unread());
+        let failed = failed.filter_map(|sink| Some((sink, sink.error.as_ref()?)));
+        if let Some((sink, error)) = failed.clone().next() {
+            let words = format!("cannot write to {}: {error}{}", sink.name, missing(sink));
+            return Err(OutputError(words).into());
+        }
+        let is_stalled = |sink: &&Taker| match &sink.way {
+            Way::Direct(_) => false,
+            Way::Queue(queue) => !queue.is_done(),
+        };
+        let stalled = self.sinks.iter().find(is_stalled).map(|sink| {
+            let seconds = DRAIN.as_secs();
+            format!("nothing was read from {} for {seconds} s{}", sink.name, missing(sink))
+        });
+        Ok(Ended { summary, unread: self.sinks.iter().any(Taker::is_unread), stalled })
+    }
+
+    /// Notes which outputs have failed, and says so at once.
+    fn find_failed(&mut self) {
+        let mut failed = Vec::new();
+        for sink in &mut self.sinks {
+            if let Way::Queue(queue) = &sink.way
+                && let Some(error) = queue.take_error()
+            {
+                let words = format!("cannot write to {}: {error}", sink.name);
+                sink.error = Some(error);
+                if !sink.is_unread() {
+                    failed.push(words);
+                }
+            }
+        }
+        for words in failed {
+            if !self.ending {
+                log::error!("{words}; tracing goes on");
+            }
+            for sink in &mut self.sinks {
+                if let Way::Direct(output) = &mut sink.way {
+                    output.failed(&words);
+                }
+            }
+        }
+    }
+
+    /// Whether whoever read our stdout has gone, or all outputs have failed.
+    fn has_no_reader(&self) -> bool {
+        self.sinks.iter().any(Taker::is_unread)
+            || self.sinks.iter().all(|sink| sink.error.is_some())
     }
 
     /// Gives the holders of the last failures a moment to let go.
@@ -494,7 +691,9 @@ impl Session {
             target_begins: self.begins.get(&seq).cloned(),
         };
         for sink in &mut self.sinks {
-            sink.output.pending(&|| build(0, case, &world));
+            if let Way::Direct(output) = &mut sink.way {
+                output.pending(&|| build(0, case, &world));
+            }
         }
     }
 
@@ -900,7 +1099,7 @@ impl Session {
         self.summary.repaired += u64::from(incident.repaired.is_some());
         *self.summary.by_verdict.entry(incident.verdict.kind).or_default() += 1;
         self.change_first.add(&incident);
-        self.write(&Line::Incident(Box::new(incident)));
+        self.write(Line::Incident(Box::new(incident)));
     }
 
     /// Whether a failure is one of those that were asked for.
@@ -944,7 +1143,7 @@ impl Session {
             }
             let (comm, comm_b64) = maybe_text(comm(&call.comm));
             self.summary.refusals += count;
-            self.write(&Line::Refusal(Refusal {
+            self.write(Line::Refusal(Refusal {
                 time: rfc3339(realtime_offset_ns(), call.first_ns),
                 time_ns: call.first_ns,
                 syscall: syscall(key.syscall),
@@ -979,7 +1178,7 @@ impl Session {
     fn lose(&mut self, kind: LossKind, what: &str, count: u64) {
         if count > 0 {
             self.summary.lost += count;
-            self.write(&Line::Lost(lines::Lost { kind, what: what.to_owned(), count }));
+            self.write(Line::Lost(lines::Lost { kind, what: what.to_owned(), count }));
         }
     }
 
@@ -1005,18 +1204,12 @@ impl Session {
         Ok(())
     }
 
-    /// Writes a line to every output that still takes it.
-    fn write(&mut self, line: &Line) {
-        let failed = &mut self.failed;
-        let before = self.summary.incidents - u64::from(matches!(line, Line::Incident(_)));
-        self.sinks.retain_mut(|sink| match sink.output.line(line) {
-            Ok(()) => true,
-            Err(error) => {
-                let name = &sink.name;
-                failed.get_or_insert_with(|| (format!("cannot write to {name}: {error}"), before));
-                false
-            }
-        });
+    /// Gives a line to every output that still takes it.
+    fn write(&mut self, line: Line) {
+        let line = Arc::new(line);
+        for sink in &mut self.sinks {
+            sink.line(&line);
+        }
     }
 }
 
@@ -1050,7 +1243,7 @@ fn exec_of(record: &Record) -> Option<(u64, Hold)> {
 }
 
 /// Waits for the command to end; for ever, if there is none.
-async fn ended(command: Option<&Started>) -> std::io::Result<u8> {
+async fn ended(command: Option<&Started>) -> io::Result<u8> {
     match command {
         Some(command) => command.wait().await,
         None => std::future::pending().await,

@@ -3,9 +3,9 @@
 use crate::{
     command::{Prepared, Started},
     kernel::tracer::Tracer,
-    lines::{Filter, Summary},
+    lines::Filter,
     process,
-    session::{Limits, Session, Sink},
+    session::{Ended, Limits, Session, Sink},
     tui::{
         command_output::Streams,
         feed::{End, Feed},
@@ -53,8 +53,8 @@ pub struct Outcome {
     pub code: Option<u8>,
     /// Whether an interrupt killed the command that was ours as well.
     pub interrupted: bool,
-    /// The last line.
-    pub summary: Summary,
+    /// How tracing ended.
+    pub traced: Ended,
 }
 
 impl Job {
@@ -78,21 +78,21 @@ impl Job {
             }
         };
         let code = session.trace(started.as_ref(), limits, stop).await?;
-        let summary = session.end(limits).await;
-        // Where tracing is over before the command is, it goes on, and keeps its exit status.
-        let code = match (code, &started) {
+        // Where tracing is over before the command is, it goes on, gets its signals, and keeps its exit
+        // status.
+        let (traced, code) = match (code, &started) {
             (None, Some(started)) => {
-                let incidents = summary.as_ref().map_or(0, |summary| summary.incidents);
-                say(&stopped(limits, incidents, ends_command));
+                say(&stopped(limits, session.incidents(), ends_command));
                 if ends_command {
                     started.terminate_tree();
                 }
-                Some(wait(started).await?)
+                let (traced, code) = tokio::join!(session.end(limits), wait(started));
+                (traced, Some(code?))
             }
-            (code, _) => code,
+            (code, _) => (session.end(limits).await, code),
         };
         let interrupted = started.as_ref().is_some_and(Started::died_of_interrupt);
-        Ok(Outcome { code, interrupted, summary: summary? })
+        Ok(Outcome { code, interrupted, traced: traced? })
     }
 
     /// Traces in the view, which stays until the user has seen enough. `streams` are what the
@@ -110,7 +110,7 @@ impl Job {
             let reads = streams.map(|streams| streams.read(feed.clone())).transpose()?;
             let _ = tell_reading.send(reads);
             watch(pids, &feed);
-            self.sinks.push(Sink { name: "the view".to_owned(), output: Box::new(feed.live()) });
+            self.sinks.push(Sink::direct("the view", feed.live()));
             let outcome = self.run(&stopped, |text| log::warn!("{text}"));
             let end = end(&outcome);
             let _ = tell_outcome.send(outcome);

@@ -141,7 +141,7 @@ fn traced_failure() -> Result<Incident> {
     let job = Job {
         tracer,
         filter: Filter { pids: vec![pid], ..Filter::default() },
-        sinks: vec![Sink { name: "the check".to_owned(), output: Box::new(told) }],
+        sinks: vec![Sink::direct("the check", told)],
         prepared: None,
         limits: Limits { duration: Some(PATIENCE), incidents: Some(1) },
         ends_command: false,

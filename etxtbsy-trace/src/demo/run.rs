@@ -58,7 +58,7 @@ impl Demonstration {
     /// What counts its incidents.
     #[must_use]
     pub fn sink(&self) -> Sink {
-        Sink { name: "the demo".to_owned(), output: Box::new(self.tally.clone()) }
+        Sink::direct("the demo", self.tally.clone())
     }
 
     /// Says what it came to, once the command has ended and so has tracing.

@@ -295,9 +295,10 @@ impl Tracer {
     pub fn start(options: &Options) -> anyhow::Result<Self> {
         let began = Instant::now();
         let (kernel, btf) = thread::scope(|scope| {
-            let kernel = scope.spawn(Kernel::read);
+            let kernel = thread::Builder::new().spawn_scoped(scope, Kernel::read);
             let btf = Btf::from_sys_fs().context("cannot read the kernel's BTF");
-            (joined(kernel), btf)
+            // Where there is no memory for a thread, there may be some without.
+            (kernel.map_or_else(|_| Kernel::read(), joined), btf)
         });
         let (kernel, btf) = (kernel?, btf?);
         let object = object::for_kernel(!kernel.maps_allocate_late)?;
@@ -858,7 +859,9 @@ fn load<'a>(
         Ok(())
     };
     thread::scope(|scope| {
-        let others: Vec<_> = (1..processors).map(|_| scope.spawn(load_all)).collect();
+        // This one does what the others cannot.
+        let others = (1..processors).map(|_| thread::Builder::new().spawn_scoped(scope, load_all));
+        let others: Vec<_> = others.flatten().collect();
         others.into_iter().map(joined).fold(load_all(), Result::and)
     })
 }

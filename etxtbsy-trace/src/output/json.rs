@@ -29,6 +29,25 @@ impl<W: Write> Json<W> {
     }
 }
 
+/// How many bytes `value` takes as [`Json`] writes it, without the newline.
+#[must_use]
+pub fn length(value: &impl Serialize) -> usize {
+    struct Count(usize);
+    impl Write for Count {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0 += bytes.len();
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut serializer = Serializer::with_formatter(Count(0), Visible);
+    // Neither the lines nor the count can fail.
+    let _ = value.serialize(&mut serializer);
+    serializer.into_inner().0
+}
+
 impl<W: Write + Send> Output for Json<W> {
     fn line(&mut self, line: &Line) -> io::Result<()> {
         self.write(line)

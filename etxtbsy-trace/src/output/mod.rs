@@ -6,11 +6,13 @@ pub mod group;
 mod incident;
 pub mod json;
 mod look;
+pub mod queue;
 #[cfg(test)]
 pub(crate) mod samples;
 mod summary;
 pub mod text;
 pub mod time;
+pub mod weight;
 
 use crate::lines::{Incident, Line};
 use serde::Serialize;
@@ -27,6 +29,9 @@ pub trait Output: Send {
 
     /// The command to trace could not be started; an error says so after the last line.
     fn command_failed(&mut self) {}
+
+    /// Another output has failed; the words say which, and why.
+    fn failed(&mut self, _words: &str) {}
 }
 
 /// The name an enum of the lines has in JSON, such as `fork-exec-race`.

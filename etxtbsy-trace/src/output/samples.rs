@@ -152,6 +152,7 @@ pub(crate) fn race() -> Incident {
         complete: true,
         certain: true,
         repaired: None,
+        left_out: None,
         verdict: Verdict {
             kind: VerdictKind::ForkExecRace,
             summary: "demo[4310] inherited the write fd and had not got through its exec"

@@ -143,6 +143,10 @@ impl Output for Live {
         Ok(())
     }
 
+    fn failed(&mut self, words: &str) {
+        self.offer(Message::Session(live::Event::OutputFailed(words.to_owned())));
+    }
+
     fn pending(&mut self, incident: &dyn Fn() -> Incident) {
         if self.pending.len() < PENDING {
             let incident = incident();

@@ -44,6 +44,8 @@ pub enum Event {
     Output(Vec<u8>),
     /// A root of the traced trees has ended.
     Exited(u32),
+    /// An output, other than the view, has failed.
+    OutputFailed(String),
     /// Tracing is over.
     Ended,
 }
@@ -63,6 +65,8 @@ impl Live {
                     traced.alive = false;
                 }
             }
+            // That is said to the user.
+            Event::OutputFailed(_) => {}
             Event::Ended => {
                 self.ended = true;
                 self.pending.clear();

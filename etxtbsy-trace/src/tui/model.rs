@@ -6,13 +6,13 @@ use super::{
     statistics::Statistics,
 };
 use crate::{
-    lines::{Holder, Incident, Line, Meta, Summary},
-    output::group::{Cause, GROUPS, Tally},
+    lines::{Incident, Line, Meta, Summary},
+    output::{
+        group::{Cause, GROUPS, Tally},
+        weight::incident as weight,
+    },
 };
-use std::{
-    collections::{HashMap, VecDeque},
-    mem::size_of,
-};
+use std::collections::{HashMap, VecDeque};
 
 /// How many incidents are kept whole; of those before only the counts are.
 const KEPT: usize = 10_000;
@@ -224,30 +224,6 @@ impl Model {
     pub fn bar(&self, group: &Group, until_ns: u64, columns: usize, most: usize) -> Vec<usize> {
         self.axis.map_or_else(Vec::new, |axis| group.rate.bar(axis, until_ns, columns, most))
     }
-}
-
-/// How many bytes an incident takes, about: what is long, or many, counts.
-fn weight(incident: &Incident) -> usize {
-    fn text(text: Option<&String>) -> usize {
-        text.map_or(0, String::capacity)
-    }
-    fn list(list: Option<&Vec<String>>) -> usize {
-        list.into_iter().flatten().map(|word| size_of::<String>() + word.capacity()).sum()
-    }
-    let holder = |holder: &Holder| {
-        let Holder { comm, exe, argv, cgroup, fds, ancestors, .. } = holder;
-        let texts = [comm, exe, cgroup].map(|it| text(it.as_ref())).iter().sum::<usize>();
-        let ancestors = ancestors.iter().map(|above| 100 + text(above.exe.as_ref())).sum::<usize>();
-        size_of::<Holder>() + texts + list(argv.as_ref()) + fds.len() * 200 + ancestors
-    };
-    let victim = &incident.victim;
-    let texts = [&incident.path, &incident.file.path, &victim.exe, &victim.cwd];
-    size_of::<Incident>()
-        + texts.iter().map(|it| text(it.as_ref())).sum::<usize>()
-        + list(victim.argv.as_ref())
-        + list(Some(&incident.verdict.advice))
-        + incident.verdict.summary.capacity()
-        + incident.holders.iter().map(holder).sum::<usize>()
 }
 
 #[cfg(test)]

@@ -158,6 +158,7 @@ fn run(
                 state.add(*line);
             }
             Ok(Message::Skipped(skipped)) => state.model.skip(skipped),
+            Ok(Message::Session(live::Event::OutputFailed(words))) => state.notice = Some(words),
             Ok(Message::Session(event)) => {
                 if let Some(live) = &mut state.live {
                     live.take(event);

@@ -149,3 +149,72 @@ fn names_that_nobody_should_give_are_told_and_harmless() {
     // No name makes a line of its own.
     assert!(!ended.stdout.lines().any(|line| line.starts_with("{\"type\"")), "{}", ended.stdout);
 }
+
+/// A process with all the arguments that the kernel allows, of nothing but control characters, and 60 copies of
+/// it hold the file.
+#[test]
+fn two_mebibytes_of_arguments_in_sixty_holders_are_a_short_line() {
+    const HOLDERS: usize = 60;
+    let Some(turn) = Turn::take_as_root() else {
+        return;
+    };
+    let program = turn.dir.path().join("program");
+    fs::copy("/bin/true", &program).unwrap();
+    let script = format!(
+        "read go; exec 3<&0 9>>\"$0\"; i=0; \
+         while [ $i -lt {HOLDERS} ]; do (read end) <&3 & i=$((i+1)); done; \
+         \"$0\" 2>/dev/null; echo $?; read end"
+    );
+    let argument = "\u{1}".repeat(120 << 10);
+    let mut root = Process::start(
+        Command::new("sh").args(["-c", &script]).arg(&program).args(vec![&argument; 15]),
+    );
+    let output = turn.output();
+    let tracer = Process::start(
+        tracer().args(["--json", "--pid", &root.pid().to_string(), "-o"]).arg(&output),
+    );
+    let meta = tracer.line();
+    root.say_go();
+    assert_eq!(root.line(), "126");
+    let line = tracer.line();
+    assert!(line.len() <= 1 << 20, "{} bytes", line.len());
+    let status = fs::read_to_string(format!("/proc/{}/status", tracer.pid())).unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    let peak: u64 = peak.trim().strip_suffix(" kB").unwrap().parse().unwrap();
+    assert!(peak < 200 << 10, "{peak} kB");
+    root.wait();
+    let ended = tracer.wait();
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+
+    let trace = Trace::parse(&format!("{meta}\n{line}\n{}", ended.stdout));
+    let [incident] = &trace.incidents[..] else { panic!("{} incidents", trace.incidents.len()) };
+    assert!(incident.complete, "{:?}", incident.verdict);
+    assert!(incident.holders.len() >= HOLDERS, "{}", incident.holders.len());
+    for holder in &incident.holders {
+        let argv = holder.argv.as_ref().unwrap();
+        assert!(argv.last().unwrap().ends_with('…'), "{argv:?}");
+    }
+    // It is read back.
+    let read =
+        Process::start(crate::support::tracer().args(["replay", "--json"]).arg(&output)).wait();
+    assert_eq!(read.code, Some(0), "{}", read.stderr);
+    assert_eq!(read.stdout, fs::read_to_string(&output).unwrap());
+}
+
+/// The same for what is ours to write down at all.
+#[test]
+fn a_command_line_of_two_mebibytes_is_read_back() {
+    let Some(turn) = Turn::take_as_root() else {
+        return;
+    };
+    let argument = "\u{1}".repeat(120 << 10);
+    let (ended, trace) = turn.run(&[], &[&["true"][..], &[argument.as_str(); 15]].concat());
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    let command = trace.meta.filter.command.unwrap();
+    assert_eq!(command[0], "true");
+    assert!(command.last().unwrap().ends_with('…'));
+    let output = turn.output();
+    assert!(fs::metadata(&output).unwrap().len() < 3 << 20);
+    let read = Process::start(tracer().args(["replay", "--json"]).arg(output)).wait();
+    assert_eq!(read.code, Some(0), "{}", read.stderr);
+}

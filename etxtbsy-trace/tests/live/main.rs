@@ -15,6 +15,7 @@ mod kernel_keeps;
 mod leftovers;
 mod losses;
 mod mixed;
+mod outputs;
 mod precision;
 mod races;
 mod reuse;

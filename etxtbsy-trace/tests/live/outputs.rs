@@ -1,0 +1,244 @@
+//! Outputs that do not take what they are given: nobody reads them, or there is no room.
+
+use crate::support::{BINARY, Process, Trace, Turn, first_line, tracer};
+use etxtbsy_trace::lines::Line;
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::libc;
+use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::signal::Signal;
+use std::fs;
+use std::io::{BufRead, BufReader, PipeReader, PipeWriter, pipe};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+/// More incidents than such a pipe has room for.
+const FAILURES: usize = 40;
+
+/// A pipe that has room for two incidents or three, and that nobody reads.
+fn small_pipe() -> (PipeReader, PipeWriter) {
+    let (reader, writer) = pipe().unwrap();
+    fcntl(&writer, FcntlArg::F_SETPIPE_SZ(4096)).unwrap();
+    (reader, writer)
+}
+
+/// A script that makes so many failures.
+fn failures(count: usize) -> String {
+    let one = format!("{BINARY} workload still-open >/dev/null || exit 1");
+    format!("i=0; while [ $i -lt {count} ]; do {one}; i=$((i+1)); done")
+}
+
+#[test]
+fn the_status_of_the_command_comes_although_nobody_reads_the_trace() {
+    let Some(_turn) = Turn::take_as_root() else {
+        return;
+    };
+    let (reader, writer) = small_pipe();
+    let script = format!("{}; exit 7", failures(FAILURES));
+    let ended = Process::start_with_stdout(
+        tracer().args(["run", "--json", "--", "sh", "-c", &script]),
+        writer,
+    )
+    .wait();
+    ended.assert_refused(7, &["nothing was read from stdout", "of 40 incidents are not there"]);
+    drop(reader);
+}
+
+#[test]
+fn a_signal_ends_tracing_although_nobody_reads_the_trace() {
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let Some(turn) = Turn::take_as_root() else {
+            return;
+        };
+        let script = format!("read go; {}; echo done; read end", failures(FAILURES));
+        let mut root = Process::start(Command::new("sh").args(["-c", &script]));
+        let (reader, writer) = small_pipe();
+        let output = turn.output();
+        let tracer = Process::start_with_stdout(
+            tracer().args(["--json", "--pid", &root.pid().to_string(), "-o"]).arg(&output),
+            writer,
+        );
+        let mut reader = BufReader::with_capacity(1, reader);
+        let mut meta = String::new();
+        reader.read_line(&mut meta).unwrap();
+        assert!(matches!(serde_json::from_str(&meta).unwrap(), Line::Meta(_)));
+        root.say_go();
+        assert_eq!(root.line(), "done");
+        tracer.signal(signal);
+        let ended = tracer.wait();
+        ended.assert_refused(125, &["nothing was read from stdout"]);
+        // What another output has is whole.
+        let trace = Trace::parse(&fs::read_to_string(&output).unwrap());
+        assert_eq!(trace.incidents.len(), FAILURES, "{signal}");
+        let rest: Vec<String> = reader.lines().map(Result::unwrap).collect();
+        assert!(!rest.is_empty() && rest.len() < FAILURES, "{}", rest.len());
+        root.wait();
+    }
+}
+
+/// The same with a command that goes on after tracing is over: it gets its signals meanwhile.
+#[test]
+fn a_command_gets_its_signals_while_the_last_lines_find_no_reader() {
+    let Some(_turn) = Turn::take_as_root() else {
+        return;
+    };
+    let (reader, writer) = small_pipe();
+    // Others send the signal: what the command itself sends to us is not passed on.
+    let kill = "(sh -c 'kill -TERM $0' $PPID)";
+    let script = format!("trap 'exit 9' TERM; {}; {kill}; while :; do :; done", failures(9));
+    let ended = Process::start_with_stdout(
+        tracer().args(["run", "--json", "--stop-after", "9", "--", "sh", "-c", &script]),
+        writer,
+    )
+    .wait();
+    assert_eq!(ended.code, Some(9), "{}", ended.stderr);
+    drop(reader);
+}
+
+/// Limits the files that a command and its children write, in bytes.
+fn limit(command: &mut Command, bytes: u64) {
+    // SAFETY: setrlimit(2) may be called between fork and exec.
+    unsafe {
+        command.pre_exec(move || Ok(setrlimit(Resource::RLIMIT_FSIZE, bytes, bytes)?));
+    }
+}
+
+#[test]
+fn a_file_that_may_not_grow_is_reported_at_once_and_all_else_goes_on() {
+    const MOST: u64 = 16 << 10;
+    let Some(turn) = Turn::take_as_root() else {
+        return;
+    };
+    let output = turn.output();
+    // It waits for the report, and fails once more after that.
+    let script = format!(
+        "{}; until grep -q 'File too large' \"$0\"; do :; done; {}",
+        failures(20),
+        failures(1)
+    );
+    let errors = turn.dir.path().join("errors");
+    fs::write(&errors, "").unwrap();
+    let all = format!("exec \"$@\" 2>>{}", errors.display());
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &all, "sh", BINARY, "run", "--json", "-o"]).arg(&output);
+    shell.args(["--", "sh", "-c", &script]).arg(&errors).env_remove("SUDO_UID");
+    limit(&mut shell, MOST);
+    let ended = Process::start(&mut shell).wait();
+    let errors = fs::read_to_string(&errors).unwrap();
+    assert_eq!(ended.code, Some(125), "{:?}: {errors}", ended.signal);
+    let trace = Trace::parse(&ended.stdout);
+    assert_eq!(trace.incidents.len(), 21);
+    let kept = fs::read_to_string(&output).unwrap();
+    assert!(kept.len() as u64 <= MOST && ended.stdout.starts_with(&kept));
+    // At once, and in the end with what is missing.
+    let told: Vec<&str> = errors.lines().filter(|line| line.contains("File too large")).collect();
+    let [at_once, end] = told[..] else { panic!("{errors}") };
+    assert!(at_once.contains("tracing goes on"), "{errors}");
+    assert!(end.contains("of 21 incidents are not there"), "{errors}");
+}
+
+#[test]
+fn a_command_starts_although_nothing_may_be_written() {
+    let Some(turn) = Turn::take_as_root() else {
+        return;
+    };
+    let marker = turn.dir.path().join("started");
+    let mut command = tracer();
+    command.args(["run", "-o"]).arg(turn.output()).args(["--", "touch"]).arg(&marker);
+    limit(&mut command, 0);
+    let ended = Process::start(&mut command).wait();
+    assert!(marker.exists(), "{}", ended.stderr);
+    ended.assert_refused(125, &["File too large"]);
+}
+
+#[test]
+fn a_command_has_the_limits_signal_as_it_was() {
+    let Some(turn) = Turn::take_as_root() else {
+        return;
+    };
+    let (ended, _) = turn.run(&[], &["sh", "-c", "kill -XFSZ $$"]);
+    assert_eq!(ended.code, Some(128 + libc::SIGXFSZ), "{}", ended.stderr);
+}
+
+#[test]
+fn a_full_disk_does_not_end_what_is_shown() {
+    let Some(_turn) = Turn::take_as_root() else {
+        return;
+    };
+    let mut root = Process::start(
+        Command::new("sh").args(["-c", &format!("read go; {}; echo done; read end", failures(3))]),
+    );
+    let pid = root.pid().to_string();
+    let tracer = Process::start(tracer().args(["--json", "--pid", &pid, "-o", "/dev/full"]));
+    let meta = tracer.line();
+    root.say_go();
+    assert_eq!(root.line(), "done");
+    root.wait();
+    let ended = tracer.wait();
+    ended.assert_refused(125, &["/dev/full", "No space left", "3 of 3 incidents are not there"]);
+    let trace = Trace::parse(&format!("{meta}\n{}", ended.stdout));
+    assert_eq!(trace.incidents.len(), 3);
+}
+
+/// As with `etxtbsy-trace run --json CMD | head -1`.
+#[test]
+fn a_closed_stdout_is_nothing_to_the_command() {
+    let Some(_turn) = Turn::take_as_root() else {
+        return;
+    };
+    let (reader, writer) = pipe().unwrap();
+    let script = format!("read go; {}; exit 5", failures(3));
+    let mut tracer = Process::start_with_stdout(
+        tracer().args(["run", "--json", "--", "sh", "-c", &script]),
+        writer,
+    );
+    first_line(reader);
+    tracer.say_go();
+    let ended = tracer.wait();
+    assert_eq!((ended.code, ended.stderr.as_str()), (Some(5), ""));
+}
+
+/// As with `etxtbsy-trace schema | head -1`.
+#[test]
+fn a_closed_stdout_ends_other_commands_quietly() {
+    let turn = Turn::take();
+    let recording = turn.output();
+    fs::write(&recording, r#"{"type":"lost","what":"x","count":1}"#).unwrap();
+    for arguments in
+        [&["schema"][..], &["demo", "--list"], &["replay", recording.to_str().unwrap()]]
+    {
+        let (reader, writer) = pipe().unwrap();
+        drop(reader);
+        let ended = Process::start_with_stdout(tracer().args(arguments), writer).wait();
+        let sigpipe = Some(libc::SIGPIPE);
+        assert_eq!((ended.signal, ended.stderr.as_str()), (sigpipe, ""), "{arguments:?}");
+    }
+}
+
+/// Whatever the limit, it traces, or says why it cannot.
+#[test]
+fn too_little_memory_is_one_line() {
+    let Some(turn) = Turn::take_as_root() else {
+        return;
+    };
+    let mut failed = 0;
+    // With less there is no room for the program itself.
+    for mebibytes in (16..64).step_by(3) {
+        let mut command = tracer();
+        // SAFETY: setrlimit(2) may be called between fork and exec.
+        unsafe {
+            command.pre_exec(move || {
+                Ok(setrlimit(Resource::RLIMIT_AS, mebibytes << 20, mebibytes << 20)?)
+            });
+        }
+        command.args(["run", "-o"]).arg(turn.output()).args(["--", "true"]);
+        let ended = Process::start(&mut command).wait();
+        let lines: Vec<&str> = ended.stderr.lines().collect();
+        let said = lines.iter().filter(|line| line.starts_with("etxtbsy-trace: ")).count();
+        assert!(ended.signal.is_none() && ended.code != Some(101), "{mebibytes} MiB: {lines:?}");
+        if ended.code != Some(0) {
+            assert_eq!((said, lines.len()), (1, 1), "{mebibytes} MiB: {lines:?}");
+            failed += 1;
+        }
+    }
+    assert!(failed > 0);
+}
