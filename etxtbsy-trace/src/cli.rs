@@ -579,7 +579,7 @@ mod tests {
         }
         for args in [
             &["schema", "-v"][..],
-            &["demo", "race", "-d", "3", "-o", "f"],
+            &["demo", "go22315", "-d", "3", "-o", "f"],
             &["check", "--json", "-o", "f"],
             &["replay", "f", "--stop-after", "1", "-o", "f"],
             &["run", "--kill-after-stop", "-d", "1", "ls"],

@@ -21,6 +21,7 @@ pub mod opening;
 pub mod output;
 pub mod output_file;
 pub mod pids;
+pub mod planted;
 pub mod process;
 pub mod replay;
 pub mod rights;

@@ -131,6 +131,10 @@ fn dispatch(cli: &Cli) -> anyhow::Result<u8> {
         Some(Command::Run(run)) => {
             let user = user::for_command(run.user.as_deref())?;
             let user = user.as_ref();
+            let to_stdout = cli.options.output.as_deref().is_some_and(is_stdout);
+            if to_stdout || present(cli).format == Format::Json {
+                log::warn!("CMD has the same stdout as the JSON lines; -o FILE keeps them apart");
+            }
             let (best_effort, ends) = (run.best_effort, run.kill_after_stop);
             trace(cli, Some(ToRun { argv: &run.argv, user, best_effort, ends }), None)
         }

@@ -2,6 +2,7 @@
 
 use crate::{
     cli::{is_stdout, shown},
+    planted,
     user::Invoker,
 };
 use anyhow::{Context, Result, anyhow, bail};
@@ -12,15 +13,13 @@ use nix::{
 use std::{
     fs::File,
     io,
-    os::{
-        fd::{AsFd, OwnedFd},
-        unix::fs::{MetadataExt as _, OpenOptionsExt as _},
-    },
+    os::fd::{AsFd, OwnedFd},
     path::{Path, PathBuf},
 };
 
 /// Creates or truncates the file at `path` (`-`: stdout) as `owner` would: it is theirs, and
-/// where they may not write, it fails. `None` is ourselves.
+/// where they may not write, it fails. `None` is ourselves. What others have planted there is not
+/// written to ([`planted`]).
 ///
 /// A FIFO blocks until it has a reader.
 pub fn create(path: &Path, owner: Option<&Invoker>) -> Result<File> {
@@ -29,7 +28,8 @@ pub fn create(path: &Path, owner: Option<&Invoker>) -> Result<File> {
             io::stdout().as_fd().try_clone_to_owned().context("cannot write to stdout")?;
         return Ok(stdout.into());
     }
-    open(owner, || unless_planted(path, owner))?
+    let own = owner.map_or_else(Uid::effective, |owner| owner.uid);
+    open(owner, || planted::open(path, own))?
         .map_err(|error| anyhow!("{}; name another file: -o FILE", refusal(path, owner, &error)))
 }
 
@@ -52,23 +52,6 @@ pub fn create_new(
         }
     }
     Err(anyhow!(last.unwrap_or_default()))
-}
-
-/// Creates or truncates a file; a link that some other user has put there is not followed, unless
-/// root has. (The kernel itself does not follow it in /tmp, if fs.protected_symlinks is set.)
-fn unless_planted(path: &Path, owner: Option<&Invoker>) -> io::Result<File> {
-    let mut options = File::options();
-    options.write(true).create(true).truncate(true);
-    match options.clone().custom_flags(libc::O_NOFOLLOW).open(path) {
-        Err(error) if error.raw_os_error() == Some(libc::ELOOP) => {}
-        opened => return opened,
-    }
-    let own = owner.map_or_else(Uid::effective, |owner| owner.uid);
-    let link = path.symlink_metadata()?;
-    if link.is_symlink() && ![0, own.as_raw()].contains(&link.uid()) {
-        return Err(io::Error::other(format!("it is a link that uid {} made", link.uid())));
-    }
-    options.open(path)
 }
 
 /// Opens a file as `owner` would.
@@ -130,7 +113,10 @@ mod tests {
     use std::{
         fs::{self, Permissions},
         io::{Read, Write},
-        os::unix::fs::{MetadataExt, PermissionsExt},
+        os::{
+            fd::AsRawFd,
+            unix::fs::{MetadataExt, PermissionsExt},
+        },
         thread,
     };
     use tempfile::TempDir;
@@ -141,6 +127,9 @@ mod tests {
         fs::set_permissions(directory.path(), Permissions::from_mode(mode)).unwrap();
         directory
     }
+
+    /// A uid that is nobody's.
+    const OTHER: u32 = 54321;
 
     /// `nobody`, or `None`, with the reason printed, for those who may not act as another.
     fn nobody() -> Option<Invoker> {
@@ -203,30 +192,125 @@ mod tests {
     #[test]
     fn a_planted_link_is_not_followed() {
         let Some(nobody) = nobody() else { return };
-        let directory = directory(0o777);
-        let at = |name: &str| directory.path().join(name);
-        fs::write(at("precious"), "text").unwrap();
-        std::os::unix::fs::chown(at("precious"), Some(nobody.uid.as_raw()), None).unwrap();
-        for (maker, owner, followed) in [
-            (54321, None, false),
-            (54321, Some(&nobody), false),
-            (nobody.uid.as_raw(), None, false),
-            (nobody.uid.as_raw(), Some(&nobody), true),
-            (0, Some(&nobody), true),
-            (0, None, true),
+        let uid = nobody.uid.as_raw();
+        // Whose the directory is, its mode, who made the link, who writes.
+        for (of, mode, maker, owner, followed) in [
+            (0, 0o1777, OTHER, None, false),
+            (0, 0o1777, OTHER, Some(&nobody), false),
+            (0, 0o1777, uid, None, false),
+            (0, 0o1777, uid, Some(&nobody), true),
+            (0, 0o1777, 0, Some(&nobody), true),
+            (0, 0o1777, 0, None, true),
+            (0, 0o755, 0, None, true),
+            (0, 0o777, 0, None, false),
+            (0, 0o777, uid, Some(&nobody), false),
+            (uid, 0o755, uid, None, false),
+            (uid, 0o755, 0, None, false),
+            (uid, 0o755, uid, Some(&nobody), true),
+            (OTHER, 0o755, uid, Some(&nobody), false),
         ] {
-            let link = at("link");
-            std::os::unix::fs::symlink("precious", &link).unwrap();
-            std::os::unix::fs::lchown(&link, Some(maker), None).unwrap();
-            fs::write(at("precious"), "text").unwrap();
-            let created = create(&link, owner);
-            assert_eq!(created.is_ok(), followed, "{maker}");
-            assert_eq!(fs::read(at("precious")).unwrap().is_empty(), followed, "{maker}");
-            if let Err(error) = created {
-                let told = format!("/link: it is a link that uid {maker} made (as ");
-                assert!(error.to_string().contains(&told), "{error}");
+            // As the file's own name, and as that of a directory on the way.
+            for in_path in [false, true] {
+                let case = format!("{of} {mode:o} {maker} {owner:?} {in_path}");
+                let (directory, target) = (directory(0o755), directory(0o755));
+                let precious = target.path().join("precious");
+                fs::write(&precious, "text").unwrap();
+                for path in [target.path(), &precious] {
+                    std::os::unix::fs::chown(path, owner.map(|_| uid), None).unwrap();
+                }
+                let link = directory.path().join("link");
+                let (to, path) = if in_path {
+                    (target.path(), link.join("precious"))
+                } else {
+                    (precious.as_path(), link.clone())
+                };
+                std::os::unix::fs::symlink(to, &link).unwrap();
+                std::os::unix::fs::lchown(&link, Some(maker), None).unwrap();
+                std::os::unix::fs::chown(directory.path(), Some(of), None).unwrap();
+                fs::set_permissions(directory.path(), Permissions::from_mode(mode)).unwrap();
+                let created = create(&path, owner);
+                assert_eq!(created.is_ok(), followed, "{case}: {created:?}");
+                assert_eq!(fs::read(&precious).unwrap().is_empty(), followed, "{case}");
+                if let Err(error) = created {
+                    let error = error.to_string();
+                    assert!(error.contains(": link is a link "), "{case}: {error}");
+                }
             }
-            fs::remove_file(link).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_planted_hard_link_leaves_the_file_as_it_was() {
+        let Some(nobody) = nobody() else { return };
+        let uid = nobody.uid.as_raw();
+        // Whose the directory is, its mode, whose the file is; whether the file itself is written, or
+        // made anew.
+        for (of, mode, file, written, replaced) in [
+            (uid, 0o755, 0, false, true),
+            (uid, 0o755, 54321, false, false),
+            (uid, 0o755, uid, true, false),
+            (0, 0o1777, 0, false, true),
+            (0, 0o1777, uid, false, false),
+            (0, 0o775, 0, false, true),
+            (0, 0o755, 0, true, false),
+        ] {
+            let directory = directory(0o755);
+            let [precious, path] = ["precious", "out"].map(|name| directory.path().join(name));
+            fs::write(&precious, "text").unwrap();
+            std::os::unix::fs::chown(&precious, Some(file), None).unwrap();
+            fs::hard_link(&precious, &path).unwrap();
+            std::os::unix::fs::chown(directory.path(), Some(of), None).unwrap();
+            fs::set_permissions(directory.path(), Permissions::from_mode(mode)).unwrap();
+            let case = format!("{of} {mode:o} {file}");
+            let created = create(&path, None);
+            assert_eq!(created.is_ok(), written || replaced, "{case}: {created:?}");
+            let text = if written { "" } else { "text" };
+            assert_eq!(fs::read_to_string(&precious).unwrap(), text, "{case}");
+            let [kept, now] = [&precious, &path].map(|path| fs::metadata(path).unwrap().ino());
+            assert_eq!(kept != now, replaced, "{case}");
+            if let Err(error) = created {
+                assert!(
+                    error.to_string().contains(&format!("belongs to uid {file}, in ")),
+                    "{error}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn paths_are_walked_as_the_kernel_walks_them() {
+        let directory = directory(0o755);
+        let at = |name: &str| directory.path().join(name);
+        fs::create_dir_all(at("a/b")).unwrap();
+        std::os::unix::fs::symlink("a/b", at("relative")).unwrap();
+        std::os::unix::fs::symlink(at("a"), at("absolute")).unwrap();
+        std::os::unix::fs::symlink("new", at("dangling")).unwrap();
+        std::os::unix::fs::symlink("loop", at("loop")).unwrap();
+        for (path, file) in [
+            ("relative/../one", "a/one"),
+            ("absolute/b/.././two", "a/two"),
+            ("a//b/three", "a/b/three"),
+            ("dangling", "new"),
+        ] {
+            create(&at(path), None).unwrap().write_all(path.as_bytes()).unwrap();
+            assert_eq!(fs::read_to_string(at(file)).unwrap(), path);
+        }
+        for (path, cause) in [
+            ("a", "Is a directory"),
+            ("a/", "Is a directory"),
+            ("missing/", "No such file"),
+            ("missing/x", "No such file"),
+            ("new/x", "Not a directory"),
+            ("loop", "Too many"),
+        ] {
+            let error = create(&at(path), None).unwrap_err().to_string();
+            assert!(error.contains(cause), "{path}: {error}");
+        }
+        let file = File::create(at("by-fd")).unwrap();
+        for name in ["/dev/fd", "/proc/self/fd", "/proc/thread-self/fd"] {
+            let path = Path::new(name).join(file.as_raw_fd().to_string());
+            create(&path, None).unwrap().write_all(name.as_bytes()).unwrap();
+            assert_eq!(fs::read_to_string(at("by-fd")).unwrap(), name);
         }
     }
 

@@ -24,6 +24,8 @@ pub struct Recording<R> {
     buffer: Vec<u8>,
     cut: bool,
     ended: bool,
+    /// Whether there was a line that is not empty.
+    any: bool,
     /// Whether the first line of a trace was read.
     begun: bool,
 }
@@ -58,7 +60,16 @@ impl<R: BufRead> Recording<R> {
     /// The lines of `input`, called `name` in errors.
     pub fn new(name: &str, input: R) -> Self {
         let name = name.to_owned();
-        Self { name, input, number: 0, buffer: Vec::new(), cut: false, ended: false, begun: false }
+        Self {
+            name,
+            input,
+            number: 0,
+            buffer: Vec::new(),
+            cut: false,
+            ended: false,
+            any: false,
+            begun: false,
+        }
     }
 
     /// What to say about a last line that was cut off, if it was.
@@ -90,11 +101,11 @@ impl<R: BufRead> Recording<R> {
             self.buffer.clear();
             let mut limited = (&mut self.input).take(LONGEST);
             let read = limited.read_until(b'\n', &mut self.buffer).context("cannot read on")?;
-            if read == 0 && self.number == 0 {
-                bail!("it is empty: nothing was recorded");
-            }
             if read == 0 {
-                return Ok(None);
+                return match self.any {
+                    true => Ok(None),
+                    false => Err(anyhow!("it is empty: nothing was recorded")),
+                };
             }
             self.number += 1;
             if read as u64 == LONGEST {
@@ -103,6 +114,7 @@ impl<R: BufRead> Recording<R> {
             if self.buffer.trim_ascii().is_empty() {
                 continue;
             }
+            self.any = true;
             return match serde_json::from_slice(self.buffer.trim_ascii_end()) {
                 Ok(Line::Meta(meta)) if meta.schema > SCHEMA => Err(anyhow!(
                     "schema {}, but this version reads up to {SCHEMA}; replay it with version {}",
@@ -257,9 +269,12 @@ mod tests {
 
     #[test]
     fn an_empty_file_is_no_recording() {
-        let (lines, error, _) = read(b"");
-        assert!(lines.is_empty());
-        assert_eq!(error.as_deref(), Some("trace.jsonl: it is empty: nothing was recorded"));
+        for (bytes, place) in [(&b""[..], ""), (b"\n\n", " line 2")] {
+            let (lines, error, _) = read(bytes);
+            assert!(lines.is_empty());
+            let wanted = format!("trace.jsonl{place}: it is empty: nothing was recorded");
+            assert_eq!(error, Some(wanted));
+        }
     }
 
     #[test]

@@ -319,6 +319,22 @@ fn sigpipe_is_as_the_caller_had_it() {
 }
 
 #[test]
+fn json_lines_on_the_stdout_of_the_command_are_warned_of() {
+    let Some(turn) = Turn::take_as_root() else {
+        return;
+    };
+    let output = turn.output();
+    let output = output.to_str().unwrap();
+    for (options, warned) in
+        [(&["--json"][..], true), (&["-o", "-"], true), (&["-o", output], false), (&[], false)]
+    {
+        let ended = Process::start(tracer().arg("run").args(options).arg("true")).wait();
+        assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+        assert_eq!(ended.stderr.contains("same stdout"), warned, "{options:?}: {}", ended.stderr);
+    }
+}
+
+#[test]
 fn a_command_that_cannot_be_started_has_no_summary() {
     let Some(turn) = Turn::take_as_root() else {
         return;

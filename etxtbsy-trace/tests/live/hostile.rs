@@ -1,19 +1,24 @@
 //! What other processes make of their names, paths and file systems.
 
 use crate::fuse::{LINK, Server};
-use crate::support::{Process, Trace, Turn, tracer};
+use crate::support::{NOBODY, Process, Trace, Turn, tracer};
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use nix::libc;
 use nix::mount::{MntFlags, umount2};
-use std::ffi::OsString;
-use std::fs;
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{ForkResult, Pid, fork};
+use std::ffi::{CString, OsString};
+use std::fs::{self, Permissions};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::{PermissionsExt, lchown, symlink};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock, mpsc};
 use std::thread;
+use std::time::{Duration, Instant};
 
 /// The victim writes to a running program through a link in its cwd, which is served by a program
 /// that answers the victim, and nobody else.
@@ -65,6 +70,98 @@ fn a_file_system_that_never_answers_is_not_asked() {
     });
     assert_eq!(asked, []);
     running.wait();
+}
+
+/// Another user swaps two names in a directory of theirs, until it is dropped.
+struct Swapping(Pid);
+
+impl Swapping {
+    fn start(uid: u32, names: [&Path; 2]) -> Self {
+        let [a, b] = names.map(|path| CString::new(path.as_os_str().as_bytes()).unwrap());
+        // SAFETY: the child makes system calls only.
+        match unsafe { fork() }.unwrap() {
+            ForkResult::Parent { child } => Self(child),
+            // SAFETY: plain values, and strings that live.
+            ForkResult::Child => unsafe {
+                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+                let groups = libc::syscall(libc::SYS_setgroups, 0, std::ptr::null::<u32>());
+                let gid = libc::syscall(libc::SYS_setresgid, uid, uid, uid);
+                let uid = libc::syscall(libc::SYS_setresuid, uid, uid, uid);
+                if [groups, gid, uid] == [0; 3] {
+                    let (at, flags) = (libc::AT_FDCWD, libc::RENAME_EXCHANGE);
+                    let (a, b) = (a.as_ptr(), b.as_ptr());
+                    while libc::syscall(libc::SYS_renameat2, at, a, at, b, flags) == 0 {}
+                }
+                libc::_exit(1)
+            },
+        }
+    }
+}
+
+impl Drop for Swapping {
+    fn drop(&mut self) {
+        let _ = kill(self.0, Signal::SIGKILL);
+        let ended = waitpid(self.0, None);
+        let killed = matches!(ended, Ok(WaitStatus::Signaled(_, Signal::SIGKILL, _)));
+        assert!(killed || thread::panicking(), "it could not swap: {ended:?}");
+    }
+}
+
+/// Root writes into a directory of another user, who swaps what is there with a link to a file of root's.
+#[test]
+fn a_link_swapped_in_while_the_output_is_opened_is_not_followed() {
+    let Some(turn) = Turn::take_as_root() else {
+        return;
+    };
+    let at = |name: &str| turn.dir.path().join(name);
+    fs::set_permissions(turn.dir.path(), Permissions::from_mode(0o755)).unwrap();
+    let (theirs, private) = (at("theirs"), at("private"));
+    for directory in [&theirs, &private, &theirs.join("directory")] {
+        fs::create_dir(directory).unwrap();
+    }
+    fs::set_permissions(&private, Permissions::from_mode(0o700)).unwrap();
+    let precious = private.join("out");
+    fs::write(&precious, "precious").unwrap();
+    fs::set_permissions(&precious, Permissions::from_mode(0o600)).unwrap();
+    fs::write(theirs.join("out"), "").unwrap();
+    symlink(&precious, theirs.join("link")).unwrap();
+    symlink(&private, theirs.join("directory-link")).unwrap();
+    for name in ["", "directory", "out", "link", "directory-link"] {
+        lchown(theirs.join(name), Some(NOBODY), Some(NOBODY)).unwrap();
+    }
+    let recording = at("recording.jsonl");
+    fs::write(&recording, "{\"type\":\"lost\",\"what\":\"x\",\"count\":1}\n").unwrap();
+
+    for (names, output) in
+        [(["out", "link"], "out"), (["directory", "directory-link"], "directory/out")]
+    {
+        let names = names.map(|name| theirs.join(name));
+        let swapping = Swapping::start(NOBODY, [&names[0], &names[1]]);
+        let (mut written, mut refused) = (0, 0);
+        let begun = Instant::now();
+        // Until both have happened, for the swapping to have been met.
+        while begun.elapsed() < Duration::from_secs(3) || written == 0 || refused == 0 {
+            let ended = tracer()
+                .args(["replay", "--format", "text"])
+                .arg(&recording)
+                .arg("-o")
+                .arg(theirs.join(output))
+                .output()
+                .unwrap();
+            match ended.status.code() {
+                Some(0) => written += 1,
+                Some(125) => {
+                    refused += 1;
+                    let error = String::from_utf8_lossy(&ended.stderr);
+                    assert!(error.contains("is a link that uid 65534 made"), "{error}");
+                }
+                _ => panic!("{ended:?}"),
+            }
+            assert_eq!(fs::read_to_string(&precious).unwrap(), "precious", "{written} {refused}");
+        }
+        drop(swapping);
+        eprintln!("{output}: {written} times written, {refused} times refused");
+    }
 }
 
 /// What a terminal obeys or turns round, what looks like a line of ours, and what is no UTF-8.
