@@ -166,7 +166,7 @@ pub struct Options {
     pub role: TreeRole,
 
     /// End tracing after SECONDS; fractions are allowed; with `run`, CMD runs on
-    #[arg(short, long, global = true, value_name = "SECONDS", value_parser = seconds)]
+    #[arg(short, long, global = true, value_name = "SECONDS", value_parser = seconds, allow_negative_numbers = true)]
     pub duration: Option<Duration>,
 
     /// End tracing after N incidents; with `run`, CMD runs on
