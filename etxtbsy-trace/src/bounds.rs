@@ -204,15 +204,22 @@ mod tests {
     /// An incident with so many holders, all of whose texts are as long as they can be, and `c`.
     fn worst(holders: usize, c: char) -> Incident {
         let name = c.to_string().repeat(TEXT_BYTES / c.len_utf8());
-        let strings: Vec<String> = vec![name.clone(); 64];
-        let mut incident = samples::with_strings(&samples::race(), &strings);
+        let mut incident = samples::race();
+        let mut above = incident.holders[0].ancestors[0].clone();
+        above.exe = Some(name.clone());
+        let opened = incident.holders[0].opened.clone();
         let holder = Holder {
+            exe: Some(name.clone()),
+            cgroup: Some(name.clone()),
             argv: Some(vec![name.clone()]),
-            ancestors: vec![incident.holders[0].ancestors[0].clone(); 32],
+            opened: opened.map(|opened| Opened { path: Some(name.clone()), ..opened }),
+            ancestors: vec![above; 32],
             fds: vec![Fd { fd: 5, flags: vec!["O_WRONLY".to_owned()], cloexec: None }; 1000],
             ..incident.holders[0].clone()
         };
         incident.victim.ancestors.clone_from(&holder.ancestors);
+        incident.path = Some(name.clone());
+        incident.victim.cwd = Some(name.clone());
         incident.holders = vec![holder.clone(); holders];
         incident.verdict.advice = vec![name.clone(); 10];
         let suspect = Suspect { pid: 1, comm: None, comm_b64: None, reason: Reason::SeenAfter };
