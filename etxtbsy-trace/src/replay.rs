@@ -17,6 +17,7 @@ const LONGEST: u64 = 64 << 20;
 
 /// The lines of a recording. Of a line that is cut off at the end, as by a full disk or a crash,
 /// only [`Recording::cut`] tells.
+#[allow(clippy::struct_excessive_bools, reason = "facts that have nothing to do with each other")]
 pub struct Recording<R> {
     name: String,
     input: R,
@@ -102,9 +103,10 @@ impl<R: BufRead> Recording<R> {
             let mut limited = (&mut self.input).take(LONGEST);
             let read = limited.read_until(b'\n', &mut self.buffer).context("cannot read on")?;
             if read == 0 {
-                return match self.any {
-                    true => Ok(None),
-                    false => Err(anyhow!("it is empty: nothing was recorded")),
+                return if self.any {
+                    Ok(None)
+                } else {
+                    Err(anyhow!("it is empty: nothing was recorded"))
                 };
             }
             self.number += 1;
