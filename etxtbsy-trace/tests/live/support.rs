@@ -51,13 +51,14 @@ pub(crate) fn race_course(failures: u64) -> Vec<String> {
         .collect()
 }
 
-/// Asserts that the incidents are complete: 999 of 1,000, or 995 on emulated processors, where there
-/// are fewer of them.
+/// Asserts that the incidents are complete, all but one: 999 of 1,000, or 995 on emulated processors, where
+/// there are fewer of them. A holder that was preempted on its way may drop the file unseen while the
+/// call fails, one in some hundred on a busy machine, and nobody is named then.
 pub(crate) fn assert_complete(all: &[Incident], is_complete: impl Fn(&Incident) -> bool) {
     let complete = all.iter().filter(|incident| is_complete(incident)).count();
     let wanted = if is_own_machine() { 995 } else { 999 };
     assert!(
-        complete * 1000 >= all.len() * wanted,
+        complete + 1 >= all.len() || complete * 1000 >= all.len() * wanted,
         "{complete} of {} explained; the first that is not: {:#?}",
         all.len(),
         all.iter().find(|incident| !incident.complete)
@@ -220,10 +221,11 @@ impl Process {
     pub(crate) fn start_with_stdout(command: &mut Command, stdout: impl Into<Stdio>) -> Self {
         // SAFETY: signal(2) may be called between fork and exec.
         unsafe {
-            // A shell that started the tests in the background has had them ignored.
+            // A shell that started the tests in the background has had them ignored, or nohup(1).
             command.pre_exec(|| {
                 signal(Signal::SIGINT, SigHandler::SigDfl)?;
                 signal(Signal::SIGQUIT, SigHandler::SigDfl)?;
+                signal(Signal::SIGHUP, SigHandler::SigDfl)?;
                 Ok(())
             });
         }
