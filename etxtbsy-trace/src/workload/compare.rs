@@ -165,10 +165,11 @@ pub fn compare(truth: &Mixed, incidents: &[Incident], lost: &[Lost]) -> Tally {
     tally
 }
 
-/// Whether it means failures of which nothing else is said.
+/// Whether it means failures of which nothing else is said. A program that the kernel skipped may have been
+/// that of a failure.
 pub(super) fn is_of_failures(lost: &Lost) -> bool {
-    use LossKind::{FailuresOverload, FailuresRingFull, FailuresUnread};
-    matches!(lost.kind, FailuresOverload | FailuresRingFull | FailuresUnread)
+    use LossKind::{FailuresOverload, FailuresRingFull, FailuresUnread, ProgramsSkipped};
+    matches!(lost.kind, FailuresOverload | FailuresRingFull | FailuresUnread | ProgramsSkipped)
         || (lost.kind == LossKind::Unknown && lost.what.starts_with("failures:"))
 }
 
