@@ -38,8 +38,8 @@ pub(crate) extern "C" fn note_exec(task: u64, bprm: u64) -> i32 {
     let start_ns = word(task, offset!(task_start_time));
     // SAFETY: no arguments.
     let now = unsafe { bpf_ktime_get_ns() };
-    if of(tgid, start_ns).is_some() {
-        over(tgid, now, How::Exec);
+    if let Some(run) = of(tgid, start_ns) {
+        over(run, now, How::Exec);
     }
     let interpreted = word(bprm, offset!(binprm_filename)) != word(bprm, offset!(binprm_interp));
     let run = Run {
@@ -144,25 +144,22 @@ pub(crate) fn exiting(task: u64, tgid: u32) {
 pub(crate) extern "C" fn note_exit(task: u64, now: u64) -> i32 {
     let tgid = kernel::tgid_of(task);
     let leader = word(task, offset!(task_group_leader));
-    if of(tgid, word(leader, offset!(task_start_time))).is_none() {
-        return 0;
-    }
-    over(tgid, now, How::Exit);
+    let Some(run) = of(tgid, word(leader, offset!(task_start_time))) else { return 0 };
+    over(run, now, How::Exit);
     let _ = RUNS.remove(tgid);
     0
 }
 
 /// Moves a copy of a run to those that are over.
 #[inline(always)]
-fn over(tgid: u32, now: u64, how: How) {
-    let Some(run) = RUNS.get_ptr_mut(tgid) else { return };
-    // SAFETY: a map value.
+fn over(run: *mut Run, now: u64, how: How) {
+    // SAFETY: a map value, from [`of`].
     unsafe {
         if now != 0 {
             (*run).ended_ns = now;
         }
         (*run).how = how as u32;
-        let key = HoldKey { inode: (*run).inode, slot: tgid % SLOTS, pad: 0 };
+        let key = HoldKey { inode: (*run).inode, slot: (*run).tgid % SLOTS, pad: 0 };
         let _ = ENDED_RUNS.insert(key, &*run, ANY);
     }
 }

@@ -216,7 +216,7 @@ extern "C" fn refers(one: u64, inode: u64, own: u64, what: u32) -> u32 {
 #[inline(always)]
 fn forks(task: u64) -> bool {
     let calls = CALLS_OF.load();
-    let syscall = kernel::int(kernel::registers(task), offset!(regs_syscall)) as i32;
+    let syscall = kernel::last_call(task);
     (syscall == calls.clone)
         | (syscall == calls.clone3)
         | (syscall == calls.fork)

@@ -94,22 +94,20 @@ fn search_all(ctx: &impl EbpfContext, next: &ProgramArray) {
     if whole && (pass == 0 || is_missing(current) != 0) {
         walk_mappings(current, inode);
     }
-    if pass == 0 && whole {
-        if is_missing(current) != 0 {
-            // SAFETY: as above.
-            unsafe {
-                (*sought).pass = 1;
-                (*sought).steps = 0;
-            }
-            begin_pass(current);
-            search_orphans(current);
-            // SAFETY: the program that user space has put there is this one.
-            let _ = unsafe { next.tail_call(ctx, Next::Search as u32) };
-            // It does not return, unless that was once too often.
-            lost(Lost::WalkTruncated);
-            end_failure(current, 1);
-            return;
+    if pass == 0 && whole && is_missing(current) != 0 {
+        // SAFETY: as above.
+        unsafe {
+            (*sought).pass = 1;
+            (*sought).steps = 0;
         }
+        begin_pass(current);
+        search_orphans(current);
+        // SAFETY: the program that user space has put there is this one.
+        let _ = unsafe { next.tail_call(ctx, Next::Search as u32) };
+        // It does not return, unless that was once too often.
+        lost(Lost::WalkTruncated);
+        end_failure(current, 1);
+        return;
     }
     if pass != 0 {
         keeper::search_keepers(current);
@@ -597,8 +595,7 @@ pub(crate) extern "C" fn tell_unnoted(
         (*told).open = (file == 0 || kernel::is_open(file, (*hold).inode)) as u32;
         (*told).drain = 0;
         (*told).kept_by = if is_mapped { 0 } else { by };
-        let regs = kernel::registers(task);
-        (*told).syscall = kernel::int(regs, offset!(regs_syscall)) as i32;
+        (*told).syscall = kernel::last_call(task);
         (*told).tid = kernel::int(task, offset!(task_pid));
         (*told).ending = kernel::is_ending(task) as u32;
         (*told).quiet = kernel::quiet_since(task, (*sought).arrival);

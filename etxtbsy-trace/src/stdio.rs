@@ -18,13 +18,13 @@ const ROOM: usize = 4096;
 
 /// Writes a line to stderr; leaves it out if nobody reads that.
 pub fn say(line: &str) {
-    say_within(PATIENCE, line);
+    put(format!("{line}\n").as_bytes(), PATIENCE);
 }
 
-fn say_within(patience: Duration, line: &str) {
+/// Writes to stderr, up to where that has no room for longer than `patience`.
+fn put(bytes: &[u8], patience: Duration) {
     let stderr = io::stderr();
-    let line = format!("{line}\n");
-    for piece in line.as_bytes().chunks(ROOM) {
+    for piece in bytes.chunks(ROOM) {
         if !is_ready(stderr.as_fd(), patience) {
             return;
         }
@@ -44,13 +44,7 @@ pub struct Log;
 
 impl io::Write for Log {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let stderr = io::stderr();
-        for piece in bytes.chunks(ROOM) {
-            if !is_ready(stderr.as_fd(), Duration::ZERO) {
-                break;
-            }
-            let _ = write(stderr.as_fd(), piece);
-        }
+        put(bytes, Duration::ZERO);
         Ok(bytes.len())
     }
 
