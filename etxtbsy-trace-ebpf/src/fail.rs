@@ -674,7 +674,9 @@ extern "C" fn report(current: u64, slot: u32, kept: u32, user: u64, looked: u32)
         }
         let seen = tell::look(&raw const (*told).hold, &raw mut (*told).holder);
         let exec = exec_of(seen);
-        if exec == UNDER_WAY {
+        // An exec clears the mark before it takes the fd, which may have happened since it was looked at.
+        let is_taken = shown && kernel::file_at(hold.table, hold.fd) != file;
+        if exec == UNDER_WAY || is_taken {
             (*told).cloexec = CLOEXEC_UNKNOWN;
         } else if exec == DONE && shown && (*told).cloexec == 0 {
             // Its `sched_process_exec` may have been passed over.
