@@ -1,9 +1,10 @@
-//! Builds the eBPF programs into `OUT_DIR/etxtbsy-trace-ebpf`.
+//! Builds the eBPF programs: into `OUT_DIR/etxtbsy-trace-ebpf`, and for kernels with the function
+//! `bpf_rdonly_cast` (6.2 on) into `OUT_DIR/etxtbsy-trace-ebpf-cast`.
 
 #[path = "../xtask/src/toolchain.rs"]
 mod toolchain;
 
-use std::{env, path::PathBuf};
+use std::{env, fs, path::PathBuf};
 
 use anyhow::Context as _;
 
@@ -32,13 +33,20 @@ fn build() -> anyhow::Result<()> {
         // aya-build turns all that this inner cargo says into warnings: only those of the compiler.
         env::set_var("CARGO_TERM_QUIET", "true");
     }
-    aya_build::build_ebpf(
-        [aya_build::Package {
+    let build = |features| {
+        let package = aya_build::Package {
             name: "etxtbsy-trace-ebpf",
             root_dir: concat!(env!("CARGO_MANIFEST_DIR"), "/../etxtbsy-trace-ebpf"),
+            features,
             ..Default::default()
-        }],
-        aya_build::Toolchain::Custom(&toolchain.name),
-    )
-    .context("the eBPF programs do not build, see above; if bpf-linker is what is missing")
+        };
+        aya_build::build_ebpf([package], aya_build::Toolchain::Custom(&toolchain.name))
+            .context("the eBPF programs do not build, see above; if bpf-linker is what is missing")
+    };
+    build(&["cast"])?;
+    // Both builds have the same name.
+    let object = out_dir.join("etxtbsy-trace-ebpf");
+    fs::rename(&object, out_dir.join("etxtbsy-trace-ebpf-cast"))
+        .with_context(|| format!("cannot rename {}", object.display()))?;
+    build(&[])
 }

@@ -968,6 +968,13 @@ pub enum Compat32 {
     Followed = 2,
 }
 
+/// What stands in the programs where user space puts the BTF id of `bpf_rdonly_cast`: a helper's number
+/// that no kernel has.
+pub const CAST_FUNCTION: u32 = 0x007a_7a7a;
+
+/// The same for the BTF id of the struct that is cast to.
+pub const CAST_WORDS: u32 = 0x007b_7b7b;
+
 /// Where the fields are that the programs read, in bytes: resolved from the running kernel's BTF
 /// before the programs are loaded, and constants to the verifier. Named `struct_field`.
 #[repr(C)]

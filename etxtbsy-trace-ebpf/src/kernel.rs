@@ -1,8 +1,10 @@
 //! Reading the kernel's structures.
 //!
-//! Every read goes through `bpf_probe_read_kernel`, which fills in zeros where an address is not
-//! mapped: a stale pointer yields a wrong value at worst, never a fault. Its result is not looked
-//! at, for each branch would double what the verifier has to follow. Callers compare what they find (`f_inode`, `f_mode`, the fd table) before they believe it.
+//! Every read is a plain load behind `bpf_rdonly_cast`, or a call of `bpf_probe_read_kernel` on kernels
+//! without that (before 6.2). Both give zeros where an address is not mapped: a stale pointer yields a
+//! wrong value at worst, never a fault. Whether that happened is not looked at, for each branch would
+//! double what the verifier has to follow. Callers compare what they find (`f_inode`, `f_mode`, the fd
+//! table) before they believe it.
 
 use core::{arch::asm, ffi::c_void, mem::MaybeUninit};
 
@@ -14,7 +16,9 @@ use aya_ebpf::{
     },
     programs::TracePointContext,
 };
-use etxtbsy_trace_common::{Actor, COMM_LEN, Calls, Config, Drain, How, Offsets, Quiet};
+use etxtbsy_trace_common::{
+    Actor, CAST_FUNCTION, CAST_WORDS, COMM_LEN, Calls, Config, Drain, How, Offsets, Quiet,
+};
 
 use crate::maps::CONFIG;
 
@@ -62,7 +66,41 @@ const PF_FATAL: u32 = 0x600;
 /// `SIGNAL_GROUP_EXIT`, include/linux/sched/signal.h: the process is ending as a whole.
 const SIGNAL_GROUP_EXIT: u32 = 0x4;
 
-/// A value at `address`; zeros if it cannot be read.
+/// Whether these are the programs for kernels with the function `bpf_rdonly_cast` (6.2 on). There are
+/// two builds of them, for what one build does not use, the verifier takes time to remove.
+pub(crate) const CASTS: bool = cfg!(feature = "cast");
+
+/// How many words one pointer from [`cast`] may be read for: `struct pt_regs` has more everywhere.
+const WORDS: usize = 16;
+
+/// An address as a pointer to words that may be read by plain loads; an address that is not mapped
+/// reads as zeros (`ex_handler_bpf` and its like). A load takes 1 ns, the helper 23.
+///
+/// A call of `bpf_rdonly_cast`: user space puts its BTF id, and that of `struct pt_regs`, where the
+/// placeholders are.
+#[inline(always)]
+fn cast(address: u64) -> *const u64 {
+    let pointer: u64;
+    // SAFETY: the verifier puts a move in the place of the call, and checks what is done with its result.
+    unsafe {
+        asm!(
+            "r2 = {words}",
+            "call {function}",
+            words = const CAST_WORDS,
+            function = const CAST_FUNCTION,
+            inout("r1") address => _,
+            lateout("r0") pointer,
+            lateout("r2") _,
+            lateout("r3") _,
+            lateout("r4") _,
+            lateout("r5") _,
+            options(nomem, nostack, pure),
+        );
+    }
+    pointer as *const u64
+}
+
+/// A value at `address` by the helper; zeros if it cannot be read.
 #[inline(always)]
 fn read<T: Copy>(address: u64) -> T {
     let mut value = MaybeUninit::<T>::uninit();
@@ -78,25 +116,46 @@ fn read<T: Copy>(address: u64) -> T {
 /// A pointer or other 64-bit word at `base + offset`; 0 if it cannot be read.
 #[inline(always)]
 pub(crate) fn word(base: u64, offset: u32) -> u64 {
-    read(base + offset as u64)
+    let address = base + offset as u64;
+    if !CASTS {
+        return read(address);
+    }
+    // SAFETY: the verifier knows the type, and a fault gives 0. Volatile: other processors write it.
+    unsafe { cast(address).read_volatile() }
 }
 
 /// A 32-bit word at `base + offset`; 0 if it cannot be read.
 #[inline(always)]
 pub(crate) fn int(base: u64, offset: u32) -> u32 {
-    read(base + offset as u64)
+    let address = base + offset as u64;
+    if !CASTS {
+        return read(address);
+    }
+    // SAFETY: as in `word`.
+    unsafe { cast(address).cast::<u32>().read_volatile() }
 }
 
 /// Words from `address` on; zeros if they cannot be read.
 #[inline(always)]
 pub(crate) fn words<const N: usize>(address: u64) -> [u64; N] {
-    read(address)
+    const { assert!(N <= WORDS) };
+    if !CASTS {
+        return read(address);
+    }
+    let from = cast(address);
+    // SAFETY: as in `word`, for as many words as the type has.
+    core::array::from_fn(|at| unsafe { from.add(at).read_volatile() })
 }
 
 /// A task's name: that of a thread.
 #[inline(always)]
 pub(crate) fn comm(task: u64) -> [u8; COMM_LEN] {
-    read(task + offset!(task_comm) as u64)
+    let [first, second] = words(task + offset!(task_comm) as u64);
+    let mut comm = [0; COMM_LEN];
+    let (start, end) = comm.split_at_mut(COMM_LEN / 2);
+    start.copy_from_slice(&first.to_ne_bytes());
+    end.copy_from_slice(&second.to_ne_bytes());
+    comm
 }
 
 /// `current`.
@@ -152,7 +211,7 @@ fn number(pointer: u64, task: u64) -> u64 {
 /// Current's fd table.
 #[inline(always)]
 pub(crate) fn current_table() -> u64 {
-    if TYPED.load() == 0 {
+    if CASTS || TYPED.load() == 0 {
         return table_of(current());
     }
     // SAFETY: no arguments.
@@ -163,7 +222,7 @@ pub(crate) fn current_table() -> u64 {
 /// Current's fd table, and the file at an fd of it, which is 0 if there is none.
 #[inline(always)]
 pub(crate) fn current_file(fd: u32) -> (u64, u64) {
-    if TYPED.load() == 0 {
+    if CASTS || TYPED.load() == 0 {
         let table = table_of(current());
         return (table, file_at(table, fd));
     }

@@ -1,7 +1,9 @@
 //! What kernels have beside fields at other places: found in the running kernel's BTF, never by
 //! its version, for distributions bring features to older kernels.
 
-use super::layout::Layout;
+use std::fs;
+
+use super::layout::{Kernel, Layout};
 
 /// How the tracepoint `io_uring_complete` tells what a request has come to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,4 +53,28 @@ pub fn preempts_programs(kernel: &impl Layout) -> bool {
 #[must_use]
 pub fn current_is_typed(kernel: &impl Layout) -> bool {
     kernel.has_function("bpf_get_current_task_btf")
+}
+
+/// By which ids a kernel's BTF has what lets a program read any address by plain loads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cast {
+    /// The function `bpf_rdonly_cast`.
+    pub function: u32,
+    /// A struct of words, `struct pt_regs`.
+    pub words: u32,
+}
+
+/// See [`Cast`]; `None` where there is no such function (before 6.2), and where programs are not
+/// compiled, for only compiled ones can call one (`check_kfunc_call`, kernel/bpf/verifier.c).
+#[must_use]
+pub fn cast(kernel: &Kernel) -> Option<Cast> {
+    // It is not shown in a network namespace other than the first.
+    let jit = fs::read_to_string("/proc/sys/net/core/bpf_jit_enable");
+    if jit.is_ok_and(|jit| jit.trim() == "0") {
+        return None;
+    }
+    Some(Cast {
+        function: kernel.function_id("bpf_rdonly_cast")?,
+        words: kernel.structure_id("pt_regs")?,
+    })
 }

@@ -83,6 +83,21 @@ impl Kernel {
         self.has(&format!("bpf_iter_{name}"))
     }
 
+    /// The BTF id of a function.
+    pub(super) fn function_id(&self, name: &str) -> Option<u32> {
+        self.id(name, |ty| matches!(ty, Type::Func(_)))
+    }
+
+    /// The BTF id of a struct.
+    pub(super) fn structure_id(&self, name: &str) -> Option<u32> {
+        self.id(name, |ty| matches!(ty, Type::Struct(found) if found.size() > 0))
+    }
+
+    fn id(&self, name: &str, is_it: impl Fn(&Type) -> bool) -> Option<u32> {
+        let ids = self.btf.resolve_ids_by_name(name).ok()?;
+        ids.into_iter().find(|id| self.btf.resolve_type_by_id(*id).is_ok_and(|ty| is_it(&ty)))
+    }
+
     fn has(&self, name: &str) -> bool {
         self.btf.resolve_ids_by_name(name).is_ok_and(|ids| !ids.is_empty())
     }

@@ -32,7 +32,7 @@ use nix::time::ClockId;
 
 use super::{
     dormant::Dormant,
-    features::{self, RingCompletion},
+    features::{self, Cast, RingCompletion},
     layout::{self, Layout as _},
     numbers::Numbers,
     object, offsets,
@@ -273,6 +273,7 @@ struct Kernel {
     maps_allocate_late: bool,
     preempts_programs: bool,
     current_is_typed: bool,
+    cast: Option<Cast>,
 }
 
 impl Kernel {
@@ -284,6 +285,7 @@ impl Kernel {
             maps_allocate_late: features::maps_allocate_late(&btf),
             preempts_programs: features::preempts_programs(&btf),
             current_is_typed: features::current_is_typed(&btf),
+            cast: features::cast(&btf),
         })
     }
 }
@@ -301,7 +303,7 @@ impl Tracer {
             (kernel.map_or_else(|_| Kernel::read(), joined), btf)
         });
         let (kernel, btf) = (kernel?, btf?);
-        let object = object::for_kernel(!kernel.maps_allocate_late)?;
+        let object = object::for_kernel(!kernel.maps_allocate_late, kernel.cast)?;
         let typed = u32::from(kernel.current_is_typed);
         let interest = match (&options.roots, options.role) {
             (None, _) => Interest::All,
@@ -318,7 +320,7 @@ impl Tracer {
             .override_global("OFFSETS", &kernel.offsets, true)
             .override_global("CALLS", &calls, true)
             .override_global("FILTERED", &interest, true)
-            .override_global("TYPED", &typed, true)
+            .override_global("TYPED", &typed, kernel.cast.is_none())
             .override_global(aya_log::LEVEL, &log_level, false);
         if let Some(bytes) = options.ring_bytes {
             loader.map_max_entries("EVENTS", bytes);

@@ -1,6 +1,8 @@
 //! Right or wrong, failure by failure: the load whose processes record all that they hold.
 
-use crate::support::{BINARY, Process, Turn, has_too_few, is_own_machine, race_course, tracer};
+use crate::support::{
+    BINARY, Process, Turn, has_too_few, is_own_machine, race_course, race_seconds, tracer,
+};
 use etxtbsy_trace::lines::LossKind;
 use etxtbsy_trace::workload::{Mixed, Refusals, Tally, compare, compare_refusals};
 use nix::sys::signal::Signal;
@@ -52,8 +54,10 @@ fn a_hold_that_has_ended_stays_ended() {
 #[test]
 fn no_false_runners() {
     let Some(turn) = Turn::take_as_root() else { return };
-    let (ended, trace) =
-        turn.run(&[], &[BINARY, "workload", "refusals", "--failures", "1000", "--seconds", "60"]);
+    let (seconds, failures) = race_seconds().map_or((60, 1000), |seconds| (seconds, u64::MAX));
+    let (seconds, failures) = (seconds.to_string(), failures.to_string());
+    let course = ["--failures", &failures, "--seconds", &seconds];
+    let (ended, trace) = turn.run(&[], &[&[BINARY, "workload", "refusals"], &course[..]].concat());
     let truth: Refusals = ended.report();
     assert_eq!(trace.summary.failures, truth.refused.len() as u64 + truth.failed_execs);
     let tally = compare_refusals(&truth, &trace.incidents, &trace.lost);

@@ -27,7 +27,7 @@ pub(crate) const NOBODY: u32 = 65534;
 const PASSED_OVER: &str = "under way on the processor";
 
 /// How long the races are asked to go, in seconds, if not until some failures.
-fn race_seconds() -> Option<u64> {
+pub(crate) fn race_seconds() -> Option<u64> {
     let seconds = std::env::var("ETXTBSY_TRACE_RACE_SECONDS").ok()?;
     Some(seconds.parse().expect("ETXTBSY_TRACE_RACE_SECONDS is a number of seconds"))
 }
