@@ -4,9 +4,13 @@
 #[path = "../xtask/src/toolchain.rs"]
 mod toolchain;
 
-use std::{env, fs, path::PathBuf};
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+};
 
 use anyhow::Context as _;
+use object::build::elf::{Builder, SectionData};
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
@@ -43,10 +47,33 @@ fn build() -> anyhow::Result<()> {
         aya_build::build_ebpf([package], aya_build::Toolchain::Custom(&toolchain.name))
             .context("the eBPF programs do not build, see above; if bpf-linker is what is missing")
     };
-    build(&["cast"])?;
     // Both builds have the same name.
     let object = out_dir.join("etxtbsy-trace-ebpf");
-    fs::rename(&object, out_dir.join("etxtbsy-trace-ebpf-cast"))
-        .with_context(|| format!("cannot rename {}", object.display()))?;
-    build(&[])
+    build(&["cast"])?;
+    strip(&object, &out_dir.join("etxtbsy-trace-ebpf-cast"))?;
+    build(&[])?;
+    strip(&object, &object)
+}
+
+/// Writes an object file without what debuggers read, two thirds of it: the kernel reads its BTF alone.
+fn strip(from: &Path, to: &Path) -> anyhow::Result<()> {
+    let strip = || -> anyhow::Result<()> {
+        let bytes = fs::read(from)?;
+        let mut object = Builder::read(&*bytes)?;
+        for section in &mut object.sections {
+            let name = section.name.strip_prefix(b".rel").unwrap_or(&section.name);
+            section.delete |= name.starts_with(b".debug_");
+        }
+        object.delete_orphans();
+        // LLVM has one table for the names of sections and symbols.
+        let names = object.sections.add();
+        names.name = b".shstrtab"[..].into();
+        names.sh_type = object::elf::SHT_STRTAB;
+        names.sh_addralign = 1;
+        names.data = SectionData::SectionString;
+        let mut stripped = Vec::new();
+        object.write(&mut stripped)?;
+        Ok(fs::write(to, stripped)?)
+    };
+    strip().with_context(|| format!("cannot strip {}", from.display()))
 }

@@ -690,6 +690,10 @@ pub struct Refused {
     pub dev: u32,
     /// `inode.i_generation`.
     pub generation: u32,
+    /// `inode.i_flags`.
+    pub flags: u32,
+    /// 0.
+    pub pad: u32,
 }
 
 /// The process that was refused has made the file anew: it has opened another file for writing, by

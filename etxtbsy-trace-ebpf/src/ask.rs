@@ -76,23 +76,40 @@ pub fn write_count(ctx: *mut c_void) -> i32 {
     kernel::int(kernel::inode_of(file), offset!(inode_i_writecount)) as i32
 }
 
-/// Whether the kernel itself keeps the inode behind an fd of the caller: as an active swap file; or, given
-/// another fd, of a binfmt_misc entry, whether that has it open as its interpreter.
+/// Whether the inode behind an fd of the caller is an active swap file.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "raw_tracepoint/is_swap_file")]
+pub fn is_swap_file(ctx: *mut c_void) -> i32 {
+    let fd: u64 = RawTracePointContext::new(ctx).arg(0);
+    let file = kernel::file_at(kernel::table_of(kernel::current()), fd as u32);
+    (kernel::int(kernel::inode_of(file), offset!(inode_i_flags)) & SWAP_FILE != 0) as i32
+}
+
+/// Whether a binfmt_misc entry, by an fd of the caller for its file in binfmt_misc, has an inode open
+/// as its interpreter: a `struct inode *` and its `i_ino`, for another may lie there by now.
 ///
-/// The entry is `inode.i_private` of its file in binfmt_misc, a `Node` (fs/binfmt_misc.c), whose
-/// `interp_file` is set by flag `F`. The offsets of both fields are given, for binfmt_misc may be a module.
+/// The entry is `inode.i_private` of its file, a `Node` (fs/binfmt_misc.c), whose `interp_file` is set
+/// by flag `F`. The offsets of both fields are given, for binfmt_misc may be a module.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "raw_tracepoint/keeps")]
 pub fn keeps(ctx: *mut c_void) -> i32 {
     let ctx = RawTracePointContext::new(ctx);
-    let (fd, entry, private, interpreter): (u64, u64, u64, u64) =
-        (ctx.arg(0), ctx.arg(1), ctx.arg(2), ctx.arg(3));
+    let (inode, ino, entry, private, interpreter): (u64, u64, u64, u64, u64) =
+        (ctx.arg(0), ctx.arg(1), ctx.arg(2), ctx.arg(3), ctx.arg(4));
     let table = kernel::table_of(kernel::current());
-    let inode = kernel::inode_of(kernel::file_at(table, fd as u32));
-    if entry == u64::MAX {
-        return (kernel::int(inode, offset!(inode_i_flags)) & SWAP_FILE != 0) as i32;
-    }
     let entry = kernel::inode_of(kernel::file_at(table, entry as u32));
     let kept = kernel::word(kernel::word(entry, private as u32), interpreter as u32);
-    (kept != 0 && inode != 0 && kernel::inode_of(kept) == inode) as i32
+    let is_it = (kept != 0) & (kernel::inode_of(kept) == inode);
+    (is_it & (kernel::word(inode, offset!(inode_i_ino)) == ino)) as i32
+}
+
+/// The `struct inode *` behind an fd of the caller, by its halves: the lower one, the upper one if
+/// the second argument is not 0.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "raw_tracepoint/inode_at")]
+pub fn inode_at(ctx: *mut c_void) -> i32 {
+    let ctx = RawTracePointContext::new(ctx);
+    let (fd, upper): (u64, u64) = (ctx.arg(0), ctx.arg(1));
+    let inode = kernel::inode_of(kernel::file_at(kernel::table_of(kernel::current()), fd as u32));
+    (if upper != 0 { inode >> 32 } else { inode }) as i32
 }

@@ -96,9 +96,7 @@ fn go_on(ctx: &impl EbpfContext, next: &ProgramArray) {
     let task = kernel::current();
     let Some(sought) = SEARCHES.get_ptr_mut(task) else { return };
     // SAFETY: a map value, of this task alone.
-    let sought = unsafe { &mut *sought };
-    if sought.walked == 0 {
-        sought.walked = 1;
+    if unsafe { core::mem::replace(&mut (*sought).walked, 1) } == 0 {
         begin_walk(task);
     }
     let last = Cell::new(FAILED);
@@ -158,7 +156,8 @@ extern "C" fn begin_walk(task: u64) -> i32 {
 macro_rules! walk_of {
     ($task:ident) => {{
         let Some(walk) = WALKS.get_ptr_mut($task) else { return FAILED };
-        // SAFETY: a map value, of this task alone.
+        // SAFETY: a map value, of this task alone; no reference to it outlives a call that makes
+        // another.
         unsafe { &mut *walk }
     }};
 }
@@ -183,6 +182,8 @@ extern "C" fn next_name(task: u64) -> i32 {
     let at = walk.depth as usize & (TEXTS - 1);
     let text = walk.rest[at];
     let len = read_name(task, text, (at == 0) as u32);
+    // That has changed it by a reference of its own.
+    let walk = walk_of!(task);
     if len < 0 {
         return FAILED;
     }
@@ -269,10 +270,10 @@ extern "C" fn read_name(task: u64, text: u64, is_user: u32) -> i32 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn some_entries(task: u64) -> i32 {
-    let walk = walk_of!(task);
     let is_hlist = offset!(dentry_children_hlist) != 0;
-    let end = if is_hlist { 0 } else { walk.dentry + offset!(dentry_children) as u64 };
     for _ in 0..SOME {
+        let walk = walk_of!(task);
+        let end = if is_hlist { 0 } else { walk.dentry + offset!(dentry_children) as u64 };
         let link = walk.link;
         if link == end || link == 0 {
             return FAILED;
@@ -282,6 +283,8 @@ extern "C" fn some_entries(task: u64) -> i32 {
         if kernel::int(entry, offset!(dentry_d_name_len)) as u64 == walk.len
             && is_entry(task, entry) != 0
         {
+            // That has changed it by a reference of its own.
+            let walk = walk_of!(task);
             if walk.depth == 0 {
                 walk.directory = walk.dentry;
                 walk.last = word(entry, offset!(dentry_d_name_hash_len));

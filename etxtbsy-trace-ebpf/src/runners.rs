@@ -51,21 +51,24 @@ pub fn compat_runners(ctx: RawTracePointContext) -> i32 {
 fn tell_all(ctx: &impl EbpfContext, next: &ProgramArray) {
     let current = kernel::current();
     let Some(sought) = SEARCHES.get_ptr_mut(current) else { return };
-    // SAFETY: a map value, of this task alone.
-    let sought = unsafe { &mut *sought };
-    if sought.first == 0 {
-        sought.first = word(current, offset!(task_group_leader));
-        sought.process = sought.first;
-        if sought.path != 0 {
-            sought.len = text::user_len(current, sought.path);
+    // SAFETY: a map value, of this task alone. No reference to it: the functions below make their own.
+    let (seeks, is_known) = unsafe {
+        if (*sought).first == 0 {
+            (*sought).first = word(current, offset!(task_group_leader));
+            (*sought).process = (*sought).first;
+            if (*sought).path != 0 {
+                (*sought).len = text::user_len(current, (*sought).path);
+            }
         }
-    }
-    if sought.refused != 0 || sought.path != 0 {
+        (((*sought).refused != 0) | ((*sought).path != 0), (*sought).refused != 0)
+    };
+    if seeks {
         // All processes, from that of current on.
         let whole = in_runs(ctx, next, Next::Runners, CALLS, || tell_runners(current) != 0);
-        sought.lost |= !whole as u32;
+        // SAFETY: as above.
+        unsafe { (*sought).lost |= !whole as u32 };
     }
-    if sought.refused != 0 {
+    if is_known {
         tell_refused(current);
     }
     end_failure(current, 0);
@@ -89,28 +92,31 @@ extern "C" fn tell_runners(current: u64) -> i32 {
 extern "C" fn tell_process(current: u64) -> i32 {
     let Some(sought) = SEARCHES.get_ptr_mut(current) else { return 1 };
     // SAFETY: a map value, of this task alone.
-    let sought = unsafe { &mut *sought };
-    let process = sought.process;
+    let (process, refused, path, len) =
+        unsafe { ((*sought).process, (*sought).refused, (*sought).path, (*sought).len) };
     // A leader that has ended has no memory any more; the youngest thread has.
     let threads = word(process, offset!(task_signal)) + offset!(signal_thread_head) as u64;
     // `list_head.prev`.
     let thread = word(threads, 8) - offset!(task_thread_node) as u64;
     let mm = word(thread, offset!(task_mm));
     let exe = word(mm, offset!(mm_exe_file));
-    let is_it = if sought.refused != 0 {
+    let is_it = if refused != 0 {
         // One that is ending has no memory; one in its exec has not got the new one yet.
-        (kernel::inode_of(exe) == sought.refused)
+        (kernel::inode_of(exe) == refused)
             | (mm == 0)
             | EXECS.get_ptr(thread).is_some()
             | EXECS.get_ptr(process).is_some()
     } else {
-        is_named(exe, sought.path, sought.len) != 0
+        is_named(exe, path, len) != 0
     };
-    if is_it {
-        sought.lost |= tell_runner(current, process, thread) as u32;
+    let lost = is_it && tell_runner(current, process, thread) != 0;
+    let next = word(process, offset!(task_tasks)) - offset!(task_tasks) as u64;
+    // SAFETY: a map value, of this task alone; the reference that `tell_runner` made is gone.
+    unsafe {
+        (*sought).lost |= lost as u32;
+        (*sought).process = next;
+        (next == (*sought).first) as i32
     }
-    sought.process = word(process, offset!(task_tasks)) - offset!(task_tasks) as u64;
-    (sought.process == sought.first) as i32
 }
 
 /// Whether a path of `whole` bytes in user memory ends with the name of an open file; of a name longer than
@@ -356,6 +362,8 @@ extern "C" fn tell_refused(current: u64) -> i32 {
         ino: word(inode, offset!(inode_i_ino)),
         dev: kernel::int(word(inode, offset!(inode_i_sb)), offset!(super_block_s_dev)),
         generation: kernel::int(inode, offset!(inode_i_generation)),
+        flags: kernel::int(inode, offset!(inode_i_flags)),
+        pad: 0,
     };
     sought.lost |= !tell::record(&record, QUIET) as u32;
     if sought.found != 0 && count + sought.found as i32 >= 0 {

@@ -14,9 +14,9 @@ use crate::lookup::{Found, Sight};
 /// The names of the entries that keep a file open, in what some processes see.
 ///
 /// `keeps` says whether the entry with that file in binfmt_misc has the very inode open; `None` if this
-/// kernel does not show it. Then the path that the entry names has to lead to the file.
+/// kernel does not show it. Then the path that the entry names has to lead to `file`.
 pub fn keepers(
-    file: &Found,
+    file: Option<&Found>,
     sights: &[Sight],
     mut keeps: impl FnMut(&File) -> Option<bool>,
 ) -> Vec<String> {
@@ -30,7 +30,8 @@ pub fn keepers(
                 let Some(interpreter) = kept_interpreter(&text) else { continue };
                 let leads_there = || {
                     let found = sight.find(Path::new(OsStr::from_bytes(interpreter)));
-                    found.is_some_and(|found| (found.dev, found.ino) == (file.dev, file.ino))
+                    let id = |found: &Found| (found.dev, found.ino);
+                    found.is_some_and(|found| file.map(id) == Some(id(&found)))
                 };
                 let opened = File::open(entry.path()).ok();
                 if opened.as_ref().and_then(&mut keeps).unwrap_or_else(leads_there) {

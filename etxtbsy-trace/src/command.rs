@@ -285,12 +285,20 @@ impl Started {
     }
 
     /// Sends SIGTERM to the command and to those that /proc shows as its descendants.
+    ///
+    /// They are stopped until all are found: a fork fails while a signal is pending (`copy_process`),
+    /// so that none of them has a child which was not seen.
     pub fn terminate_tree(&self) {
-        let descendants = tree::descendants(self.pid());
         // One that has ended meanwhile needs no signal, and one of another user cannot be helped.
-        let _ = self.forward(libc::SIGTERM);
-        for pidfd in descendants {
-            let _ = send(&pidfd, libc::SIGTERM);
+        let _ = self.forward(libc::SIGSTOP);
+        let descendants = tree::descendants(self.pid(), |pidfd| {
+            let _ = send(pidfd, libc::SIGSTOP);
+        });
+        for signal in [libc::SIGTERM, libc::SIGCONT] {
+            for pidfd in &descendants {
+                let _ = send(pidfd, signal);
+            }
+            let _ = self.forward(signal);
         }
     }
 
@@ -860,6 +868,26 @@ mod tests {
         assert_eq!(started.wait().await.unwrap(), 143);
         started.forward(libc::SIGTERM).unwrap();
         assert_eq!(started.wait().await.unwrap(), 143);
+    }
+
+    /// None is forked unseen meanwhile: the pipe ends, of which all of them have the end for writing.
+    #[tokio::test]
+    async fn a_tree_that_grows_is_terminated() {
+        for _ in 0..20 {
+            let (reader, writer) = nix::unistd::pipe().unwrap();
+            let fd = writer.as_raw_fd();
+            let forks =
+                format!("exec 9>/proc/$PPID/fd/{fd}; while :; do sleep 1000 & sleep 0.001; done");
+            let started = prepared(&["sh", "-c", &forks]).start().unwrap();
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            started.terminate_tree();
+            assert_eq!(started.wait().await.unwrap(), 143);
+            drop(writer);
+            let mut ends =
+                libc::pollfd { fd: reader.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+            // SAFETY: one live pollfd. The time is only there for a failing test to end.
+            assert_eq!(unsafe { libc::poll(&raw mut ends, 1, 60_000) }, 1);
+        }
     }
 
     #[tokio::test]

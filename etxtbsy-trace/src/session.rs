@@ -7,7 +7,9 @@ use std::{
 
 use anyhow::Context as _;
 use aya::maps::{MapData, RingBuf};
-use etxtbsy_trace_common::{CallKey, Failure, Hold, How, Intake, Lingering, Lost, Stage, TextOf};
+use etxtbsy_trace_common::{
+    CallKey, Failure, Hold, How, Intake, Lingering, Lost, SWAP_FILE, Stage, TextOf,
+};
 use nix::{sys::utsname::uname, time::ClockId};
 use tokio::{
     io::{Interest, unix::AsyncFd},
@@ -587,7 +589,10 @@ impl Session {
             match sign {
                 Sign::None => {}
                 // The traced command has ended: there is nothing more to see of others.
-                Sign::Told(seq) if self.ending => self.find_runners(seq),
+                Sign::Told(seq) if self.ending => {
+                    self.find_runners(seq);
+                    self.find_kept(seq);
+                }
                 Sign::Told(seq) => self.observe(seq),
                 Sign::TreeEnded => self.tree_ended = true,
                 Sign::Compat => self.follow_compat(),
@@ -797,6 +802,22 @@ impl Session {
         if running.is_some_and(|running| explained > 0 && running.missing() == 0) {
             return;
         }
+        // The failing call has shown the file, whatever has become of its path since.
+        if let Some(refused) = case.refused {
+            let kept = if refused.flags & SWAP_FILE != 0 {
+                vec![Keeper::SwapFile]
+            } else {
+                let inode = (refused.inode, refused.ino);
+                let missing = running.map_or(0, Running::missing);
+                self.entries_that_keep(inode, None, missing, victim)
+            };
+            if let Some(case) = self.ledger.case_mut(seq).filter(|_| !kept.is_empty()) {
+                case.kept.extend(kept);
+                return;
+            }
+        }
+        let Some(case) = self.ledger.case(seq) else { return };
+        let running = case.running.as_ref();
         let Some((file, path)) = running::there_now(case, &self.pids) else {
             // Of a file system that a program serves, no file is looked at.
             if explained == 0 {
@@ -835,14 +856,26 @@ impl Session {
         if self.tracer.is_swap_file(&file.file).unwrap_or(false) {
             return vec![Keeper::SwapFile];
         }
+        let Ok(inode) = self.tracer.inode_at(&file.file) else { return Vec::new() };
+        self.entries_that_keep((inode, file.ino), Some(file), missing, victim)
+    }
+
+    /// The entries of binfmt_misc that keep an inode, by its address and number; by the path of `file`
+    /// where the kernel does not show what an entry keeps.
+    fn entries_that_keep(
+        &mut self,
+        inode: (u64, u64),
+        file: Option<&Found>,
+        missing: u32,
+        victim: u32,
+    ) -> Vec<Keeper> {
         if missing == 0 {
             return Vec::new();
         }
         let seen = self.pids.local(victim).and_then(Sight::of);
         let sights: Vec<Sight> = seen.into_iter().chain(Sight::ours()).collect();
         let tracer = &mut self.tracer;
-        let entries =
-            binfmt_misc::keepers(file, &sights, |entry| tracer.is_kept_by(&file.file, entry));
+        let entries = binfmt_misc::keepers(file, &sights, |entry| tracer.is_kept_by(inode, entry));
         entries.into_iter().map(Keeper::BinfmtMisc).collect()
     }
 

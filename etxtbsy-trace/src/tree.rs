@@ -56,9 +56,9 @@ pub fn add_descendants(tracer: &mut Tracer) -> anyhow::Result<()> {
     }
 }
 
-/// The living descendants of a process, as /proc shows them now; not those whose parent has ended.
-#[must_use]
-pub fn descendants(root: u32) -> Vec<OwnedFd> {
+/// The living descendants of a process, as /proc shows them, each given to `on_found` at once; not those
+/// whose parent has ended.
+pub fn descendants(root: u32, mut on_found: impl FnMut(&OwnedFd)) -> Vec<OwnedFd> {
     let mut members = HashSet::from([root.cast_signed()]);
     let mut found = Vec::new();
     loop {
@@ -71,6 +71,7 @@ pub fn descendants(root: u32) -> Vec<OwnedFd> {
                 && process.stat().is_ok()
             {
                 members.insert(process.pid);
+                on_found(&pidfd);
                 found.push(pidfd);
             }
         }

@@ -45,8 +45,8 @@ const BOOT: Duration = Duration::from_secs(90);
 /// The same for a boot that may only tell whether KVM is usable.
 const PROBE: Duration = Duration::from_secs(20);
 
-/// Within which a machine says something while tests run, or it hangs: more than a test has.
-const SILENCE: Duration = suite::TEST.saturating_add(Duration::from_secs(60));
+/// How much longer than a test has a machine may say nothing while tests run; else it hangs.
+const SILENCE: Duration = Duration::from_secs(60);
 
 /// Within which all tests of a kernel have ended.
 const KERNEL: Duration = Duration::from_secs(3600);
@@ -293,7 +293,7 @@ fn watch(
     loop {
         match machine.line(patience.min(KERNEL.saturating_sub(began.elapsed()))) {
             Ok(line) => {
-                patience = SILENCE;
+                patience = suite::limit() + SILENCE;
                 writeln!(log, "{line}")?;
                 if report.take(&line)
                     && let Some(test) = report.tests.last()

@@ -165,13 +165,15 @@ const RAW_NEXT: [(&str, Next); 2] =
     [("compat_runners", Next::Runners), ("compat_resolve", Next::Resolve)];
 
 /// Those that are run on demand, or attached for a while.
-const UNATTACHED: [&str; 8] = [
+const UNATTACHED: [&str; 10] = [
     "introduce",
     "lives",
     "still_open",
     "still_there",
     "write_count",
     "keeps",
+    "is_swap_file",
+    "inode_at",
     CALL_RETURNS.0,
     RING.0,
 ];
@@ -713,15 +715,22 @@ impl Tracer {
     /// Whether the kernel swaps to a file.
     pub fn is_swap_file(&mut self, file: &impl AsRawFd) -> anyhow::Result<bool> {
         let fd = u64::try_from(file.as_raw_fd())?;
-        Ok(self.ask("keeps", &[fd, u64::MAX])? != 0)
+        Ok(self.ask("is_swap_file", &[fd])? != 0)
     }
 
-    /// Whether the binfmt_misc entry with that file in its file system has `file` open; `None` if this
-    /// kernel does not show it.
-    pub fn is_kept_by(&mut self, file: &impl AsRawFd, entry: &impl AsRawFd) -> Option<bool> {
+    /// The `struct inode *` of a file.
+    pub fn inode_at(&mut self, file: &impl AsRawFd) -> anyhow::Result<u64> {
+        let fd = u64::try_from(file.as_raw_fd())?;
+        let [lower, upper] = [0, 1].map(|half| self.ask("inode_at", &[fd, half]));
+        Ok(u64::from(upper?) << 32 | u64::from(lower?))
+    }
+
+    /// Whether the binfmt_misc entry with that file in its file system has an inode open, by its address
+    /// and number; `None` if this kernel does not show it.
+    pub fn is_kept_by(&mut self, inode: (u64, u64), entry: &impl AsRawFd) -> Option<bool> {
         let (private, interpreter) = self.entry_fields()?;
-        let [file, entry] = [file.as_raw_fd(), entry.as_raw_fd()].map(u64::try_from);
-        let args = [file.ok()?, entry.ok()?, private.into(), interpreter.into()];
+        let entry = u64::try_from(entry.as_raw_fd()).ok()?;
+        let args = [inode.0, inode.1, entry, private.into(), interpreter.into()];
         Some(self.ask("keeps", &args).ok()? != 0)
     }
 

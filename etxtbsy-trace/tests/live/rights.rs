@@ -13,15 +13,16 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
-use std::thread::sleep;
+use std::thread::{sleep, yield_now};
 use std::time::{Duration, Instant};
 
 /// What /proc says of each thread of a process: `Name:` and the rest.
 fn threads(pid: impl std::fmt::Display) -> Vec<BTreeMap<String, String>> {
-    let statuses = fs::read_dir(format!("/proc/{pid}/task")).unwrap().map(|task| {
-        let status = fs::read_to_string(task.unwrap().path().join("status")).unwrap();
+    let statuses = fs::read_dir(format!("/proc/{pid}/task")).unwrap().filter_map(|task| {
+        // One that ends between the two has none.
+        let status = fs::read_to_string(task.unwrap().path().join("status")).ok()?;
         let lines = status.lines().filter_map(|line| line.split_once(':'));
-        lines.map(|(name, rest)| (name.to_owned(), rest.trim().to_owned())).collect()
+        Some(lines.map(|(name, rest)| (name.to_owned(), rest.trim().to_owned())).collect())
     });
     statuses.collect()
 }
@@ -34,24 +35,40 @@ fn maps_are_free() -> bool {
     (numbers.next(), numbers.next()) >= (Some(5), Some(19))
 }
 
-/// That each thread of the tracer has those capabilities, of those that we have, and no way to more.
+/// That each thread of the tracer has those capabilities, of those that we have, and no way to more; once
+/// the threads are gone that started it, which the kernel shows for a while after they were joined.
 #[track_caller]
 fn assert_has_only(pid: impl std::fmt::Display, wanted: CapabilitySet) {
     let wanted = wanted & capabilities(None).unwrap().permitted;
+    let until = Instant::now() + Duration::from_secs(30);
+    loop {
+        match threads(&pid).iter().try_for_each(|thread| has_only(thread, wanted)) {
+            Ok(()) => return,
+            Err(wrong) if Instant::now() > until => panic!("{wrong}"),
+            Err(_) => yield_now(),
+        }
+    }
+}
+
+/// The same of one thread, by its status; or what is wrong.
+fn has_only(thread: &BTreeMap<String, String>, wanted: CapabilitySet) -> Result<(), String> {
     let bpf = if maps_are_free() { CapabilitySet::empty() } else { CapabilitySet::BPF };
     // For when a 32-bit program runs.
     let aside = CapabilitySet::BPF | CapabilitySet::PERFMON;
-    for thread in threads(pid) {
-        for (set, may_be) in [("CapPrm", aside), ("CapEff", bpf)] {
-            let found = u64::from_str_radix(&thread[set], 16).unwrap();
-            let found = CapabilitySet::from_bits_retain(found);
-            assert_eq!(found - may_be, wanted, "{set} of {}", thread["Name"]);
+    let name = &thread["Name"];
+    for (set, may_be) in [("CapPrm", aside), ("CapEff", bpf)] {
+        let found = u64::from_str_radix(&thread[set], 16).unwrap();
+        let found = CapabilitySet::from_bits_retain(found);
+        if found - may_be != wanted {
+            return Err(format!("{set} of {name}: {found:?} instead of {wanted:?}"));
         }
-        for none in ["CapInh", "CapAmb"] {
-            assert_eq!(u64::from_str_radix(&thread[none], 16).unwrap(), 0, "{none}");
-        }
-        assert_eq!(thread["NoNewPrivs"], "1", "{}", thread["Name"]);
     }
+    for none in ["CapInh", "CapAmb"] {
+        if u64::from_str_radix(&thread[none], 16).unwrap() != 0 {
+            return Err(format!("{none} of {name}: {}", thread[none]));
+        }
+    }
+    if thread["NoNewPrivs"] == "1" { Ok(()) } else { Err(format!("NoNewPrivs of {name}")) }
 }
 
 /// A tracer for whom sudo says that `nobody` has called it.

@@ -16,9 +16,9 @@ use crate::command::{cargo, command, output, run, step, target_dir};
 /// A variable of the tests' environment that says how long races go.
 const RACE_SECONDS: &str = "ETXTBSY_TRACE_RACE_SECONDS";
 
-/// Within which a test has ended, or has hung: more than what the tests themselves allow a
-/// process.
-pub(super) const TEST: Duration = Duration::from_secs(3 * 60);
+/// Within which a test has ended, or has hung, if it runs no race: more than what the tests themselves
+/// allow a process.
+const TEST: Duration = Duration::from_secs(3 * 60);
 
 /// A program of tests.
 struct Tests {
@@ -113,13 +113,17 @@ fn ensure_target(target: &str) -> Result<()> {
     })
 }
 
+/// Within which a test has ended, or has hung.
+pub(super) fn limit() -> Duration {
+    let race = env::var(RACE_SECONDS).ok().and_then(|seconds| seconds.parse().ok());
+    TEST + Duration::from_secs(race.unwrap_or(0))
+}
+
 /// What the tests are told by variables, and init by its own.
 fn environment() -> Vec<String> {
     let own = env::vars().filter(|(key, _)| key.starts_with("ETXTBSY_TRACE_"));
-    let race = env::var(RACE_SECONDS).ok().and_then(|seconds| seconds.parse().ok());
-    let limit = TEST + Duration::from_secs(race.unwrap_or(0));
     own.map(|(key, value)| format!("{key}={value}"))
-        .chain([format!("TEST_SECONDS={}", limit.as_secs()), "RUST_BACKTRACE=0".to_owned()])
+        .chain([format!("TEST_SECONDS={}", limit().as_secs()), "RUST_BACKTRACE=0".to_owned()])
         // Whose clock may be set.
         .chain(["ETXTBSY_TRACE_OWN_MACHINE=1".to_owned()])
         .collect()

@@ -14,6 +14,8 @@ use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 pub(super) const SCENES: &[Named] = &[
     ("binfmt-script", || scene(Role::ScriptInterpreter, |busy| Ok([b"#!", busy, b"\n"].concat()))),
@@ -36,6 +38,8 @@ fn scene(role: Role, interpreter: impl FnOnce(&[u8]) -> Result<Vec<u8>>) -> Resu
     let program = Program::new(&path)?;
     let victim = busy.victim_by("execve", &path, || program.exec())?;
     let scene = victim.held_by(busy.open()?, Via::Open)?;
+    // What the interpreter is, is read by its path in this mount namespace, after the failure.
+    thread::sleep(Duration::from_secs(1));
     Ok(Scene { role: Some(role), ..scene })
 }
 
