@@ -436,7 +436,7 @@ pub enum Drain {
 }
 
 /// What the users of an fd table have been doing since the failing call began. A `u32` in
-/// [`Candidate`].
+/// [`Candidate`]; of several users, the bits that all have in common.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Quiet {
@@ -445,7 +445,7 @@ pub enum Quiet {
     /// None is in a call just now that brings fds from another process.
     NotReceiving = 1,
     /// None has run: what is in the table was in it before the call.
-    Idle = 2,
+    Idle = 3,
 }
 
 /// A hold on the busy inode, as it was when the exec failed.

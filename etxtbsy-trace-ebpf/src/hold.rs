@@ -148,17 +148,22 @@ const CLOSE_NS: u64 = 20_000;
 /// work later is another description, at an address that is in use again.
 #[inline(always)]
 pub(crate) fn may_wait(hold: &Hold) -> bool {
-    let how = hold.how;
-    if how == How::Close as u32 {
-        return kernel::is_call_on(hold.task, CALLS.load().close, hold.fd);
-    }
-    if how == How::CloseOnExec as u32 {
-        let calls = CALLS.load();
-        return kernel::in_call(hold.task, calls.execve)
-            || kernel::in_call(hold.task, calls.execveat);
-    }
-    // SAFETY: no arguments.
-    how == How::Exit as u32 || hold.released_ns + DROP_NS >= unsafe { bpf_ktime_get_ns() }
+    may_be_in_call(hold.task, hold.how, hold.fd, hold.released_ns) != 0
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn may_be_in_call(task: u64, how: u32, fd: u32, released_ns: u64) -> i32 {
+    let calls = CALLS.load();
+    let may_be = if how == How::Close as u32 {
+        kernel::is_call_on(task, calls.close, fd)
+    } else if how == How::CloseOnExec as u32 {
+        kernel::in_call(task, calls.execve) || kernel::in_call(task, calls.execveat)
+    } else {
+        // SAFETY: no arguments.
+        how == How::Exit as u32 || released_ns + DROP_NS >= unsafe { bpf_ktime_get_ns() }
+    };
+    may_be as i32
 }
 
 /// How far the drop of a last reference has come that no list of work shows: a

@@ -61,8 +61,12 @@ pub fn ring_completes(ctx: RawTracePointContext) -> i32 {
 
 /// `io_uring_enter`, the same number on every architecture that Rust and eBPF share.
 const ENTER: i32 = 426;
-/// How many of a ring's submissions are looked at.
-const SUBMISSIONS: u32 = 512;
+/// How many of a ring's submissions one call of [`some_submissions`] looks at, and how many such calls there
+/// are.
+const SUBMISSIONS: u32 = 16;
+const PARTS: u32 = 32;
+/// Of `struct io_uring_sqe`, include/uapi/linux/io_uring.h.
+const SIZE: u64 = 64;
 
 /// An open for writing was refused. The request has no path any more; the submission that it came
 /// from, in memory that the ring shares with the process, has one until the process reuses it.
@@ -90,12 +94,29 @@ extern "C" fn submission(ring: u64, data: u64, opcode: u32) -> u64 {
     }
     let submissions = word(ring, offset!(ring_sqes));
     let many = kernel::int(ring, offset!(ring_sq_entries));
+    for part in 0..PARTS {
+        let at = part * SUBMISSIONS;
+        if at >= many {
+            break;
+        }
+        let found = some_submissions(submissions + at as u64 * SIZE, many - at, data, opcode);
+        if found != 0 {
+            return found;
+        }
+    }
+    0
+}
+
+/// The same of [`SUBMISSIONS`] at that address, or of as many as there are.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn some_submissions(from: u64, many: u32, data: u64, opcode: u32) -> u64 {
     for at in 0..SUBMISSIONS {
         if at >= many {
             break;
         }
-        // `struct io_uring_sqe`, 64 bytes: `opcode` at 0, `fd` at 4, `addr` at 16, `user_data` at 32.
-        let one = submissions + at as u64 * 64;
+        // `opcode` at 0, `fd` at 4, `addr` at 16, `user_data` at 32.
+        let one = from + at as u64 * SIZE;
         if word(one, 32) == data && kernel::int(one, 0) & 0xff == opcode {
             return one;
         }

@@ -300,7 +300,10 @@ impl Fact {
             return Standing::Out;
         }
         if hold.stage == Stage::Released as u32 && hold.released_ns >= enter {
-            return Standing::Left;
+            // Whose process is gone already has ended long before it, unless it held the file to its end:
+            // what was seen late is the end of the process.
+            let may_be = self.seen.is_some() || how(hold) == Some(How::Exit);
+            return if may_be { Standing::Left } else { Standing::Out };
         }
         if candidate.drain == Drain::Unclear as u32 {
             let drain = match how(hold) {
@@ -439,8 +442,16 @@ pub fn attribute(case: &Case) -> Attribution {
         let (mut dropping, open) =
             there.into_iter().partition::<Vec<_>, _>(Description::is_dropping);
         there = open;
+        let still_over = over.saturating_sub(dropping.len());
         if dropping.len() > over {
             unclear.append(&mut dropping);
+        }
+        if still_over > 0 {
+            // A thread that was on its processor when the call began may have opened it since.
+            let (young, known) =
+                there.into_iter().partition::<Vec<_>, _>(Description::is_of_no_age);
+            there = known;
+            after.extend(young);
         }
     }
     let recent = describe(facts.iter().filter(|fact| fact.standing == Standing::Recent));
@@ -633,6 +644,11 @@ impl Description {
             return Standing::There;
         }
         best
+    }
+
+    /// Whether nobody saw when it was opened.
+    fn is_of_no_age(&self) -> bool {
+        self.facts.iter().all(|fact| fact.hold.found != 0 && fact.hold.opened.time_ns == 0)
     }
 
     fn is_dropping(&self) -> bool {

@@ -677,6 +677,7 @@ mod tests {
     use super::*;
     use nix::sys::signal::raise;
     use nix::unistd::Uid;
+    use std::time::Duration;
     use std::{
         collections::BTreeSet,
         fs::{self, OpenOptions, Permissions},

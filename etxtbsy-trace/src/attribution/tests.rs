@@ -252,6 +252,31 @@ fn a_holder_that_let_go_while_the_call_was_failing_is_likely_if_there_is_no_othe
     assert_eq!((found.holders[0].evidence, found.is_certain()), (Evidence::KernelObject, true));
 }
 
+/// An exec's close that is noted once the process is gone was over long before; an exit was not.
+#[test]
+fn whose_process_is_gone_let_go_during_the_call_only_by_its_exit() {
+    let hold = inherited(&opened(0xa, 500_000), ENTER - 400_000);
+    let named = |how: How| {
+        let hold = ended(&hold, how, ENTER + 5_000, 1);
+        pids(&attribute(&case(1, vec![Candidate { hold, ..Candidate::default() }])))
+    };
+    assert_eq!(named(How::CloseOnExec), Vec::<u32>::new());
+    assert_eq!(named(How::Exit), [CHILD]);
+}
+
+/// More descriptions than the count are open: one that nobody saw being opened was opened since.
+#[test]
+fn what_is_of_no_age_is_the_one_too_many() {
+    let first = opened(0xa, 500_000);
+    let young =
+        Hold { opened: Actor::default(), acquired_ns: EXIT + 50, found: 1, ..other(&first) };
+    let young = Candidate { quiet: Quiet::Idle as u32, ..in_table(young) };
+    let found = attribute(&case(1, vec![in_table(first), young]));
+    assert_eq!((pids(&found), found.explained, found.is_complete()), (vec![OPENER], 1, true));
+    let found = attribute(&case(2, vec![in_table(first), young]));
+    assert_eq!((pids(&found), found.explained), (vec![OPENER, 300], 2));
+}
+
 #[test]
 fn what_was_opened_during_the_call_is_counted_and_was_not_the_cause() {
     let holder = opened(0xa, 500_000);
