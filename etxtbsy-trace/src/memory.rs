@@ -1,6 +1,9 @@
 //! What happens when there is no more memory, as with too small a `ulimit -v`.
 
-use std::alloc::{GlobalAlloc, Layout, System};
+use std::{
+    alloc::{GlobalAlloc, Layout, System},
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 /// The exit status of a failure to trace, as `env` and `timeout` have it: no status of a command's.
 pub const FAILED_TO_TRACE: u8 = 125;
@@ -33,11 +36,18 @@ unsafe impl GlobalAlloc for Memory {
     }
 }
 
+/// Whether a thread says [`WORDS`]: several can find no memory at once.
+static SAID: AtomicBool = AtomicBool::new(false);
+
 /// The memory, if there is any.
 fn given(memory: *mut u8) -> *mut u8 {
     if memory.is_null() {
         // SAFETY: write(2) of a static text, and the end, without anything that allocates.
         unsafe {
+            while SAID.swap(true, Ordering::Relaxed) {
+                // Until the thread that says it ends the process.
+                libc::pause();
+            }
             libc::write(libc::STDERR_FILENO, WORDS.as_ptr().cast(), WORDS.len());
             libc::_exit(FAILED_TO_TRACE.into());
         }
