@@ -602,6 +602,10 @@ impl Session {
 
     /// Has the calls of 32-bit programs followed, if one was seen to run.
     fn follow_compat(&mut self) {
+        // What that takes is given up after it.
+        if !self.tracer.has_seen_compat() {
+            return;
+        }
         if let Err(error) = rights::with_all(|| self.tracer.follow_compat()).flatten() {
             log::warn!("{error:#}");
         }

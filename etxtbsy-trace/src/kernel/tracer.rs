@@ -470,7 +470,7 @@ impl Tracer {
     /// Follows the system calls of 32-bit programs from now on, if one was seen to run. Running it
     /// again repeats nothing.
     pub fn follow_compat(&mut self) -> anyhow::Result<()> {
-        if self.config.get(Config::Compat as u32) == Compat32::Unseen as u64 {
+        if !self.has_seen_compat() {
             return Ok(());
         }
         let followed = Compat32::Followed as u64;
@@ -490,6 +490,12 @@ impl Tracer {
         let program: &mut RawTracePoint = program_of(&mut self.ebpf, name)?;
         program.load().map_err(|error| refusal(name, error))?;
         self.link_raw(name, next)
+    }
+
+    /// Whether a 32-bit program was seen to run.
+    #[must_use]
+    pub fn has_seen_compat(&self) -> bool {
+        self.config.get(Config::Compat as u32) != Compat32::Unseen as u64
     }
 
     /// Whether programs may have to be loaded yet, by [`Tracer::follow_compat`].

@@ -210,6 +210,8 @@ fn compat_failures_before_the_tracer_follows_are_counted() {
         if is_left_out(&ended) {
             return;
         }
+        // Every program that this takes is loaded when it is needed.
+        assert!(!ended.stderr.contains("WARN"), "{}", ended.stderr);
         let storm: Storm = ended.report();
         // Where programs are preempted, the kernel skips some, and counts how many.
         let unfollowed =
