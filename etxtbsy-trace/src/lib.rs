@@ -37,4 +37,5 @@ pub mod tree;
 pub mod tui;
 pub mod user;
 pub mod verdict;
+pub mod word;
 pub mod workload;

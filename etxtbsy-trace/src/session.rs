@@ -1108,7 +1108,7 @@ impl Session {
         match self.role {
             TreeRole::Victim => is_victim,
             TreeRole::Holder => Self::is_held_by_tree(case),
-            TreeRole::Either => is_victim || Self::is_held_by_tree(case),
+            TreeRole::Either | TreeRole::Other(_) => is_victim || Self::is_held_by_tree(case),
         }
     }
 
