@@ -14,6 +14,7 @@ pub mod incident;
 pub mod kernel;
 pub mod ledger;
 pub mod lines;
+pub mod login;
 pub mod lookup;
 pub mod loop_device;
 pub mod memory;
