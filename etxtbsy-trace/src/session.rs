@@ -28,10 +28,7 @@ use crate::{
         tracer::Tracer,
     },
     ledger::{Case, Drop, GRACE_NS, Ledger, Runner, Running, Sign, Unkept},
-    lines::{
-        self, Direction, Filter, Line, LossKind, Meta, Refusal, SCHEMA, Summary, TreeRole,
-        maybe_text,
-    },
+    lines::{self, Filter, Line, LossKind, Meta, Refusal, SCHEMA, Summary, TreeRole, maybe_text},
     lookup::{FileSystem, Found, Sight},
     loop_device,
     opening::{self, Opening},
@@ -1079,8 +1076,7 @@ impl Session {
             target_begins: self.begins.remove(&seq),
         };
         let incident = build(self.summary.incidents + 1, case, &world);
-        let writers = incident.file.writers.filter(|_| incident.direction == Direction::Exec);
-        if writers.is_some_and(|writers| i64::from(incident.explained) > i64::from(writers)) {
+        if !case.is_write() && case.attribution().contradicted {
             self.lose(LossKind::CountContradicted, "writers: more were found than counted", 1);
         }
         if !case.is_write() && case.failure.inode == 0 && !incident.complete {

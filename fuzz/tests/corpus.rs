@@ -25,6 +25,16 @@ fn recordings_of_a_later_version() {
 }
 
 #[test]
+fn command_lines() {
+    each("corpus/command", etxtbsy_trace_fuzz::command);
+}
+
+#[test]
+fn attributions() {
+    each("corpus/attribution", etxtbsy_trace_fuzz::attribution);
+}
+
+#[test]
 fn ring_buffers() {
     each("corpus/records", etxtbsy_trace_fuzz::records);
 }
