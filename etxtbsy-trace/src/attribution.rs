@@ -46,6 +46,8 @@ pub struct Attribution {
     pub references: u32,
     /// Whether something of the failure was lost.
     pub lost: bool,
+    /// Whether more were found than the kernel counted: a defect, or memory that changed while it was read.
+    pub contradicted: bool,
 }
 
 impl Attribution {
@@ -57,6 +59,7 @@ impl Attribution {
             && self.explained > 0
             && self.references == 0
             && !self.lost
+            && !self.contradicted
     }
 
     /// Whether it is complete, and all of it rests on evidence.
@@ -316,7 +319,7 @@ impl Fact {
         }
         let by_exec = how(hold) == Some(How::CloseOnExec);
         let over = hold.stage == Stage::Released as u32 && candidate.open == 0;
-        if over && by_exec && hold.last != 0 && hold.released_ns + DRAIN_NS > enter {
+        if over && by_exec && hold.last != 0 && hold.released_ns.saturating_add(DRAIN_NS) > enter {
             return Standing::Recent;
         }
         Standing::Out
@@ -520,12 +523,10 @@ pub fn attribute(case: &Case) -> Attribution {
         (explained > 0).then_some(explained)
     };
     unheld.extend(kept_elsewhere(case, &facts, keeper, writers, explained, &queued));
-    // More than the kernel counted: a defect, or memory that changed while it was read.
-    debug_assert!(
-        writers.is_none_or(|writers| explained <= writers),
-        "{explained} of {writers:?} writers: {case:#?}"
-    );
-    Attribution { writers, explained, holders, unheld, suspects, references, lost: case.lost }
+    let contradicted = writers.is_some_and(|writers| explained > writers);
+    explained = writers.map_or(explained, |writers| explained.min(writers));
+    let lost = case.lost;
+    Attribution { writers, explained, holders, unheld, suspects, references, lost, contradicted }
 }
 
 /// What of the kernel has a description of the file that no process opened, or whose opener has closed it.

@@ -424,8 +424,9 @@ fn has_utf8(env: impl Fn(&str) -> Option<OsString>) -> bool {
 
 /// A name for a one-line message: as it is, or quoted and escaped if it is empty or holds anything
 /// that would not show as itself.
+#[must_use]
 #[expect(clippy::unnecessary_debug_formatting, reason = "its escapes are what is wanted")]
-pub(crate) fn shown(name: &OsStr) -> String {
+pub fn shown(name: &OsStr) -> String {
     let escaped = format!("{name:?}");
     match name.to_str() {
         Some(plain) if !plain.is_empty() && escaped == format!("\"{plain}\"") => plain.to_owned(),

@@ -123,7 +123,7 @@ pub fn shortfall(case: &Case, incident: &Incident) -> Option<Shortfall> {
             Some(Shortfall::HeldByNoProcess)
         }
         Direction::Exec if incident.file.writers.is_none() => Some(Shortfall::Ambiguous),
-        Direction::Exec => Some(Shortfall::WriterNotFound),
+        Direction::Exec | Direction::Other(_) => Some(Shortfall::WriterNotFound),
     }
 }
 

@@ -210,7 +210,7 @@ impl Case {
 
     /// Whether its grace period is over.
     fn is_due(&self, now_ns: u64) -> bool {
-        now_ns >= self.failure.exit_ns + GRACE_NS
+        now_ns >= self.failure.exit_ns.saturating_add(GRACE_NS)
     }
 
     /// The holds in fd tables whose end is waited for.
@@ -498,7 +498,7 @@ impl Ledger {
     /// When the next grace period is over.
     #[must_use]
     pub fn deadline_ns(&self) -> Option<u64> {
-        self.cases.values().map(|case| case.failure.exit_ns + GRACE_NS).min()
+        self.cases.values().map(|case| case.failure.exit_ns.saturating_add(GRACE_NS)).min()
     }
 
     /// The descriptions that no table shows and whose end is waited for, by `struct file *` and process.

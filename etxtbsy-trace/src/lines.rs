@@ -3,11 +3,18 @@
 //! The names and meanings are the project's contract with scripts (docs/json.md). Bytes that are
 //! not UTF-8 are given lossily under `<key>`, and exactly, as base64, under `<key>_b64`
 //! ([`text`] makes both). What is not known is `None`, written as `null`.
+//!
+//! A later version may write words that this one does not know: each set of words has an `Other` for
+//! them. The schema leaves it out, as the tracer never writes it.
 
+use crate::word::Word;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+
+/// What `type` can be.
+pub const TYPES: [&str; 5] = ["meta", "incident", "refusal", "lost", "summary"];
 
 /// The version of the shape of the lines, in `meta.schema`.
 pub const SCHEMA: u32 = 2;
@@ -74,6 +81,11 @@ pub enum TreeRole {
     Holder,
     /// One of the two
     Either,
+    /// A word of a later version.
+    #[serde(untagged)]
+    #[schemars(skip)]
+    #[value(skip)]
+    Other(Word),
 }
 
 /// Which call failed because of whom.
@@ -84,6 +96,10 @@ pub enum Direction {
     Exec,
     /// An open for writing or a truncate failed because the file is being run.
     Write,
+    /// A word of a later version.
+    #[serde(untagged)]
+    #[schemars(skip)]
+    Other(Word),
 }
 
 /// One failed call, and who is to blame.
@@ -171,6 +187,10 @@ pub enum Role {
     ScriptInterpreter,
     /// The interpreter in its ELF header (`PT_INTERP`).
     ElfInterpreter,
+    /// A word of a later version.
+    #[serde(untagged)]
+    #[schemars(skip)]
+    Other(Word),
 }
 
 /// The file that was really busy.
@@ -256,6 +276,10 @@ pub enum Via {
     Running,
     /// Not known, for instance because it had it before tracing began.
     Unknown,
+    /// A word of a later version.
+    #[serde(untagged)]
+    #[schemars(skip)]
+    Other(Word),
 }
 
 /// What a holder was doing at the failure.
@@ -274,6 +298,10 @@ pub enum State {
     Running,
     /// In `do_exit`.
     Exiting,
+    /// A word of a later version.
+    #[serde(untagged)]
+    #[schemars(skip)]
+    Other(Word),
 }
 
 /// How it is known that a process held the file at the failure.
@@ -297,6 +325,10 @@ pub enum Evidence {
     Running,
     /// Nothing showed it: the kernel's count of writers leaves no other known process.
     Elimination,
+    /// A word of a later version.
+    #[serde(untagged)]
+    #[schemars(skip)]
+    Other(Word),
 }
 
 /// A process that held the file.
@@ -410,6 +442,10 @@ pub enum Reason {
     SeenAfter,
     /// It was in a call that may have been opening the file.
     OpenUnderWay,
+    /// A word of a later version.
+    #[serde(untagged)]
+    #[schemars(skip)]
+    Other(Word),
 }
 
 /// What keeps an open file description that no process holds.
@@ -430,6 +466,10 @@ pub enum Place {
     FileSystem,
     /// The kernel, in a way that is not known.
     Unknown,
+    /// A word of a later version.
+    #[serde(untagged)]
+    #[schemars(skip)]
+    Other(Word),
 }
 
 /// A file descriptor.
@@ -490,6 +530,10 @@ pub enum Runtime {
     Shell,
     /// Anything else: C, C++ and others without a runtime that is known here.
     Native,
+    /// A word of a later version.
+    #[serde(untagged)]
+    #[schemars(skip)]
+    Other(Word),
 }
 
 /// Which thread forked a holder.
@@ -543,6 +587,10 @@ pub enum How {
     Exec,
     /// That was not seen; it had dropped the file by then.
     Unknown,
+    /// A word of a later version.
+    #[serde(untagged)]
+    #[schemars(skip)]
+    Other(Word),
 }
 
 /// How and when a holder dropped the file.
@@ -591,6 +639,10 @@ pub enum VerdictKind {
     NameCollision,
     /// No holder was found.
     Unexplained,
+    /// A word of a later version.
+    #[serde(untagged)]
+    #[schemars(skip)]
+    Other(Word),
 }
 
 /// Why an incident is not complete.
@@ -611,6 +663,10 @@ pub enum Shortfall {
     WriterNotFound,
     /// A process that runs the file was not found.
     RunnerNotFound,
+    /// A word of a later version.
+    #[serde(untagged)]
+    #[schemars(skip)]
+    Other(Word),
 }
 
 /// What an incident comes to, in words.
@@ -672,6 +728,10 @@ pub enum LossKind {
     /// Recordings of schema 1 did not say.
     #[default]
     Unknown,
+    /// A word of a later version.
+    #[serde(untagged)]
+    #[schemars(skip)]
+    Other(Word),
 }
 
 /// Something was dropped.

@@ -219,14 +219,18 @@ fn replay(cli: &Cli, Replay { file }: &Replay) -> anyhow::Result<u8> {
     if format == Format::Tui {
         let source = move |feed: Feed| {
             recording.feed(wanted, |line| Ok(feed.line(line)))?;
-            Ok(End::stay(recording.cut().unwrap_or_else(|| "end of the recording".to_owned())))
+            let notes = recording.notes();
+            Ok(End::stay(match notes.as_slice() {
+                [] => "end of the recording".to_owned(),
+                notes => notes.join("; "),
+            }))
         };
         terminal::show(state(presentation), Signals::View, source, seen)?;
         return Ok(0);
     }
     recording.feed(wanted, |line| seen(&line).map(|()| true))?;
-    if let Some(cut) = recording.cut() {
-        writeln!(io::stderr(), "etxtbsy-trace: {cut}").context("cannot write to stderr")?;
+    for note in recording.notes() {
+        writeln!(io::stderr(), "etxtbsy-trace: {note}").context("cannot write to stderr")?;
     }
     Ok(0)
 }

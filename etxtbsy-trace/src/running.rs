@@ -74,7 +74,7 @@ pub fn at_refusal(
             continue;
         }
         let share = shares.entry(runner.mm).or_default();
-        found += runner.denials.saturating_sub(*share);
+        found = found.saturating_add(runner.denials.saturating_sub(*share));
         *share = (*share).max(runner.denials);
         runners.push(runner);
     }
@@ -82,7 +82,7 @@ pub fn at_refusal(
     ended.sort_by_key(|runner| std::cmp::Reverse(runner.ended_ns));
     for runner in ended {
         let was_there = runner.ended_ns >= failed_ns && found < wanted;
-        let was_just_before = wanted == 0 && runner.ended_ns + EXEC_NS >= failed_ns;
+        let was_just_before = wanted == 0 && runner.ended_ns.saturating_add(EXEC_NS) >= failed_ns;
         if was_there || (was_just_before && runners.is_empty()) {
             found += 1;
             runners.push(runner);
@@ -91,7 +91,7 @@ pub fn at_refusal(
     // One whose exec was done a moment ago was counted twice, and found once.
     let is_new = |runner: &common::Runner| {
         let execs = runner.stance == Stance::InExec as u32 && runner.ended_ns == 0;
-        execs || (runner.exec_ns != 0 && runner.exec_ns + EXEC_NS > failed_ns)
+        execs || (runner.exec_ns != 0 && runner.exec_ns.saturating_add(EXEC_NS) > failed_ns)
     };
     let new = runners.iter().filter(|runner| is_new(runner) && runner.denials == 1).count();
     found += u32::try_from(new).unwrap_or(0).min(wanted.saturating_sub(found));

@@ -30,10 +30,7 @@ use crate::{
         tracer::Tracer,
     },
     ledger::{Case, Drop, GRACE_NS, Ledger, Runner, Running, Sign, Unkept},
-    lines::{
-        self, Direction, Filter, Line, LossKind, Meta, Refusal, SCHEMA, Summary, TreeRole,
-        maybe_text,
-    },
+    lines::{self, Filter, Line, LossKind, Meta, Refusal, SCHEMA, Summary, TreeRole, maybe_text},
     lookup::{FileSystem, Found, Sight},
     loop_device,
     opening::{self, Opening},
@@ -1116,8 +1113,7 @@ impl Session {
             target_begins: self.begins.remove(&seq),
         };
         let incident = build(self.summary.incidents + 1, case, &world);
-        let writers = incident.file.writers.filter(|_| incident.direction == Direction::Exec);
-        if writers.is_some_and(|writers| i64::from(incident.explained) > i64::from(writers)) {
+        if !case.is_write() && case.attribution().contradicted {
             self.lose(LossKind::CountContradicted, "writers: more were found than counted", 1);
         }
         if !case.is_write() && case.failure.inode == 0 && !incident.complete {
@@ -1145,7 +1141,7 @@ impl Session {
         match self.role {
             TreeRole::Victim => is_victim,
             TreeRole::Holder => Self::is_held_by_tree(case),
-            TreeRole::Either => is_victim || Self::is_held_by_tree(case),
+            TreeRole::Either | TreeRole::Other(_) => is_victim || Self::is_held_by_tree(case),
         }
     }
 

@@ -11,7 +11,7 @@ use nix::unistd::{Uid, getppid};
 use procfs::process::Process;
 
 /// Variables, in their order.
-type Variables = Vec<(OsString, OsString)>;
+pub type Variables = Vec<(OsString, OsString)>;
 
 /// An environment before sudo, and after.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -35,9 +35,14 @@ impl Change {
         if value(&given, "SUDO_UID").is_none_or(|text| text != uid.to_string().as_str()) {
             return Err(format!("sudo (process {sudo}) was not called by uid {uid}"));
         }
-        let words = read(sudo, "cmdline")?;
-        let chosen = variables(&words).into_iter().map(|(name, _)| name).collect();
-        Ok(Self { before: environ(sudo)?, given, chosen })
+        Ok(Self::of(&read(sudo, "environ")?, &read(sudo, "cmdline")?, given))
+    }
+
+    /// From sudo's own environment and command line, as /proc has them, and what it gave its program.
+    #[must_use]
+    pub fn of(before: &[u8], command_line: &[u8], given: Variables) -> Self {
+        let chosen = variables(command_line).into_iter().map(|(name, _)| name).collect();
+        Self { before: variables(before), given, chosen }
     }
 
     /// The value of a variable when sudo was called.
@@ -94,7 +99,8 @@ fn read(pid: i32, name: &str) -> Result<Vec<u8>, String> {
 }
 
 /// The words that define a variable, of those that end in NUL.
-fn variables(words: &[u8]) -> Variables {
+#[must_use]
+pub fn variables(words: &[u8]) -> Variables {
     words
         .split(|byte| *byte == 0)
         .filter_map(|word| {

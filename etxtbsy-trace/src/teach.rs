@@ -17,6 +17,9 @@ use nix::{
 /// What a kernel is that refuses neither direction.
 pub const ALLOWED: &str = "this kernel runs files that are open for writing, and so never fails with ETXTBSY (commit 2a010c412853; mainline 6.11.0 to 6.11.10, 6.12.0 and 6.12.1): nothing to trace";
 
+/// Why no program can be made in memory.
+pub const NO_MEMFD: &str = "executable memfds are forbidden: sysctl vm.memfd_noexec=1";
+
 /// Tries to execute a file that is open for writing, in a child process; false if it runs.
 ///
 /// The file is a memfd: no file system need be writable, nothing is left behind. It is opened
@@ -69,8 +72,7 @@ fn memory() -> anyhow::Result<(File, String)> {
         made => made,
     };
     let memory: File = match memory {
-        Err(Errno::EACCES) => Err(Errno::EACCES)
-            .context("executable memfds are forbidden: sysctl vm.memfd_noexec=1")?,
+        Err(Errno::EACCES) => Err(Errno::EACCES).context(NO_MEMFD)?,
         made => made.context("cannot make a memfd")?.into(),
     };
     let path = format!("/proc/{}/fd/{}", process::id(), memory.as_raw_fd());

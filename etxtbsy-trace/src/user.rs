@@ -1,6 +1,6 @@
 //! Who called sudo, and the user that the traced command runs as.
 
-use crate::{cli::shown, sudo};
+use crate::{cli::shown, login, sudo};
 use anyhow::{Context, Result, anyhow, bail};
 use nix::unistd::{Gid, Uid, User, getgrouplist};
 use std::{
@@ -36,15 +36,29 @@ pub enum Sudo {
     None,
     /// It is known.
     Known(sudo::Change),
-    /// It cannot be known, for that reason.
-    Unknown(String),
+    /// It cannot be known.
+    Unknown {
+        /// For that reason.
+        why: String,
+        /// The PATH that its caller has after a login, if that was looked for.
+        login: Option<OsString>,
+    },
 }
 
 /// Whom to run the traced command as: `user` (`--user`: a name or a uid), else who called sudo.
 /// `None` is the user that we are.
 pub fn for_command(user: Option<&str>) -> Result<Option<Invoker>> {
     let Some(user) = user else {
-        return Invoker::of_sudo();
+        let mut caller = Invoker::of_sudo()?;
+        if let Some(caller) = &mut caller
+            && matches!(caller.sudo, Sudo::Unknown { .. })
+        {
+            let path = login::path(caller);
+            if let Sudo::Unknown { login, .. } = &mut caller.sudo {
+                *login = Some(path);
+            }
+        }
+        return Ok(caller);
     };
     let invoker = Invoker::named(user)?;
     let euid = Uid::effective();
@@ -82,7 +96,8 @@ impl Invoker {
             name: caller.name,
             home,
             shell,
-            sudo: sudo::Change::find(caller.uid).map_or_else(Sudo::Unknown, Sudo::Known),
+            sudo: sudo::Change::find(caller.uid)
+                .map_or_else(|why| Sudo::Unknown { why, login: None }, Sudo::Known),
         }))
     }
 
@@ -116,10 +131,16 @@ impl Invoker {
         ours: impl IntoIterator<Item = (OsString, OsString)>,
     ) -> Vec<(OsString, OsString)> {
         const REPLACED: [&str; 5] = ["USER", "LOGNAME", "HOME", "SHELL", "MAIL"];
-        let ours: Vec<_> = ours.into_iter().collect();
+        let mut ours: Vec<_> = ours.into_iter().collect();
+        if let Sudo::Unknown { login: Some(login), .. } = &self.sudo {
+            // Behind what is there: that may have been chosen.
+            for (_, path) in ours.iter_mut().filter(|(name, _)| name == "PATH") {
+                *path = login::extended(path, login);
+            }
+        }
         let (ours, before) = match &self.sudo {
             Sudo::Known(change) => (change.undone(ours), Some(change)),
-            Sudo::None | Sudo::Unknown(_) => (ours, None),
+            Sudo::None | Sudo::Unknown { .. } => (ours, None),
         };
         let personal = |name: &str, known: Option<OsString>| {
             let value = before.and_then(|change| change.before(name)).map(OsStr::to_owned);
@@ -146,9 +167,10 @@ impl Invoker {
     /// to do.
     #[must_use]
     pub fn about_path(&self) -> Option<String> {
-        let Sudo::Unknown(why) = &self.sudo else { return None };
+        let Sudo::Unknown { why, login } = &self.sudo else { return None };
+        let login = login.as_ref().map_or("", |_| " and of a login");
         Some(format!(
-            "the PATH is that of sudo, for {why}; give CMD with its directory, or call: \
+            "the PATH is that of sudo{login}, for {why}; give CMD with its directory, or call: \
              sudo env \"PATH=$PATH\" etxtbsy-trace run …"
         ))
     }
@@ -156,15 +178,18 @@ impl Invoker {
 
 /// What sudo's variables say.
 #[derive(Debug, PartialEq, Eq)]
-struct Caller {
-    uid: Uid,
-    gid: Gid,
-    name: OsString,
+pub struct Caller {
+    /// `SUDO_UID`: not root.
+    pub uid: Uid,
+    /// `SUDO_GID`.
+    pub gid: Gid,
+    /// `SUDO_USER`.
+    pub name: OsString,
 }
 
 /// Reads sudo's variables through `env`. `None` if we are not root, some are missing, or root
 /// called sudo. An error if they are there and make no sense: the answer must not be root then.
-fn sudo_caller(euid: Uid, env: impl Fn(&str) -> Option<OsString>) -> Result<Option<Caller>> {
+pub fn sudo_caller(euid: Uid, env: impl Fn(&str) -> Option<OsString>) -> Result<Option<Caller>> {
     if !euid.is_root() {
         return Ok(None);
     }

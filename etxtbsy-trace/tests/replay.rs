@@ -4,8 +4,11 @@
 
 use std::{
     io::Write as _,
+    path::Path,
     process::{Command, Output, Stdio},
 };
+
+use serde_json::Value;
 
 const META: &str = r#"{"type":"meta","schema":1,"version":"0.1.0","time":"2026-11-20T14:03:00Z","time_ns":1,"kernel":"6.18.0","arch":"x86_64","argv":[],"filter":{"pids":[],"command":null,"as":"victim"}}"#;
 const LOST: &str = r#"{"type":"lost","kind":"unknown","what":"ring buffer full","count":3}"#;
@@ -85,4 +88,74 @@ fn a_last_line_that_is_cut_off_is_told_and_no_failure() {
 fn it_ends_after_as_many_incidents_as_are_wanted() {
     let run = replay(&["-", "--json", "--stop-after", "1"], &format!("{META}\n{LOST}\n"));
     assert_eq!(String::from_utf8_lossy(&run.stdout).lines().count(), 2);
+}
+
+/// A recording of a made-up later version.
+fn later(name: &str) -> String {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/later").join(name);
+    std::fs::read_to_string(file).unwrap()
+}
+
+/// The lines of some JSON.
+fn values(json: &[u8]) -> Vec<Value> {
+    json.split_inclusive(|byte| *byte == b'\n')
+        .map(|line| serde_json::from_slice(line).unwrap())
+        .collect()
+}
+
+#[test]
+fn words_of_a_later_version_are_shown_and_kept() {
+    let recording = later("words.jsonl");
+    let json = replay(&["-", "--json"], &recording);
+    assert_eq!(values(&json.stdout), values(recording.as_bytes()));
+    let text = replay(&["-", "-v"], &recording);
+    for run in [&json, &text] {
+        assert_eq!((run.status.code(), run.stderr.len()), (Some(0), 0), "{run:?}");
+    }
+    let text = String::from_utf8(text.stdout).unwrap();
+    for shown in [
+        ", as witness\n",
+        " linkat2 ",
+        " · library · ",
+        " · via inherited, frozen · known by hardware\n",
+        "released by revoked",
+        "frozen-holder",
+        "demo could not link ",
+        "by verdict: frozen-holder 1\n",
+        "unexplained by: holder-asleep 1\n",
+        "lost 1: quota of records used up\n",
+    ] {
+        assert!(text.contains(shown), "{shown} is not in {text}");
+    }
+}
+
+#[test]
+fn types_and_keys_of_a_later_version_are_left_out() {
+    let recording = later("types-and-keys.jsonl");
+    let json = replay(&["-", "--json"], &recording);
+    let lines = values(&json.stdout);
+    let types: Vec<&Value> = lines.iter().map(|line| &line["type"]).collect();
+    assert_eq!(types, ["meta", "incident", "summary"]);
+    assert!(!String::from_utf8_lossy(&json.stdout).contains("later"));
+    assert_eq!(json.status.code(), Some(0));
+    assert_eq!(
+        String::from_utf8_lossy(&json.stderr),
+        "etxtbsy-trace: stdin: 3 lines of a later version left out, the first of type `near_miss` \
+         in line 2\n"
+    );
+}
+
+#[test]
+fn a_later_schema_is_shown_as_far_as_it_is_known() {
+    let run = replay(&["-", "--json"], &later("schema.jsonl"));
+    let types: Vec<Value> = values(&run.stdout).iter().map(|line| line["type"].clone()).collect();
+    assert_eq!(types, ["meta", "incident", "lost", "summary"]);
+    assert_eq!(run.status.code(), Some(0));
+    let stderr = String::from_utf8(run.stderr).unwrap();
+    assert!(stderr.starts_with("etxtbsy-trace: stdin: schema 5, but this version knows up to 2: "));
+    assert!(
+        stderr.ends_with(
+            "1 line of a later version left out, the first of type `incident` in line 3\n"
+        )
+    );
 }

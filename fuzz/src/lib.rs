@@ -1,9 +1,18 @@
-//! What must hold whatever bytes come in: of a recording, and of the kernel's ring buffer. `cargo
-//! xtask fuzz` looks for bytes with which it does not; those of `corpus/` are tried with the tests.
-#![allow(clippy::expect_used, reason = "what it finds are panics")]
+//! What must hold whatever bytes come in: of a recording, of the kernel's ring buffer, and of a command
+//! line with its environment. `cargo xtask fuzz` looks for bytes with which it does not; those of `corpus/` are tried with the tests.
+#![allow(
+    clippy::expect_used,
+    clippy::missing_panics_doc,
+    clippy::unnecessary_debug_formatting,
+    reason = "what it finds are panics, with the bytes that lead to them"
+)]
+
+mod cases;
+mod words;
 
 use std::collections::HashMap;
 
+pub use self::{cases::attribution, words::command};
 use etxtbsy_trace::{
     incident::{World, build},
     kernel::records::Record,
@@ -48,6 +57,10 @@ pub fn records(mut bytes: &[u8]) {
 }
 
 fn hold(lines: &[Line]) {
+    // Nothing written is no recording.
+    if lines.is_empty() {
+        return;
+    }
     let mut state = State::new(view::COUNT, true);
     let (mut json, mut text) = (Vec::new(), Vec::new());
     let mut pretty = Text::new(&mut text, false, true);

@@ -18,7 +18,7 @@ pub(crate) struct Args {
 }
 
 /// The targets, and directories of fuzz/corpus.
-const TARGETS: [&str; 2] = ["replay", "records"];
+const TARGETS: [&str; 4] = ["replay", "records", "command", "attribution"];
 
 /// Has the compiler tell libFuzzer which branches are taken, and what is compared.
 const COVERAGE: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \

@@ -107,6 +107,16 @@ fn what_is_being_dropped_and_not_counted_any_more_is_no_holder() {
 }
 
 #[test]
+fn no_more_is_explained_than_was_counted() {
+    let parent = opened(0xa, 500_000);
+    let found = attribute(&case(1, vec![in_table(parent), in_table(other(&parent))]));
+    assert_eq!((found.writers, found.explained, found.holders.len()), (Some(1), 1, 2));
+    assert!(found.contradicted && !found.is_complete());
+    let found = attribute(&case(2, vec![in_table(parent), in_table(other(&parent))]));
+    assert!(!found.contradicted && found.is_complete());
+}
+
+#[test]
 fn a_child_that_has_not_execed_holds_what_its_parent_has_closed() {
     let parent = opened(0xa, 500_000);
     let child = inherited(&parent, ENTER - 200_000);

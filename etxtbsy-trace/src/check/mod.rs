@@ -32,9 +32,6 @@ const THEMES: [(Theme, Facts); 5] = [
 /// Makes the list of a theme's facts.
 type Facts = fn() -> Vec<Fact>;
 
-/// What gives a user the rights of root.
-const SUDO: &str = "put sudo before the command";
-
 /// Something to be found out.
 struct Fact {
     /// What it is called.

@@ -1,11 +1,16 @@
 //! What this user may do: capabilities(7).
 
-use aya::{maps::MapType, sys::is_map_supported};
-use nix::unistd::geteuid;
-use rustix::thread::{CapabilitySet, capabilities};
+use std::path::PathBuf;
 
-use super::{Fact, Finding, Machine, SUDO, When};
-use crate::kernel::memlock;
+use aya::{maps::MapType, sys::is_map_supported};
+use nix::{
+    sys::statvfs::{FsFlags, statvfs},
+    unistd::geteuid,
+};
+use rustix::thread::{CapabilitySet, capabilities, capability_is_in_bounding_set, no_new_privs};
+
+use super::{Fact, Finding, Machine, When};
+use crate::{cli::shown, kernel::memlock};
 
 /// A capability that is of use.
 struct Capability {
@@ -60,6 +65,9 @@ pub struct Keeps {
     /// These, and what it may put into effect.
     pub permitted: CapabilitySet,
 }
+
+/// All that it takes where tracefs is mounted, as setcap(8) has them.
+const LEAST: &str = "cap_bpf,cap_perfmon,cap_sys_ptrace,cap_dac_read_search";
 
 const CAPABILITIES: [Capability; 9] = [
     Capability {
@@ -123,6 +131,9 @@ const CAPABILITIES: [Capability; 9] = [
         kept: Kept::WithCommand,
         when: When::Failure,
         without: |name| {
+            if is_one_user() {
+                return Finding::ok(format!("{}; a command runs as this user", not_held()));
+            }
             let instead = "such a command gets no signals that are sent to the tracer alone";
             Finding::degraded(not_held(), instead).mended_by(grant(name))
         },
@@ -209,19 +220,50 @@ fn not_held() -> String {
     format!("uid {} does not have it", geteuid())
 }
 
-/// How to get a capability.
+/// How this process, started as it was, gets a capability.
 fn grant(name: &str) -> String {
-    if geteuid().is_root() {
+    let known = CAPABILITIES.iter().find(|capability| capability.name == name);
+    let is_withheld = |capability: &Capability| {
+        capability_is_in_bounding_set(capability.set).is_ok_and(|is_there| !is_there)
+    };
+    if known.is_some_and(is_withheld) {
         let name = name.trim_start_matches("CAP_");
-        format!("give it to the container (docker run --cap-add={name}, or --privileged)")
-    } else {
-        SUDO.to_owned()
+        return format!("give it to the container (docker run --cap-add={name}, or --privileged)");
     }
+    rights()
+}
+
+/// How this process, started as it was, gets what the kernel refuses it.
+pub(super) fn rights() -> String {
+    if geteuid().is_root() {
+        "start it as root with all capabilities, outside of what has taken them away".to_owned()
+    } else if no_new_privs().unwrap_or(false) {
+        "start it without no_new_privs, under which neither sudo nor setcap gives rights".to_owned()
+    } else {
+        let sudo = "put sudo before the command";
+        let is_nosuid = |own: &PathBuf| {
+            statvfs(own).is_ok_and(|facts| facts.flags().contains(FsFlags::ST_NOSUID))
+        };
+        // There, the kernel does not look at what the file has.
+        match std::env::current_exe() {
+            Ok(own) if !is_nosuid(&own) => format!(
+                "{sudo}, or give the program its rights: sudo setcap {LEAST}=ep {}",
+                shown(own.as_os_str())
+            ),
+            _ => sudo.to_owned(),
+        }
+    }
+}
+
+/// Whether this process cannot become another user.
+fn is_one_user() -> bool {
+    let held = capabilities(None).map_or_else(|_| CapabilitySet::empty(), |held| held.effective);
+    !geteuid().is_root() && !held.contains(CapabilitySet::SETUID)
 }
 
 /// Without CAP_SETUID or CAP_SETGID.
 fn own_identity(name: &'static str) -> Finding {
-    if !geteuid().is_root() {
+    if is_one_user() {
         return Finding::ok(format!("{}, nor a user to become", not_held()));
     }
     let instead = "under sudo, and with --user, it starts no command and writes no file";
@@ -294,6 +336,16 @@ mod tests {
         assert_eq!(more(true, false, true), CapabilitySet::KILL);
         assert_eq!(more(false, true, true), identity);
         assert_eq!(more(true, true, false), CapabilitySet::KILL | CapabilitySet::DAC_OVERRIDE);
+    }
+
+    #[test]
+    fn the_page_on_limitations_has_the_least_that_it_takes() {
+        let page = include_str!("../../../docs/limitations.md");
+        assert!(page.contains(&format!("sudo setcap {LEAST}=ep")), "{LEAST}");
+        for name in LEAST.split(',') {
+            let name = name.to_uppercase();
+            assert!(CAPABILITIES.iter().any(|capability| capability.name == name), "{name}");
+        }
     }
 
     #[test]

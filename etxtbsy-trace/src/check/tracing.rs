@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, ensure};
 use nix::{errno::Errno, unistd::geteuid};
 use tokio::sync::Notify;
 
-use super::{Fact, Finding, Machine, SUDO};
+use super::{Fact, Finding, Machine, privileges::rights};
 use crate::{
     kernel::{
         features::{self, RingCompletion},
@@ -62,10 +62,10 @@ fn tracefs(machine: &Machine) -> Finding {
 fn reach(unreachable: &Unreachable) -> String {
     match unreachable {
         Unreachable::Unmounted(Errno::ENODEV | Errno::ENOENT) => NO_TRACEFS.to_owned(),
-        _ if !geteuid().is_root() => SUDO.to_owned(),
-        Unreachable::Closed(_) => "run it as the user to whom tracefs belongs".to_owned(),
+        Unreachable::Closed(_) => rights(),
         Unreachable::Unmounted(_) => {
-            format!("mount -t tracefs nodev {}", tracefs::MOUNTS[0])
+            let sudo = if geteuid().is_root() { "" } else { "sudo " };
+            format!("{sudo}mount -t tracefs nodev {}", tracefs::MOUNTS[0])
         }
     }
 }
@@ -111,7 +111,10 @@ fn self_trace(machine: &Machine) -> Finding {
     let began = Instant::now();
     let remedy = "report it with what the same command says with -vv";
     match traced_failure() {
-        Err(error) => Finding::missing(format!("{error:#}"), remedy),
+        Err(error) => {
+            let remedy = if is_refused(&error) { refused(&error) } else { remedy.to_owned() };
+            Finding::missing(format!("{error:#}"), remedy)
+        }
         Ok(incident) => {
             let Incident { file, verdict, explained, complete, holders, .. } = &incident;
             let own = Some(std::process::id());
@@ -128,6 +131,27 @@ fn self_trace(machine: &Machine) -> Finding {
                 Finding::missing(format!("a failure was made and not explained, {told}"), remedy)
             }
         }
+    }
+}
+
+/// Whether something was refused for lack of a right.
+fn is_refused(error: &anyhow::Error) -> bool {
+    let errno = |cause: &(dyn std::error::Error + 'static)| {
+        let errno = cause.downcast_ref::<Errno>().map(|errno| *errno as i32);
+        errno.or_else(|| cause.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error))
+    };
+    error.chain().filter_map(errno).any(|errno| [libc::EPERM, libc::EACCES].contains(&errno))
+}
+
+/// What to do where something was refused.
+fn refused(error: &anyhow::Error) -> String {
+    if error.chain().any(|cause| cause.to_string() == teach::NO_MEMFD) {
+        "sysctl vm.memfd_noexec=0".to_owned()
+    } else if geteuid().is_root() {
+        "allow it: seccomp or a security module refuses it to root (docker run --privileged)"
+            .to_owned()
+    } else {
+        rights()
     }
 }
 
@@ -173,5 +197,26 @@ impl Output for Told {
             Line::Refusal(_) | Line::Lost(_) | Line::Summary(_) => {}
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::anyhow;
+
+    use super::*;
+
+    #[test]
+    fn a_lack_of_privilege_is_nothing_to_report() {
+        for errno in [Errno::EPERM, Errno::EACCES] {
+            let error = anyhow::Error::from(errno).context("cannot open the tracepoint x");
+            assert!(is_refused(&error));
+            assert!(!refused(&error).contains("report"), "{}", refused(&error));
+            let error = anyhow::Error::from(io::Error::from(errno)).context("cannot load");
+            assert!(is_refused(&error));
+        }
+        let error = anyhow::Error::from(Errno::EACCES).context(teach::NO_MEMFD).context("made");
+        assert_eq!(refused(&error), "sysctl vm.memfd_noexec=0");
+        assert!(!is_refused(&anyhow!(Errno::EINVAL)) && !is_refused(&anyhow!("no incident")));
     }
 }

@@ -76,7 +76,9 @@ impl Counts {
         *seen.verdicts.entry(name(incident.verdict.kind)).or_default() += 1;
         for holder in &incident.holders {
             let kind = match incident.direction {
-                Direction::Exec => format!("via {}, {}", name(holder.via), name(holder.state)),
+                Direction::Exec | Direction::Other(_) => {
+                    format!("via {}, {}", name(holder.via), name(holder.state))
+                }
                 Direction::Write => format!("via {}", name(holder.via)),
             };
             *seen.holders.entry(kind).or_default() += 1;

@@ -1,6 +1,6 @@
 //! Reaching tracefs, which tells the numbers of the tracepoints.
 
-use std::{collections::BTreeSet, fmt, path::Path};
+use std::{collections::BTreeSet, fmt, fs::File, io::ErrorKind, path::Path};
 
 use anyhow::Context as _;
 use nix::{
@@ -56,11 +56,21 @@ pub fn with_tracefs<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, Unrea
 /// Where it is mounted and can be read, if it is.
 #[must_use]
 pub fn mounted() -> Option<&'static str> {
-    MOUNTS.into_iter().find(|mount| Path::new(mount).join("events").is_dir())
+    // A mode option can open the directories to a user and not the files, of which this is always there.
+    let is_closed = |events: &Path| {
+        let opened = File::open(events.join("header_page"));
+        opened.is_err_and(|error| error.kind() == ErrorKind::PermissionDenied)
+    };
+    MOUNTS.into_iter().find(|mount| {
+        let events = Path::new(mount).join("events");
+        events.is_dir() && !is_closed(&events)
+    })
 }
 
 fn is_tracefs(at: &&str) -> bool {
-    statfs(*at).is_ok_and(|facts| facts.filesystem_type() == TRACEFS_MAGIC)
+    let is_of_it =
+        |path: &Path| statfs(path).is_ok_and(|facts| facts.filesystem_type() == TRACEFS_MAGIC);
+    is_of_it(Path::new(at)) || is_of_it(&Path::new(at).join("events"))
 }
 
 /// The names of the tracepoints of system calls; to be called where tracefs can be read.

@@ -310,7 +310,7 @@ impl Tracer {
         let interest = match (&options.roots, options.role) {
             (None, _) => Interest::All,
             (Some(_), Role::Victim) => Interest::Victims,
-            (Some(_), Role::Holder | Role::Either) => Interest::Anyone,
+            (Some(_), Role::Holder | Role::Either | Role::Other(_)) => Interest::Anyone,
         } as u32;
         let calls = calls()?;
         let log_level = if options.verbose { u8::MAX } else { 0 };

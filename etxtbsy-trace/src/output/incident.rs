@@ -142,12 +142,12 @@ fn busy(incident: &Incident, look: Look) -> String {
     if file.path.is_some() && incident.holders.iter().any(|it| is_elsewhere(incident, it)) {
         facts[0] += " (as the victim's mount namespace sees it)";
     }
-    let role = file.role.map(|role| match role {
-        Role::Target => "the target itself",
-        Role::ScriptInterpreter => "the interpreter in the #! line",
-        Role::ElfInterpreter => "the interpreter in the ELF header",
-    });
-    facts.extend(role.map(str::to_owned));
+    facts.extend(file.role.map(|role| match role {
+        Role::Target => "the target itself".to_owned(),
+        Role::ScriptInterpreter => "the interpreter in the #! line".to_owned(),
+        Role::ElfInterpreter => "the interpreter in the ELF header".to_owned(),
+        Role::Other(_) => name(role),
+    }));
     let dev = file.dev.as_ref().map(|dev| format!("dev {}", look.short(dev, NAME)));
     let ino = file.ino.map(|ino| format!("ino {ino}"));
     let place: Vec<String> = dev.into_iter().chain(ino).collect();
@@ -197,6 +197,8 @@ fn holder_lines(incident: &Incident, holder: &Holder, look: Look) -> String {
     if holder.evidence == Some(Evidence::Elimination) {
         facts.push(look.paint(Tone::Bad, "likely"));
     }
+    let evidence = holder.evidence.filter(|_| look.verbose);
+    facts.extend(evidence.map(|evidence| format!("known by {}", name(evidence))));
     if holder.pid == incident.victim.pid {
         facts.push("the victim itself".to_owned());
     }
@@ -319,6 +321,7 @@ fn events(incident: &Incident, holder: &Holder, look: Look) -> Vec<Event> {
             (How::Unmap, _) => "released by unmapping it".to_owned(),
             (How::Exec, _) => "released by running another program".to_owned(),
             (How::Unknown, _) => "had been released by now, unseen".to_owned(),
+            (how @ How::Other(_), _) => format!("released by {}", name(how)),
         };
         let how =
             if released.after_ns <= 0 { format!("{how}, while the call was failing") } else { how };
@@ -406,6 +409,7 @@ fn missing(incident: &Incident, look: Look) -> String {
         (Direction::Exec, None) if place_known(incident) => return String::new(),
         (Direction::Exec, None) => "the number of writers is unknown".to_owned(),
         (Direction::Write, _) => "not all processes that run it were found".to_owned(),
+        (Direction::Other(_), _) => "not all holders were found".to_owned(),
     };
     look.paint(Tone::Bad, &format!("  unexplained: {what}")) + "\n"
 }

@@ -34,11 +34,11 @@ pub trait Output: Send {
     fn failed(&mut self, _words: &str) {}
 }
 
-/// The name an enum of the lines has in JSON, such as `fork-exec-race`.
+/// The name an enum of the lines has in JSON, such as `fork-exec-race`; harmless, whoever wrote it.
 #[must_use]
 pub fn name<T: Serialize>(value: T) -> String {
     match serde_json::to_value(value) {
-        Ok(serde_json::Value::String(name)) => name,
+        Ok(serde_json::Value::String(name)) => escape::text(&name),
         _ => "?".to_owned(),
     }
 }

@@ -74,7 +74,7 @@ pub(super) fn summary(
                 "elsewhere, {} failed while this tree held the file: --as either shows them too",
                 count(summary.elsewhere, "exec", "execs")
             ),
-            TreeRole::Holder | TreeRole::Either => format!(
+            TreeRole::Holder | TreeRole::Either | TreeRole::Other(_) => format!(
                 "{} not shown: this tree had no part in them",
                 count(summary.elsewhere, "failure", "failures")
             ),
@@ -169,10 +169,7 @@ fn sentence(cause: &Cause, tally: &Tally, look: Look) -> String {
     };
     let file = look.paint(Tone::Strong, &shown(tally.file.text().as_deref(), 60));
     let victim = look.paint(Tone::Bad, &shown(tally.victim.text().as_deref(), 32));
-    let call = match cause.direction {
-        Direction::Exec => "exec",
-        Direction::Write => "write",
-    };
+    let call = name(cause.direction);
     let mut facts = Vec::new();
     if cause.opener.is_some() {
         facts.push(format!("opened by {}", shown(cause.opener.as_deref(), 32)));
@@ -181,7 +178,8 @@ fn sentence(cause: &Cause, tally: &Tally, look: Look) -> String {
         let holder = look.paint(Tone::Holder, &shown(cause.holder.as_deref(), 48));
         let verb = match (cause.verdict, cause.direction) {
             (VerdictKind::RefusedByFilesystem, _) => "refused",
-            (VerdictKind::SwapFile | VerdictKind::BinfmtMisc, _) | (_, Direction::Exec) => "held",
+            (VerdictKind::SwapFile | VerdictKind::BinfmtMisc, _)
+            | (_, Direction::Exec | Direction::Other(_)) => "held",
             (_, Direction::Write) => "run",
         };
         facts.push(format!("{verb} by {holder}"));

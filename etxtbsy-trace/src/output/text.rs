@@ -149,6 +149,7 @@ pub fn watched(filter: &Filter, columns: usize) -> String {
         TreeRole::Victim => tree,
         TreeRole::Holder => format!("{tree}, for failures that they cause"),
         TreeRole::Either => format!("{tree}, for failures that they have or cause"),
+        TreeRole::Other(_) => format!("{tree}, as {}", super::name(filter.role)),
     }
 }
 

@@ -22,4 +22,5 @@ pub mod state;
 pub mod statistics;
 pub mod terminal;
 pub mod view;
+mod writer;
 pub mod zoom;

@@ -6,6 +6,7 @@ use super::{
     input, live,
     state::State,
     view,
+    writer::{self, Writer},
 };
 use crate::{lines::Line, process::now_ns, user::Invoker};
 use anyhow::{Context as _, bail};
@@ -17,13 +18,16 @@ use nix::{
     unistd::Pid,
 };
 use ratatui::{
-    DefaultTerminal,
+    Terminal,
     backend::CrosstermBackend,
     crossterm::{
         cursor::Show,
         event::{self, Event, KeyCode, KeyEvent, KeyModifiers},
         execute,
-        terminal::{Clear, ClearType, EnterAlternateScreen, disable_raw_mode, enable_raw_mode},
+        terminal::{
+            Clear, ClearType, EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode,
+            enable_raw_mode,
+        },
     },
 };
 use std::{
@@ -40,6 +44,8 @@ use std::{
 const FRAME: Duration = Duration::from_millis(40);
 /// How often a clock is drawn that nothing else moves: while an incident is pending, and else.
 const TICKS: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(60)];
+/// How long the terminal may take to be given back.
+const PATIENCE: Duration = Duration::from_secs(1);
 /// How many messages wait at most.
 const WAITING: usize = 1024;
 
@@ -69,6 +75,12 @@ pub fn is_there() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The terminal, and what it has no room for yet.
+struct Screen {
+    terminal: Terminal<CrosstermBackend<Writer>>,
+    writer: Writer,
+}
+
 /// Shows what `source` feeds, from a thread of its own, until the user quits; each line goes to
 /// `seen`, too.
 ///
@@ -87,7 +99,7 @@ pub fn show(
     all.thread_block().context("cannot block signals")?;
     let (sender, receiver) = sync_channel(WAITING);
     restore_on_panic();
-    let mut terminal = take().context("cannot take over the terminal")?;
+    let mut screen = take().context("cannot take over the terminal")?;
     await_signals(stops.into_iter().collect(), sender.clone());
     if whose == Signals::View {
         await_signals(ends.into_iter().collect(), sender.clone());
@@ -114,8 +126,11 @@ pub fn show(
             await_signals(ends.into_iter().collect(), sender);
         }
     });
-    let result = run(&mut terminal, &mut state, &receiver, seen);
-    give_back();
+    let result = run(&mut screen, &mut state, &receiver, seen);
+    if !give_back() {
+        // What else there is to say must not wait for it either.
+        writer::abandon().context("cannot leave the terminal")?;
+    }
     result
 }
 
@@ -138,15 +153,15 @@ fn await_hangup() {
 
 /// Takes messages and draws what has changed, until it is to end. Idle, it only waits.
 fn run(
-    terminal: &mut DefaultTerminal,
+    screen: &mut Screen,
     state: &mut State,
     receiver: &Receiver<Message>,
     mut seen: impl FnMut(&Line) -> anyhow::Result<()>,
 ) -> anyhow::Result<Left> {
-    let mut drawn = draw(terminal, state)?;
-    let mut changed = false;
+    let mut changed = !draw(screen, state)?;
+    let mut drawn = Instant::now();
     while !state.quit {
-        let wait = if changed { Some(FRAME) } else { tick(state) };
+        let wait = if changed || screen.writer.is_behind() { Some(FRAME) } else { tick(state) };
         let message = match wait {
             Some(wait) => receiver.recv_timeout(wait.saturating_sub(drawn.elapsed())),
             None => receiver.recv().map_err(|_| RecvTimeoutError::Disconnected),
@@ -182,7 +197,7 @@ fn run(
                     }
                     _ => {
                         if let Some(effect) = state.key(key) {
-                            state.notice = Some(carry_out(&effect, state, terminal));
+                            state.notice = Some(carry_out(&effect, state, &mut screen.writer));
                         }
                     }
                 }
@@ -199,48 +214,60 @@ fn run(
             Ok(Message::Signal(Signal::SIGCONT)) => {
                 // Whoever stopped us may have changed its settings since.
                 disable_raw_mode().context("cannot take over the terminal")?;
-                *terminal = take().context("cannot take over the terminal")?;
+                *screen = take().context("cannot take over the terminal")?;
                 at_once = true;
             }
             Ok(Message::Signal(_)) | Err(RecvTimeoutError::Disconnected) => break,
         }
         changed = true;
         if at_once || drawn.elapsed() >= FRAME {
-            drawn = draw(terminal, state)?;
-            changed = false;
+            changed = !draw(screen, state)?;
+            drawn = Instant::now();
         }
     }
     Ok(Left::Quit)
 }
 
 /// Does what a key asked for; gives back what to say about it.
-fn carry_out(effect: &Effect, state: &State, terminal: &mut DefaultTerminal) -> String {
+fn carry_out(effect: &Effect, state: &State, writer: &mut Writer) -> String {
     match Invoker::of_sudo() {
-        Ok(owner) => effect.carry_out(state, terminal.backend_mut(), Path::new(""), owner.as_ref()),
+        Ok(owner) => effect.carry_out(state, writer, Path::new(""), owner.as_ref()),
         Err(error) => format!("{error:#}"),
     }
 }
 
-/// Draws, as of now.
-fn draw(terminal: &mut DefaultTerminal, state: &mut State) -> anyhow::Result<Instant> {
+/// Draws, as of now; false if the terminal has not taken what was drawn before.
+fn draw(screen: &mut Screen, state: &mut State) -> anyhow::Result<bool> {
+    if !screen.writer.push().context("cannot draw")? {
+        return Ok(false);
+    }
     if let Some(live) = state.live.as_mut().filter(|live| !live.ended) {
         live.now_ns = now_ns(ClockId::CLOCK_MONOTONIC);
     }
-    terminal.draw(|frame| view::draw(frame, state)).context("cannot draw")?;
-    Ok(Instant::now())
+    screen.terminal.draw(|frame| view::draw(frame, state)).context("cannot draw")?;
+    Ok(true)
 }
 
 /// Takes the terminal over.
-fn take() -> io::Result<DefaultTerminal> {
+fn take() -> io::Result<Screen> {
     enable_raw_mode()?;
-    execute!(io::stdout(), EnterAlternateScreen, Clear(ClearType::All))?;
-    DefaultTerminal::new(CrosstermBackend::new(io::stdout()))
+    let mut writer = Writer::new()?;
+    execute!(writer, EnterAlternateScreen, Clear(ClearType::All))?;
+    let terminal = Terminal::new(CrosstermBackend::new(writer.clone()))?;
+    Ok(Screen { terminal, writer })
 }
 
-/// Gives the terminal back, its cursor shown.
-fn give_back() {
-    ratatui::restore();
-    let _ = execute!(io::stdout(), Show);
+/// Gives the terminal back, its cursor shown; false if it takes nothing. What waits for it is left out: it
+/// was on the screen that goes.
+fn give_back() -> bool {
+    let _ = disable_raw_mode();
+    let give_back = || {
+        let mut writer = Writer::new()?;
+        execute!(writer, LeaveAlternateScreen, Show)?;
+        writer.push_within(PATIENCE)
+    };
+    // One that has gone is no reason to wait.
+    give_back().unwrap_or(true)
 }
 
 /// Has a panic of this thread, which draws, give the terminal back before it is told. One of

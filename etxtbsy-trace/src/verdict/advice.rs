@@ -883,7 +883,8 @@ mod tests {
             | Kind::BinfmtMisc
             | Kind::RefusedByFilesystem
             | Kind::LoopDevice
-            | Kind::Unexplained => samples::unexplained(),
+            | Kind::Unexplained
+            | Kind::Other(_) => samples::unexplained(),
         };
         for holder in &mut incident.holders {
             if let Some(opened) = &mut holder.opened {
@@ -895,7 +896,7 @@ mod tests {
             });
         }
         let exe = match runtime {
-            Go | Rust | Native => "/usr/bin/tool",
+            Go | Rust | Native | Runtime::Other(_) => "/usr/bin/tool",
             Jvm => "/usr/bin/java",
             Node => "/usr/bin/node",
             Python => "/usr/bin/python3",
@@ -914,7 +915,7 @@ mod tests {
             (Kind::ForkExecRace, Python) => &["in a child"],
             (Kind::ForkExecRace, Rust) => &["std::io::pipe"],
             (Kind::ForkExecRace | Kind::LeakedFd | Kind::StillOpen, Shell) => &[">&-"],
-            (Kind::ForkExecRace, Native) => &["child process"],
+            (Kind::ForkExecRace, Native | Runtime::Other(_)) => &["child process"],
             (Kind::StillOpen, Go) => &["Close()"],
             (Kind::StillOpen, Jvm) => &["try-with-resources"],
             (Kind::StillOpen, Node) => &["'close' event, not on 'finish'"],
@@ -925,7 +926,7 @@ mod tests {
             (Kind::LeakedFd, Node) => &["`stdio`"],
             (Kind::LeakedFd, Python) => &["non-inheritable"],
             (Kind::LeakedFd, Rust) => &["std::fs::File"],
-            (Kind::LeakedFd, Native) => &["O_CLOEXEC"],
+            (Kind::LeakedFd, Native | Runtime::Other(_)) => &["O_CLOEXEC"],
             (Kind::PassedFd | Kind::StillOpen, _) => &["close"],
             (Kind::SharedMapping, Jvm) => &["Arena"],
             (Kind::SharedMapping, Python) => &["mmap object"],
@@ -937,7 +938,7 @@ mod tests {
             (Kind::BinfmtMisc, _) => &["remove the entry"],
             (Kind::RefusedByFilesystem, _) => &["the side that serves"],
             (Kind::LoopDevice, _) => &["losetup -d"],
-            (Kind::Unexplained, _) => &["`lost` lines"],
+            (Kind::Unexplained | Kind::Other(_), _) => &["`lost` lines"],
         }
     }
 

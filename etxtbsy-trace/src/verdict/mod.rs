@@ -196,16 +196,16 @@ fn unheld(incident: &Incident, unheld: &Unheld) -> Verdict {
             // That nobody here runs the file was found out a moment later.
             let likely = if incident.certain { "" } else { "likely: " };
             let summary = match incident.direction {
-                Direction::Exec => format!("{what}: no writer here made it fail"),
                 Direction::Write => {
                     format!("{likely}{what}: no process was seen here to run the file")
                 }
+                _ => format!("{what}: no writer here made it fail"),
             };
             let kind = VerdictKind::RefusedByFilesystem;
             let advice = advice::of(kind, incident, None, Names::Incident);
             return Verdict { kind, summary, advice };
         }
-        Place::Unknown => (
+        Place::Unknown | Place::Other(_) => (
             VerdictKind::Unexplained,
             format!(
                 "{file} was still open: something in the kernel kept it, such as the queue of a socket"
@@ -232,6 +232,7 @@ fn suspected(incident: &Incident) -> Verdict {
                 Reason::CameDuring => "got the file during the call",
                 Reason::SeenAfter => "had the file just after the call",
                 Reason::OpenUnderWay => "was in a call that may have been opening the file",
+                Reason::Other(_) => "may have had the file",
             };
             format!("{who}, which {why}")
         })
@@ -252,7 +253,7 @@ fn suspected(incident: &Incident) -> Verdict {
 #[must_use]
 pub fn unexplained(direction: Direction) -> Verdict {
     let (summary, advice) = match direction {
-        Direction::Exec => (
+        Direction::Exec | Direction::Other(_) => (
             "no process was seen to hold the file; something else may: an fd in flight in a socket, an io_uring, or a process that had it before tracing began and dropped it just then",
             "look at the `lost` lines, if there are any; start tracing before the processes that write the file",
         ),
@@ -275,7 +276,7 @@ pub fn blame(holder: &Holder) -> (u32, u64) {
         (_, true) => 0,
         (Via::Fork, _) => 1,
         (Via::Dup | Via::Passed | Via::Mapping | Via::Running, _) => 2,
-        (Via::Open | Via::Unknown, _) => 3,
+        (Via::Open | Via::Unknown | Via::Other(_), _) => 3,
     };
     (rank, holder.start_ns.unwrap_or(0))
 }

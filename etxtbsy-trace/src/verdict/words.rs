@@ -69,6 +69,7 @@ pub(super) fn release(holder: &Holder) -> String {
         How::Exec => "ran another program",
         How::Unmap if runs => "ran another program",
         How::Unmap => "unmapped the file",
+        How::Other(_) => "dropped it",
     };
     match after {
         0 => format!("and {how} while the call was failing"),

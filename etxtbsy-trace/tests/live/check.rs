@@ -10,11 +10,16 @@ use nix::libc;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::Signal;
-use std::fs::{self, Permissions};
+use nix::unistd::{Gid, Uid, setgid, setgroups, setuid};
+use rustix::thread::{
+    CapabilitySet, CapabilitySets, configure_capability_in_ambient_set, set_capabilities,
+    set_keep_capabilities, set_no_new_privs,
+};
+use std::fs::{self, File, Permissions};
 use std::io::{self, pipe};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Numbers of capabilities, include/uapi/linux/capability.h.
@@ -187,6 +192,177 @@ fn an_unprivileged_user_is_told_to_use_sudo() {
         command
     };
     assert_missing(as_nobody, "CAP_BPF", "sudo");
+}
+
+/// The four that the remedies name.
+fn least() -> CapabilitySet {
+    CapabilitySet::BPF
+        | CapabilitySet::PERFMON
+        | CapabilitySet::SYS_PTRACE
+        | CapabilitySet::DAC_READ_SEARCH
+}
+
+/// How a program comes to its rights.
+#[derive(Clone, Copy, Debug)]
+enum Rights {
+    /// From whoever starts it, as systemd's AmbientCapabilities= does.
+    Ambient(CapabilitySet),
+    /// From the file, as setcap(8) has written it.
+    OfFile,
+    /// From the file, which no_new_privs keeps from giving any.
+    OfFileInVain,
+}
+
+/// What is mounted where tracefs belongs, for a child alone.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Tracefs {
+    Mounted,
+    /// Its directories can be searched by everybody, its files are root's.
+    Searchable,
+    Absent,
+}
+
+/// A copy of the program that another user may execute, and that can have rights of its own.
+fn copy_for_all(turn: &Turn) -> PathBuf {
+    // Where the build is may be closed to others.
+    chown(turn.dir.path(), Some(NOBODY), Some(NOBODY)).unwrap();
+    let binary = turn.dir.path().join("etxtbsy-trace");
+    fs::copy(BINARY, &binary).unwrap();
+    binary
+}
+
+/// What `setcap CAPABILITIES=ep` does: struct vfs_cap_data, include/uapi/linux/capability.h.
+fn set_file_capabilities(of: &Path, capabilities: CapabilitySet) {
+    let bits = capabilities.bits();
+    let halves = [0x0200_0001, bits as u32, 0, (bits >> 32) as u32, 0];
+    let data: Vec<u8> = halves.iter().flat_map(|half| half.to_le_bytes()).collect();
+    rustix::fs::setxattr(of, "security.capability", &data, rustix::fs::XattrFlags::empty())
+        .unwrap();
+}
+
+/// A program as another user with those rights and no others.
+fn as_nobody(binary: &Path, rights: Rights, tracefs: Tracefs) -> Command {
+    const AT: &str = "/sys/kernel/tracing";
+    let aside = binary.with_extension("tracefs");
+    fs::create_dir_all(&aside).unwrap();
+    let become_nobody = move || -> io::Result<()> {
+        let nothing = None::<&str>;
+        let place =
+            |of: &str, at: &Path| mount(Some("nodev"), at, Some(of), MsFlags::empty(), nothing);
+        unshare(CloneFlags::CLONE_NEWNS)?;
+        mount(nothing, "/", nothing, MsFlags::MS_REC | MsFlags::MS_PRIVATE, nothing)?;
+        place("tmpfs", Path::new("/sys/kernel/debug"))?;
+        match tracefs {
+            Tracefs::Mounted => place("tracefs", Path::new(AT))?,
+            Tracefs::Absent => place("tmpfs", Path::new(AT))?,
+            Tracefs::Searchable => {
+                place("tracefs", &aside)?;
+                place("tmpfs", Path::new(AT))?;
+                let (from, to) = (aside.join("events"), Path::new(AT).join("events"));
+                fs::create_dir(&to)?;
+                mount(Some(&from), &to, nothing, MsFlags::MS_BIND, nothing)?;
+            }
+        }
+        set_keep_capabilities(true)?;
+        setgroups(&[])?;
+        setgid(Gid::from_raw(NOBODY))?;
+        setuid(Uid::from_raw(NOBODY))?;
+        let kept = if let Rights::Ambient(kept) = rights { kept } else { CapabilitySet::empty() };
+        let sets = CapabilitySets { effective: kept, permitted: kept, inheritable: kept };
+        set_capabilities(None, sets)?;
+        kept.iter().try_for_each(|one| configure_capability_in_ambient_set(one, true))?;
+        if let Rights::OfFileInVain = rights {
+            set_no_new_privs(true)?;
+        }
+        Ok(())
+    };
+    let mut command = Command::new(binary);
+    command.env("RUST_BACKTRACE", "1").current_dir("/");
+    // SAFETY: system calls; the memory that a path takes is the child's own, and no thread of this
+    // process keeps the allocator locked across a fork (glibc and musl see to that).
+    unsafe { command.pre_exec(become_nobody) };
+    command
+}
+
+/// With tracefs mounted: nothing is missing or degraded, and the holder of another user is found.
+#[test]
+fn four_capabilities_suffice() {
+    let Some(turn) = Turn::take_as_root() else {
+        return;
+    };
+    let binary = copy_for_all(&turn);
+    let busy = turn.dir.path().join("busy");
+    fs::copy("/bin/true", &busy).unwrap();
+    let _writer = File::options().append(true).open(&busy).unwrap();
+    let script = format!("{} 2>/dev/null; exit 7", busy.display());
+    for rights in [Rights::Ambient(least()), Rights::OfFile] {
+        if let Rights::OfFile = rights {
+            set_file_capabilities(&binary, least());
+        }
+        let command = || as_nobody(&binary, rights, Tracefs::Mounted);
+        let checked = Process::start(command().args(["check", "--json"])).wait();
+        let told = Told::parse(&checked);
+        assert!(told.checked.works && told.checked.degraded == 0, "{rights:?}: {}", checked.stdout);
+        assert_eq!(told.fact("self-trace").status, Status::Ok, "{}", checked.stdout);
+
+        let output = turn.dir.path().join(format!("{rights:?}.jsonl"));
+        let mut run = command();
+        run.args(["run", "-o"]).arg(&output).args(["--", "sh", "-c", &script]);
+        let ended = Process::start(&mut run).wait();
+        assert_eq!(ended.code, Some(7), "{rights:?}: {}", ended.stderr);
+        let trace = Trace::read(&output, &ended);
+        let [incident] = &trace.incidents[..] else { panic!("{:#?}", trace.incidents) };
+        assert_eq!(incident.victim.uid, Some(NOBODY));
+        let [holder] = &incident.holders[..] else { panic!("{incident:#?}") };
+        assert_eq!((holder.local_pid, holder.uid), (Some(std::process::id()), Some(0)));
+        let own = std::env::current_exe().unwrap();
+        assert_eq!(holder.exe.as_deref(), own.to_str(), "{incident:#?}");
+        assert!(incident.certain, "{incident:#?}");
+    }
+}
+
+/// What is missing is named for this user and way of starting, and the remedy can work there.
+#[test]
+fn the_remedy_fits_the_user_and_the_way_of_starting() {
+    let Some(turn) = Turn::take_as_root() else {
+        return;
+    };
+    let binary = copy_for_all(&turn);
+    set_file_capabilities(&binary, least());
+    let no_rights = turn.dir.path().join("no-rights");
+    fs::copy(BINARY, &no_rights).unwrap();
+    let setcap = format!(
+        "sudo setcap cap_bpf,cap_perfmon,cap_sys_ptrace,cap_dac_read_search=ep {}",
+        no_rights.display()
+    );
+    let ambient = |without| Rights::Ambient(least() - without);
+    for (binary, rights, tracefs, name, remedy) in [
+        (&no_rights, ambient(CapabilitySet::BPF), Tracefs::Mounted, "CAP_BPF", &*setcap),
+        (
+            &no_rights,
+            ambient(CapabilitySet::DAC_READ_SEARCH),
+            Tracefs::Mounted,
+            "tracefs",
+            &*setcap,
+        ),
+        (
+            &no_rights,
+            ambient(CapabilitySet::DAC_READ_SEARCH),
+            Tracefs::Searchable,
+            "tracefs",
+            &*setcap,
+        ),
+        (&binary, Rights::OfFileInVain, Tracefs::Mounted, "CAP_BPF", "without no_new_privs"),
+        (
+            &binary,
+            Rights::OfFile,
+            Tracefs::Absent,
+            "tracefs",
+            "sudo mount -t tracefs nodev /sys/kernel/tracing",
+        ),
+    ] {
+        assert_missing(|| as_nobody(binary, rights, tracefs), name, remedy);
+    }
 }
 
 #[test]

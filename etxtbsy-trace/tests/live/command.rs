@@ -360,6 +360,37 @@ fn a_command_that_is_not_in_the_path_of_sudo_has_the_reason() {
     ended.assert_refused(127, &["command not found", "PATH is that of sudo", "sudo env"]);
 }
 
+/// As where sudo has executed the program in its own place.
+#[test]
+fn where_sudo_has_gone_the_path_of_a_login_is_searched_too() {
+    let Some(turn) = Turn::take_as_root() else {
+        return;
+    };
+    let dir = turn.dir.path();
+    let (home, bin) = (dir.join("home"), dir.join("home/.cargo/bin"));
+    fs::create_dir_all(&bin).unwrap();
+    fs::set_permissions(dir, Permissions::from_mode(0o755)).unwrap();
+    fs::write(bin.join("cargo"), "#!/bin/sh\necho \"$PATH\"\n").unwrap();
+    fs::set_permissions(bin.join("cargo"), Permissions::from_mode(0o755)).unwrap();
+    let profile = "id -u > \"$HOME/uid\"\nexport PATH=\"$HOME/.cargo/bin:$PATH\"\n";
+    fs::write(home.join(".profile"), profile).unwrap();
+    chown(&home, Some(NOBODY), Some(NOBODY)).unwrap();
+    let accounts = dir.join("passwd");
+    let account = format!("nobody:x:{NOBODY}:{NOBODY}::{}:/bin/sh\n", home.display());
+    fs::write(&accounts, format!("root:x:0:0::/root:/bin/sh\n{account}")).unwrap();
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", "mount --bind \"$0\" /etc/passwd && exec \"$@\""]);
+    command.arg(&accounts).arg(BINARY).args(["run", "--", "cargo"]);
+    command.env("PATH", "/usr/bin:/bin").current_dir("/");
+    let ended = Process::start(as_if_by_sudo(&mut command)).wait();
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    let path = ended.stdout.trim().split(':').collect::<Vec<_>>();
+    assert_eq!(path[..2], ["/usr/bin", "/bin"], "what was chosen comes first");
+    assert!(path.contains(&bin.to_str().unwrap()), "{path:?}");
+    let uid = fs::read_to_string(home.join("uid")).unwrap();
+    assert_eq!(uid.trim(), NOBODY.to_string(), "the profile is not read by root");
+}
+
 /// With the variables of a sudo that there was not.
 fn as_if_by_sudo(command: &mut Command) -> &mut Command {
     let id = NOBODY.to_string();

@@ -1,5 +1,5 @@
-//! A file system with a symbolic link, and a program that is always busy, served by a program that answers one
-//! process only.
+//! A file system with a symbolic link, a program that is always busy, and a file that cannot be written,
+//! served by a program that answers one process only.
 //!
 //! The protocol is that of include/uapi/linux/fuse.h.
 
@@ -17,6 +17,9 @@ pub(crate) const LINK: &str = "link";
 /// The name of the file that refuses with ETXTBSY to be opened, changed, removed and renamed.
 pub(crate) const FILE: &str = "file";
 
+/// The name of the file that can be opened, and whose writing fails with EIO.
+pub(crate) const BROKEN: &str = "broken";
+
 const LOOKUP: u32 = 1;
 const FORGET: u32 = 2;
 const GETATTR: u32 = 3;
@@ -25,11 +28,15 @@ const READLINK: u32 = 5;
 const UNLINK: u32 = 10;
 const RENAME: u32 = 12;
 const OPEN: u32 = 14;
+const WRITE: u32 = 16;
 const INIT: u32 = 26;
 const RENAME2: u32 = 45;
 const ROOT: u64 = 1;
 const LINK_NODE: u64 = 2;
 const FILE_NODE: u64 = 3;
+const BROKEN_NODE: u64 = 4;
+/// Writes are not delayed: `FOPEN_DIRECT_IO`.
+const DIRECT: u32 = 1;
 
 /// A request: `struct fuse_in_header`.
 struct Request {
@@ -61,15 +68,25 @@ impl Request {
             LOOKUP => match self.body.strip_suffix(b"\0") {
                 Some(name) if name == LINK.as_bytes() => (0, entry(LINK_NODE)),
                 Some(name) if name == FILE.as_bytes() => (0, entry(FILE_NODE)),
+                Some(name) if name == BROKEN.as_bytes() => (0, entry(BROKEN_NODE)),
                 _ => (-(Errno::ENOENT as i32), Vec::new()),
             },
+            // `struct fuse_open_out`.
+            OPEN if self.node == BROKEN_NODE => (0, [long(&[0]), words(&[DIRECT, 0])].concat()),
+            SETATTR if self.node == BROKEN_NODE => (0, self.attributes()),
+            WRITE => (-(Errno::EIO as i32), Vec::new()),
             OPEN | SETATTR | UNLINK | RENAME | RENAME2 => (-(Errno::ETXTBSY as i32), Vec::new()),
-            GETATTR => (0, [long(&[0]), words(&[0, 0]), attributes(self.node)].concat()),
+            GETATTR => (0, self.attributes()),
             READLINK => (0, target.as_os_str().as_encoded_bytes().to_vec()),
             _ => (-(Errno::ENOSYS as i32), Vec::new()),
         };
         let length = (16 + body.len()) as u32;
         Some([words(&[length, error.cast_unsigned()]), long(&[self.unique]), body].concat())
+    }
+
+    /// `struct fuse_attr_out`.
+    fn attributes(&self) -> Vec<u8> {
+        [long(&[0]), words(&[0, 0]), attributes(self.node)].concat()
     }
 }
 
@@ -82,7 +99,7 @@ fn entry(node: u64) -> Vec<u8> {
 fn attributes(node: u64) -> Vec<u8> {
     let mode = match node {
         ROOT => 0o040_755,
-        FILE_NODE => 0o100_755,
+        FILE_NODE | BROKEN_NODE => 0o100_755,
         _ => 0o120_777,
     };
     [long(&[node, 0, 0, 0, 0, 0]), words(&[0, 0, 0, mode, 1, 0, 0, 0, 4096, 0])].concat()

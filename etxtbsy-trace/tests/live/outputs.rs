@@ -1,15 +1,24 @@
 //! Outputs that do not take what they are given: nobody reads them, or there is no room.
 
+use crate::fuse::{BROKEN, Server};
 use crate::support::{BINARY, Process, Trace, Turn, first_line, tracer};
 use etxtbsy_trace::lines::Line;
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
+use nix::mount::{MntFlags, umount2};
 use nix::sys::resource::{Resource, setrlimit};
-use nix::sys::signal::Signal;
-use std::fs;
-use std::io::{BufRead, BufReader, PipeReader, PipeWriter, pipe};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, setsid};
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, ErrorKind, PipeReader, PipeWriter, Write, pipe};
+use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
-use std::process::Command;
+use std::path::Path;
+use std::process::{Child, Command};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 /// More incidents than such a pipe has room for.
 const FAILURES: usize = 40;
@@ -177,6 +186,135 @@ fn a_full_disk_does_not_end_what_is_shown() {
     ended.assert_refused(125, &["/dev/full", "No space left", "3 of 3 incidents are not there"]);
     let trace = Trace::parse(&format!("{meta}\n{}", ended.stdout));
     assert_eq!(trace.incidents.len(), 3);
+}
+
+/// As of a disk that fails.
+#[test]
+fn an_io_error_is_reported_at_once_and_all_else_goes_on() {
+    let Some(turn) = Turn::take_as_root() else {
+        return;
+    };
+    let at = turn.dir.path().join("fuse");
+    fs::create_dir(&at).unwrap();
+    let Some(server) = Server::start(&at, &at, |_| true) else {
+        eprintln!("skipped: no FUSE here");
+        return;
+    };
+    let mut run = tracer();
+    run.args(["run", "--json", "-o"]).arg(at.join(BROKEN));
+    let ended = Process::start(run.args(["--", "sh", "-c", &failures(3)])).wait();
+    umount2(&at, MntFlags::MNT_DETACH).unwrap();
+    assert!(server.end().is_empty());
+    assert_eq!(ended.code, Some(125), "{}", ended.stderr);
+    assert_eq!(Trace::parse(&ended.stdout).incidents.len(), 3);
+    let told: Vec<&str> =
+        ended.stderr.lines().filter(|line| line.contains("Input/output error")).collect();
+    let [at_once, end] = told[..] else { panic!("{}", ended.stderr) };
+    assert!(at_once.contains("tracing goes on"), "{at_once}");
+    assert!(end.contains("3 of 3 incidents are not there"), "{end}");
+}
+
+/// A terminal that has no room for a single byte more, as nobody reads what is on it: our end, and its own.
+fn stalled_terminal() -> (OwnedFd, File) {
+    let (mut ours, mut theirs) = (0, 0);
+    let size = libc::winsize { ws_row: 50, ws_col: 160, ws_xpixel: 0, ws_ypixel: 0 };
+    let (no_name, no_settings) = (std::ptr::null_mut(), std::ptr::null());
+    // SAFETY: the pointers are to live values; nothing is written by a null one.
+    let opened = unsafe {
+        libc::openpty(&raw mut ours, &raw mut theirs, no_name, no_settings, &raw const size)
+    };
+    Errno::result(opened).unwrap();
+    // SAFETY: both were just opened, for us.
+    let (ours, theirs) = unsafe { (OwnedFd::from_raw_fd(ours), File::from_raw_fd(theirs)) };
+    fcntl(&theirs, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
+    for size in [4096, 1] {
+        let full = loop {
+            if let Err(error) = (&theirs).write(&vec![b'x'; size]) {
+                break error;
+            }
+        };
+        assert_eq!(full.kind(), ErrorKind::WouldBlock);
+    }
+    fcntl(&theirs, FcntlArg::F_SETFL(OFlag::empty())).unwrap();
+    (ours, theirs)
+}
+
+/// Starts a program on a terminal of its own.
+fn start_on(terminal: &File, command: &mut Command) -> Child {
+    let end = || terminal.try_clone().unwrap();
+    command.stdin(end()).stdout(end()).stderr(end()).env("TERM", "xterm");
+    let take = || {
+        setsid()?;
+        // SAFETY: stdin is a terminal, and the argument no pointer.
+        Errno::result(unsafe { libc::ioctl(0, libc::TIOCSCTTY, 0) })?;
+        Ok(())
+    };
+    // SAFETY: system calls, which are all that is done between fork and exec.
+    unsafe { command.pre_exec(take) }.spawn().unwrap()
+}
+
+/// Waits until the file has such a line.
+#[track_caller]
+fn await_line(file: &Path, kind: &str, of: &mut Child) {
+    let began = Instant::now();
+    let wanted = format!("{{\"type\":\"{kind}\"");
+    while !fs::read_to_string(file).is_ok_and(|text| text.contains(&wanted)) {
+        if began.elapsed() > Duration::from_secs(60) {
+            of.kill().unwrap();
+            panic!("no {kind} in {}", file.display());
+        }
+        sleep(Duration::from_millis(10));
+    }
+}
+
+/// Ends it by SIGTERM: its status, which must come soon. While its command has not been waited for, a
+/// signal is the command's: more of them come.
+#[track_caller]
+fn terminate(mut process: Child) -> Option<i32> {
+    let began = Instant::now();
+    loop {
+        kill(Pid::from_raw(process.id().cast_signed()), Signal::SIGTERM).unwrap();
+        if let Some(status) = process.try_wait().unwrap() {
+            return status.code();
+        }
+        if began.elapsed() > Duration::from_secs(20) {
+            process.kill().unwrap();
+            panic!("it does not end");
+        }
+        sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn a_signal_ends_the_view_although_nobody_reads_the_terminal() {
+    let Some(turn) = Turn::take_as_root() else {
+        return;
+    };
+    let output = turn.output();
+    let (_unread, terminal) = stalled_terminal();
+    let mut tracing = tracer();
+    let mut tracing =
+        start_on(&terminal, tracing.args(["--format", "tui", "--pid", "1", "-o"]).arg(&output));
+    await_line(&output, "meta", &mut tracing);
+    assert_eq!(terminate(tracing), Some(0));
+    Trace::parse(&fs::read_to_string(&output).unwrap());
+}
+
+/// Nor what the command has written, which comes to the terminal in the end.
+#[test]
+fn the_command_ends_under_the_view_although_nobody_reads_the_terminal() {
+    let Some(turn) = Turn::take_as_root() else {
+        return;
+    };
+    let output = turn.output();
+    let (_unread, terminal) = stalled_terminal();
+    let script = format!("seq 100000; {}; exit 7", failures(3));
+    let mut running = tracer();
+    running.args(["run", "--format", "tui", "-o"]).arg(&output);
+    let mut running = start_on(&terminal, running.args(["--", "sh", "-c", &script]));
+    await_line(&output, "summary", &mut running);
+    assert_eq!(terminate(running), Some(7));
+    assert_eq!(Trace::parse(&fs::read_to_string(&output).unwrap()).incidents.len(), 3);
 }
 
 /// As with `etxtbsy-trace run --json CMD | head -1`.

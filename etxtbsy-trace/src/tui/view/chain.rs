@@ -186,6 +186,7 @@ fn tree(state: &State, incident: &Incident) -> Vec<Node> {
             Place::BinfmtMisc => named("by the binfmt_misc entry ", unheld.device.as_deref()),
             Place::FileSystem => named("by its file system, ", unheld.device.as_deref()),
             Place::Unknown => plain("by the kernel: a socket's queue, an io_uring, a device"),
+            Place::Other(_) => plain(format!("by {}", name(unheld.place))),
         });
         nodes.push(node);
     }
