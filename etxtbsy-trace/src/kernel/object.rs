@@ -55,9 +55,9 @@ fn cast_of(Cast { function, words }: Cast) -> [u8; 16] {
 
 const fn instructions(words: u32, source: u8, function: u32) -> [u8; 16] {
     let second = if cfg!(target_endian = "little") { 0x02 } else { 0x20 };
-    let ([a, b, c, d], [e, f, g, h]) = (words.to_ne_bytes(), function.to_ne_bytes());
+    let (w, f) = (words.to_ne_bytes(), function.to_ne_bytes());
     // `BPF_ALU64 | BPF_MOV | BPF_K` and `BPF_JMP | BPF_CALL`.
-    [0xb7, second, 0, 0, a, b, c, d, 0x85, source, 0, 0, e, f, g, h]
+    [0xb7, second, 0, 0, w[0], w[1], w[2], w[3], 0x85, source, 0, 0, f[0], f[1], f[2], f[3]]
 }
 
 /// Where in an object file [`CAST`] stands.

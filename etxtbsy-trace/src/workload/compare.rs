@@ -162,6 +162,9 @@ pub fn compare(truth: &Mixed, incidents: &[Incident], lost: &[Lost]) -> Tally {
     for failed in missing.into_iter().skip(usize::try_from(counted).unwrap_or(usize::MAX)) {
         tally.other(|| format!("no incident of {}", json(failed)));
     }
+    for one in lost.iter().filter(|one| one.kind == LossKind::CountContradicted) {
+        tally.other(|| format!("{}, in {} incidents", one.what, one.count));
+    }
     tally
 }
 
@@ -403,6 +406,8 @@ mod tests {
         assert!(tally(&holders, &[], &[lost]).is_sound());
         let other = Lost { kind: LossKind::HoldsMapFull, what: String::new(), count: 1 };
         assert!(!tally(&holders, &[], &[other]).is_sound());
+        let lost = Lost { kind: LossKind::CountContradicted, what: String::new(), count: 1 };
+        assert_eq!(counts(&tally(&holders, &[incident(&[named(3)])], &[lost])), [0, 0, 1]);
         let twice = [incident(&[named(3)]), incident(&[named(3)])];
         assert_eq!(counts(&tally(&holders, &twice, &[])), [0, 0, 1]);
     }
