@@ -6,6 +6,9 @@
 //! nanoseconds of CLOCK_MONOTONIC (`bpf_ktime_get_ns`).
 #![no_std]
 
+#[cfg(feature = "user")]
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
 /// Bytes of `task_struct.comm`, the terminating NUL included (`TASK_COMM_LEN`).
 pub const COMM_LEN: usize = 16;
 /// How many file descriptors one [`FdWord`] covers.
@@ -21,6 +24,7 @@ pub const TEXT_MAX: usize = 4096;
 
 /// A thread at a moment: who opened a file, who forked a holder.
 #[repr(C)]
+#[cfg_attr(feature = "user", derive(FromBytes, Immutable, IntoBytes, KnownLayout))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Actor {
     /// When it acted; 0 if nobody saw it.
@@ -98,6 +102,7 @@ pub enum How {
 /// Where a [`Hold`] is kept: by the inode it keeps busy, so that a failing exec finds all of
 /// them without looking at any other.
 #[repr(C)]
+#[cfg_attr(feature = "user", derive(FromBytes, Immutable, IntoBytes, KnownLayout))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HoldKey {
     /// `struct inode *`.
@@ -111,6 +116,7 @@ pub struct HoldKey {
 /// One fd, in one fd table, that refers to an open file description with write access to an
 /// inode (`f_mode & FMODE_WRITER`).
 #[repr(C)]
+#[cfg_attr(feature = "user", derive(FromBytes, Immutable, IntoBytes, KnownLayout))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Hold {
     /// `struct file *`, the open file description. Reused by the kernel once freed: only
@@ -186,6 +192,7 @@ impl Hold {
 
 /// The holds of [`FDS_PER_WORD`] neighbouring fds of one table.
 #[repr(C)]
+#[cfg_attr(feature = "user", derive(FromBytes, Immutable, IntoBytes, KnownLayout))]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct FdWord {
     /// By fd modulo [`FDS_PER_WORD`]; an `inode` of 0 is an empty place.
@@ -194,6 +201,7 @@ pub struct FdWord {
 
 /// Which [`FdWord`].
 #[repr(C)]
+#[cfg_attr(feature = "user", derive(FromBytes, Immutable, IntoBytes, KnownLayout))]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct FdWordKey {
     /// `struct files_struct *`.
@@ -206,6 +214,7 @@ pub struct FdWordKey {
 
 /// An fd table that has, or had, holds.
 #[repr(C)]
+#[cfg_attr(feature = "user", derive(FromBytes, Immutable, IntoBytes, KnownLayout))]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Table {
     /// The process it belongs to.
@@ -217,6 +226,7 @@ pub struct Table {
 /// Who forked a process that inherited a write fd: the links of a holder's chain, kept for
 /// parents that end before anyone asks.
 #[repr(C)]
+#[cfg_attr(feature = "user", derive(FromBytes, Immutable, IntoBytes, KnownLayout))]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Lineage {
     /// The forking thread, and when.
@@ -231,6 +241,7 @@ pub struct Lineage {
 
 /// What an exec that is under way was asked to do; kept from its entry to its exit.
 #[repr(C)]
+#[cfg_attr(feature = "user", derive(FromBytes, Immutable, IntoBytes, KnownLayout))]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ExecCall {
     /// When the system call began.
@@ -247,6 +258,7 @@ pub struct ExecCall {
 
 /// What a process that closed write fds in a successful exec was asked to execute.
 #[repr(C)]
+#[cfg_attr(feature = "user", derive(FromBytes, Immutable, IntoBytes, KnownLayout))]
 #[derive(Clone, Copy, Debug)]
 pub struct ExecName {
     /// The process.
@@ -261,6 +273,7 @@ pub const EXEC_NAME_LEN: usize = 252;
 /// A thread that is ending and was the last to use its fd table, until the files are known to be
 /// gone. (As a rule the last thread of a process.)
 #[repr(C)]
+#[cfg_attr(feature = "user", derive(FromBytes, Immutable, IntoBytes, KnownLayout))]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Exiting {
     /// `struct files_struct *`.
@@ -305,6 +318,7 @@ pub enum Kind {
 
 /// An execve or execveat returned −ETXTBSY.
 #[repr(C)]
+#[cfg_attr(feature = "user", derive(FromBytes, Immutable, IntoBytes, KnownLayout))]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Failure {
     /// [`Kind::Failure`].
@@ -382,6 +396,7 @@ pub enum TextOf {
 
 /// The head of a text; its bytes follow.
 #[repr(C)]
+#[cfg_attr(feature = "user", derive(FromBytes, Immutable, IntoBytes, KnownLayout))]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct TextHeader {
     /// [`Kind::Text`].
@@ -402,6 +417,7 @@ pub struct TextHeader {
 
 /// What can be seen of a holder while its task lives.
 #[repr(C)]
+#[cfg_attr(feature = "user", derive(FromBytes, Immutable, IntoBytes, KnownLayout))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Holder {
     /// The name of its first thread.
@@ -450,6 +466,7 @@ pub enum Quiet {
 
 /// A hold on the busy inode, as it was when the exec failed.
 #[repr(C)]
+#[cfg_attr(feature = "user", derive(FromBytes, Immutable, IntoBytes, KnownLayout))]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Candidate {
     /// [`Kind::Candidate`].
@@ -493,6 +510,7 @@ pub struct Candidate {
 
 /// The records of one failure are complete.
 #[repr(C)]
+#[cfg_attr(feature = "user", derive(FromBytes, Immutable, IntoBytes, KnownLayout))]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct FailureEnd {
     /// [`Kind::FailureEnd`].
@@ -509,6 +527,7 @@ pub struct FailureEnd {
 
 /// An inode that a recent failure was about.
 #[repr(C)]
+#[cfg_attr(feature = "user", derive(FromBytes, Immutable, IntoBytes, KnownLayout))]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Watch {
     /// When the last failure was.
@@ -522,6 +541,7 @@ pub struct Watch {
 
 /// A hold on the inode of a recent failure began or ended.
 #[repr(C)]
+#[cfg_attr(feature = "user", derive(FromBytes, Immutable, IntoBytes, KnownLayout))]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Change {
     /// [`Kind::Acquired`] or [`Kind::Released`].
@@ -538,6 +558,7 @@ pub struct Change {
 
 /// The last process of the traced tree has ended.
 #[repr(C)]
+#[cfg_attr(feature = "user", derive(FromBytes, Immutable, IntoBytes, KnownLayout))]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct TreeEnded {
     /// [`Kind::TreeEnded`].
@@ -548,6 +569,7 @@ pub struct TreeEnded {
 
 /// A description of which no event tells that it is closed.
 #[repr(C)]
+#[cfg_attr(feature = "user", derive(FromBytes, Immutable, IntoBytes, KnownLayout))]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Lingering {
     /// `struct file *`.
@@ -559,6 +581,7 @@ pub struct Lingering {
 
 /// A description that lingered is closed: its write access is gone.
 #[repr(C)]
+#[cfg_attr(feature = "user", derive(FromBytes, Immutable, IntoBytes, KnownLayout))]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Dropped {
     /// [`Kind::Dropped`].
@@ -577,6 +600,7 @@ pub struct Dropped {
 
 /// A process that was running a file of interest runs it no more.
 #[repr(C)]
+#[cfg_attr(feature = "user", derive(FromBytes, Immutable, IntoBytes, KnownLayout))]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Left {
     /// [`Kind::Left`].
@@ -612,6 +636,7 @@ pub enum KeptBy {
 /// A process that ran a file when a call that would write it was refused: that file, or, where the
 /// failing call did not show which file it was ([`Refused`]), one whose name the path ends with.
 #[repr(C)]
+#[cfg_attr(feature = "user", derive(FromBytes, Immutable, IntoBytes, KnownLayout))]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Runner {
     /// [`Kind::Runner`].
@@ -674,6 +699,7 @@ pub enum Stance {
 /// The file that a refused call was about, as the failing call showed it: found by the walk of the
 /// path through the kernel's own directory entries.
 #[repr(C)]
+#[cfg_attr(feature = "user", derive(FromBytes, Immutable, IntoBytes, KnownLayout))]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Refused {
     /// [`Kind::Refused`].
@@ -699,6 +725,7 @@ pub struct Refused {
 /// The process that was refused has made the file anew: it has opened another file for writing, by
 /// the same name in the same directory.
 #[repr(C)]
+#[cfg_attr(feature = "user", derive(FromBytes, Immutable, IntoBytes, KnownLayout))]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Repaired {
     /// [`Kind::Repaired`].
@@ -715,6 +742,7 @@ pub struct Repaired {
 
 /// Where a process that was refused may make the file anew.
 #[repr(C)]
+#[cfg_attr(feature = "user", derive(FromBytes, Immutable, IntoBytes, KnownLayout))]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Repair {
     /// The failure.
@@ -729,6 +757,7 @@ pub struct Repair {
 
 /// What a process runs, since when.
 #[repr(C)]
+#[cfg_attr(feature = "user", derive(FromBytes, Immutable, IntoBytes, KnownLayout))]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Run {
     /// `task_struct.start_time` of the process.
@@ -763,6 +792,7 @@ pub struct Run {
 
 /// A process that the tracer's pid namespace has, as the iterator `pids` lists them.
 #[repr(C)]
+#[cfg_attr(feature = "user", derive(FromBytes, Immutable, IntoBytes, KnownLayout))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PidPair {
     /// Its pid in that namespace.
@@ -773,6 +803,7 @@ pub struct PidPair {
 
 /// A 32-bit program runs. Recorded once, or again if it was not understood at once.
 #[repr(C)]
+#[cfg_attr(feature = "user", derive(FromBytes, Immutable, IntoBytes, KnownLayout))]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Compat {
     /// [`Kind::Compat`].
@@ -797,6 +828,7 @@ pub enum Next {
 
 /// The numbers of the calls that the programs ask for.
 #[repr(C)]
+#[cfg_attr(feature = "user", derive(FromBytes, Immutable, IntoBytes, KnownLayout))]
 #[derive(Clone, Copy, Debug, Default)]
 #[allow(missing_docs, reason = "the names are the kernel's")]
 pub struct Calls {
@@ -915,6 +947,7 @@ impl Count {
 
 /// Whose failing calls of a kind are counted together.
 #[repr(C)]
+#[cfg_attr(feature = "user", derive(FromBytes, Immutable, IntoBytes, KnownLayout))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct CallKey {
     /// The process.
@@ -925,6 +958,7 @@ pub struct CallKey {
 
 /// How often a process's calls of a kind failed with ETXTBSY.
 #[repr(C)]
+#[cfg_attr(feature = "user", derive(FromBytes, Immutable, IntoBytes, KnownLayout))]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct CallCount {
     /// How often.
@@ -982,6 +1016,7 @@ pub const CAST_WORDS: u32 = 0x007b_7b7b;
 /// Where the fields are that the programs read, in bytes: resolved from the running kernel's BTF
 /// before the programs are loaded, and constants to the verifier. Named `struct_field`.
 #[repr(C)]
+#[cfg_attr(feature = "user", derive(FromBytes, Immutable, IntoBytes, KnownLayout))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the names are the kernel's")]
 pub struct Offsets {
@@ -1190,12 +1225,14 @@ mod pod {
         FailureEnd, Hold, Left, Lineage, Lingering, Offsets, PidPair, Refused, Repaired, Run,
         Runner, TextHeader, TreeEnded, Watch,
     };
+    use zerocopy::{FromBytes, IntoBytes};
+
     /// Says that a type is plain old data.
     macro_rules! pod {
         ($($ty:ty),*) => {$(
-            // SAFETY: `repr(C)`, `Copy`, made of integers alone and without implicit padding, so
-            // that every byte pattern is a value.
-            unsafe impl aya::Pod for $ty {}
+            // SAFETY: it is `Copy`, and the bounds, which the compiler checks here, say that every byte
+            // pattern is a value and that no byte is padding.
+            unsafe impl aya::Pod for $ty where $ty: FromBytes + IntoBytes {}
         )*};
     }
     pod!(

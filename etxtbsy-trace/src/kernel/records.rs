@@ -5,6 +5,8 @@ use etxtbsy_trace_common::{
     TextHeader, TextOf, TreeEnded,
 };
 
+use zerocopy::FromBytes;
+
 /// A record.
 #[derive(Clone, Debug)]
 pub enum Record {
@@ -113,10 +115,8 @@ fn cut(of: TextOf) -> &'static str {
 }
 
 /// A value of fixed size at the start of `bytes`.
-fn read<T: aya::Pod>(bytes: &[u8]) -> Option<T> {
-    let bytes = bytes.get(..size_of::<T>())?;
-    // SAFETY: as many bytes as the value has, and every pattern is one (`Pod`).
-    Some(unsafe { bytes.as_ptr().cast::<T>().read_unaligned() })
+fn read<T: FromBytes>(bytes: &[u8]) -> Option<T> {
+    T::read_from_prefix(bytes).ok().map(|(value, _)| value)
 }
 
 /// A path from the names of its components, leaf first, each ended by NUL, as
@@ -135,6 +135,7 @@ pub fn path_of(names: &[u8]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use zerocopy::IntoBytes as _;
 
     #[test]
     fn a_path_is_put_together_from_its_leaf() {
@@ -149,11 +150,7 @@ mod tests {
         assert!(Record::decode(&[9, 0, 0, 0]).is_none());
         assert!(Record::decode(&(Kind::Failure as u32).to_ne_bytes()).is_none());
         let mut text = TextHeader { kind: Kind::Text as u32, of: 1, len: 5, ..Default::default() };
-        // SAFETY: plain old data without padding.
-        let mut bytes = unsafe {
-            std::slice::from_raw_parts((&raw const text).cast::<u8>(), size_of::<TextHeader>())
-        }
-        .to_vec();
+        let mut bytes = text.as_bytes().to_vec();
         bytes.extend_from_slice(b"abc");
         assert!(Record::decode(&bytes).is_none(), "fewer bytes than the head says");
         text.len = 3;

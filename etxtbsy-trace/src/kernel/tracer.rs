@@ -29,6 +29,7 @@ use etxtbsy_trace_common::{
 
 use aya_log::EbpfLogger;
 use nix::time::ClockId;
+use zerocopy::FromBytes as _;
 
 use super::{
     dormant::Dormant,
@@ -393,9 +394,8 @@ impl Tracer {
         }
         let mut bytes = Vec::new();
         self.iterate(PIDS)?.read_to_end(&mut bytes).context("cannot list the processes")?;
-        // SAFETY: plain old data, every pattern of whose bytes is a value.
-        let pair = |bytes: &[u8]| unsafe { bytes.as_ptr().cast::<PidPair>().read_unaligned() };
-        let pairs: Vec<_> = bytes.chunks_exact(size_of::<PidPair>()).map(pair).collect();
+        let pairs = bytes.chunks_exact(size_of::<PidPair>());
+        let pairs: Vec<_> = pairs.filter_map(|pair| PidPair::read_from_bytes(pair).ok()).collect();
         Ok(Pids::of(&pairs))
     }
 
