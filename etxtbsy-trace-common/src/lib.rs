@@ -39,6 +39,7 @@ pub struct Actor {
 
 /// How an fd came into an fd table. A `u32` in [`Hold`], so that no padding is left.
 #[repr(u32)]
+#[cfg_attr(feature = "user", derive(strum::FromRepr))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Via {
     /// It was there when tracing began, or arrived on a way that is not watched.
@@ -65,6 +66,7 @@ pub const CLOEXEC_UNKNOWN: u32 = 2;
 
 /// How far a hold's end has come. A `u32` in [`Hold`].
 #[repr(u32)]
+#[cfg_attr(feature = "user", derive(strum::FromRepr))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
     /// The fd is in the table.
@@ -79,6 +81,7 @@ pub enum Stage {
 
 /// What ended a hold. A `u32` in [`Hold`].
 #[repr(u32)]
+#[cfg_attr(feature = "user", derive(strum::FromRepr))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum How {
     /// Nothing yet; of one that is [`Stage::Released`]: not seen, it was gone when it was noticed.
@@ -286,6 +289,7 @@ pub struct Exiting {
 
 /// The first words of every record: what it is.
 #[repr(u32)]
+#[cfg_attr(feature = "user", derive(strum::FromRepr))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// [`Failure`].
@@ -372,7 +376,8 @@ pub const SWAP_FILE: u32 = 1 << 8;
 
 /// What a [`Kind::Text`] record is the text of.
 #[repr(u32)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(strum::FromRepr))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum TextOf {
     /// The path as the caller gave it.
     Path = 1,
@@ -441,6 +446,7 @@ pub struct Holder {
 /// How far the drop of a last reference has come that no list of work shows. A `u32` in
 /// [`Candidate`].
 #[repr(u32)]
+#[cfg_attr(feature = "user", derive(strum::FromRepr))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Drain {
     /// It is over, or has not begun.
@@ -454,6 +460,7 @@ pub enum Drain {
 /// What the users of an fd table have been doing since the failing call began. A `u32` in
 /// [`Candidate`]; of several users, the bits that all have in common.
 #[repr(u32)]
+#[cfg_attr(feature = "user", derive(strum::FromRepr))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Quiet {
     /// That is not known.
@@ -620,6 +627,7 @@ pub struct Left {
 /// What keeps a description that is open while no fd table has it and no mapping, at a failure. A
 /// `u32` in [`Candidate`].
 #[repr(u32)]
+#[cfg_attr(feature = "user", derive(strum::FromRepr))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeptBy {
     /// A thread is in a system call on an fd that its process has closed since.
@@ -684,6 +692,7 @@ pub struct Runner {
 
 /// What a process that runs a file was doing at the failure. A `u32` in [`Runner`].
 #[repr(u32)]
+#[cfg_attr(feature = "user", derive(strum::FromRepr))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stance {
     /// It ran the program.
@@ -1216,6 +1225,32 @@ pub enum Config {
 impl Config {
     /// How many there are.
     pub const ALL: u32 = 10;
+}
+
+/// What the numbers of records stand for; `None` for one that stands for nothing.
+#[cfg(feature = "user")]
+mod decoded {
+    use super::{Candidate, Drain, Hold, How, KeptBy, Quiet, Run, Runner, Stage, Stance, Via};
+
+    macro_rules! decoded {
+        ($($ty:ty { $($field:ident: $word:ty),* })*) => {$(
+            impl $ty {
+                $(
+                    #[doc = concat!("What `", stringify!($field), "` stands for.")]
+                    #[must_use]
+                    pub fn $field(&self) -> Option<$word> {
+                        <$word>::from_repr(self.$field)
+                    }
+                )*
+            }
+        )*};
+    }
+    decoded! {
+        Hold { via: Via, stage: Stage, how: How }
+        Candidate { drain: Drain, quiet: Quiet, kept_by: KeptBy }
+        Runner { stance: Stance, how: How }
+        Run { how: How }
+    }
 }
 
 #[cfg(feature = "user")]

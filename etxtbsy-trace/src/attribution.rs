@@ -198,13 +198,11 @@ struct Fact {
 impl Fact {
     fn of_candidate(candidate: &Candidate, case: &Case) -> Self {
         let hold = candidate.hold;
-        let kept_by = [KeptBy::Call, KeptBy::Ring, KeptBy::Queue, KeptBy::Opening]
-            .into_iter()
-            .find(|by| *by as u32 == candidate.kept_by)
-            .or(case.registered.contains(&hold.file).then_some(KeptBy::Ring));
+        let kept_by =
+            candidate.kept_by().or(case.registered.contains(&hold.file).then_some(KeptBy::Ring));
         // A close(2) that has taken the fd, and drops the file.
-        let is_closing = candidate.drain == Drain::UnderWay as u32
-            && candidate.kept_by == 0
+        let is_closing = candidate.drain() == Some(Drain::UnderWay)
+            && candidate.kept_by().is_none()
             && how(&hold) == Some(How::Close);
         let kept_by = if is_closing { Some(KeptBy::Call) } else { kept_by };
         let mut fact = Self {
@@ -215,7 +213,7 @@ impl Fact {
             call: matches!(kept_by, Some(KeptBy::Call | KeptBy::Opening))
                 .then_some(candidate.syscall),
             in_works: candidate.in_works != 0,
-            is_dropping: candidate.drain == Drain::UnderWay as u32
+            is_dropping: candidate.drain() == Some(Drain::UnderWay)
                 && candidate.in_works == 0
                 && candidate.in_table == 0,
             cloexec: (candidate.in_table != 0 && candidate.cloexec != CLOEXEC_UNKNOWN)
@@ -248,16 +246,16 @@ impl Fact {
         if candidate.in_table != 0 {
             return Some(Evidence::FdTable);
         }
-        if candidate.open != 0 && self.hold.via == Via::Mapping as u32 {
+        if candidate.open != 0 && self.hold.via() == Some(Via::Mapping) {
             return Some(Evidence::Mapping);
         }
         if candidate.in_works != 0 {
             return Some(Evidence::TaskWork);
         }
-        if candidate.drain == Drain::UnderWay as u32 {
+        if candidate.drain() == Some(Drain::UnderWay) {
             return Some(Evidence::TaskWork);
         }
-        let after = self.hold.stage == Stage::Released as u32 && self.hold.released_ns > exit;
+        let after = self.hold.stage() == Some(Stage::Released) && self.hold.released_ns > exit;
         let seen_end = match how(&self.hold) {
             // Reported before the fd goes.
             Some(How::Close) => true,
@@ -278,17 +276,17 @@ impl Fact {
         if self.evidence.is_none() {
             return self.stood(candidate, enter);
         }
-        if self.kept_by.is_some() || hold.via == Via::Mapping as u32 {
+        if self.kept_by.is_some() || hold.via() == Some(Via::Mapping) {
             // Of a description that was opened before, it takes a call to come by one of these: a moment
             // ago, there was an fd in its place.
             let is_known = hold.opened.time_ns != 0 || self.kept_by == Some(KeptBy::Opening);
-            let is_old = is_known || candidate.quiet == Quiet::Idle as u32 || !is_found;
+            let is_old = is_known || candidate.quiet() == Some(Quiet::Idle) || !is_found;
             return if is_old { Standing::There } else { Standing::After };
         }
         if is_found {
             let followed = (1..enter).contains(&case.passed_since_ns);
-            let proven = candidate.quiet == Quiet::Idle as u32
-                || candidate.quiet == Quiet::NotReceiving as u32
+            let proven = candidate.quiet() == Some(Quiet::Idle)
+                || candidate.quiet() == Some(Quiet::NotReceiving)
                     && followed
                     && candidate.received_ns < enter;
             return if proven { Standing::There } else { Standing::After };
@@ -302,13 +300,13 @@ impl Fact {
         if self.kept_by.is_some() || hold.acquired_ns > enter {
             return Standing::Out;
         }
-        if hold.stage == Stage::Released as u32 && hold.released_ns >= enter {
+        if hold.stage() == Some(Stage::Released) && hold.released_ns >= enter {
             // Whose process is gone already has ended long before it, unless it held the file to its end:
             // what was seen late is the end of the process.
             let may_be = self.seen.is_some() || how(hold) == Some(How::Exit);
             return if may_be { Standing::Left } else { Standing::Out };
         }
-        if candidate.drain == Drain::Unclear as u32 {
+        if candidate.drain() == Some(Drain::Unclear) {
             let drain = match how(hold) {
                 Some(How::CloseOnExec | How::Exit) | None => DRAIN_NS,
                 _ => CLOSE_NS,
@@ -318,7 +316,7 @@ impl Fact {
             }
         }
         let by_exec = how(hold) == Some(How::CloseOnExec);
-        let over = hold.stage == Stage::Released as u32 && candidate.open == 0;
+        let over = hold.stage() == Some(Stage::Released) && candidate.open == 0;
         if over && by_exec && hold.last != 0 && hold.released_ns.saturating_add(DRAIN_NS) > enter {
             return Standing::Recent;
         }
@@ -359,11 +357,11 @@ impl Fact {
         if hold.acquired_ns > exit && hold.found == 0 {
             State::InFork
         } else if self.ending
-            || hold.stage == Stage::Exiting as u32
+            || hold.stage() == Some(Stage::Exiting)
             || how(hold) == Some(How::Exit) && gone
         {
             State::Exiting
-        } else if hold.stage == Stage::ExecClosing as u32
+        } else if hold.stage() == Some(Stage::ExecClosing)
             || how(hold) == Some(How::CloseOnExec) && gone
         {
             State::ExecClosing
@@ -396,7 +394,7 @@ fn since(hold: &Hold, enter: u64, exit: u64) -> Standing {
 /// Where the copy in a child stands that was complete after the failure only. The fork copied the fd
 /// while its parent had it; the parent's fd was gone when the child was complete, and had not come back.
 fn late(hold: &Hold, enter: u64, exit: u64) -> Standing {
-    if hold.via != Via::Fork as u32 || hold.left_ns == 0 {
+    if hold.via() != Some(Via::Fork) || hold.left_ns == 0 {
         Standing::Out
     } else if hold.left_ns < enter {
         Standing::There
@@ -408,9 +406,9 @@ fn late(hold: &Hold, enter: u64, exit: u64) -> Standing {
 }
 
 fn how(hold: &Hold) -> Option<How> {
-    [How::Close, How::CloseRange, How::CloseOnExec, How::Dup, How::Exit]
-        .into_iter()
-        .find(|how| *how as u32 == hold.how)
+    hold.how().filter(|how| {
+        matches!(how, How::Close | How::CloseRange | How::CloseOnExec | How::Dup | How::Exit)
+    })
 }
 
 /// Judges a case.
@@ -567,7 +565,7 @@ fn queued(case: &Case) -> (Vec<u64>, Vec<Unheld>) {
     let (mut files, mut unheld) = (Vec::new(), Vec::new());
     for candidate in &case.candidates {
         let hold = candidate.hold;
-        if candidate.kept_by == KeptBy::Queue as u32
+        if candidate.kept_by() == Some(KeptBy::Queue)
             && hold.opened.time_ns <= case.failure.exit_ns
             && !files.contains(&hold.file)
         {
@@ -575,7 +573,7 @@ fn queued(case: &Case) -> (Vec<u64>, Vec<Unheld>) {
             // One that a process has as well is held.
             let is_held = case.candidates.iter().any(|other| {
                 other.hold.file == hold.file
-                    && (other.in_table != 0 || other.hold.via == Via::Mapping as u32)
+                    && (other.in_table != 0 || other.hold.via() == Some(Via::Mapping))
             });
             if is_held {
                 files.pop();
@@ -593,9 +591,9 @@ fn orphans<'a>(case: &'a Case, facts: &'a [Fact]) -> impl Iterator<Item = Hold> 
     let outlived = |candidate: &&Candidate| {
         candidate.open != 0
             && candidate.in_table == 0
-            && candidate.kept_by == 0
-            && candidate.hold.via != Via::Mapping as u32
-            && candidate.hold.stage == Stage::Released as u32
+            && candidate.kept_by().is_none()
+            && candidate.hold.via() != Some(Via::Mapping)
+            && candidate.hold.stage() == Some(Stage::Released)
             && (1..=case.failure.exit_ns).contains(&candidate.hold.opened.time_ns)
     };
     let holds = case.candidates.iter().filter(outlived).map(|candidate| candidate.hold);
@@ -605,7 +603,7 @@ fn orphans<'a>(case: &'a Case, facts: &'a [Fact]) -> impl Iterator<Item = Hold> 
 /// Threads that were in a call that may have been opening the file.
 fn opening_suspects(case: &Case) -> Vec<Suspect> {
     let may_open = |candidate: &&Candidate| {
-        candidate.kept_by == KeptBy::Opening as u32
+        candidate.kept_by() == Some(KeptBy::Opening)
             && case.may_open.contains(&candidate.tid)
             && !case.opening.contains(&candidate.tid)
     };
@@ -623,7 +621,7 @@ fn opening_suspects(case: &Case) -> Vec<Suspect> {
 /// How many references to what was open were not found, less those of children that were being made.
 fn missing_references(case: &Case, facts: &[Fact]) -> u32 {
     let children = case.acquired.iter().filter(|change| {
-        change.hold.via == Via::Fork as u32
+        change.hold.via() == Some(Via::Fork)
             && facts.iter().any(|fact| fact.is_open() && fact.hold.file == change.hold.file)
     });
     case.references.saturating_sub(children.count() as u32)
@@ -822,7 +820,7 @@ fn released(fact: &Fact, case: &Case) -> Option<(How, u64)> {
         .find(|change| change.hold.is(hold))
         .map(|change| (how(&change.hold).unwrap_or(How::None), change.hold.released_ns))
         .or(fact.end);
-    if hold.via == Via::Mapping as u32 {
+    if hold.via() == Some(Via::Mapping) {
         return dropped
             .map(|drop| (if drop.exiting { How::Exit } else { How::Unmap }, drop.time_ns));
     }
@@ -830,7 +828,7 @@ fn released(fact: &Fact, case: &Case) -> Option<(How, u64)> {
         let by = how(hold).unwrap_or(How::Close);
         return dropped.map(|drop| (if drop.exiting { How::Exit } else { by }, drop.time_ns));
     }
-    let over = hold.stage == Stage::Released as u32;
+    let over = hold.stage() == Some(Stage::Released);
     if over && hold.released_ns <= exit {
         let by = how(hold).unwrap_or(How::None);
         if fact.in_works {
@@ -855,10 +853,7 @@ fn is_later_child(hold: &Hold) -> bool {
 }
 
 fn via(hold: &Hold, case: &Case) -> Via {
-    let told = [Via::Open, Via::Fork, Via::Dup, Via::Mapping, Via::Passed]
-        .into_iter()
-        .find(|via| *via as u32 == hold.via);
-    match told {
+    match hold.via().filter(|via| *via != Via::Unknown) {
         Some(via) => via,
         None if hold.opened.time_ns == 0 => Via::Unknown,
         // It opened the file itself: straight into an io_uring, say.

@@ -370,7 +370,7 @@ fn unheld(one: &Unheld, case: &Case, world: &World<'_>) -> lines::Unheld {
     };
     let (path, path_b64) = maybe_text(case.text(TextOf::BusyFile).map(path_of).as_deref());
     let opener = one.hold.opened;
-    let closed_ns = (one.hold.via == Via::Open as u32)
+    let closed_ns = (one.hold.via() == Some(Via::Open))
         .then_some(one.hold.released_ns)
         .filter(|closed_ns| *closed_ns != 0);
     lines::Unheld {
@@ -444,11 +444,11 @@ fn running_holder(runner: &Runner, case: &Case, world: &World<'_>) -> Holder {
         via: lines::Via::Running,
         evidence: Some(Evidence::Running),
         call: None,
-        state: match told.map_or(0, |told| told.stance) {
-            stance if stance == Stance::InExec as u32 => State::InExec,
-            stance if stance == Stance::Exiting as u32 => State::Exiting,
-            stance if stance == Stance::Forked as u32 => State::Forked,
-            _ => State::Running,
+        state: match told.and_then(etxtbsy_trace_common::Runner::stance) {
+            Some(Stance::InExec) => State::InExec,
+            Some(Stance::Exiting) => State::Exiting,
+            Some(Stance::Forked) => State::Forked,
+            Some(Stance::Runs) | None => State::Running,
         },
         opened: None,
         forked: None,

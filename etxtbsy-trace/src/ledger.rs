@@ -90,7 +90,7 @@ pub struct Case {
     /// What holders exec'd, by process, as they were asked to.
     pub execs: HashMap<u32, Vec<u8>>,
     /// Texts about the victim and the file.
-    pub texts: HashMap<u32, Vec<u8>>,
+    pub texts: HashMap<TextOf, Vec<u8>>,
     /// Executables of holders, by process; component names as the kernel side gives them.
     pub exes: HashMap<u32, Vec<u8>>,
     /// What the programs of openers were written in that had ended before they could be looked at, by process.
@@ -150,16 +150,16 @@ impl Case {
             let hold = &candidate.hold;
             let unseen = hold.found != 0
                 && hold.acquired_ns > enter_ns
-                && hold.via == Via::Unknown as u32
+                && hold.via() == Some(Via::Unknown)
                 && hold.opened.tgid != hold.tgid;
-            unseen && candidate.kept_by == 0 || candidate.kept_by == KeptBy::Queue as u32
+            unseen && candidate.kept_by().is_none() || candidate.kept_by() == Some(KeptBy::Queue)
         })
     }
 
     /// The threads, with their processes, that sleep in a call which may be opening the file.
     #[must_use]
     pub fn openings(&self) -> Vec<(u32, u32)> {
-        let opens = |candidate: &&Candidate| candidate.kept_by == KeptBy::Opening as u32;
+        let opens = |candidate: &&Candidate| candidate.kept_by() == Some(KeptBy::Opening);
         let threads = self.candidates.iter().filter(opens);
         threads.map(|candidate| (candidate.hold.tgid, candidate.tid)).collect()
     }
@@ -167,13 +167,13 @@ impl Case {
     /// Whether a holder came to its fd on a way that was not seen.
     #[must_use]
     pub fn has_unseen(&self) -> bool {
-        self.candidates.iter().any(|candidate| candidate.hold.via == Via::Unknown as u32)
+        self.candidates.iter().any(|candidate| candidate.hold.via() == Some(Via::Unknown))
     }
 
     /// A text about the victim or the file.
     #[must_use]
     pub fn text(&self, of: TextOf) -> Option<&[u8]> {
-        self.texts.get(&(of as u32)).map(Vec::as_slice)
+        self.texts.get(&of).map(Vec::as_slice)
     }
 
     /// Whether it is about that inode, or that of a description of the file.
@@ -200,8 +200,8 @@ impl Case {
     fn lingering(&self) -> Vec<&Candidate> {
         let lingers = |candidate: &&Candidate| {
             let hold = &candidate.hold;
-            let waits = candidate.in_works != 0 && hold.stage == Stage::Released as u32;
-            let mapped = candidate.open != 0 && hold.via == Via::Mapping as u32;
+            let waits = candidate.in_works != 0 && hold.stage() == Some(Stage::Released);
+            let mapped = candidate.open != 0 && hold.via() == Some(Via::Mapping);
             (waits || mapped || is_kept(candidate))
                 && !self.dropped.contains_key(&(hold.file, hold.tgid))
         };
@@ -219,8 +219,8 @@ impl Case {
         let holds = told.map(|candidate| candidate.hold);
         let holds = holds.chain(self.acquired.iter().map(|change| change.hold));
         let ended = |hold: &Hold| {
-            hold.stage == Stage::Released as u32
-                || hold.via == Via::Mapping as u32
+            hold.stage() == Some(Stage::Released)
+                || hold.via() == Some(Via::Mapping)
                 || self.gone.contains_key(&hold.place())
                 || self.released.iter().any(|change| change.hold.place() == hold.place())
         };
@@ -267,7 +267,7 @@ impl Case {
 
 /// Whether a process keeps the description of a candidate without an fd.
 fn is_kept(candidate: &Candidate) -> bool {
-    [KeptBy::Call as u32, KeptBy::Ring as u32].contains(&candidate.kept_by)
+    matches!(candidate.kept_by(), Some(KeptBy::Call | KeptBy::Ring))
 }
 
 /// What a record means for the session, beyond the ledger.
@@ -435,7 +435,7 @@ impl Ledger {
         match text.of {
             TextOf::HolderExe => case.exes.insert(text.tgid, text.bytes),
             TextOf::HolderFile => case.files.insert(text.tgid, text.bytes),
-            of => case.texts.insert(of as u32, text.bytes),
+            of => case.texts.insert(of, text.bytes),
         };
     }
 

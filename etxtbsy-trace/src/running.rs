@@ -61,7 +61,7 @@ pub fn at_refusal(
     let wanted = u32::try_from(-i64::from(count)).unwrap_or(0);
     let is_sure = |runner: &common::Runner| {
         let had_begun = runner.exec_ns != 0 && runner.exec_ns <= failed_ns;
-        runner.stance != Stance::InExec as u32 || had_begun
+        runner.stance() != Some(Stance::InExec) || had_begun
     };
     let mut live: Vec<&common::Runner> = told.iter().filter(|it| it.ended_ns == 0).collect();
     live.sort_by_key(|runner| !is_sure(runner));
@@ -90,7 +90,7 @@ pub fn at_refusal(
     }
     // One whose exec was done a moment ago was counted twice, and found once.
     let is_new = |runner: &common::Runner| {
-        let execs = runner.stance == Stance::InExec as u32 && runner.ended_ns == 0;
+        let execs = runner.stance() == Some(Stance::InExec) && runner.ended_ns == 0;
         execs || (runner.exec_ns != 0 && runner.exec_ns.saturating_add(EXEC_NS) > failed_ns)
     };
     let new = runners.iter().filter(|runner| is_new(runner) && runner.denials == 1).count();
@@ -104,10 +104,10 @@ pub fn at_refusal(
 }
 
 fn of_told(told: &common::Runner, failed_ns: u64) -> Runner {
-    let how = if told.how == How::Exec as u32 { How::Exec } else { How::Exit };
+    let how = if told.how() == Some(How::Exec) { How::Exec } else { How::Exit };
     let left = (told.ended_ns != 0).then_some((how, told.ended_ns));
     let mut told = *told;
-    if told.stance == Stance::Runs as u32 && told.exec_ns > failed_ns {
+    if told.stance() == Some(Stance::Runs) && told.exec_ns > failed_ns {
         // Its program did not run yet when the call failed.
         told.stance = Stance::InExec as u32;
     }

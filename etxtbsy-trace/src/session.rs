@@ -707,7 +707,7 @@ impl Session {
     fn await_ends(&mut self) {
         for ((file, _), hold) in self.ledger.lingering() {
             // The others are done in microseconds.
-            if hold.stage == Stage::Held as u32 || self.ledger.is_kept(file) {
+            if hold.stage() == Some(Stage::Held) || self.ledger.is_kept(file) {
                 let lingering = Lingering { file, inode: hold.inode };
                 if let Err(error) = self.tracer.await_end(hold.tgid, &lingering) {
                     log::warn!("{error:#}");
@@ -992,7 +992,7 @@ impl Session {
         let closed = self.gone(self.ledger.lingering().into_values(), |session, hold| {
             let file = hold.file;
             // The address of one that waits in a task's work may be in use again by now.
-            let waits = hold.stage == Stage::Released as u32 && !session.ledger.is_kept(file);
+            let waits = hold.stage() == Some(Stage::Released) && !session.ledger.is_kept(file);
             let inode = if waits { 0 } else { hold.inode };
             session.tracer.still_open(hold.task, &Lingering { file, inode })
         });
@@ -1271,7 +1271,7 @@ fn exec_of(record: &Record) -> Option<(u64, Hold)> {
         Record::Candidate(candidate) => (candidate.inode, candidate.hold),
         _ => return None,
     };
-    let by_exec = hold.how == How::CloseOnExec as u32 || hold.stage == Stage::ExecClosing as u32;
+    let by_exec = hold.how() == Some(How::CloseOnExec) || hold.stage() == Some(Stage::ExecClosing);
     by_exec.then_some((inode, hold))
 }
 

@@ -56,48 +56,31 @@ impl Record {
     /// that means a defect, and is counted as a loss.
     #[must_use]
     pub fn decode(bytes: &[u8]) -> Option<Self> {
-        let kind = u32::from_ne_bytes(*bytes.first_chunk()?);
+        let kind = Kind::from_repr(u32::from_ne_bytes(*bytes.first_chunk()?))?;
         Some(match kind {
-            kind if kind == Kind::Failure as u32 => Self::Failure(read(bytes)?),
-            kind if kind == Kind::Candidate as u32 => Self::Candidate(Box::new(read(bytes)?)),
-            kind if kind == Kind::FailureEnd as u32 => Self::FailureEnd(read(bytes)?),
-            kind if kind == Kind::Acquired as u32 => Self::Acquired(Box::new(read(bytes)?)),
-            kind if kind == Kind::Released as u32 => Self::Released(Box::new(read(bytes)?)),
-            kind if kind == Kind::Dropped as u32 => Self::Dropped(read(bytes)?),
-            kind if kind == Kind::Runner as u32 => Self::Runner(Box::new(read(bytes)?)),
-            kind if kind == Kind::Refused as u32 => Self::Refused(read(bytes)?),
-            kind if kind == Kind::Repaired as u32 => Self::Repaired(read(bytes)?),
-            kind if kind == Kind::Compat as u32 => Self::Compat(read(bytes)?),
-            kind if kind == Kind::Left as u32 => Self::Left(read(bytes)?),
-            kind if kind == Kind::TreeEnded as u32 => Self::TreeEnded(read(bytes)?),
-            kind if kind == Kind::Text as u32 => {
+            Kind::Failure => Self::Failure(read(bytes)?),
+            Kind::Candidate => Self::Candidate(Box::new(read(bytes)?)),
+            Kind::FailureEnd => Self::FailureEnd(read(bytes)?),
+            Kind::Acquired => Self::Acquired(Box::new(read(bytes)?)),
+            Kind::Released => Self::Released(Box::new(read(bytes)?)),
+            Kind::Dropped => Self::Dropped(read(bytes)?),
+            Kind::Runner => Self::Runner(Box::new(read(bytes)?)),
+            Kind::Refused => Self::Refused(read(bytes)?),
+            Kind::Repaired => Self::Repaired(read(bytes)?),
+            Kind::Compat => Self::Compat(read(bytes)?),
+            Kind::Left => Self::Left(read(bytes)?),
+            Kind::TreeEnded => Self::TreeEnded(read(bytes)?),
+            Kind::Text => {
                 let head: TextHeader = read(bytes)?;
                 let text = bytes.get(size_of::<TextHeader>()..)?.get(..head.len as usize)?;
-                let (of, mut bytes) = (text_of(head.of)?, text.to_vec());
+                let (of, mut bytes) = (TextOf::from_repr(head.of)?, text.to_vec());
                 if head.truncated != 0 {
                     bytes.extend_from_slice(cut(of).as_bytes());
                 }
                 Self::Text(Text { of, seq: head.seq, tgid: head.tgid, bytes })
             }
-            _ => return None,
         })
     }
-}
-
-fn text_of(number: u32) -> Option<TextOf> {
-    [
-        TextOf::Path,
-        TextOf::BusyFile,
-        TextOf::Target,
-        TextOf::VictimExe,
-        TextOf::VictimCwd,
-        TextOf::VictimArgv,
-        TextOf::HolderExe,
-        TextOf::HolderFile,
-        TextOf::Directory,
-    ]
-    .into_iter()
-    .find(|of| *of as u32 == number)
 }
 
 /// What stands for the rest of a text that is cut off: of a path, a name above the others.
