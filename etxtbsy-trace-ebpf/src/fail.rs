@@ -741,11 +741,15 @@ extern "C" fn exec_of(task: u64) -> i32 {
     if task == 0 || kernel::int(task, offset!(task_flags)) & PF_FORKNOEXEC != 0 {
         return 0;
     }
-    match EXECS.get_ptr(task) {
-        // SAFETY: a map value. `sched_process_exec` takes the table.
-        Some(call) if task != kernel::current() && unsafe { (*call).table } != 0 => UNDER_WAY,
-        _ => DONE,
+    if task == kernel::current() {
+        return DONE;
     }
+    // `sched_process_exec` takes the table. That the exec began may have been passed over (7.2 on).
+    // SAFETY: a map value.
+    let begun = EXECS.get_ptr(task).is_some_and(|call| unsafe { (*call).table } != 0);
+    let (calls, last) = (CALLS.load(), kernel::last_call(task));
+    let execs = begun | (last == calls.execve) | (last == calls.execveat);
+    if execs { UNDER_WAY } else { DONE }
 }
 
 /// Makes a copy of a hold speak of a task that uses the same table.

@@ -220,7 +220,7 @@ fn a_race_in_a_container_with_the_tracer() {
             incomplete += 1;
             continue;
         }
-        assert_eq!(incident.verdict.kind, VerdictKind::ForkExecRace);
+        assert_eq!(incident.verdict.kind, VerdictKind::ForkExecRace, "{incident:#?}");
         same.assert(truth.race.pid, incident.victim.ppid.unwrap());
         for holder in &incident.holders {
             if let Some(opened) = trace.opener(holder) {
