@@ -1,7 +1,7 @@
 //! Right or wrong, failure by failure: the load whose processes record all that they hold.
 
 use crate::support::{
-    BINARY, Process, Turn, has_too_few, is_own_machine, race_course, race_seconds, tracer,
+    BINARY, Process, Trace, Turn, has_too_few, is_own_machine, race_course, race_seconds, tracer,
 };
 use etxtbsy_trace::lines::LossKind;
 use etxtbsy_trace::workload::{Mixed, Refusals, Tally, compare, compare_refusals};
@@ -59,7 +59,7 @@ fn no_false_runners() {
     let course = ["--failures", &failures, "--seconds", &seconds];
     let (ended, trace) = turn.run(&[], &[&[BINARY, "workload", "refusals"], &course[..]].concat());
     let truth: Refusals = ended.report();
-    assert_eq!(trace.summary.failures, truth.refused.len() as u64 + truth.failed_execs);
+    assert_counted(&trace, truth.refused.len() as u64 + truth.failed_execs);
     let tally = compare_refusals(&truth, &trace.incidents, &trace.lost);
     println!("refusals: {tally:?}");
     assert!(tally.is_sound(), "{}", tally.faults.join("\n"));
@@ -79,11 +79,7 @@ fn assert_right(turn: &Turn, tracer: &mut Command, name: &str) {
     if has_too_few(&truth.race) {
         return;
     }
-    // Where programs are preempted, the kernel skips some, and counts how many.
-    let (failed, skipped) =
-        (truth.race.failures + truth.refused, trace.lost_of(LossKind::ProgramsSkipped));
-    let counted = trace.summary.failures;
-    assert!((failed.saturating_sub(skipped)..=failed).contains(&counted), "{counted} of {failed}");
+    assert_counted(&trace, truth.race.failures + truth.refused);
     let tally = compare(&truth, &trace.incidents, &trace.lost);
     print(name, &truth, &tally);
     assert!(tally.is_sound(), "{}", tally.faults.join("\n"));
@@ -95,6 +91,14 @@ fn assert_right(turn: &Turn, tracer: &mut Command, name: &str) {
     if only_failures {
         assert_eq!(tally.missed, 0, "{}", tally.faults.join("\n"));
     }
+}
+
+/// That all of so many failures were counted. Where programs are preempted, the kernel skips some, and counts
+/// how many.
+fn assert_counted(trace: &Trace, failed: u64) {
+    let least = failed.saturating_sub(trace.lost_of(LossKind::ProgramsSkipped));
+    let counted = trace.summary.failures;
+    assert!((least..=failed).contains(&counted), "{counted} of {failed}: {:?}", trace.lost);
 }
 
 fn print(name: &str, truth: &Mixed, tally: &Tally) {
