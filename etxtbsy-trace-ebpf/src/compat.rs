@@ -202,7 +202,7 @@ extern "C" fn compat_closed(task: u64, fd: u32) -> i32 {
     if let Some(key) = hold::key_at(table, fd)
         && let Some(hold) = HOLDS.get_ptr(key)
     {
-        // SAFETY: a map value.
+        // SAFETY: a map value, see `maps`.
         let (file, inode) = unsafe { ((*hold).file, (*hold).inode) };
         if kernel::file_at(table, fd) != file {
             hold::release(table, fd, How::CloseRange, !kernel::is_open(file, inode) as u32);

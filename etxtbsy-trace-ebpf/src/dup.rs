@@ -27,7 +27,7 @@ pub(crate) fn note(fd: u32) {
     if let Some(key) = hold::key_at(table, fd)
         && let Some(before) = HOLDS.get_ptr(key)
     {
-        // SAFETY: a map value.
+        // SAFETY: a map value, see `maps`.
         let before = unsafe { (*before).file };
         if before == file {
             return;

@@ -39,7 +39,7 @@ pub fn exiting(ctx: RawTracePointContext) -> i32 {
     if kernel::users_of(table) != 1 {
         return 0;
     }
-    // SAFETY: a map value.
+    // SAFETY: a map value, see `maps`.
     unsafe { (*seen).tgid = tgid };
     if EXITING.insert(task, Exiting { table, tgid, pad: 0 }, ANY).is_err() {
         lost(Lost::HoldsFull);
@@ -88,11 +88,11 @@ fn is_last(task: u64) -> bool {
 #[inline(always)]
 fn exited(task: u64) {
     let Some(kept) = EXITING.get_ptr(task) else { return };
-    // SAFETY: a map value.
+    // SAFETY: a map value, see `maps`.
     let Exiting { table, tgid, .. } = unsafe { *kept };
     hold::walk(table, task, tgid, Event::Exited);
     if let Some(seen) = TABLES.get_ptr(table) {
-        // SAFETY: a map value. A table that is in use again is another process's.
+        // SAFETY: a map value, see `maps`. A table that is in use again is another process's.
         if unsafe { (*seen).tgid } == tgid {
             let _ = TABLES.remove(table);
         }

@@ -85,7 +85,7 @@ pub(crate) extern "C" fn end_failure(task: u64, cut: u32) -> i32 {
     if references != 0
         && let Some(watch) = WATCHED.get_ptr_mut(inode)
     {
-        // SAFETY: a map value.
+        // SAFETY: a map value, see `maps`.
         unsafe { (*watch).wanted = references };
     }
     let kind = Kind::FailureEnd as u32;
@@ -121,7 +121,7 @@ extern "C" fn is_copied_since(task: u64, slot: u32) -> i32 {
     // SAFETY: a map value, which this task alone uses.
     let (inode, exit_ns) = unsafe { ((*sought).inode, (*sought).exit_ns) };
     let Some(hold) = HOLDS.get_ptr(HoldKey { inode, slot, pad: 0 }) else { return 0 };
-    // SAFETY: a map value.
+    // SAFETY: a map value, see `maps`.
     let hold = unsafe { &*hold };
     let is_copy = (hold.via == Via::Fork as u32) & (hold.acquired_ns > exit_ns);
     (is_copy & (hold.found == 0) & (hold.reported == 0)) as i32
@@ -142,7 +142,7 @@ pub(crate) extern "C" fn unfound(task: u64) -> i32 {
             references += if now < before { before } else { now };
         }
     }
-    // SAFETY: a map value.
+    // SAFETY: a map value, see `maps`.
     let found = unsafe { (*sought).found };
     if references > found { (references - found) as i32 } else { 0 }
 }
@@ -189,7 +189,7 @@ pub(crate) extern "C" fn found_files(task: u64) -> i32 {
 /// An exec has succeeded: the files that it closed are dropped next.
 #[inline(always)]
 pub(crate) fn exec_succeeded(task: u64) {
-    // SAFETY: a map value.
+    // SAFETY: a map value, see `maps`.
     let passed_over = EXECS.get_ptr(task).is_some_and(|call| unsafe { (*call).table } != 0);
     if passed_over || EXEC_NAMES.get_ptr(task).is_some() {
         let (table, tgid) = (kernel::table_of(task), kernel::tgid_of(task));
@@ -235,7 +235,7 @@ fn learn(task: u64, syscall: i32) {
     let link = word(task, offset!(task_task_works));
     let file = link - offset!(file_task_work) as u64;
     let taught = CONFIG.get_ptr(Config::Teacher as u32);
-    // SAFETY: a map value.
+    // SAFETY: a map value, see `maps`.
     let teacher = taught.is_some_and(|value| unsafe { *value } == kernel::ppid_of(task) as u64);
     if teacher
         && kernel::int(file, offset!(file_f_flags)) & FMODE_EXEC != 0
@@ -302,7 +302,7 @@ extern "C" fn busy_file(task: u64, fput: u64) -> u32 {
 pub(crate) fn failed(task: u64, syscall: i32, path: u64) -> bool {
     let tgid = kernel::tgid_of(task);
     let Some(fput) = CONFIG.get_ptr(Config::Fput as u32) else { return false };
-    // SAFETY: a map value.
+    // SAFETY: a map value, see `maps`.
     let fput = unsafe { *fput };
     if fput == 0 {
         learn(task, syscall);
@@ -316,7 +316,7 @@ pub(crate) fn failed(task: u64, syscall: i32, path: u64) -> bool {
         return false;
     }
     let call = match EXECS.get_ptr(task) {
-        // SAFETY: a map value.
+        // SAFETY: a map value, see `maps`.
         Some(call) => unsafe { *call },
         None => {
             let path = if path == 0 { path_asked(task, syscall) } else { path };
@@ -397,7 +397,7 @@ extern "C" fn note_elsewhere(task: u64, fput: u64) -> i32 {
 #[inline(never)]
 extern "C" fn is_held_by_tree(inode: u64, slot: u32) -> i32 {
     let Some(hold) = HOLDS.get_ptr(HoldKey { inode, slot, pad: 0 }) else { return 0 };
-    // SAFETY: a map value.
+    // SAFETY: a map value, see `maps`.
     let (file, tgid) = unsafe { ((*hold).file, (*hold).tgid) };
     (kernel::is_open(file, inode) && tree::is_member(tgid)) as i32
 }
@@ -422,7 +422,7 @@ extern "C" fn note_draining(task: u64) -> i32 {
 #[inline(never)]
 extern "C" fn is_draining(inode: u64, slot: u32) -> u32 {
     let Some(hold) = ENDED.get_ptr(HoldKey { inode, slot, pad: 0 }) else { return 0 };
-    // SAFETY: a map value.
+    // SAFETY: a map value, see `maps`.
     let hold = unsafe { &*hold };
     if hold.last == 0 || kernel::references(hold.file) != 0 {
         return 0;
@@ -551,10 +551,10 @@ extern "C" fn look(current: u64, slot: u32, kept: u32, user: u64) -> u32 {
     if user != 0
         && let Some(noted) = HOLDS.get_ptr_mut(key)
     {
-        // SAFETY: a map value.
+        // SAFETY: a map value, see `maps`.
         unsafe { (*noted).reported = 1 };
     }
-    // SAFETY: a map value. One that is being noted has no file yet, and is reported then.
+    // SAFETY: a map value, see `maps`. One that is being noted has no file yet, and is reported then.
     let hold = unsafe { &*hold };
     let file = hold.file;
     if file == 0 {
@@ -641,7 +641,7 @@ extern "C" fn report(current: u64, slot: u32, kept: u32, user: u64, looked: u32)
     let Some(sought) = SEARCHES.get_ptr_mut(current) else { return 0 };
     let inode = inode_reported(sought);
     let Some(hold) = hold_at(HoldKey { inode, slot, pad: 0 }, kept) else { return 0 };
-    // SAFETY: a map value. Its element can be reused between two reads, by another hold of the same inode:
+    // SAFETY: a map value, see `maps`. Its element can be reused between two reads, by another hold of the same inode:
     // within the microsecond that this takes.
     let hold = unsafe { &*hold };
     let (file, task) = (hold.file, if user == 0 { hold.task } else { user });
@@ -745,7 +745,7 @@ extern "C" fn exec_of(task: u64) -> i32 {
         return DONE;
     }
     // `sched_process_exec` takes the table. That the exec began may have been passed over (7.2 on).
-    // SAFETY: a map value.
+    // SAFETY: a map value, see `maps`.
     let begun = EXECS.get_ptr(task).is_some_and(|call| unsafe { (*call).table } != 0);
     let (calls, last) = (CALLS.load(), kernel::last_call(task));
     let execs = begun | (last == calls.execve) | (last == calls.execveat);

@@ -79,7 +79,7 @@ fn place(table: u64, fd: u32) -> Option<*mut HoldKey> {
 #[inline(always)]
 pub(crate) fn key_at(table: u64, fd: u32) -> Option<HoldKey> {
     let place = place(table, fd)?;
-    // SAFETY: a map value.
+    // SAFETY: a map value, see `maps`.
     let key = unsafe { *place };
     (key.inode != 0).then_some(key)
 }
@@ -93,16 +93,16 @@ pub(crate) fn key_at(table: u64, fd: u32) -> Option<HoldKey> {
 pub(crate) fn find_opener(opener: &mut Actor, table: u64, fd: u32, file: u64, inode: u64) -> u64 {
     if let Some(key) = key_at(table, fd)
         && let Some(hold) = HOLDS.get_ptr(key)
-        // SAFETY: a map value.
+        // SAFETY: a map value, see `maps`.
         && unsafe { (*hold).file } == file
     {
-        // SAFETY: a map value.
+        // SAFETY: a map value, see `maps`.
         *opener = unsafe { (*hold).opened };
         return 0;
     }
     let slot = ended_at(table, fd, file, inode);
     let Some(hold) = ENDED.get_ptr(HoldKey { inode, slot: slot as u32, pad: 0 }) else { return 0 };
-    // SAFETY: a map value.
+    // SAFETY: a map value, see `maps`.
     unsafe {
         *opener = (*hold).opened;
         if kernel::file_at(table, fd) == file { 0 } else { (*hold).released_ns }
@@ -121,7 +121,7 @@ extern "C" fn ended_at(table: u64, fd: u32, file: u64, inode: u64) -> u64 {
     for probe in 0..PROBES {
         let slot = home.wrapping_add(probe) % SLOTS;
         if let Some(hold) = ENDED.get_ptr(HoldKey { inode, slot, pad: 0 })
-            // SAFETY: a map value.
+            // SAFETY: a map value, see `maps`.
             && unsafe { (*hold).file == file && (*hold).table == table && (*hold).fd == fd }
         {
             return slot as u64;
@@ -198,7 +198,7 @@ pub(crate) fn find_origin(hold: &mut Hold, file: u64) {
     let inode = hold.inode;
     let slot = other_at(inode, file, hold.tgid) as u32;
     if let Some(own) = HOLDS.get_ptr(HoldKey { inode, slot, pad: 0 }) {
-        // SAFETY: a map value.
+        // SAFETY: a map value, see `maps`.
         let own = unsafe { &*own };
         hold.opened = own.opened;
         hold.forked = own.forked;
@@ -209,7 +209,7 @@ pub(crate) fn find_origin(hold: &mut Hold, file: u64) {
     if hold.opened.time_ns == 0 {
         let slot = other_at(inode, file, 0) as u32;
         if let Some(other) = HOLDS.get_ptr(HoldKey { inode, slot, pad: 0 }) {
-            // SAFETY: a map value.
+            // SAFETY: a map value, see `maps`.
             hold.opened = unsafe { (*other).opened };
         }
     }
@@ -217,7 +217,7 @@ pub(crate) fn find_origin(hold: &mut Hold, file: u64) {
     if hold.opened.time_ns == 0
         && !kernel::is_open_call(kernel::last_call(hold.task))
         && let Some(orphan) = ORPHANS.get_ptr(file)
-        // SAFETY: a map value.
+        // SAFETY: a map value, see `maps`.
         && unsafe {
             (*orphan).file == file
                 && (*orphan).flags == hold.flags
@@ -235,7 +235,7 @@ pub(crate) fn find_origin(hold: &mut Hold, file: u64) {
 #[inline(always)]
 pub(crate) fn closed_ns(inode: u64, file: u64, opened_ns: u64) -> u64 {
     match ORPHANS.get_ptr(file) {
-        // SAFETY: a map value.
+        // SAFETY: a map value, see `maps`.
         Some(orphan)
             if unsafe { (*orphan).inode == inode && (*orphan).opened.time_ns == opened_ns } =>
         {
@@ -264,7 +264,7 @@ extern "C" fn other_at(inode: u64, file: u64, tgid: u32) -> u64 {
 #[inline(never)]
 extern "C" fn is_other(inode: u64, slot: u32, file: u64, tgid: u32) -> i32 {
     let Some(other) = HOLDS.get_ptr(HoldKey { inode, slot, pad: 0 }) else { return 0 };
-    // SAFETY: a map value.
+    // SAFETY: a map value, see `maps`.
     let other = unsafe { &*other };
     // One whose process is ending may be gone, and its address in use again.
     let same = (other.file == file) & (other.stage == Stage::Held as u32);
@@ -416,7 +416,7 @@ pub(crate) fn end(key: HoldKey, how: How, last: u32) {
 extern "C" fn finish(inode: u64, slot: u32, how: u32, last: u32) -> i32 {
     let key = HoldKey { inode, slot, pad: 0 };
     let Some(kept) = HOLDS.get_ptr_mut(key) else { return 0 };
-    // SAFETY: a map value. It is changed in place, for want of stack; a failure that reads it
+    // SAFETY: a map value, see `maps`. It is changed in place, for want of stack; a failure that reads it
     // meanwhile finds it again among the ended ones, and takes the two for one.
     let hold = unsafe { &mut *kept };
     // SAFETY: no arguments.
@@ -451,7 +451,7 @@ fn ended_slot(inode: u64, hold: &Hold) -> u32 {
     for probe in 0..PROBES {
         let slot = home.wrapping_add(probe) % SLOTS;
         let Some(other) = ENDED.get_ptr(HoldKey { inode, slot, pad: 0 }) else { return slot };
-        // SAFETY: a map value.
+        // SAFETY: a map value, see `maps`.
         let other = unsafe { &*other };
         if (other.table == hold.table && other.fd == hold.fd)
             || other.released_ns + KEEP_NS < hold.released_ns
@@ -466,14 +466,14 @@ fn ended_slot(inode: u64, hold: &Hold) -> u32 {
 #[inline(always)]
 pub(crate) fn release(table: u64, fd: u32, how: How, last: u32) {
     let Some(at) = place(table, fd) else { return };
-    // SAFETY: a map value.
+    // SAFETY: a map value, see `maps`.
     let key = unsafe { *at };
     if key.inode == 0 {
         return;
     }
     // In this order: a fork that copies the fd meanwhile finds its hold, or its end.
     end(key, how, last);
-    // SAFETY: a map value.
+    // SAFETY: a map value, see `maps`.
     unsafe { *at = HoldKey { inode: 0, slot: 0, pad: 0 } };
 }
 
@@ -483,12 +483,12 @@ pub(crate) fn release_closing(table: u64, fd: u32) {
     if let Some(key) = key_at(table, fd)
         && let Some(hold) = HOLDS.get_ptr_mut(key)
     {
-        // SAFETY: a map value.
+        // SAFETY: a map value, see `maps`.
         let file = unsafe { (*hold).file };
         if kernel::file_at(table, fd) == file {
             let task = kernel::current();
             // Who closes it: whether that is over shows in its task.
-            // SAFETY: a map value.
+            // SAFETY: a map value, see `maps`.
             unsafe {
                 (*hold).task = task;
                 (*hold).start_ns = kernel::word(task, offset!(task_start_time));
@@ -545,7 +545,7 @@ const MARKED: i32 = FOUND;
 #[inline(never)]
 extern "C" fn walk_words(table: u64, task: u64, about: u64, from: u32) -> i32 {
     let Some(seen) = TABLES.get_ptr(table) else { return END };
-    // SAFETY: a map value.
+    // SAFETY: a map value, see `maps`.
     let max_word = unsafe { (*seen).max_word };
     let mut marked = 0;
     for word in 0..SOME {
@@ -571,7 +571,7 @@ extern "C" fn walk_word(table: u64, task: u64, about: u64, word: u32) -> i32 {
     }
     if about as u32 == Event::Exited as u32
         && let Some(seen) = TABLES.get_ptr(table)
-        // SAFETY: a map value. The word goes, unless the table has a new owner.
+        // SAFETY: a map value, see `maps`. The word goes, unless the table has a new owner.
         && unsafe { (*seen).tgid } == (about >> 32) as u32
     {
         let _ = FD_WORDS.remove(key);
@@ -585,7 +585,7 @@ extern "C" fn walk_fd(table: u64, task: u64, about: u64, fd: u32) -> i32 {
     let (tgid, what) = ((about >> 32) as u32, about as u32);
     let Some(key) = key_at(table, fd) else { return 0 };
     let Some(hold) = HOLDS.get_ptr_mut(key) else { return 0 };
-    // SAFETY: a map value.
+    // SAFETY: a map value, see `maps`.
     let kept = unsafe { &mut *hold };
     // A table at this address may have been another process's, whose end was not seen.
     if kept.tgid != tgid && what == Event::Closing as u32 {

@@ -325,7 +325,7 @@ pub(crate) extern "C" fn drain_of(task: u64, file: u64, inode: u64, how: u32) ->
         return Drain::None as u32;
     }
     let Some(fput) = CONFIG.get_ptr(Config::Fput as u32) else { return 0 };
-    // SAFETY: a map value.
+    // SAFETY: a map value, see `maps`.
     let fput = unsafe { *fput };
     let work = file + offset!(file_task_work) as u64;
     let (link, function) = (word(work, offset!(callback_next)), word(work, offset!(callback_func)));
@@ -519,7 +519,7 @@ extern "C" fn waits(task: u64, file: u64) -> i32 {
 #[inline(always)]
 pub(crate) fn registers(task: u64) -> u64 {
     let Some(at) = CONFIG.get_ptr(Config::Registers as u32) else { return 0 };
-    // SAFETY: a map value.
+    // SAFETY: a map value, see `maps`.
     let at = unsafe { *at };
     if at == 0 { 0 } else { word(task, offset!(task_stack)) + at }
 }

@@ -63,7 +63,7 @@ pub(crate) enum At {
 pub(crate) fn check(at: At) {
     let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
     let Some(lingering) = LINGERING.get_ptr(tgid) else { return };
-    // SAFETY: a map value.
+    // SAFETY: a map value, see `maps`.
     let Lingering { file, inode } = unsafe { *lingering };
     // A last reference that waits in this task's own work is dropped before it returns to user
     // mode. An address may be in use again, which the end of the process does not ask.

@@ -1,4 +1,15 @@
 //! The maps, and what is counted when they are full.
+//!
+//! Why a pointer to a map's value can be read and written, which SAFETY comments refer to: the verifier
+//! checks that it was compared with null and stays within the value, and the kernel frees no element
+//! while a program runs that may have found it (RCU). Values are integers, for which every pattern is
+//! one. What nothing rules out is that another processor writes the value meanwhile, and that the element of a
+//! hash map is deleted and serves another key at once (BPF_F_NO_PREALLOC or not). Then what is read belongs to
+//! another inode, table or task, in part or as a whole. That is harmless because a value has in it what it
+//! is of, and whoever makes a claim of it compares that at the end with the kernel's own structures: a
+//! hold with the file that its table has at its fd, a run with its process's start time, a table's entry with
+//! its owner. The values of `SEARCHES`, `WALKS` and `SCRATCH` are one task's own, which takes them out
+//! itself.
 
 use core::arch::asm;
 
@@ -332,7 +343,7 @@ pub(crate) fn count(what: Count, by: i64) {
 #[inline(always)]
 fn add(counters: &Array<u64>, index: u32, by: i64) {
     if let Some(counter) = counters.get_ptr_mut(index) {
-        // SAFETY: a map value.
+        // SAFETY: a map value, see `maps`.
         unsafe { add_to(counter, by) };
     }
 }

@@ -52,7 +52,7 @@ pub(crate) fn note(fd: u32) {
     if !kernel::is_last_reference(file) {
         name_opener(inode, file, now);
     }
-    // SAFETY: a map value.
+    // SAFETY: a map value, see `maps`.
     if CONFIG.get_ptr(Config::Repairs as u32).is_some_and(|any| unsafe { *any } != 0) {
         check_repair(file, inode, now);
     }
@@ -73,7 +73,7 @@ pub(crate) fn note_outlived(file: u64, at: u32) {
 extern "C" fn check_repair(file: u64, inode: u64, time_ns: u64) -> i32 {
     let tgid = kernel::tgid_of(kernel::current());
     let Some(repair) = REPAIRS.get_ptr(tgid) else { return 0 };
-    // SAFETY: a map value.
+    // SAFETY: a map value, see `maps`.
     let Repair { seq, inode: refused, directory, name } = unsafe { *repair };
     let dentry = word(file, offset!(file_f_path_dentry));
     let same = (word(dentry, offset!(dentry_d_parent)) == directory)
@@ -94,7 +94,7 @@ extern "C" fn name_opener(inode: u64, file: u64, now: u64) -> i32 {
     let opener = kernel::actor(kernel::current(), now);
     for slot in 0..SLOTS {
         if let Some(hold) = HOLDS.get_ptr_mut(HoldKey { inode, slot, pad: 0 }) {
-            // SAFETY: a map value.
+            // SAFETY: a map value, see `maps`.
             let hold = unsafe { &mut *hold };
             if hold.file == file && hold.opened.time_ns != now {
                 hold.opened = opener;

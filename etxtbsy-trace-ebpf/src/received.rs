@@ -99,7 +99,7 @@ extern "C" fn note(fd: u32, now: u64) -> i32 {
     }
     if let Some(key) = hold::key_at(table, fd)
         && let Some(known) = HOLDS.get_ptr(key)
-        // SAFETY: a map value.
+        // SAFETY: a map value, see `maps`.
         && unsafe { (*known).file } == file
     {
         return 0;

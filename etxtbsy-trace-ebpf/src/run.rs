@@ -45,7 +45,7 @@ pub(crate) extern "C" fn note_exec(task: u64, bprm: u64) -> i32 {
     let run = Run {
         start_ns,
         exec_ns: now,
-        // SAFETY: a map value.
+        // SAFETY: a map value, see `maps`.
         began_ns: EXECS.get_ptr(task).map_or(0, |call| unsafe { (*call).enter_ns }),
         ended_ns: 0,
         inode,
@@ -99,7 +99,7 @@ pub(crate) extern "C" fn note_fork(parent: u64, child: u64, now: u64) -> i32 {
     let leader = word(parent, offset!(task_group_leader));
     let mut script = 0;
     if let Some(origin) = of(above, word(leader, offset!(task_start_time))) {
-        // SAFETY: a map value.
+        // SAFETY: a map value, see `maps`.
         unsafe {
             if (*origin).inode == inode {
                 script = (*origin).script;

@@ -239,7 +239,7 @@ fn exec_of(task: u64) -> (u64, bool) {
         Some(call)
             if kernel::in_call(task, calls.execve) || kernel::in_call(task, calls.execveat) =>
         {
-            // SAFETY: a map value.
+            // SAFETY: a map value, see `maps`.
             unsafe { ((*call).enter_ns, (*call).table == 0) }
         }
         _ => (0, false),
@@ -258,7 +258,7 @@ extern "C" fn tell_runner(current: u64, leader: u64, thread: u64) -> i32 {
     let (mut began_ns, mut exec_ns, mut script, mut forked) = (0, 0, 0, 0);
     let mut noted_mm = 0;
     if let Some(run) = run::of(tgid, start_ns) {
-        // SAFETY: a map value.
+        // SAFETY: a map value, see `maps`.
         unsafe {
             (began_ns, exec_ns) = ((*run).began_ns, (*run).exec_ns);
             (script, forked, noted_mm) = ((*run).script, (*run).forked, (*run).mm);
@@ -388,7 +388,7 @@ extern "C" fn tell_ended(current: u64, slot: u32) -> i32 {
     let sought = unsafe { &mut *sought };
     let inode = sought.refused;
     let Some(run) = ENDED_RUNS.get_ptr(HoldKey { inode, slot, pad: 0 }) else { return 0 };
-    // SAFETY: a map value.
+    // SAFETY: a map value, see `maps`.
     let run = unsafe { &*run };
     if run.began_ns > sought.exit_ns || run.ended_ns + RECENT_NS < sought.exit_ns {
         return 0;

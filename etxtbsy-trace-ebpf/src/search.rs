@@ -269,7 +269,7 @@ extern "C" fn search_call(current: u64, thread: u64, table: u64) -> i32 {
     for slot in 0..ORPHANS {
         let key = HoldKey { inode, slot, pad: 0 };
         let Some(file) = maps::ORPHANS_OF.get_ptr(key) else { continue };
-        // SAFETY: a map value.
+        // SAFETY: a map value, see `maps`.
         let file = unsafe { *file };
         let Some(orphan) = maps::ORPHANS.get_ptr(file) else { continue };
         // SAFETY: as above.
@@ -408,7 +408,7 @@ extern "C" fn found(current: u64, task: u64, table: u64, fd: u32) -> i32 {
     if let Some(key) = hold::key_at(table, fd)
         && let Some(hold) = HOLDS.get_ptr(key)
     {
-        // SAFETY: a map value.
+        // SAFETY: a map value, see `maps`.
         let hold = unsafe { &*hold };
         if hold.file == file {
             let own = hold::is_task_of(hold) & (kernel::table_of(hold.task) == table);

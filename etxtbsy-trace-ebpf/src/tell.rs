@@ -72,7 +72,7 @@ pub(crate) fn change(kind: Kind, inode: u64, slot: u32) {
         return;
     }
     let Some(mut entry) = reserve::<Change>() else {
-        // SAFETY: a map value.
+        // SAFETY: a map value, see `maps`.
         unsafe { (*watch).lost += 1 };
         return;
     };
@@ -138,7 +138,7 @@ unsafe fn end_matters(hold: *const Hold, failed_ns: u64) -> bool {
 #[inline(always)]
 pub(crate) fn left(tgid: u32, ended: u32, inode: u64) {
     let Some(running) = RUNNING.get_ptr(tgid) else { return };
-    // SAFETY: a map value.
+    // SAFETY: a map value, see `maps`.
     let ran = unsafe { *running };
     if (ended == 0 && ran == inode) || RUNNING.remove(tgid).is_err() {
         return;

@@ -41,7 +41,7 @@ pub(crate) fn is_tracing() -> bool {
 #[inline(always)]
 pub(crate) fn is_taken() -> bool {
     let Some(intake) = CONFIG.get_ptr(Config::Intake as u32) else { return false };
-    // SAFETY: a map value.
+    // SAFETY: a map value, see `maps`.
     let intake = unsafe { intake.read_volatile() };
     if intake == Intake::Closed as u64 {
         return false;
@@ -68,9 +68,10 @@ pub(crate) fn tell(
     opened: u32,
     writers: i32,
 ) -> Option<Subject> {
-    // The time to a microsecond, and the CPU: no CPU sees two failures in one microsecond.
+    // The time, and the CPU, of which there are up to 8,192 (NR_CPUS_RANGE_END, arch/x86/Kconfig): no
+    // CPU sees two failures in one nanosecond. What does not fit of the time are multiples of 26 days.
     // SAFETY: no arguments.
-    let seq = (call.exit_ns & !1023) | (unsafe { bpf_get_smp_processor_id() } as u64 & 1023);
+    let seq = call.exit_ns << 13 | (unsafe { bpf_get_smp_processor_id() } as u64 & 8191);
     let Some(mut entry) = tell::reserve::<Failure>() else {
         lost(Lost::FailureUntold);
         return None;

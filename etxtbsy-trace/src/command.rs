@@ -209,9 +209,10 @@ impl Prepared {
             Errno::EACCES if !is_anywhere(&program, path.as_deref()) => Errno::ENOENT,
             errno => errno,
         };
-        Err(match failure.step.call() {
-            None => ExecError::Exec { program, errno, note },
-            Some(call) => ExecError::Identity { call, errno },
+        Err(match (failure.step, failure.step.call()) {
+            (Step::Dup2, _) => ExecError::Tracer(errno.into()),
+            (_, None) => ExecError::Exec { program, errno, note },
+            (_, Some(call)) => ExecError::Identity { call, errno },
         })
     }
 }
@@ -554,11 +555,11 @@ impl Plan {
             }
             libc::prctl(libc::PR_SET_PDEATHSIG, 0);
 
-            for (ours, theirs) in &self.streams {
-                libc::dup2(*ours, *theirs);
-            }
             let mut step = Step::Exec;
-            if let Some(identity) = &self.identity
+            let is_refused = |(ours, theirs): &(RawFd, RawFd)| libc::dup2(*ours, *theirs) < 0;
+            if self.streams.iter().any(is_refused) {
+                step = Step::Dup2;
+            } else if let Some(identity) = &self.identity
                 && let Err(refused) = identity.take()
             {
                 step = refused;
@@ -632,16 +633,17 @@ enum Step {
     SetGid,
     SetUid,
     StayUser,
+    Dup2,
 }
 
 impl Step {
-    const ALL: [Self; 5] =
-        [Self::Exec, Self::SetGroups, Self::SetGid, Self::SetUid, Self::StayUser];
+    const ALL: [Self; 6] =
+        [Self::Exec, Self::SetGroups, Self::SetGid, Self::SetUid, Self::StayUser, Self::Dup2];
 
-    /// The call of taking an identity; `None` for the exec.
+    /// The call of taking an identity; `None` for another step.
     fn call(self) -> Option<&'static str> {
         match self {
-            Self::Exec => None,
+            Self::Exec | Self::Dup2 => None,
             Self::SetGroups => Some("setgroups"),
             Self::SetGid => Some("setgid"),
             Self::SetUid => Some("setuid"),
