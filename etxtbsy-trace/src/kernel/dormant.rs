@@ -35,7 +35,11 @@ impl Dormant {
         for event in &self.events {
             // SAFETY: an ioctl that takes a number; both fds are open for as long as it lasts.
             let attached = unsafe {
-                libc::ioctl(event.as_raw_fd(), PERF_EVENT_IOC_SET_BPF.into(), program.as_raw_fd())
+                libc::ioctl(
+                    event.as_raw_fd(),
+                    PERF_EVENT_IOC_SET_BPF as libc::Ioctl,
+                    program.as_raw_fd(),
+                )
             };
             if attached != 0 {
                 return Err(io::Error::last_os_error());
