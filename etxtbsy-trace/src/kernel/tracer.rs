@@ -306,45 +306,15 @@ impl Tracer {
             (kernel.map_or_else(|_| Kernel::read(), joined), btf)
         });
         let (kernel, btf) = (kernel?, btf?);
-        let object = object::for_kernel(!kernel.maps_allocate_late, kernel.cast)?;
-        let typed = u32::from(kernel.current_is_typed);
-        let interest = match (&options.roots, options.role) {
-            (None, _) => Interest::All,
-            (Some(_), Role::Victim) => Interest::Victims,
-            (Some(_), Role::Holder | Role::Either | Role::Other(_)) => Interest::Anyone,
-        } as u32;
-        let calls = calls()?;
-        let log_level = if options.verbose { u8::MAX } else { 0 };
-        let mut loader = EbpfLoader::new();
-        loader
-            .btf(Some(&btf))
-            // Where a program is refused, it is loaded once more, for the verifier's reason.
-            .verifier_log_level(VerifierLogLevel::DEBUG)
-            .override_global("OFFSETS", &kernel.offsets, true)
-            .override_global("CALLS", &calls, true)
-            .override_global("FILTERED", &interest, true)
-            .override_global("TYPED", &typed, kernel.cast.is_none())
-            .override_global(aya_log::LEVEL, &log_level, false);
-        if let Some(bytes) = options.ring_bytes {
-            loader.map_max_entries("EVENTS", bytes);
-        }
-        let mut ebpf = loader.load(&object).context("cannot load the eBPF programs")?;
-        log::debug!("maps made after {:?}", began.elapsed());
-        // Those first that the verifier takes longest for.
-        let gone_on_with = GONE_ON_WITH.iter().map(|(program, _)| *program);
-        let calls = SYSCALLS.iter().chain(kernel.preempts_programs.then_some(&AGAIN));
-        let raw = RAW.iter().map(|(program, _)| *program).chain(UNATTACHED);
-        let compat = cfg!(target_arch = "x86_64").then_some(COMPAT_RETURNS.0);
-        load(
-            &mut ebpf,
-            &btf,
-            gone_on_with
-                .chain(RAW_NEXT.map(|(program, _)| program))
-                .chain(compat)
-                .chain(calls.map(|call| call.program))
-                .chain(raw)
-                .chain([SEED, PASSED.program]),
-        )?;
+        let loaded = load_all(&kernel, &btf, options, kernel.cast);
+        let ebpf = match loaded {
+            // What the cast takes cannot all be known before: where programs are not compiled, say.
+            Err(error) if kernel.cast.is_some() => {
+                log::info!("{error:#}; reading the kernel by the helper");
+                load_all(&kernel, &btf, options, None)?
+            }
+            loaded => loaded?,
+        };
         log::debug!("programs loaded after {:?}", began.elapsed());
         let mut tracer = Self {
             config: Numbers::of(&ebpf, "CONFIG", Config::ALL)?,
@@ -849,6 +819,54 @@ fn reason(log: &str) -> Option<String> {
 /// kernel/bpf/syscall.c).
 fn misses(told: &str) -> Option<u64> {
     told.lines().find_map(|line| line.strip_prefix("recursion_misses:")?.trim().parse().ok())
+}
+
+/// Makes the maps and loads the programs, those that read by the cast or by the helper.
+fn load_all(
+    kernel: &Kernel,
+    btf: &Btf,
+    options: &Options,
+    cast: Option<Cast>,
+) -> anyhow::Result<Ebpf> {
+    let object = object::for_kernel(!kernel.maps_allocate_late, cast)?;
+    let typed = u32::from(kernel.current_is_typed);
+    let interest = match (&options.roots, options.role) {
+        (None, _) => Interest::All,
+        (Some(_), Role::Victim) => Interest::Victims,
+        (Some(_), Role::Holder | Role::Either | Role::Other(_)) => Interest::Anyone,
+    } as u32;
+    let calls = calls()?;
+    let log_level = if options.verbose { u8::MAX } else { 0 };
+    let mut loader = EbpfLoader::new();
+    loader
+        .btf(Some(btf))
+        // Where a program is refused, it is loaded once more, for the verifier's reason.
+        .verifier_log_level(VerifierLogLevel::DEBUG)
+        .override_global("OFFSETS", &kernel.offsets, true)
+        .override_global("CALLS", &calls, true)
+        .override_global("FILTERED", &interest, true)
+        .override_global("TYPED", &typed, cast.is_none())
+        .override_global(aya_log::LEVEL, &log_level, false);
+    if let Some(bytes) = options.ring_bytes {
+        loader.map_max_entries("EVENTS", bytes);
+    }
+    let mut ebpf = loader.load(&object).context("cannot load the eBPF programs")?;
+    // Those first that the verifier takes longest for.
+    let gone_on_with = GONE_ON_WITH.iter().map(|(program, _)| *program);
+    let calls = SYSCALLS.iter().chain(kernel.preempts_programs.then_some(&AGAIN));
+    let raw = RAW.iter().map(|(program, _)| *program).chain(UNATTACHED);
+    let compat = cfg!(target_arch = "x86_64").then_some(COMPAT_RETURNS.0);
+    load(
+        &mut ebpf,
+        btf,
+        gone_on_with
+            .chain(RAW_NEXT.map(|(program, _)| program))
+            .chain(compat)
+            .chain(calls.map(|call| call.program))
+            .chain(raw)
+            .chain([SEED, PASSED.program]),
+    )?;
+    Ok(ebpf)
 }
 
 /// Has the kernel take programs, as many at a time as there are processors for its verifier, which
