@@ -256,18 +256,20 @@ extern "C" fn tell_runner(current: u64, leader: u64, thread: u64) -> i32 {
     let (tgid, start_ns) = (kernel::tgid_of(leader), word(leader, offset!(task_start_time)));
     let mut mm = word(thread, offset!(task_mm));
     let (mut began_ns, mut exec_ns, mut script, mut forked) = (0, 0, 0, 0);
-    let mut noted_mm = 0;
+    let (mut noted_mm, mut noted_inode) = (0, 0);
     if let Some(run) = run::of(tgid, start_ns) {
         // SAFETY: a map value, see `maps`.
         unsafe {
             (began_ns, exec_ns) = ((*run).began_ns, (*run).exec_ns);
-            (script, forked, noted_mm) = ((*run).script, (*run).forked, (*run).mm);
+            (script, forked) = ((*run).script, (*run).forked);
+            (noted_mm, noted_inode) = ((*run).mm, (*run).inode);
         }
     }
     let mut stance = if forked != 0 { Stance::Forked as u32 } else { Stance::Runs as u32 };
     if mm == 0 {
-        // It has given its memory up; whether that is still there shows in it.
-        mm = noted_mm;
+        // It has given its memory up; whether that is still there shows in it, unless another program's
+        // lies there by now.
+        mm = if noted_inode == sought.refused { noted_mm } else { 0 };
         stance = Stance::Exiting as u32;
     } else if kernel::is_ending(thread) {
         stance = Stance::Exiting as u32;

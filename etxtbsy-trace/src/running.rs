@@ -26,8 +26,11 @@ use crate::{
 const TICK_NS: i128 = 10_000_000;
 
 /// For how long after it began to run a new program a process may have been in that exec, and so twice in
-/// the count; and how long before a call returns its refusal can be.
+/// the count.
 const EXEC_NS: u64 = 1_000_000;
+
+/// How long before a call returns its refusal can be: some microseconds.
+const REFUSAL_NS: u64 = 50_000;
 
 /// Who ran the file of a case, by what the failing call showed; `None` if it did not show the file.
 #[must_use]
@@ -63,7 +66,17 @@ pub fn at_refusal(
         let had_begun = runner.exec_ns != 0 && runner.exec_ns <= failed_ns;
         runner.stance() != Some(Stance::InExec) || had_begun
     };
-    let mut live: Vec<&common::Runner> = told.iter().filter(|it| it.ended_ns == 0).collect();
+    // The memory of one that is ending, where a younger program of another process has it by now.
+    let is_reused = |runner: &common::Runner| {
+        let is_ending = runner.stance() == Some(Stance::Exiting);
+        let since = |it: &common::Runner| it.exec_ns.max(it.began_ns);
+        let has_it = |other: &common::Runner| {
+            other.mm == runner.mm && other.tgid != runner.tgid && since(other) > since(runner)
+        };
+        is_ending && told.iter().any(has_it)
+    };
+    let is_live = |it: &&common::Runner| it.ended_ns == 0 && !is_reused(it);
+    let mut live: Vec<&common::Runner> = told.iter().filter(is_live).collect();
     live.sort_by_key(|runner| !is_sure(runner));
     let mut runners = Vec::new();
     // By their memory, which several processes can share.
@@ -82,7 +95,7 @@ pub fn at_refusal(
     ended.sort_by_key(|runner| std::cmp::Reverse(runner.ended_ns));
     for runner in ended {
         let was_there = runner.ended_ns >= failed_ns && found < wanted;
-        let was_just_before = wanted == 0 && runner.ended_ns.saturating_add(EXEC_NS) >= failed_ns;
+        let was_just_before = wanted == 0 && runner.ended_ns.saturating_add(REFUSAL_NS) >= failed_ns;
         if was_there || (was_just_before && runners.is_empty()) {
             found += 1;
             runners.push(runner);
@@ -268,6 +281,18 @@ mod tests {
     }
 
     #[test]
+    fn memory_that_another_program_has_by_now_is_not_of_the_one_that_ends() {
+        let ending = |exec_ns| {
+            let stance = Stance::Exiting as u32;
+            common::Runner { mm: 2, exec_ns, stance, ..runs(1) }
+        };
+        let younger = common::Runner { exec_ns: 30, ..runs(2) };
+        assert_at_refusal(&[ending(20), younger], -1, &[2], Some(-1), 1);
+        // A child that shares its parent's memory.
+        assert_at_refusal(&[ending(40), younger], -1, &[1, 2], Some(-1), 1);
+    }
+
+    #[test]
     fn one_in_its_exec_counts_twice_and_is_one_runner() {
         assert_at_refusal(&[in_exec(1, 2)], -2, &[1], Some(-2), 2);
         assert_at_refusal(&[in_exec(1, 2)], -1, &[1], Some(-1), 1);
@@ -316,5 +341,7 @@ mod tests {
         assert_at_refusal(&[ended(1, FAILED_NS - 10)], -1, &[], Some(-1), 0);
         assert_at_refusal(&[ended(1, FAILED_NS - 37_000_000)], -1, &[], Some(-1), 0);
         assert_at_refusal(&[ended(1, FAILED_NS - 37_000_000)], 0, &[], None, 0);
+        // Whose memory was there for longer because another process read it, perhaps: nobody can tell.
+        assert_at_refusal(&[ended(1, FAILED_NS - 209_224)], 0, &[], None, 0);
     }
 }
