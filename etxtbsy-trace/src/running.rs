@@ -95,7 +95,8 @@ pub fn at_refusal(
     ended.sort_by_key(|runner| std::cmp::Reverse(runner.ended_ns));
     for runner in ended {
         let was_there = runner.ended_ns >= failed_ns && found < wanted;
-        let was_just_before = wanted == 0 && runner.ended_ns.saturating_add(REFUSAL_NS) >= failed_ns;
+        let was_just_before =
+            wanted == 0 && runner.ended_ns.saturating_add(REFUSAL_NS) >= failed_ns;
         if was_there || (was_just_before && runners.is_empty()) {
             found += 1;
             runners.push(runner);
