@@ -33,14 +33,13 @@ impl Dormant {
     /// capability (`perf_event_set_bpf_prog`, kernel/events/core.c).
     pub(super) fn attach(&self, program: BorrowedFd<'_>) -> io::Result<()> {
         for event in &self.events {
+            #[allow(
+                clippy::cast_lossless,
+                reason = "the type is a signed one of 32 bits with musl"
+            )]
+            let request = PERF_EVENT_IOC_SET_BPF as libc::Ioctl;
             // SAFETY: an ioctl that takes a number; both fds are open for as long as it lasts.
-            let attached = unsafe {
-                libc::ioctl(
-                    event.as_raw_fd(),
-                    PERF_EVENT_IOC_SET_BPF as libc::Ioctl,
-                    program.as_raw_fd(),
-                )
-            };
+            let attached = unsafe { libc::ioctl(event.as_raw_fd(), request, program.as_raw_fd()) };
             if attached != 0 {
                 return Err(io::Error::last_os_error());
             }
