@@ -605,7 +605,7 @@ extern "C" fn look(current: u64, slot: u32, kept: u32, user: u64) -> u32 {
     let is_recent = is_recent & (hold.released_ns + DRAIN_NS > exit_ns);
     // SAFETY: as above.
     let arrival = unsafe { (*sought).arrival };
-    if kept == RECENT && !(is_recent && was_held_up(hold, arrival)) {
+    if kept == RECENT && !(lives & is_recent && was_held_up(hold, arrival)) {
         return NOTHING;
     }
     shown as u32 * SHOWN

@@ -487,12 +487,22 @@ extern "C" fn search_mappings(current: u64, from: u64) -> u64 {
         }
         let vma = node - offset!(vma_rb) as u64;
         let file = word(vma, offset!(vma_vm_file));
-        if kernel::is_writer(file) && kernel::inode_of(file) == inode {
+        if kernel::is_writer(file) && kernel::inode_of(file) == inode && is_linked(node) {
             mapped(current, word(vma, offset!(vma_vm_mm)), file);
         }
         node = next_node(node);
     }
     node
+}
+
+/// Whether a node is in its tree still: the walk, which takes no lock, can come by one that `rb_erase` has
+/// taken out, and that has all its own links yet.
+#[inline(always)]
+fn is_linked(node: u64) -> bool {
+    let parent = word(node, offset!(rb_parent)) & !3;
+    (parent == 0)
+        | (word(parent, offset!(rb_left)) == node)
+        | (word(parent, offset!(rb_right)) == node)
 }
 
 /// `rb_next` (lib/rbtree.c): the next node of a tree, in order; 0 after the last.

@@ -315,7 +315,8 @@ impl Fact {
                 return Standing::Unclear;
             }
         }
-        let by_exec = how(hold) == Some(How::CloseOnExec);
+        // Of a process that is gone already, it was over long before.
+        let by_exec = how(hold) == Some(How::CloseOnExec) && self.seen.is_some();
         let over = hold.stage() == Some(Stage::Released) && candidate.open == 0;
         if over && by_exec && hold.last != 0 && hold.released_ns.saturating_add(DRAIN_NS) > enter {
             return Standing::Recent;

@@ -272,6 +272,11 @@ fn whose_process_is_gone_let_go_during_the_call_only_by_its_exit() {
     };
     assert_eq!(named(How::CloseOnExec), Vec::<u32>::new());
     assert_eq!(named(How::Exit), [CHILD]);
+    // Just before the call, the same.
+    let before = ended(&hold, How::CloseOnExec, ENTER - 1_000, 1);
+    assert_eq!(pids(&attribute(&case(1, vec![gone(before)]))), [CHILD]);
+    let before = Candidate { hold: before, ..Candidate::default() };
+    assert_eq!(pids(&attribute(&case(1, vec![before]))), [0; 0]);
 }
 
 /// More descriptions than the count are open: one that nobody saw being opened was opened since.

@@ -851,6 +851,7 @@ fn load_all(
         loader.map_max_entries("EVENTS", bytes);
     }
     let mut ebpf = loader.load(&object).context("cannot load the eBPF programs")?;
+    log::debug!("maps made");
     // Those first that the verifier takes longest for.
     let gone_on_with = GONE_ON_WITH.iter().map(|(program, _)| *program);
     let calls = SYSCALLS.iter().chain(kernel.preempts_programs.then_some(&AGAIN));

@@ -44,6 +44,8 @@ fn is_racing(incident: &Incident, holder: &Holder) -> bool {
         // It becomes a helper.
         || child && super::advice::runtime(incident, Some(holder)) == Some(Runtime::Jvm)
         || lets_go_within_a_moment(holder)
+        // What an exec would have done with the fd is not known, and it came to none.
+        || ending && holder.fds.iter().all(|fd| fd.cloexec.is_none()) && is_over_within_a_moment(holder)
 }
 
 /// Whether an exec leaves an fd open. Its open flags count if it was gone before anyone looked.
@@ -63,10 +65,15 @@ pub(super) fn is_helper(holder: &Holder) -> bool {
 
 /// Whether it closed the fd, or an exec did, within a moment of its fork.
 fn lets_go_within_a_moment(holder: &Holder) -> bool {
+    let how = holder.released.as_ref().map(|released| released.how);
+    matches!(how, Some(How::Close | How::CloseOnExec | How::Dup)) && is_over_within_a_moment(holder)
+}
+
+/// Whether it dropped the file within a moment of its fork.
+fn is_over_within_a_moment(holder: &Holder) -> bool {
     let Some(released) = &holder.released else { return false };
     let forked_ns = holder.forked.as_ref().map(|forked| forked.time_ns).or(holder.start_ns);
-    matches!(released.how, How::Close | How::CloseOnExec | How::Dup)
-        && forked_ns.is_some_and(|from| released.time_ns.saturating_sub(from) <= MOMENT_NS)
+    forked_ns.is_some_and(|from| released.time_ns.saturating_sub(from) <= MOMENT_NS)
 }
 
 #[cfg(test)]
@@ -130,6 +137,9 @@ mod tests {
             (InFork, Some(false), None, Leaked),
             (InFork, Some(false), Some((Close, 3 * MS)), Racing),
             (Exiting, Some(false), Some((Exit, 3 * MS)), Leaked),
+            // Its exec failed, say, and nobody saw the mark of the fd.
+            (Exiting, None, Some((Exit, 3 * MS)), Racing),
+            (Exiting, None, Some((Exit, long)), Leaked),
             // It has exec'd, and has it still.
             (Running, Some(false), Some((Close, 3 * MS)), Racing),
             (Running, Some(false), Some((CloseOnExec, 3 * MS)), Racing),
