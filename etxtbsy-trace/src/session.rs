@@ -807,10 +807,10 @@ impl Session {
         if let Some(refused) = case.refused {
             let kept = if refused.flags & SWAP_FILE != 0 {
                 vec![Keeper::SwapFile]
+            } else if running.is_some_and(|running| running.missing() > 0) {
+                self.entries_that_keep((refused.inode, refused.ino), None, victim)
             } else {
-                let inode = (refused.inode, refused.ino);
-                let missing = running.map_or(0, Running::missing);
-                self.entries_that_keep(inode, None, missing, victim)
+                Vec::new()
             };
             if let Some(case) = self.ledger.case_mut(seq).filter(|_| !kept.is_empty()) {
                 case.kept.extend(kept);
@@ -857,8 +857,11 @@ impl Session {
         if self.tracer.is_swap_file(&file.file).unwrap_or(false) {
             return vec![Keeper::SwapFile];
         }
+        if missing == 0 {
+            return Vec::new();
+        }
         let Ok(inode) = self.tracer.inode_at(&file.file) else { return Vec::new() };
-        self.entries_that_keep((inode, file.ino), Some(file), missing, victim)
+        self.entries_that_keep((inode, file.ino), Some(file), victim)
     }
 
     /// The entries of binfmt_misc that keep an inode, by its address and number; by the path of `file`
@@ -867,12 +870,8 @@ impl Session {
         &mut self,
         inode: (u64, u64),
         file: Option<&Found>,
-        missing: u32,
         victim: u32,
     ) -> Vec<Keeper> {
-        if missing == 0 {
-            return Vec::new();
-        }
         let seen = self.pids.local(victim).and_then(Sight::of);
         let sights: Vec<Sight> = seen.into_iter().chain(Sight::ours()).collect();
         let tracer = &mut self.tracer;
@@ -1113,7 +1112,8 @@ impl Session {
             target_begins: self.begins.remove(&seq),
         };
         let incident = build(self.summary.incidents + 1, case, &world);
-        if !case.is_write() && case.attribution().contradicted {
+        // Then it is not complete.
+        if !case.is_write() && !incident.complete && case.attribution().contradicted {
             self.lose(LossKind::CountContradicted, "writers: more were found than counted", 1);
         }
         if !case.is_write() && case.failure.inode == 0 && !incident.complete {

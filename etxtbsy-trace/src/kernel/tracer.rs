@@ -306,12 +306,12 @@ impl Tracer {
             (kernel.map_or_else(|_| Kernel::read(), joined), btf)
         });
         let (kernel, btf) = (kernel?, btf?);
-        let loaded = load_all(&kernel, &btf, options, kernel.cast);
+        let loaded = load_object(&kernel, &btf, options, kernel.cast);
         let ebpf = match loaded {
             // What the cast takes cannot all be known before: where programs are not compiled, say.
             Err(error) if kernel.cast.is_some() => {
                 log::info!("{error:#}; reading the kernel by the helper");
-                load_all(&kernel, &btf, options, None)?
+                load_object(&kernel, &btf, options, None)?
             }
             loaded => loaded?,
         };
@@ -822,7 +822,7 @@ fn misses(told: &str) -> Option<u64> {
 }
 
 /// Makes the maps and loads the programs, those that read by the cast or by the helper.
-fn load_all(
+fn load_object(
     kernel: &Kernel,
     btf: &Btf,
     options: &Options,
