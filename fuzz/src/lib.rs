@@ -14,12 +14,13 @@ use std::collections::HashMap;
 
 pub use self::{cases::attribution, words::command};
 use etxtbsy_trace::{
-    incident::{World, build},
-    kernel::records::Record,
-    ledger::Ledger,
-    lines::Line,
-    output::{Output as _, json::Json, text::Text},
-    replay::Recording,
+    analysis::{
+        incident::{World, build},
+        ledger::Ledger,
+    },
+    event::Line,
+    output::{Output as _, json::Json, recording::Recording, text::Text},
+    tracer::records::Record,
     tui::{state::State, view},
 };
 use ratatui::{Terminal, backend::TestBackend};

@@ -4,7 +4,10 @@ use super::{
     export::{Export, Scope},
     state::State,
 };
-use crate::{cli::shown, output_file, user::Invoker};
+use crate::{
+    host::{identity::Invoker, owned_output},
+    text::shown,
+};
 use anyhow::Context as _;
 use crossterm::{clipboard::CopyToClipboard, execute};
 use jiff::Timestamp;
@@ -53,7 +56,7 @@ impl Effect {
 
 /// Writes to a file that was not there before.
 fn export(export: &Export, directory: &Path, owner: Option<&Invoker>) -> anyhow::Result<String> {
-    let (path, file) = output_file::create_new(names(directory, Timestamp::now()), owner)?;
+    let (path, file) = owned_output::create_new(names(directory, Timestamp::now()), owner)?;
     let path = shown(path.as_os_str());
     export.write(file).with_context(|| format!("cannot write {path}"))?;
     Ok(format!("wrote {path}: {}", export.report()))
@@ -71,7 +74,7 @@ fn names(directory: &Path, now: Timestamp) -> impl Iterator<Item = PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{output::samples, replay::Recording};
+    use crate::output::{recording::Recording, samples};
     use std::{fs, io::BufReader};
 
     /// Every sample.

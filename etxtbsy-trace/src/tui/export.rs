@@ -5,7 +5,7 @@ use super::{
     model::{Group, Kept, Model},
 };
 use crate::{
-    lines::{Line, LossKind, Lost},
+    event::{Line, LossKind, Lost},
     output::{Output as _, json::Json},
 };
 use std::io::{self, Write};

@@ -3,7 +3,7 @@
 
 use super::live;
 use crate::{
-    lines::{Incident, Line},
+    event::{Incident, Line},
     output::Output,
 };
 use nix::sys::signal::Signal;

@@ -1,8 +1,8 @@
 //! Which incidents are shown, and which of them a search finds.
 
 use crate::{
-    lines::{Incident, VerdictKind},
-    output::name,
+    event::{Incident, VerdictKind},
+    text::name,
 };
 use nucleo_matcher::{
     Config, Matcher, Utf32Str,

@@ -4,7 +4,7 @@ use super::{
     model::{Group, Model},
     sort::Order,
 };
-use crate::lines::Incident;
+use crate::event::Incident;
 use std::{cell::OnceCell, collections::HashSet};
 
 /// A row of the list.

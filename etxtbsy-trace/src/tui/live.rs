@@ -1,7 +1,7 @@
 //! What only a live session has: a clock, the traced processes, failures that are pending,
 //! and what the traced command writes.
 
-use crate::lines::Incident;
+use crate::event::Incident;
 use std::collections::VecDeque;
 
 /// How many lines of the command's output are kept.

@@ -6,11 +6,8 @@ use super::{
     statistics::Statistics,
 };
 use crate::{
-    lines::{Incident, Line, Meta, Summary},
-    output::{
-        group::{Cause, GROUPS, Tally},
-        weight::incident as weight,
-    },
+    analysis::group::{Cause, GROUPS, Tally},
+    event::{Incident, Line, Meta, Summary, weight::incident as weight},
 };
 use std::collections::{HashMap, VecDeque};
 

@@ -1,7 +1,7 @@
 //! In which order the groups stand.
 
 use super::model::Group;
-use crate::lines::VerdictKind;
+use crate::event::VerdictKind;
 use std::cmp::Ordering;
 
 /// By what.

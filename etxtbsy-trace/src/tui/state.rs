@@ -5,16 +5,18 @@ use super::{
     export::Scope,
     filter::{self, Filter},
     input::{self, Action},
-    lanes,
     list::{List, Row},
     live::Live,
     model::{Group, Model},
     prompt::{self, Typed},
     view::Page,
+};
+use crate::timeline::{
+    lanes,
     zoom::{Sight, Zoom},
 };
 use crate::{
-    lines::{Incident, Line},
+    event::{Incident, Line},
     output::{Output as _, text::Text},
 };
 use ratatui::crossterm::event::{KeyCode, KeyEvent};
@@ -403,7 +405,7 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{lines::VerdictKind, output::samples};
+    use crate::{event::VerdictKind, output::samples};
     use ratatui::crossterm::event::KeyModifiers;
 
     /// Every sample came in.

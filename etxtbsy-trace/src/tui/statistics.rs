@@ -1,8 +1,8 @@
 //! Sums over all incidents, those that were folded too, in bounded memory.
 
 use crate::{
-    lines::{Incident, VerdictKind},
-    output::group::{Tally, Wait, pattern},
+    analysis::group::{Tally, Wait, pattern},
+    event::{Incident, VerdictKind},
 };
 use std::collections::{BTreeMap, HashMap, HashSet};
 

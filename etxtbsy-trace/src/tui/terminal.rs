@@ -8,7 +8,10 @@ use super::{
     view,
     writer::{self, Writer},
 };
-use crate::{lines::Line, process::now_ns, user::Invoker};
+use crate::{
+    event::Line,
+    host::{clock::now_ns, identity::Invoker},
+};
 use anyhow::{Context as _, bail};
 use nix::{
     errno::Errno,

@@ -5,7 +5,7 @@
 mod screen;
 
 use etxtbsy_trace::{
-    lines::Line,
+    event::Line,
     tui::{
         state::State,
         terminal::{self, Signals},

@@ -1,7 +1,7 @@
 //! The line on top: what is traced, and the counts.
 
 use super::style;
-use crate::{lines::Filter, output::escape, tui::state::State};
+use crate::{event::Filter, text::escape, tui::state::State};
 use ratatui::text::{Line, Span};
 
 /// How few columns of what is traced are still worth showing.

@@ -2,7 +2,7 @@
 
 use super::{page::Page, style};
 use crate::{
-    output::escape,
+    text::escape,
     tui::{
         export::Export,
         input::KEYS,

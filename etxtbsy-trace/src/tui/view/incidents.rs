@@ -2,8 +2,9 @@
 
 use super::style;
 use crate::{
-    lines::Incident,
-    output::{group::Wait, name, time},
+    analysis::group::Wait,
+    event::Incident,
+    text::{name, time},
     tui::{list::Row, model::Group, state::State},
 };
 use ratatui::{

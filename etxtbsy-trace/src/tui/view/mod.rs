@@ -108,7 +108,7 @@ fn panes(frame: &mut Frame, state: &State, body: Rect) {
 mod tests {
     use super::*;
     use crate::{
-        lines::{Incident, Line},
+        event::{Incident, Line},
         output::samples,
         tui::{input::KEYS, live::Live},
     };

@@ -3,7 +3,7 @@
 
 use super::{page::Page, style};
 use crate::{
-    output::{
+    text::{
         escape::{self, Charset},
         name, time,
     },

@@ -2,11 +2,9 @@
 
 use super::{axis::Axis, style};
 use crate::{
-    output::{escape, time},
-    tui::{
-        lanes::{Bar, Doing, Event, Lane, Mark, Part, lanes, sight},
-        state::State,
-    },
+    text::{escape, time},
+    timeline::lanes::{Bar, Doing, Event, Lane, Mark, Part, lanes, sight},
+    tui::state::State,
 };
 use ratatui::{
     layout::Size,
@@ -361,7 +359,7 @@ mod tests {
     use ratatui::{crossterm::event::KeyCode, layout::Size};
 
     /// The rows of a state with one incident.
-    fn shown(incident: crate::lines::Incident, zoom: &str, now_ns: Option<u64>) -> Vec<String> {
+    fn shown(incident: crate::event::Incident, zoom: &str, now_ns: Option<u64>) -> Vec<String> {
         let mut state = State::new(4, false);
         state.add(incident.clone().into());
         state.live = now_ns.map(|now_ns| Live::pending(incident, now_ns));

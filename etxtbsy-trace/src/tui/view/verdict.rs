@@ -2,12 +2,9 @@
 
 use super::style;
 use crate::{
-    lines::Evidence,
-    output::{
-        escape,
-        group::{Tally, Wait},
-        name, time,
-    },
+    analysis::group::{Tally, Wait},
+    event::Evidence,
+    text::{escape, name, time},
     tui::state::State,
 };
 use ratatui::{
