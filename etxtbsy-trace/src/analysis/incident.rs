@@ -18,7 +18,6 @@ use crate::{
         bytes::{maybe_text, text, texts},
     },
     host::process::{Facts, Seen, split_argv},
-    output::bounds,
     tracer::records::path_of,
 };
 
@@ -109,7 +108,6 @@ pub fn build(id: u64, case: &Case, world: &World<'_>) -> Incident {
         verdict: verdict::unexplained(Direction::Exec),
     };
     incident.verdict = verdict::of_traced(&incident, world.roots);
-    bounds::apply(&mut incident);
     incident
 }
 

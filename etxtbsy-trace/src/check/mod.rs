@@ -187,7 +187,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::tracer::loader::tracepoints;
+    use crate::tracer::programs::tracepoints;
 
     fn facts() -> Vec<Fact> {
         THEMES.iter().flat_map(|(_, facts)| facts()).collect()

@@ -21,7 +21,8 @@ use crate::{
     tracer::{
         calibrate,
         features::{self, RingCompletion},
-        loader::{Options, Tracepoint, TracepointKind, Tracer, tracepoints},
+        loader::{Options, Tracer},
+        programs::{Tracepoint, TracepointKind, tracepoints},
         tracefs::{self, Unreachable},
     },
 };

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use anyhow::Context as _;
 use procfs::process::{Process, all_processes};
 
-use crate::{host::pids::Pids, tracer::loader::Tracer};
+use crate::{host::pids::Pids, tracer::Backend};
 
 /// `PF_EXITING`, include/linux/sched.h: set before the tracer's programs see a process exit.
 const PF_EXITING: u32 = 0x4;
@@ -14,7 +14,7 @@ const PF_EXITING: u32 = 0x4;
 ///
 /// The programs add what is forked by a process in the tree; a process that was forked before
 /// its parent was added is found by looking again, until a look finds nothing new.
-pub fn add_descendants(tracer: &mut Tracer) -> anyhow::Result<()> {
+pub fn add_descendants(tracer: &mut impl Backend) -> anyhow::Result<()> {
     let mut members: HashSet<u32> = tracer.tree()?.into_iter().collect();
     let pids = tracer.pids()?;
     for member in &members {
@@ -46,7 +46,7 @@ pub fn add_descendants(tracer: &mut Tracer) -> anyhow::Result<()> {
 
 /// Takes a process out again whose end may have come before it was added. None of a tree leaves our
 /// pid namespace for one above, so that who is not in there has ended.
-fn drop_if_ended(tracer: &mut Tracer, pids: &Pids, pid: u32) -> anyhow::Result<()> {
+fn drop_if_ended(tracer: &mut impl Backend, pids: &Pids, pid: u32) -> anyhow::Result<()> {
     let stat = |local: u32| Process::new(local.cast_signed()).and_then(|process| process.stat());
     let stat = pids.local(pid).and_then(|local| stat(local).ok());
     let lives = stat.is_some_and(|stat| stat.flags & PF_EXITING == 0);

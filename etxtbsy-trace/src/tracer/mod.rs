@@ -3,6 +3,7 @@
 //!
 //! Here: all that touches the programs, maps and the ring buffer. Not here: what a record means (`analysis`).
 
+pub mod backend;
 pub mod calibrate;
 mod dormant;
 pub mod features;
@@ -15,6 +16,11 @@ pub mod nofile;
 mod numbers;
 mod object;
 pub mod offsets;
+pub mod programs;
+mod queries;
 pub mod reaper;
 pub mod records;
 pub mod tracefs;
+
+pub use backend::Backend;
+pub use loader::Tracer;

@@ -3,7 +3,7 @@
 use crate::support::{BINARY, Ended, NOBODY, Process, Trace, Turn, tracer};
 use etxtbsy_trace::event::check::{Checked, Fact, Line, Status};
 use etxtbsy_trace::output::schema;
-use etxtbsy_trace::tracer::loader::tracepoints;
+use etxtbsy_trace::tracer::programs::tracepoints;
 use nix::errno::Errno;
 use nix::libc;
 use nix::mount::{MsFlags, mount};
