@@ -27,7 +27,7 @@ use self::{
 use crate::{
     command::ExecError,
     host::{memory::FAILED_TO_TRACE, stdio},
-    tui::held::Held,
+    tui::terminal::held::Held,
 };
 
 /// Runs the program with the arguments it was given.

@@ -21,7 +21,7 @@ use crate::{
     output::{Output, json::Json, text::Text},
     session::Sink,
     text::escape,
-    tui::{held::Held, state::State, view},
+    tui::{model::state::State, terminal::held::Held},
 };
 
 /// What is shown, where, and how, on the streams that we have.
@@ -33,7 +33,7 @@ pub(super) fn present(cli: &Cli) -> Presentation {
 
 /// An empty view.
 pub(super) fn state(Presentation { color, ascii, .. }: Presentation) -> State {
-    let mut state = State::new(view::COUNT, color);
+    let mut state = State::new(color);
     state.ascii = ascii;
     state
 }

@@ -30,7 +30,11 @@ use crate::{
         loader::{Options, Tracer},
         memlock, nofile,
     },
-    tui::{self, command_output::Streams, held::Held, terminal},
+    tui::{
+        self,
+        command_output::Streams,
+        terminal::{self, held::Held},
+    },
 };
 
 /// Undocumented: a size for the ring buffer, by which the tests make it overflow.

@@ -12,12 +12,14 @@ use nix::{
 };
 use tokio::sync::Notify;
 
-use super::{
+use super::terminal::{self, Left, Signals};
+use crate::tui::{
     command_output::Streams,
     feed::{End, Feed},
-    live::{CommandLines, Event, Live, Traced},
-    state::State,
-    terminal::{self, Left, Signals},
+    model::{
+        live::{CommandLines, Event, Live, Traced},
+        state::State,
+    },
 };
 use crate::{
     host::process,

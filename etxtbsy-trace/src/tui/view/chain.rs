@@ -10,7 +10,7 @@ use crate::{
         name, other_pids, time,
     },
     timeline::lanes::comm_of,
-    tui::state::State,
+    tui::model::state::State,
 };
 use ratatui::{
     layout::Size,

@@ -5,7 +5,7 @@ use crate::{
     analysis::group::Wait,
     event::Incident,
     text::{name, time},
-    tui::{list::Row, model::Group, state::State},
+    tui::model::{incidents::Group, list::Row, state::State},
 };
 use ratatui::{
     layout::Size,

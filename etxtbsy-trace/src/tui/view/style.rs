@@ -3,7 +3,7 @@
 use crate::{
     text::escape::{self, Charset},
     timeline::lanes::Part,
-    tui::state::State,
+    tui::model::state::State,
 };
 use ratatui::style::{Color, Modifier, Style};
 

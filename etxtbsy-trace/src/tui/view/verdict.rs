@@ -5,7 +5,7 @@ use crate::{
     analysis::group::{Tally, Wait},
     event::Evidence,
     text::{escape, name, time},
-    tui::state::State,
+    tui::model::state::State,
 };
 use ratatui::{
     layout::Size,

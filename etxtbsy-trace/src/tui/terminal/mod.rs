@@ -1,12 +1,14 @@
 //! The terminal: taken over, drawn on when something changed, and given back however it ends.
 
-use super::{
-    effect::Effect,
+mod effect;
+pub mod held;
+mod writer;
+
+use crate::tui::{
     feed::{End, Feed, Message},
-    input, live,
-    state::State,
+    input::keys,
+    model::{effect::Effect, live, state::State},
     view,
-    writer::{self, Writer},
 };
 use crate::{
     event::Line,
@@ -42,6 +44,7 @@ use std::{
     thread,
     time::{Duration, Instant},
 };
+use writer::Writer;
 
 /// How long after a drawing the next one comes at the soonest, unless a key was pressed.
 const FRAME: Duration = Duration::from_millis(40);
@@ -193,7 +196,7 @@ fn run(
             Ok(Message::Terminal(Event::Key(key))) => {
                 at_once = true;
                 match key {
-                    _ if input::interrupts(key) => return Ok(Left::Interrupt),
+                    _ if keys::interrupts(key) => return Ok(Left::Interrupt),
                     _ if suspends(key) => {
                         // To all that the key would have stopped, ourselves included.
                         kill(Pid::from_raw(0), Signal::SIGTSTP).context("cannot stop")?;
@@ -234,7 +237,7 @@ fn run(
 /// Does what a key asked for; gives back what to say about it.
 fn carry_out(effect: &Effect, state: &State, writer: &mut Writer) -> String {
     match Invoker::of_sudo() {
-        Ok(owner) => effect.carry_out(state, writer, Path::new(""), owner.as_ref()),
+        Ok(owner) => effect::carry_out(effect, state, writer, Path::new(""), owner.as_ref()),
         Err(error) => format!("{error:#}"),
     }
 }
@@ -247,7 +250,9 @@ fn draw(screen: &mut Screen, state: &mut State) -> anyhow::Result<bool> {
     if let Some(live) = state.live.as_mut().filter(|live| !live.ended) {
         live.now_ns = now_ns(ClockId::CLOCK_MONOTONIC);
     }
-    screen.terminal.draw(|frame| view::draw(frame, state)).context("cannot draw")?;
+    let mut room = state.room;
+    screen.terminal.draw(|frame| room = view::draw(frame, state)).context("cannot draw")?;
+    state.room = room;
     Ok(true)
 }
 

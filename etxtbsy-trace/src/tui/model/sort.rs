@@ -1,7 +1,7 @@
 //! In which order the groups stand.
 
-use super::model::Group;
 use crate::event::VerdictKind;
+use crate::tui::model::incidents::Group;
 use std::cmp::Ordering;
 
 /// By what.

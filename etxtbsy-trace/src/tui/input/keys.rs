@@ -1,7 +1,25 @@
 //! The keys: one table, by which they act, and which the footer and the help page show.
 
-use super::view::{Page, help, output, statistics};
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
+
+/// A page that is shown instead of the panes; a key leads to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Page {
+    /// The keys.
+    Help,
+    /// Sums over all incidents.
+    Statistics,
+    /// What the traced command writes.
+    Output,
+}
+
+impl Page {
+    /// Whether its end is shown, and one scrolls up from there.
+    #[must_use]
+    pub fn from_end(self) -> bool {
+        self == Self::Output
+    }
+}
 
 /// What a key does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -9,7 +27,7 @@ pub enum Action {
     /// End the program.
     Quit,
     /// Show a page, or leave it.
-    Page(&'static Page),
+    Page(Page),
     /// Leave what was opened last.
     Back,
     /// Show or hide the single incidents of a group.
@@ -95,7 +113,7 @@ pub struct Binding {
 #[cfg(test)]
 impl Binding {
     /// A press of its first key.
-    pub(super) fn event(&self) -> KeyEvent {
+    pub(in crate::tui) fn event(&self) -> KeyEvent {
         let Key { code, control } = self.keys[0];
         let modifiers = if control { KeyModifiers::CONTROL } else { KeyModifiers::NONE };
         KeyEvent::new(code, modifiers)
@@ -119,7 +137,7 @@ const INTERRUPT: Key = ctrl('c');
 /// All keys; the footer shows as many of them as it has room for.
 pub const KEYS: &[Binding] = &[
     key("q", &[c('q'), INTERRUPT], Action::Quit, "quit", "quit (Ctrl-C, too); Ctrl-Z suspends"),
-    key("?", &[c('?'), code(KeyCode::F(1))], Action::Page(&help::PAGE), "help", "keys (F1, too)"),
+    key("?", &[c('?'), code(KeyCode::F(1))], Action::Page(Page::Help), "help", "keys (F1, too)"),
     key("Enter", &[code(KeyCode::Enter)], Action::Toggle, "open", "show the incidents of a group"),
     key("Tab", &[code(KeyCode::Tab)], Action::NextPane, "pane", "to the next pane, which grows"),
     key("/", &[c('/')], Action::Search, "search", "search in what is shown; Enter goes to it"),
@@ -138,8 +156,8 @@ pub const KEYS: &[Binding] = &[
         "sort by newest, count, longest wait, verdict, path; invert that",
     ),
     key("", &[c('i')], Action::Invert, "", ""),
-    key("t", &[c('t')], Action::Page(&statistics::PAGE), "stats", "statistics of all incidents"),
-    key("o", &[c('o')], Action::Page(&output::PAGE), "output", "what the command of run wrote"),
+    key("t", &[c('t')], Action::Page(Page::Statistics), "stats", "statistics of all incidents"),
+    key("o", &[c('o')], Action::Page(Page::Output), "output", "what the command of run wrote"),
     key("Space", &[c(' ')], Action::Pause, "pause", "hold back what comes in"),
     key("f", &[c('f')], Action::Follow, "follow", "keep the newest selected"),
     key("v", &[c('v')], Action::Verdict, "verdict", "show one verdict only, the next, all"),
@@ -221,7 +239,7 @@ mod tests {
         let with = |code, modifiers| action(KeyEvent::new(code, modifiers));
         for (code, wanted) in [
             (KeyCode::Char('q'), Some(Action::Quit)),
-            (KeyCode::F(1), Some(Action::Page(&help::PAGE))),
+            (KeyCode::F(1), Some(Action::Page(Page::Help))),
             (KeyCode::Up, Some(Action::Move(-1))),
             (KeyCode::End, Some(Action::Last)),
             (KeyCode::Char('s'), Some(Action::Sort)),

@@ -1,12 +1,9 @@
-//! What the state wants done outside of it.
+//! Does what the state wants done: files and the clipboard.
 
-use super::{
-    export::{Export, Scope},
-    state::State,
-};
 use crate::{
     host::{identity::Invoker, owned_output},
     text::shown,
+    tui::model::{effect::Effect, export::Export, state::State},
 };
 use anyhow::Context as _;
 use crossterm::{clipboard::CopyToClipboard, execute};
@@ -19,39 +16,21 @@ use std::{
 /// How many files of one second there can be.
 const NAMES: u32 = 1_000;
 
-/// Something to do.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Effect {
-    /// Write incidents to a new file.
-    Export(Scope),
-    /// Put a text into the clipboard.
-    Copy {
-        /// What it is.
-        what: String,
-        /// The text.
-        text: String,
-    },
-}
-
-impl Effect {
-    /// Does it, a file in `directory` as `owner` would; gives back what to say about it.
-    pub fn carry_out(
-        &self,
-        state: &State,
-        terminal: &mut impl Write,
-        directory: &Path,
-        owner: Option<&Invoker>,
-    ) -> String {
-        let done = match self {
-            Self::Export(scope) => export(&Export::new(&state.model, *scope), directory, owner),
-            Self::Copy { what, text } => {
-                execute!(terminal, CopyToClipboard::to_clipboard_from(text))
-                    .context("cannot write to the terminal")
-                    .map(|()| format!("{what} sent to the terminal's clipboard (OSC 52)"))
-            }
-        };
-        done.unwrap_or_else(|error| format!("{error:#}"))
-    }
+/// Does it, a file in `directory` as `owner` would; gives back what to say about it.
+pub(super) fn carry_out(
+    effect: &Effect,
+    state: &State,
+    terminal: &mut impl Write,
+    directory: &Path,
+    owner: Option<&Invoker>,
+) -> String {
+    let done = match effect {
+        Effect::Export(scope) => export(&Export::new(&state.model, *scope), directory, owner),
+        Effect::Copy { what, text } => execute!(terminal, CopyToClipboard::to_clipboard_from(text))
+            .context("cannot write to the terminal")
+            .map(|()| format!("{what} sent to the terminal's clipboard (OSC 52)")),
+    };
+    done.unwrap_or_else(|error| format!("{error:#}"))
 }
 
 /// Writes to a file that was not there before.
@@ -75,11 +54,12 @@ fn names(directory: &Path, now: Timestamp) -> impl Iterator<Item = PathBuf> {
 mod tests {
     use super::*;
     use crate::output::{recording::Recording, samples};
+    use crate::tui::model::export::Scope;
     use std::{fs, io::BufReader};
 
     /// Every sample.
     fn state() -> State {
-        let mut state = State::new(4, false);
+        let mut state = State::new(false);
         for line in samples::every_line() {
             state.add(line);
         }
@@ -88,7 +68,7 @@ mod tests {
 
     /// What is said after an export to a directory.
     fn exported(directory: &Path) -> String {
-        Effect::Export(Scope::All).carry_out(&state(), &mut Vec::new(), directory, None)
+        carry_out(&Effect::Export(Scope::All), &state(), &mut Vec::new(), directory, None)
     }
 
     #[test]
@@ -127,7 +107,7 @@ mod tests {
     fn a_copy_is_base64_for_the_terminal() {
         let effect = Effect::Copy { what: "#12".to_owned(), text: "Text file busy\n".to_owned() };
         let mut terminal = Vec::new();
-        let said = effect.carry_out(&state(), &mut terminal, Path::new("."), None);
+        let said = carry_out(&effect, &state(), &mut terminal, Path::new("."), None);
         assert_eq!(said, "#12 sent to the terminal's clipboard (OSC 52)");
         assert_eq!(terminal, b"\x1b]52;c;VGV4dCBmaWxlIGJ1c3kK\x1b\\");
     }

@@ -126,7 +126,7 @@ impl CommandLines {
 #[cfg(test)]
 impl Live {
     /// A session with a pending failure.
-    pub(super) fn pending(incident: Incident, now_ns: u64) -> Self {
+    pub(in crate::tui) fn pending(incident: Incident, now_ns: u64) -> Self {
         Self { now_ns, pending: vec![Box::new(incident)], ..Self::default() }
     }
 }

@@ -1,10 +1,10 @@
 //! The list: its rows, which one is selected, which groups are open.
 
-use super::{
-    model::{Group, Model},
+use crate::event::Incident;
+use crate::tui::model::{
+    incidents::{Group, Model},
     sort::Order,
 };
-use crate::event::Incident;
 use std::{cell::OnceCell, collections::HashSet};
 
 /// A row of the list.

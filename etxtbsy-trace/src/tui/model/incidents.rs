@@ -1,9 +1,11 @@
 //! What came in: counts of everything, and the details of the latest incidents.
 
-use super::{
+use crate::tui::{
     feed::Skipped,
-    rate::{Axis, Rate},
-    statistics::Statistics,
+    model::{
+        rate::{Axis, Rate},
+        statistics::Statistics,
+    },
 };
 use crate::{
     analysis::group::{Cause, GROUPS, Tally},

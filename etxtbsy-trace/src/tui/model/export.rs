@@ -1,8 +1,8 @@
 //! What is written to a file when the user asks for it, and what is said of it.
 
-use super::{
+use crate::tui::model::{
+    incidents::{Group, Kept, Model},
     list::Row,
-    model::{Group, Kept, Model},
 };
 use crate::{
     event::{Line, LossKind, Lost},

@@ -1,26 +1,28 @@
 //! What the user did with what came in.
 
-use super::{
-    effect::Effect,
-    export::Scope,
-    filter::{self, Filter},
-    input::{self, Action},
-    list::{List, Row},
-    live::Live,
-    model::{Group, Model},
-    prompt::{self, Typed},
-    view::Page,
-};
+use super::{filter, prompt};
 use crate::timeline::{
     lanes,
     zoom::{Sight, Zoom},
+};
+use crate::tui::{
+    input::keys::{self, Action, Page},
+    model::{
+        effect::Effect,
+        export::Scope,
+        filter::Filter,
+        incidents::{Group, Model},
+        list::{List, Row},
+        live::Live,
+        prompt::Typed,
+    },
 };
 use crate::{
     event::{Incident, Line},
     output::{Output as _, text::Text},
 };
 use ratatui::crossterm::event::{KeyCode, KeyEvent};
-use std::{cell::Cell, collections::VecDeque};
+use std::collections::VecDeque;
 
 /// How many lines are held back at most; those before are taken in nevertheless.
 const HELD: usize = 10_000;
@@ -35,6 +37,9 @@ pub enum Prompt {
     /// What to write to a file.
     Export,
 }
+
+/// How many panes can have the focus: the list, the chain, the timeline, the verdict.
+pub const PANES: usize = 4;
 
 /// How much of the focused pane, or of the page, was to be seen when it was last drawn.
 #[derive(Clone, Copy, Debug, Default)]
@@ -58,10 +63,10 @@ pub struct State {
     pub focus: usize,
     /// By how many lines the focused pane, if it is not the list, or the page is scrolled.
     pub scroll: usize,
-    /// Noted by whoever draws it.
-    pub room: Cell<Room>,
+    /// As it was last drawn.
+    pub room: Room,
     /// The page that is shown instead of the panes.
-    pub page: Option<&'static Page>,
+    pub page: Option<Page>,
     /// Whether lines are held back.
     pub paused: bool,
     /// Which part of the timeline is shown.
@@ -81,20 +86,19 @@ pub struct State {
     filter: Filter,
     list: List,
     held: VecDeque<Line>,
-    panes: usize,
 }
 
 impl State {
-    /// Nothing came in yet; there are so many panes.
+    /// Nothing came in yet.
     #[must_use]
-    pub fn new(panes: usize, color: bool) -> Self {
+    pub fn new(color: bool) -> Self {
         Self {
             model: Model::default(),
             color,
             ascii: false,
             focus: 0,
             scroll: 0,
-            room: Cell::default(),
+            room: Room::default(),
             page: None,
             paused: false,
             zoom: Zoom::default(),
@@ -107,7 +111,6 @@ impl State {
             filter: Filter::default(),
             list: List::default(),
             held: VecDeque::new(),
-            panes,
         }
     }
 
@@ -206,12 +209,12 @@ impl State {
     /// Takes a key press; gives back what is to be done.
     pub fn key(&mut self, event: KeyEvent) -> Option<Effect> {
         self.notice = None;
-        if input::interrupts(event) {
+        if keys::interrupts(event) {
             self.quit = true;
             return None;
         }
         match self.prompt {
-            None => self.act(input::action(event)?),
+            None => self.act(keys::action(event)?),
             Some(Prompt::Search) => {
                 self.type_search(event);
                 None
@@ -268,8 +271,8 @@ impl State {
             Action::Page(page) => self.open((self.page != Some(page)).then_some(page)),
             Action::Back => self.back(),
             Action::Toggle => self.list.toggle(&self.model),
-            Action::NextPane => self.focus_on((self.focus + 1) % self.panes),
-            Action::PreviousPane => self.focus_on((self.focus + self.panes - 1) % self.panes),
+            Action::NextPane => self.focus_on((self.focus + 1) % PANES),
+            Action::PreviousPane => self.focus_on((self.focus + PANES - 1) % PANES),
             Action::Move(lines) => self.step(lines),
             Action::Pages(pages) => self.step(pages.saturating_mul(self.page_height())),
             Action::First => self.step(isize::MIN),
@@ -352,7 +355,7 @@ impl State {
         self.list.changed();
     }
 
-    fn open(&mut self, page: Option<&'static Page>) {
+    fn open(&mut self, page: Option<Page>) {
         self.page = page;
         self.scroll = 0;
     }
@@ -364,13 +367,13 @@ impl State {
 
     /// How many lines a page is; one stays in sight.
     fn page_height(&self) -> isize {
-        self.room.get().height.saturating_sub(1).max(1).cast_signed()
+        self.room.height.saturating_sub(1).max(1).cast_signed()
     }
 
     fn step(&mut self, lines: isize) {
         if self.focus > 0 || self.page.is_some() {
-            let most = self.room.get().most;
-            let from_end = self.page.is_some_and(|page| page.from_end);
+            let most = self.room.most;
+            let from_end = self.page.is_some_and(Page::from_end);
             let lines = if from_end { lines.saturating_neg() } else { lines };
             self.scroll = self.scroll.min(most).saturating_add_signed(lines).min(most);
         } else {
@@ -410,7 +413,7 @@ mod tests {
 
     /// Every sample came in.
     fn state() -> State {
-        let mut state = State::new(4, false);
+        let mut state = State::new(false);
         for line in samples::every_line() {
             state.add(line);
         }
@@ -477,14 +480,14 @@ mod tests {
             typed(&mut state, keys);
             assert_eq!(shown(&state), id, "{keys}");
         }
-        state.room.set(Room { height: 4, most: 0 });
+        state.room = Room { height: 4, most: 0 };
         for (key, id) in [(KeyCode::PageDown, 3), (KeyCode::PageDown, 2), (KeyCode::PageUp, 5)] {
             press(&mut state, &[key]);
             assert_eq!(shown(&state), id);
         }
         press(&mut state, &[KeyCode::Home, KeyCode::Down]);
         assert_eq!(shown(&state), 5);
-        press(&mut State::new(4, false), &[KeyCode::Down, KeyCode::End, KeyCode::Enter]);
+        press(&mut State::new(false), &[KeyCode::Down, KeyCode::End, KeyCode::Enter]);
     }
 
     #[test]
@@ -541,7 +544,7 @@ mod tests {
     fn panes_take_the_keys_in_turn() {
         let mut state = state();
         press(&mut state, &[KeyCode::Tab]);
-        state.room.set(Room { height: 5, most: 7 });
+        state.room = Room { height: 5, most: 7 };
         for (keys, scroll) in [("jj", 2), ("G", 7), ("jk", 6), ("g", 0)] {
             typed(&mut state, keys);
             assert_eq!((state.focus, state.scroll, shown(&state)), (1, scroll, 6));
@@ -562,7 +565,7 @@ mod tests {
             typed(&mut state, keys);
             assert_eq!(state.zoom == Zoom::default(), fit, "{keys}");
         }
-        press(&mut State::new(4, false), &[KeyCode::Char('+'), KeyCode::Left]);
+        press(&mut State::new(false), &[KeyCode::Char('+'), KeyCode::Left]);
     }
 
     #[test]
@@ -623,7 +626,7 @@ mod tests {
     #[test]
     fn pages_open_and_close() {
         let mut state = state();
-        state.room.set(Room { height: 5, most: 3 });
+        state.room = Room { height: 5, most: 3 };
         typed(&mut state, "?jj");
         assert!(state.page.is_some() && state.scroll == 2);
         let help = state.page;
@@ -652,7 +655,7 @@ mod tests {
         press(&mut state, &[KeyCode::Esc]);
         typed(&mut state, "u");
         assert_eq!((answer(&mut state, 'f'), state.prompt), (export(Scope::Filtered), None));
-        let mut empty = State::new(4, false);
+        let mut empty = State::new(false);
         assert_eq!((control(&mut empty, 's'), empty.prompt), (None, None));
         assert_eq!(empty.notice.as_deref(), Some("there is no incident to export"));
     }
@@ -666,13 +669,13 @@ mod tests {
         assert_eq!(what, "#2");
         assert!(text.starts_with("#2 ") && text.contains("Text file busy"), "{text}");
         assert!(text.contains("open it with O_CLOEXEC") && samples::harmless(&text), "{text}");
-        let none = State::new(4, false).key(KeyEvent::new(KeyCode::Char('c'), KeyModifiers::NONE));
+        let none = State::new(false).key(KeyEvent::new(KeyCode::Char('c'), KeyModifiers::NONE));
         assert_eq!(none, None);
     }
 
     #[test]
     fn time_goes_on_to_the_last_line_or_to_now() {
-        let mut state = State::new(4, false);
+        let mut state = State::new(false);
         assert_eq!(state.elapsed_ns(), None);
         state.add(samples::meta().into());
         let start = samples::meta().time_ns;
