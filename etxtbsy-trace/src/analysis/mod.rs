@@ -11,3 +11,4 @@ pub mod incident;
 pub mod ledger;
 pub mod running;
 pub mod verdict;
+pub mod ways;
