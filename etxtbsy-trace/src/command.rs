@@ -689,6 +689,7 @@ mod tests {
         process,
     };
     use tempfile::TempDir;
+    use test_support::{as_ordinary_user, skip};
 
     fn prepared(argv: &[&str]) -> Prepared {
         let argv: Vec<_> = argv.iter().map(OsString::from).collect();
@@ -1003,8 +1004,7 @@ mod tests {
     #[tokio::test]
     async fn it_is_the_user_in_all_respects() {
         if !Uid::effective().is_root() {
-            eprintln!("skipped: only root can become another user");
-            return;
+            skip!("becoming another user needs root");
         }
         let mut nobody = Invoker::named("nobody").unwrap();
         nobody.groups.push(nix::unistd::Gid::from_raw(54321));
@@ -1034,10 +1034,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_refused_identity_is_not_the_commands_failure() {
-        if Uid::effective().is_root() {
-            eprintln!("skipped: root is refused none");
-            return;
-        }
+        as_ordinary_user!();
         let nobody = Invoker::named("nobody").unwrap();
         let error =
             Prepared::new(&["true".into()], Some(&nobody), &[]).unwrap().start().unwrap_err();

@@ -8,6 +8,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
+use test_support::skip;
 
 #[test]
 fn run_gives_the_status_of_the_command() {
@@ -404,8 +405,7 @@ fn the_examples_of_the_readme_work_for_a_user_with_sudo() {
         return;
     };
     if !Path::new("/usr/bin/sudo").exists() {
-        eprintln!("skipped: no sudo here");
-        return;
+        skip!("sudo is not installed");
     }
     let dir = turn.dir.path();
     let (home, bin) = (dir.join("home"), dir.join("home/.cargo/bin"));
@@ -440,8 +440,7 @@ fn the_examples_of_the_readme_work_for_a_user_with_sudo() {
     };
     let may = as_user("sudo -n true");
     if may.code != Some(0) {
-        eprintln!("skipped: sudo does not work here: {}", may.stderr);
-        return;
+        skip!("sudo does not work here: {}", may.stderr);
     }
     let has_jq = Path::new("/usr/bin/jq").exists();
     let readme = include_str!("../../../README.md");

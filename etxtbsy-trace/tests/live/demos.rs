@@ -9,6 +9,7 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
+use test_support::{NOBODY, skip, skipped};
 
 /// They may or may not fail, and few times.
 const RACES: [&str; 3] = ["go22315", "rust114554", "java"];
@@ -35,8 +36,6 @@ const REMEDIES: [(&str, bool); 7] = [
     ("retry", false),
     ("write-in-child", true),
 ];
-/// A user who is not root, on every system.
-const NOBODY: u32 = 65534;
 
 /// A demo as text, races and halves of a second each, with the JSON lines in a file.
 fn show(turn: &Turn, name: &[&str]) -> (Ended, Trace) {
@@ -89,7 +88,7 @@ fn races() {
     let Some(turn) = Turn::take_as_root() else { return };
     for name in RACES {
         if name == "java" && !has_java() {
-            eprintln!("skipped: there is no java");
+            skipped("java is not installed");
             continue;
         }
         let (ended, trace) = show(&turn, &[name]);
@@ -168,8 +167,7 @@ fn assert_table(name: &str, ended: &Ended, trace: &Trace) {
     assert!(attempts.iter().all(|attempts| *attempts > 0), "{}", ended.stdout);
     let (told, made) = (trace.incidents.len() as u64, failures.iter().sum::<u64>());
     if told < made && told + trace.summary.lost >= made {
-        eprintln!("skipped: the kernel passed over some of {made} failures, and said so");
-        return;
+        skip!("the kernel skipped some of the failures, and counted them");
     }
     assert_eq!(numbers("incidents"), failures, "{}", ended.stdout);
     assert_eq!(told, made, "{}", ended.stdout);

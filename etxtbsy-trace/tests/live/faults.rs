@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread::{self, sleep};
 use std::time::Duration;
+use test_support::skip;
 
 /// As long as the tracer keeps a failure whose holder has not let go, and more.
 const SUSPENDED: Duration = Duration::from_secs(2);
@@ -182,8 +183,7 @@ fn holds_for_which_there_is_no_memory_are_counted() {
         return;
     };
     let Some(group) = MemoryGroup::new() else {
-        eprintln!("skipped: there is no memory controller of cgroups");
-        return;
+        skip!("there is no memory controller of cgroups");
     };
     let storm = ["storm", "held", "--wait-for-go", "--count", &FILES.to_string()];
     let mut workload = Process::start(Command::new(BINARY).arg("workload").args(storm));
@@ -261,8 +261,7 @@ fn times_follow_a_clock_that_is_set() {
         return;
     };
     if !is_own_machine() {
-        eprintln!("skipped: it sets the clock (run: cargo xtask vm)");
-        return;
+        skip!("it sets the machine's clock (run: cargo xtask vm)");
     }
     let failure = format!("read go; {BINARY} workload still-open >/dev/null");
     let script = format!("{failure}; {failure}; read end");

@@ -19,6 +19,7 @@ use std::path::Path;
 use std::process::{Child, Command};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
+use test_support::skip;
 
 /// More incidents than such a pipe has room for.
 const FAILURES: usize = 40;
@@ -197,8 +198,7 @@ fn an_io_error_is_reported_at_once_and_all_else_goes_on() {
     let at = turn.dir.path().join("fuse");
     fs::create_dir(&at).unwrap();
     let Some(server) = Server::start(&at, &at, |_| true) else {
-        eprintln!("skipped: no FUSE here");
-        return;
+        skip!("this kernel has no FUSE");
     };
     let mut run = tracer();
     run.args(["run", "--json", "-o"]).arg(at.join(BROKEN));

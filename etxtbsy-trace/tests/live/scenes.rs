@@ -9,6 +9,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
+use test_support::{skip, skipped};
 
 macro_rules! scenes {
     ($($test:ident: $name:literal,)*) => {$(
@@ -172,8 +173,7 @@ fn waiting_in_32_bits() -> Option<Process> {
     }
     let ended = waiting.wait();
     assert_eq!(ended.code, Some(UNSUPPORTED.into()), "{}", ended.stderr);
-    eprintln!("skipped: {}", ended.stderr.trim_end());
-    None
+    skip!("{}", ended.stderr)
 }
 
 /// These scenes make their 32-bit system calls by `int $0x80`, which is followed while a 32-bit program is
@@ -296,7 +296,7 @@ fn is_left_out(ended: &Ended) -> bool {
     if is {
         // The tracer has its say too.
         let why = ended.stderr.lines().find_map(|line| line.split_once("not possible here: "));
-        eprintln!("skipped: {}", why.map_or(&*ended.stderr, |(_, why)| why));
+        skipped(why.map_or(&*ended.stderr, |(_, why)| why));
     }
     is
 }

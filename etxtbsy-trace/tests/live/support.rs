@@ -14,15 +14,15 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::thread::{self, JoinHandle};
+use std::thread::{self, JoinHandle, Scope, ScopedJoinHandle};
 use std::time::Duration;
 use tempfile::TempDir;
+pub(crate) use test_support::NOBODY;
+use test_support::{skip, skipped};
 
 /// The binary under test.
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_etxtbsy-trace");
 
-/// A user who is not root, on every system.
-pub(crate) const NOBODY: u32 = 65534;
 /// In the reason of what was lost because the kernel passed over a program.
 const PASSED_OVER: &str = "under way on the processor";
 
@@ -66,14 +66,23 @@ pub(crate) fn assert_complete(all: &[Incident], is_complete: impl Fn(&Incident) 
 }
 
 /// Whether a race has nothing to see: on emulated processors it may have had too few attempts for
-/// anything to fail; the test is left out then.
+/// anything to fail; the test is skipped then.
 pub(crate) fn has_too_few(race: &Race) -> bool {
     let has = race.failures == 0;
     if has {
         assert!(race.attempts < 10_000, "nothing failed in {} attempts", race.attempts);
-        eprintln!("skipped: nothing failed in {} attempts", race.attempts);
+        skipped(format_args!("nothing failed in {} attempts", race.attempts));
     }
     has
+}
+
+/// Starts a thread by the name of this one: a test that is skipped there is reported by its name.
+pub(crate) fn spawn_scoped<'scope, T: Send + 'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    run: impl FnOnce() -> T + Send + 'scope,
+) -> ScopedJoinHandle<'scope, T> {
+    let name = thread::current().name().unwrap_or_default().to_owned();
+    thread::Builder::new().name(name).spawn_scoped(scope, run).unwrap()
 }
 
 /// After which a process that has not ended is killed, and its test has failed.
@@ -97,13 +106,12 @@ impl Turn {
         Self { dir, _lock: lock }
     }
 
-    /// The same for a test that traces; `None`, and a word about it, without root.
+    /// The same for a test that traces; without root, `None`, and the test is skipped.
     pub(crate) fn take_as_root() -> Option<Self> {
         if geteuid().is_root() {
             return Some(Self::take());
         }
-        eprintln!("skipped: tracing needs root (run: cargo xtask test)");
-        None
+        skip!("tracing needs root (run: cargo xtask test)")
     }
 
     /// `run -o FILE OPTIONS -- COMMAND`, to its end.

@@ -1,5 +1,5 @@
 //! The view on a real terminal, in tmux: typed into, looked at, and gone without a trace. Live
-//! sessions need root; without, their tests say so and pass.
+//! sessions need root; without, their tests are skipped.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that panics has failed")]
 
 mod screen;
@@ -21,20 +21,17 @@ use std::{
     path::Path,
     process::{Child, Command, Stdio},
 };
+use test_support::{NOBODY, skip};
 
 /// The binary under test.
 const BINARY: &str = env!("CARGO_BIN_EXE_etxtbsy-trace");
 
-/// A user who is not root, on every system.
-const NOBODY: u32 = 65534;
-
-/// A terminal, unless tracing is impossible.
+/// A terminal; without root, `None`, and the test is skipped.
 fn screen(width: u16, height: u16) -> Option<Screen> {
     if geteuid().is_root() {
         return Some(Screen::new(width, height));
     }
-    eprintln!("skipped: tracing needs root (run: cargo xtask test)");
-    None
+    skip!("tracing needs root (run: cargo xtask test)")
 }
 
 /// A process that does not outlive its test.
