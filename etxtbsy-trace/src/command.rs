@@ -741,7 +741,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_cannot_be_executed() {
+    async fn a_command_that_cannot_be_executed_has_the_status_of_a_shell() {
         let (directory, path) = scratch();
         let name = path.to_str().unwrap();
         assert_eq!(error(&["no-such-cmd"]), (127, "no-such-cmd: command not found".into()));
@@ -824,9 +824,10 @@ mod tests {
 
     fn ends_with_the_tracer(stopped: bool) {
         let (_directory, path) = scratch();
+        let (_, module) = module_path!().split_once("::").unwrap();
         let mut tracer = process::Command::new(env::current_exe().unwrap())
             .args(["--ignored", "--exact", "--nocapture", "--test-threads=1"])
-            .arg("command::tests::helper_that_is_killed")
+            .arg(format!("{module}::helper_that_is_killed"))
             .env(HELPER_FILE, &path)
             .stdin(process::Stdio::piped())
             .stdout(process::Stdio::piped())
@@ -1002,7 +1003,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn it_is_the_user_in_all_respects() {
+    async fn the_command_is_the_user_in_all_respects() {
         if !Uid::effective().is_root() {
             skip!("becoming another user needs root");
         }

@@ -17,7 +17,7 @@ use crate::{
 /// hold a file and to let go of it, once. `cargo xtask vm` runs all tests, on all kernels.
 const OLDER_KERNEL: &str = "5.10";
 const OLDER_TESTS: &[&str] = &[
-    "check::every_fact_is_told",
+    "check::every_fact_is_reported",
     "scenes::between_fork_and_exec",
     "scenes::busy_interpreters",
     "scenes::dup",

@@ -142,7 +142,7 @@ fn assert_missing(command: impl Fn() -> Command, name: &str, remedy: &str) {
 }
 
 #[test]
-fn every_fact_is_told() {
+fn every_fact_is_reported() {
     let Some(_turn) = Turn::take_as_root() else {
         return;
     };
@@ -178,7 +178,7 @@ fn text_is_one_line_a_fact_and_coloured_if_wanted() {
 }
 
 #[test]
-fn an_unprivileged_user_is_told_to_use_sudo() {
+fn an_unprivileged_user_is_advised_to_use_sudo() {
     let Some(turn) = Turn::take_as_root() else {
         return;
     };
@@ -366,7 +366,7 @@ fn the_remedy_fits_the_user_and_the_way_of_starting() {
 }
 
 #[test]
-fn without_a_capability_it_names_it() {
+fn a_missing_capability_is_named() {
     let Some(_turn) = Turn::take_as_root() else {
         return;
     };
@@ -421,7 +421,7 @@ fn without_btf_it_names_the_remedy() {
 }
 
 #[test]
-fn without_mounts_it_names_them() {
+fn missing_mounts_are_named() {
     let Some(_turn) = Turn::take_as_root() else {
         return;
     };
@@ -452,7 +452,7 @@ fn without_tracefs_it_names_the_remedy() {
 
 /// As in a container without `--privileged`.
 #[test]
-fn a_forbidden_system_call_is_told_from_a_missing_capability() {
+fn a_forbidden_bpf_call_is_not_reported_as_a_missing_capability() {
     let Some(_turn) = Turn::take_as_root() else {
         return;
     };
@@ -465,7 +465,7 @@ fn a_forbidden_system_call_is_told_from_a_missing_capability() {
 }
 
 #[test]
-fn namespaces_of_its_own_are_named() {
+fn a_user_namespace_is_named() {
     let Some(_turn) = Turn::take_as_root() else {
         return;
     };

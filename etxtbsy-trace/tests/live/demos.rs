@@ -211,7 +211,7 @@ fn the_tour() {
 
 /// With the JSON lines on stdout, nothing else is there.
 #[test]
-fn json_has_stdout_for_itself() {
+fn json_goes_to_stdout_and_text_to_stderr() {
     let Some(_turn) = Turn::take_as_root() else { return };
     let ended = Process::start(tracer().args(["demo", "leaked-daemon", "--json"])).wait();
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
@@ -220,7 +220,7 @@ fn json_has_stdout_for_itself() {
 }
 
 #[test]
-fn without_java_it_is_skipped() {
+fn the_java_demo_is_skipped_without_java() {
     let turn = Turn::take();
     let ended = Process::start(tracer().args(["demo", "java"]).env("PATH", turn.dir.path())).wait();
     assert_eq!((ended.code, &*ended.stdout), (Some(0), ""), "{}", ended.stderr);
@@ -230,7 +230,7 @@ fn without_java_it_is_skipped() {
 
 /// The user who called sudo runs the demo, and what it counted comes back all the same.
 #[test]
-fn under_sudo_the_user_runs_it() {
+fn under_sudo_the_demo_runs_as_the_caller() {
     let Some(turn) = Turn::take_as_root() else { return };
     // Where the build is may be closed to others.
     fs::set_permissions(turn.dir.path(), Permissions::from_mode(0o755)).unwrap();

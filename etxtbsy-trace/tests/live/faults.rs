@@ -25,7 +25,7 @@ const SUSPENDED: Duration = Duration::from_secs(2);
 /// The tracer is suspended while one program after the other has a file of its own open, and fails to
 /// exec it: all is in the ring buffer when it goes on, and none is taken to be still open.
 #[test]
-fn what_happens_while_it_is_suspended_is_told_afterwards() {
+fn failures_while_the_tracer_is_suspended_are_reported_afterwards() {
     const FAILURES: usize = 50;
     let Some(_turn) = Turn::take_as_root() else {
         return;
@@ -56,7 +56,7 @@ fn what_happens_while_it_is_suspended_is_told_afterwards() {
 
 /// The same in a storm, most of which finds no room.
 #[test]
-fn a_storm_while_it_is_suspended_is_counted() {
+fn a_storm_while_the_tracer_is_suspended_is_counted() {
     let Some(_turn) = Turn::take_as_root() else {
         return;
     };
@@ -102,7 +102,7 @@ fn two_tracers_see_the_same() {
 
 /// The tracer starts while execs fail on all processors, some of them at that moment.
 #[test]
-fn failures_under_way_at_the_start_are_told_or_left_out() {
+fn failures_in_progress_at_the_start_are_complete_or_omitted() {
     let Some(_turn) = Turn::take_as_root() else {
         return;
     };

@@ -184,7 +184,7 @@ fn longest(directory: &Path) -> PathBuf {
 const LONGEST: usize = 4095;
 
 #[test]
-fn names_that_nobody_should_give_are_told_and_harmless() {
+fn hostile_names_are_recorded_and_escaped() {
     let Some(turn) = Turn::take_as_root() else {
         return;
     };

@@ -22,7 +22,7 @@ struct Tally {
 }
 
 #[test]
-fn every_culprit_is_one_and_every_sure_one_is_named() {
+fn named_holders_held_the_file_and_certain_ones_are_not_missed() {
     let Some(turn) = Turn::take_as_root() else {
         return;
     };

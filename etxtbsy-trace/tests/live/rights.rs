@@ -121,7 +121,7 @@ fn for_nobody() -> Command {
 }
 
 #[test]
-fn once_live_it_has_only_what_it_needs() {
+fn the_tracer_keeps_only_the_capabilities_it_needs() {
     let Some(_turn) = Turn::take_as_root() else {
         return;
     };
@@ -162,7 +162,7 @@ fn peculiar(command: &mut Command) -> &mut Command {
 }
 
 #[test]
-fn the_command_has_what_it_would_have_without_us() {
+fn the_command_inherits_what_it_would_without_the_tracer() {
     let Some(_turn) = Turn::take_as_root() else {
         return;
     };
@@ -183,7 +183,7 @@ fn the_command_has_what_it_would_have_without_us() {
 
 /// All but the environment, which sudo had changed already.
 #[test]
-fn under_sudo_it_has_what_its_caller_has() {
+fn under_sudo_the_command_inherits_what_the_caller_would_give() {
     let Some(_turn) = Turn::take_as_root() else {
         return;
     };
@@ -248,7 +248,7 @@ fn signals_reach_a_command_of_another_user() {
 
 /// Which takes what it has kept for that. Holder and parent live until they have been told of.
 #[test]
-fn processes_of_another_user_are_looked_at() {
+fn processes_of_another_user_are_described() {
     const HOLD: &str = "cp /bin/true \"$0\"; exec 3>>\"$0\"; \"$0\"; read end";
     let Some(turn) = Turn::take_as_root() else {
         return;

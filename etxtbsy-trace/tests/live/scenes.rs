@@ -19,7 +19,7 @@ macro_rules! scenes {
     ($($test:ident: $name:literal,)*) => {$(
         #[test]
         fn $test() {
-            tell($name);
+            run_scene($name);
         }
     )*};
 }
@@ -107,7 +107,7 @@ scenes! {
 fn named_only(name: &str) -> Option<(Scene, Incident)> {
     let turn = Turn::take_as_root()?;
     let (ended, mut trace) = turn.run(&[], &[BINARY, "workload", name]);
-    if is_left_out(&ended) {
+    if is_unsupported(&ended) {
         return None;
     }
     let scene: Scene = ended.report();
@@ -212,7 +212,7 @@ fn compat_failures_before_the_tracer_follows_are_counted() {
     let Some(turn) = Turn::take_as_root() else { return };
     for call in ["exec", "open", "int80"] {
         let (ended, trace) = turn.run(&[], &[BINARY, "workload", "fail-in-32-bits", call]);
-        if is_left_out(&ended) {
+        if is_unsupported(&ended) {
             return;
         }
         // Every program that this takes is loaded when it is needed.
@@ -272,8 +272,8 @@ fn assert_kept_up(storm: &Storm, trace: &Trace) {
     }
 }
 
-/// Whether the scene cannot be here; says why.
-fn is_left_out(ended: &Ended) -> bool {
+/// Whether the scene cannot be here; the test is skipped then.
+fn is_unsupported(ended: &Ended) -> bool {
     let is = ended.code == Some(UNSUPPORTED.into());
     if is {
         // The tracer has its say too.
@@ -319,7 +319,7 @@ fn while_svc_runs(turn: &Turn, commands: &str) -> (Ended, Trace) {
 
 /// `cp -f` gets over it by itself, so nothing is to be mended; cp does not.
 #[test]
-fn a_file_that_is_made_anew_at_once_is_no_error() {
+fn a_file_that_is_replaced_at_once_is_no_error() {
     let Some(turn) = Turn::take_as_root() else { return };
     let (ended, trace) = while_svc_runs(&turn, "cp -f /bin/true svc");
     let [incident] = &trace.incidents[..] else { panic!("not one: {:#?}", trace.incidents) };
@@ -333,7 +333,7 @@ fn a_file_that_is_made_anew_at_once_is_no_error() {
 
 /// Paths that lead where the one who follows them is: to the victim's own program, not the tracer's.
 #[test]
-fn links_of_procfs_are_the_victims() {
+fn procfs_links_are_followed_as_the_victim_would() {
     let Some(turn) = Turn::take_as_root() else { return };
     let shell = turn.dir.path().join("shell");
     fs::copy("/bin/sh", &shell).unwrap();
@@ -350,11 +350,11 @@ fn links_of_procfs_are_the_victims() {
     }
 }
 
-/// The scene under the tracer; the test is left out where the scene cannot be.
-fn tell(name: &str) {
+/// The scene under the tracer; the test is skipped where the scene cannot be.
+fn run_scene(name: &str) {
     let Some(turn) = Turn::take_as_root() else { return };
     let (ended, trace) = turn.run(&[], &[BINARY, "workload", name]);
-    if is_left_out(&ended) {
+    if is_unsupported(&ended) {
         return;
     }
     let scene = without_unreported(ended.report(), &running_kernel().unwrap());

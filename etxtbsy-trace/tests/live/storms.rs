@@ -17,7 +17,7 @@ const SLOWER: f64 = 20.0;
 const SECONDS: [&str; 2] = ["--seconds", "1"];
 
 #[test]
-fn execs_are_counted_to_the_last_one() {
+fn every_failed_exec_is_counted() {
     let Some(_turn) = Turn::take_as_root() else {
         return;
     };

@@ -23,7 +23,6 @@ use test_support::{skip, skipped};
 /// The binary under test.
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_etxtbsy-trace");
 
-
 /// How long the races are asked to go, in seconds, if not until some failures.
 pub(crate) fn race_seconds() -> Option<u64> {
     let seconds = std::env::var("ETXTBSY_TRACE_RACE_SECONDS").ok()?;

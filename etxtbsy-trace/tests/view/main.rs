@@ -86,7 +86,7 @@ fn an_incident_comes_in_and_is_looked_at_filtered_and_exported() {
 }
 
 #[test]
-fn a_tree_is_watched_and_its_end_is_told() {
+fn a_tree_is_watched_and_its_end_is_shown() {
     let Some(screen) = screen(120, 40) else { return };
     let go = screen.dir.path().join("go");
     nix::unistd::mkfifo(&go, nix::sys::stat::Mode::S_IRWXU).unwrap();
@@ -152,7 +152,7 @@ fn number_after(text: &str, word: &str) -> u32 {
 
 /// Without the view the terminal is the command's alone, as is what is typed.
 #[test]
-fn the_keys_are_the_commands() {
+fn without_the_view_keys_go_to_the_command() {
     let Some(screen) = screen(100, 30) else { return };
     let before = screen.settings();
     screen.line("set -m");
@@ -214,7 +214,7 @@ fn an_interrupt_ends_the_script_that_runs_it() {
 
 /// All threads of the view, and an export by the last right that is left for it.
 #[test]
-fn the_view_has_only_what_it_needs() {
+fn the_view_keeps_only_the_capabilities_it_needs() {
     let Some(screen) = screen(100, 40) else { return };
     let dir = screen.dir.path();
     let binary = dir.join("etxtbsy-trace");
