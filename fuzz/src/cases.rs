@@ -3,12 +3,14 @@
 use std::collections::HashMap;
 
 use etxtbsy_trace::{
-    attribution::Keeper,
-    incident::{World, build},
-    kernel::records::Record,
-    ledger::{Case, Drop, Ledger},
-    lines::{Evidence, Incident, Place, VerdictKind},
-    running,
+    analysis::{
+        attribution::Keeper,
+        incident::{World, build},
+        ledger::{Case, Drop, Ledger},
+        running,
+    },
+    event::{Evidence, Incident, Place, VerdictKind},
+    tracer::records::Record,
 };
 use etxtbsy_trace_common::{
     Candidate, Change, Compat, Dropped, Failure, FailureEnd, Hold, Kind, Left, Refused, Repaired,

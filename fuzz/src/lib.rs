@@ -14,13 +14,14 @@ use std::collections::HashMap;
 
 pub use self::{cases::attribution, words::command};
 use etxtbsy_trace::{
-    incident::{World, build},
-    kernel::records::Record,
-    ledger::Ledger,
-    lines::Line,
-    output::{Output as _, json::Json, text::Text},
-    replay::Recording,
-    tui::{state::State, view},
+    analysis::{
+        incident::{World, build},
+        ledger::Ledger,
+    },
+    event::Line,
+    output::{Output as _, json::Json, recording::Recording, text::Text},
+    tracer::records::Record,
+    tui::{model::state::State, view},
 };
 use ratatui::{Terminal, backend::TestBackend};
 
@@ -61,7 +62,7 @@ fn hold(lines: &[Line]) {
     if lines.is_empty() {
         return;
     }
-    let mut state = State::new(view::COUNT, true);
+    let mut state = State::new(true);
     let (mut json, mut text) = (Vec::new(), Vec::new());
     let mut pretty = Text::new(&mut text, false, true);
     for line in lines {
@@ -79,7 +80,7 @@ fn hold(lines: &[Line]) {
         assert!(!written.chars().any(|c| c.is_control() && c != '\n'), "{written:?}");
     }
     let mut terminal = Terminal::new(TestBackend::new(100, 30)).expect("memory takes everything");
-    let drawn = terminal.draw(|frame| view::draw(frame, &state)).expect("memory");
+    let drawn = terminal.draw(|frame| _ = view::draw(frame, &state)).expect("memory");
     let shown = |symbol: &str| !symbol.chars().any(char::is_control);
     assert!(drawn.buffer.content.iter().all(|cell| shown(cell.symbol())));
 }

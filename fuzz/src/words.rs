@@ -6,9 +6,12 @@ use std::{
 };
 
 use etxtbsy_trace::{
-    cli::{Cli, presentation, shown},
-    login, sudo,
-    user::{Invoker, Sudo, sudo_caller},
+    cli::{args::Cli, presentation::presentation},
+    host::{
+        identity::{Invoker, Sudo, sudo_caller},
+        login, sudo,
+    },
+    text::shown,
 };
 use nix::unistd::{Gid, Uid};
 

@@ -8,7 +8,7 @@ use aya::{
 };
 
 use super::{Fact, Finding, Machine};
-use crate::kernel::features;
+use crate::tracer::features;
 
 /// Something that the programs use.
 struct Feature {

@@ -5,7 +5,7 @@ use std::{
     collections::BTreeSet,
 };
 
-use crate::kernel::{
+use crate::tracer::{
     layout::{Kernel, running_kernel},
     tracefs::{self, Unreachable, with_tracefs},
 };

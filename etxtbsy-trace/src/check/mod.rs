@@ -4,7 +4,6 @@
 //! [`THEMES`] leads to every fact that there is; nothing else lists what tracing needs.
 
 mod features;
-pub mod lines;
 mod machine;
 mod place;
 mod privileges;
@@ -13,12 +12,9 @@ mod tracing;
 
 use anyhow::anyhow;
 
-pub use self::privileges::{Keeps, Work, kept};
-use self::{
-    lines::{Checked, Line, Status, Theme},
-    machine::Machine,
-};
-use crate::kernel::{memlock, nofile};
+use self::machine::Machine;
+use crate::event::check::{self as lines, Checked, Line, Status, Theme};
+use crate::tracer::{memlock, nofile};
 
 /// The themes and their facts, in the order in which one rests on the other.
 const THEMES: [(Theme, Facts); 5] = [
@@ -159,7 +155,16 @@ pub fn report(mut tell: impl FnMut(&Line) -> anyhow::Result<()>) -> anyhow::Resu
     // As every start does; a fact says so if it cannot.
     let _ = (memlock::lift(), nofile::raise());
     let machine = Machine::default();
-    let mut checked = Checked::new();
+    let version = env!("CARGO_PKG_VERSION").to_owned();
+    let mut checked = Checked {
+        works: false,
+        mend_first: None,
+        ok: 0,
+        degraded: 0,
+        missing: 0,
+        unknown: 0,
+        version,
+    };
     for (theme, facts) in THEMES {
         for fact in facts() {
             machine.whole.set(checked.missing == 0);
@@ -182,7 +187,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::kernel::tracer::tracepoints;
+    use crate::tracer::programs::tracepoints;
 
     fn facts() -> Vec<Fact> {
         THEMES.iter().flat_map(|(_, facts)| facts()).collect()

@@ -4,10 +4,7 @@ use anyhow::Result;
 use nix::sys::utsname::uname;
 
 use super::{Fact, Finding, Machine};
-use crate::{
-    kernel::{layout, lockdown, offsets},
-    teach,
-};
+use crate::tracer::{calibrate, layout, lockdown, offsets};
 
 pub(super) fn facts() -> Vec<Fact> {
     vec![
@@ -73,11 +70,11 @@ fn locked_down() -> Finding {
 
 fn exec_denied() -> Finding {
     let lost = "boot a kernel that refuses it: any before 6.11, or from 6.12.2 on";
-    denied(teach::busy_exec(), || Finding::missing(teach::ALLOWED, lost))
+    denied(calibrate::busy_exec(), || Finding::missing(calibrate::ALLOWED, lost))
 }
 
 fn write_denied() -> Finding {
-    denied(teach::busy_write(), || {
+    denied(calibrate::busy_write(), || {
         Finding::degraded(
             "this kernel lets a running program be written",
             "nothing fails in that direction, and nothing is told",

@@ -14,16 +14,17 @@ use tokio::sync::Notify;
 
 use super::{Fact, Finding, Machine, privileges::rights};
 use crate::{
-    kernel::{
+    event::{Filter, Incident, Line, VerdictKind},
+    output::Output,
+    session::{Limits, Sink, trace_run::TraceRun},
+    text,
+    tracer::{
+        calibrate,
         features::{self, RingCompletion},
+        loader::{Options, Tracer},
+        programs::{Tracepoint, TracepointKind, tracepoints},
         tracefs::{self, Unreachable},
-        tracer::{Options, Tracepoint, TracepointKind, Tracer, tracepoints},
     },
-    lines::{Filter, Incident, Line, VerdictKind},
-    output::{self, Output},
-    session::{Limits, Sink},
-    teach,
-    trace::Job,
 };
 
 /// How long the self-made failure may take until it is told.
@@ -121,7 +122,7 @@ fn self_trace(machine: &Machine) -> Finding {
             let own = holders.first().is_some_and(|holder| holder.local_pid == own);
             let told = format!(
                 "{}: {explained} of {} writers explained",
-                output::name(verdict.kind),
+                text::name(verdict.kind),
                 file.writers.unwrap_or(0),
             );
             if *complete && own && verdict.kind == VerdictKind::StillOpen {
@@ -145,7 +146,7 @@ fn is_refused(error: &anyhow::Error) -> bool {
 
 /// What to do where something was refused.
 fn refused(error: &anyhow::Error) -> String {
-    if error.chain().any(|cause| cause.to_string() == teach::NO_MEMFD) {
+    if error.chain().any(|cause| cause.to_string() == calibrate::NO_MEMFD) {
         "sysctl vm.memfd_noexec=0".to_owned()
     } else if geteuid().is_root() {
         "allow it: seccomp or a security module refuses it to root (docker run --privileged)"
@@ -162,7 +163,7 @@ fn traced_failure() -> Result<Incident> {
     let (live, lives) = mpsc::channel();
     let told = Told { live, incident: Arc::default() };
     let incident = Arc::clone(&told.incident);
-    let job = Job {
+    let job = TraceRun {
         tracer,
         filter: Filter { pids: vec![pid], ..Filter::default() },
         sinks: vec![Sink::direct("the check", told)],
@@ -170,10 +171,10 @@ fn traced_failure() -> Result<Incident> {
         limits: Limits { duration: Some(PATIENCE), incidents: Some(1) },
         ends_command: false,
     };
-    let failure = thread::spawn(move || lives.recv().map(|()| teach::busy_exec()));
+    let failure = thread::spawn(move || lives.recv().map(|()| calibrate::busy_exec()));
     job.run(&Notify::new(), |_| {})?;
     let failed = failure.join().ok().and_then(Result::ok).context("no failure was made")??;
-    ensure!(failed, teach::ALLOWED);
+    ensure!(failed, calibrate::ALLOWED);
     let told = incident.lock().unwrap_or_else(PoisonError::into_inner).take();
     told.context("a failure was made and not seen")
 }
@@ -215,7 +216,7 @@ mod tests {
             let error = anyhow::Error::from(io::Error::from(errno)).context("cannot load");
             assert!(is_refused(&error));
         }
-        let error = anyhow::Error::from(Errno::EACCES).context(teach::NO_MEMFD).context("made");
+        let error = anyhow::Error::from(Errno::EACCES).context(calibrate::NO_MEMFD).context("made");
         assert_eq!(refused(&error), "sysctl vm.memfd_noexec=0");
         assert!(!is_refused(&anyhow!(Errno::EINVAL)) && !is_refused(&anyhow!("no incident")));
     }

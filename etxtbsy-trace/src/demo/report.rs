@@ -3,8 +3,8 @@
 
 use super::catalogue::{self, Work};
 use super::tally::{Counts, Seen};
-use crate::output::time::span;
-use crate::workload::{Comparison, Race, Scene, Side};
+use crate::text::time::span;
+use etxtbsy_workload::{Comparison, Race, Scene, Side};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;

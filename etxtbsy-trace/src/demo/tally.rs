@@ -1,8 +1,9 @@
 //! What the incidents come to, by the directory of the file that was to be run.
 
 use crate::{
-    lines::{Direction, Incident, Line},
-    output::{Output, name},
+    event::{Direction, Incident, Line},
+    output::Output,
+    text::name,
 };
 use std::{
     collections::{BTreeMap, HashMap},

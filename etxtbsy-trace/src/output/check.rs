@@ -1,11 +1,8 @@
 //! The lines of `check`, told to people.
 
-use super::{
-    escape,
-    look::{Look, Tone},
-    name,
-};
-use crate::check::lines::{Checked, Fact, Line, Status};
+use super::look::{Look, Tone};
+use crate::event::check::{Checked, Fact, Line, Status};
+use crate::text::{escape, name};
 
 /// The columns of the longest name.
 const NAME: usize = 26;
@@ -51,7 +48,7 @@ fn tone(status: Status) -> Tone {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::check::lines::Theme;
+    use crate::event::check::Theme;
 
     fn missing(found: &str) -> Line {
         Line::Fact(Fact {

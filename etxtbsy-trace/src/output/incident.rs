@@ -1,12 +1,12 @@
 //! One incident, for people: in full, or in one line where its group has been shown.
 
-use super::group::Wait;
 use super::look::{Look, Tone};
-use super::{escape, name, other_pids, time};
-use crate::lines::{
+use crate::analysis::group::Wait;
+use crate::event::{
     Direction, Evidence, Fd, Holder, How, Incident, Opened, Place, Refusal, Role, State, Unheld,
     Via,
 };
+use crate::text::{escape, name, other_pids, time};
 
 /// What `strerror` says of ETXTBSY; it is what the user saw.
 const BUSY: &str = "Text file busy";

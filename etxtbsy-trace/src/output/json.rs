@@ -1,7 +1,8 @@
 //! The lines as JSON, one object a line.
 
-use super::{Output, escape};
-use crate::lines::Line;
+use super::Output;
+use crate::event::Line;
+use crate::text::escape;
 use serde::Serialize;
 use serde_json::ser::{Formatter, Serializer};
 use std::io::{self, Write};

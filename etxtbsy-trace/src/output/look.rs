@@ -1,6 +1,6 @@
 //! How the text looks: colours, and how much of it there is.
 
-use super::escape;
+use crate::text::escape;
 use anstyle::{AnsiColor, Style};
 
 /// What a piece of text is about; each has its colour.

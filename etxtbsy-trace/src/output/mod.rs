@@ -1,21 +1,23 @@
-//! Where the lines go: as JSON for programs ([`json`]), as text for people ([`text`]).
+//! Where the lines go: as JSON for programs ([`json`]), as text for people ([`text`]); and how they are
+//! read again ([`recording`]).
+//!
+//! Here: an output format each, what formats share, and the queue to a slow reader. Not here: which
+//! incidents belong together (`analysis::group`), how a string is quoted (`text`), the view (`tui`).
 
+pub mod bounds;
 pub mod check;
-pub mod escape;
-pub mod group;
 mod incident;
 pub mod json;
 mod look;
 pub mod queue;
+pub mod recording;
 #[cfg(test)]
 pub(crate) mod samples;
+pub mod schema;
 mod summary;
 pub mod text;
-pub mod time;
-pub mod weight;
 
-use crate::lines::{Incident, Line};
-use serde::Serialize;
+use crate::event::{Incident, Line};
 use std::io;
 
 /// Something that takes the lines, one after the other, in the order of [`Line`]'s variants.
@@ -32,40 +34,4 @@ pub trait Output: Send {
 
     /// Another output has failed; the words say which, and why.
     fn failed(&mut self, _words: &str) {}
-}
-
-/// The name an enum of the lines has in JSON, such as `fork-exec-race`; harmless, whoever wrote it.
-#[must_use]
-pub fn name<T: Serialize>(value: T) -> String {
-    match serde_json::to_value(value) {
-        Ok(serde_json::Value::String(name)) => escape::text(&name),
-        _ => "?".to_owned(),
-    }
-}
-
-/// The pids of a process in the tracer's namespace and in its own, where those are others.
-pub(crate) fn other_pids(
-    pid: u32,
-    local: Option<u32>,
-    own: Option<u32>,
-) -> impl Iterator<Item = String> {
-    let local = local.filter(|local| *local != pid);
-    let own = own.filter(|own| *own != pid && Some(*own) != local);
-    let local = local.map(|local| format!("pid {local} here"));
-    local.into_iter().chain(own.map(|own| format!("pid {own} in its namespace")))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pids_of_other_namespaces_are_named_where_they_differ() {
-        let named = |pid, local, own| other_pids(pid, local, own).collect::<Vec<_>>();
-        assert!(named(9, Some(9), Some(9)).is_empty());
-        assert!(named(9, None, Some(9)).is_empty());
-        assert_eq!(named(9, Some(9), Some(1)), ["pid 1 in its namespace"]);
-        assert_eq!(named(9, Some(4), Some(4)), ["pid 4 here"]);
-        assert_eq!(named(9, Some(4), Some(1)), ["pid 4 here", "pid 1 in its namespace"]);
-    }
 }

@@ -1,7 +1,8 @@
 //! An output with a thread of its own: whoever does not read it keeps nobody else waiting.
 
-use super::{Output, weight};
-use crate::lines::{Line, LossKind, Lost};
+use super::Output;
+use crate::event::weight;
+use crate::event::{Line, LossKind, Lost};
 use nix::sys::signal::{SigSet, SigmaskHow};
 use std::{
     collections::VecDeque,
@@ -240,7 +241,7 @@ mod tests {
         let lost = |count| Lost { kind: LossKind::RecordsRingFull, what: "x".to_owned(), count };
         queue.line(&Arc::new(Line::Lost(lost(2))));
         queue.line(&Arc::new(Line::Lost(lost(3))));
-        queue.line(&Arc::new(Line::Summary(crate::lines::Summary::default())));
+        queue.line(&Arc::new(Line::Summary(crate::event::Summary::default())));
         queue.close();
         let lines: Vec<Line> = BufReader::new(reader)
             .lines()

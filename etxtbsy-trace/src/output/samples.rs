@@ -2,25 +2,13 @@
 
 #![allow(clippy::unwrap_used)]
 
-use crate::lines::{
+use crate::analysis::verdict;
+use crate::event::{
     Ancestor, BusyFile, Direction, Evidence, Fd, Filter, Forked, Holder, How, Incident, Line,
     LossKind, Lost, Meta, Opened, Place, Refusal, Released, Role, Shortfall, State, Summary,
     Unheld, VerdictKind, Via, Victim,
 };
-use crate::verdict;
 use proptest::prelude::*;
-
-impl From<Incident> for Line {
-    fn from(incident: Incident) -> Self {
-        Self::Incident(Box::new(incident))
-    }
-}
-
-impl From<Meta> for Line {
-    fn from(meta: Meta) -> Self {
-        Self::Meta(meta)
-    }
-}
 
 // What it fills are all `Option`s.
 #[allow(clippy::unnecessary_wraps)]
@@ -42,7 +30,7 @@ const NOW: u64 = 90_000_000_000_000;
 
 pub(crate) fn meta() -> Meta {
     Meta {
-        schema: crate::lines::SCHEMA,
+        schema: crate::event::SCHEMA,
         version: "0.1.0".to_owned(),
         time: "2026-11-20T14:03:00.000000000Z".to_owned(),
         time_ns: NOW - 7_000_000_000,

@@ -1,10 +1,10 @@
 //! The end of a trace, for people: which groups of incidents, how many, how long.
 
-use super::group::{Cause, GROUPS, Groups, Tally};
 use super::incident::count;
 use super::look::{Look, Tone};
-use super::{escape, name, time};
-use crate::lines::{Direction, Summary, TreeRole, VerdictKind};
+use crate::analysis::group::{Cause, GROUPS, Groups, Tally};
+use crate::event::{Direction, Summary, TreeRole, VerdictKind};
+use crate::text::{escape, name, time};
 use std::collections::BTreeMap;
 
 /// How many groups are shown without `-v`.

@@ -1,9 +1,10 @@
 //! The lines, as text for people.
 
-use super::group::Groups;
 use super::look::{Look, Tone};
-use super::{Output, escape, incident, summary, time};
-use crate::lines::{Filter, Incident, Line, Lost, Meta, TreeRole};
+use super::{Output, incident, summary};
+use crate::analysis::group::Groups;
+use crate::event::{Filter, Incident, Line, Lost, Meta, TreeRole};
+use crate::text::{escape, name, time};
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 
@@ -149,7 +150,7 @@ pub fn watched(filter: &Filter, columns: usize) -> String {
         TreeRole::Victim => tree,
         TreeRole::Holder => format!("{tree}, for failures that they cause"),
         TreeRole::Either => format!("{tree}, for failures that they have or cause"),
-        TreeRole::Other(_) => format!("{tree}, as {}", super::name(filter.role)),
+        TreeRole::Other(_) => format!("{tree}, as {}", name(filter.role)),
     }
 }
 
@@ -170,7 +171,7 @@ fn begin(meta: &Meta, look: Look) -> String {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::lines::{Evidence, LossKind, Place, State, VerdictKind};
+    use crate::event::{Evidence, LossKind, Place, State, VerdictKind};
     use crate::output::samples;
     use proptest::prelude::*;
 

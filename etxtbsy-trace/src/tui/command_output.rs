@@ -1,7 +1,7 @@
 //! What the traced command writes while the view has the terminal: it is shown in a pane, kept in
 //! a file without a name, and written to the terminal once the view has gone.
 
-use super::{feed::Feed, live};
+use crate::tui::{feed::Feed, model::live};
 use anyhow::{Context as _, Result};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::{
@@ -127,7 +127,8 @@ fn follow(mut reader: PipeReader, over: &PipeReader, place: &Mutex<Place>) {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::feed::Message, *};
+    use super::*;
+    use crate::tui::feed::Message;
     use std::sync::mpsc::sync_channel;
 
     #[test]

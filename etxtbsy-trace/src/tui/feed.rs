@@ -1,9 +1,9 @@
 //! How lines, and what else happens, get to the view: from a recording, which waits for the view,
 //! and from a live session, which never does.
 
-use super::live;
+use crate::tui::model::live;
 use crate::{
-    lines::{Incident, Line},
+    event::{Incident, Line},
     output::Output,
 };
 use nix::sys::signal::Signal;
@@ -18,7 +18,7 @@ use std::{
 const PENDING: usize = 16;
 
 /// What the view waits for.
-pub(super) enum Message {
+pub(in crate::tui) enum Message {
     Line(Box<Line>),
     /// The view was too slow for these.
     Skipped(Skipped),
@@ -66,7 +66,7 @@ pub struct Skipped {
 
 /// Where lines for the view go.
 #[derive(Clone)]
-pub struct Feed(pub(super) SyncSender<Message>);
+pub struct Feed(pub(in crate::tui) SyncSender<Message>);
 
 impl Feed {
     /// Hands over a line, and waits for room; false once the view has gone.

@@ -1,10 +1,9 @@
 //! `check`, and starts, where something is missing.
 
 use crate::support::{BINARY, Ended, NOBODY, Process, Trace, Turn, tracer};
-use etxtbsy_trace::check::lines::{Checked, Fact, Line, Status};
-use etxtbsy_trace::cli::Lines;
-use etxtbsy_trace::kernel::tracer::tracepoints;
-use etxtbsy_trace::schema::schema;
+use etxtbsy_trace::event::check::{Checked, Fact, Line, Status};
+use etxtbsy_trace::output::schema;
+use etxtbsy_trace::tracer::programs::tracepoints;
 use nix::errno::Errno;
 use nix::libc;
 use nix::mount::{MsFlags, mount};
@@ -37,7 +36,7 @@ struct Told {
 
 impl Told {
     fn parse(ended: &Ended) -> Self {
-        let schema = jsonschema::validator_for(&schema(Lines::Check)).unwrap();
+        let schema = jsonschema::validator_for(&schema::check()).unwrap();
         let mut facts = Vec::new();
         for text in ended.stdout.lines() {
             assert!(schema.is_valid(&serde_json::from_str(text).unwrap()), "{text}");

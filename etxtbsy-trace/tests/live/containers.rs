@@ -5,9 +5,9 @@ use crate::support::{
     BINARY, Ended, Process, Trace, Turn, WaitingRace, assert_complete, has_too_few, race_course,
     tracer,
 };
-use etxtbsy_trace::check;
-use etxtbsy_trace::lines::{Incident, Line, VerdictKind};
-use etxtbsy_trace::workload::GroundTruth;
+use etxtbsy_trace::event::check;
+use etxtbsy_trace::event::{Incident, Line, VerdictKind};
+use etxtbsy_workload::GroundTruth;
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
@@ -289,11 +289,11 @@ fn a_check_in_a_container() {
     let ended = container.process(tracer().args(["check", "--json"])).wait();
     assert_eq!(ended.code, Some(0), "{}{}", ended.stdout, ended.stderr);
     let facts = ended.stdout.lines().filter_map(|line| match serde_json::from_str(line).unwrap() {
-        check::lines::Line::Fact(fact) => Some(fact),
-        check::lines::Line::Check(_) => None,
+        check::Line::Fact(fact) => Some(fact),
+        check::Line::Check(_) => None,
     });
     let fact = facts.into_iter().find(|fact| fact.name == "pid namespace").unwrap();
-    assert_eq!(fact.status, check::lines::Status::Degraded);
+    assert_eq!(fact.status, check::Status::Degraded);
     assert!(fact.remedy.as_ref().unwrap().contains("--pid=host"), "{fact:?}");
 }
 

@@ -1,7 +1,7 @@
 //! The demos: each runs, ends by itself, and says what was traced.
 
 use crate::support::{BINARY, Ended, Process, Trace, Turn, tracer};
-use etxtbsy_trace::lines::VerdictKind::{
+use etxtbsy_trace::event::VerdictKind::{
     self, ForkExecRace, LeakedFd, PassedFd, RunningExecutable, SharedMapping, StillOpen,
 };
 use std::collections::{BTreeMap, BTreeSet};

@@ -4,9 +4,9 @@ use crate::storms::assert_still_open;
 use crate::support::{
     Attached, BINARY, Ended, Process, Trace, Turn, first_line, is_own_machine, tracer,
 };
-use etxtbsy_trace::kernel::{features::maps_allocate_late, layout::running_kernel};
-use etxtbsy_trace::lines::{Line, LossKind, Shortfall, VerdictKind};
-use etxtbsy_trace::workload::Storm;
+use etxtbsy_trace::event::{Line, LossKind, Shortfall, VerdictKind};
+use etxtbsy_trace::tracer::{features::maps_allocate_late, layout::running_kernel};
+use etxtbsy_workload::Storm;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::signal::Signal;
 use nix::sys::time::{TimeSpec, TimeValLike};

@@ -2,7 +2,7 @@
 
 use crate::fuse::{FILE, Server};
 use crate::support::{Trace, Turn, spawn_scoped};
-use etxtbsy_trace::lines::{Direction, Incident, Place, VerdictKind};
+use etxtbsy_trace::event::{Direction, Incident, Place, VerdictKind};
 use nix::errno::Errno;
 use nix::libc;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};

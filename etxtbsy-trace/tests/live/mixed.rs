@@ -3,8 +3,8 @@
 use crate::support::{
     BINARY, Process, Trace, Turn, has_too_few, is_own_machine, race_course, race_seconds, tracer,
 };
-use etxtbsy_trace::lines::LossKind;
-use etxtbsy_trace::workload::{Mixed, Refusals, Tally, compare, compare_refusals};
+use etxtbsy_trace::event::LossKind;
+use etxtbsy_workload::{Mixed, Refusals, Tally, compare, compare_refusals};
 use nix::sys::signal::Signal;
 use std::process::Command;
 use std::thread::available_parallelism;

@@ -2,7 +2,7 @@
 
 use crate::fuse::{BROKEN, Server};
 use crate::support::{BINARY, Process, Trace, Turn, first_line, tracer};
-use etxtbsy_trace::lines::Line;
+use etxtbsy_trace::event::Line;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::fcntl::{FcntlArg, fcntl};

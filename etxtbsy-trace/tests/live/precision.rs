@@ -1,8 +1,8 @@
 //! Right or wrong, failure by failure: the race whose children say what they have inherited.
 
 use crate::support::{Turn, has_too_few, is_own_machine};
-use etxtbsy_trace::lines::{Holder, How, Incident};
-use etxtbsy_trace::workload::{FailedExec, GroundTruth, Inheritor};
+use etxtbsy_trace::event::{Holder, How, Incident};
+use etxtbsy_workload::{FailedExec, GroundTruth, Inheritor};
 use std::collections::HashMap;
 
 /// What came of the comparison; `wrong` in words, a line each.

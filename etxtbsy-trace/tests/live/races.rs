@@ -3,8 +3,8 @@
 use crate::support::{
     Process, Trace, Turn, WaitingRace, assert_complete, has_too_few, is_own_machine, tracer,
 };
-use etxtbsy_trace::lines::{Direction, Incident, Role, VerdictKind, Via};
-use etxtbsy_trace::workload::Race;
+use etxtbsy_trace::event::{Direction, Incident, Role, VerdictKind, Via};
+use etxtbsy_workload::Race;
 
 #[test]
 fn go22315() {

@@ -2,8 +2,8 @@
 
 use crate::scenes::assert_told;
 use crate::support::{Attached, Turn};
-use etxtbsy_trace::lines::Ancestor;
-use etxtbsy_trace::workload::Scene;
+use etxtbsy_trace::event::Ancestor;
+use etxtbsy_workload::Scene;
 use nix::sys::signal::Signal;
 
 /// The tracer does not run until the holder has ended and its pid is another's: nothing of that

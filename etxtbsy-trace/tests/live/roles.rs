@@ -1,7 +1,7 @@
 //! `--as`: what the traced tree is to the failures that are shown.
 
 use crate::support::{Process, Trace, Turn, tracer};
-use etxtbsy_trace::lines::TreeRole;
+use etxtbsy_trace::event::TreeRole;
 use nix::libc;
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -60,7 +60,7 @@ fn trace(role: &[&str]) -> Option<(u32, Trace)> {
 
 /// Of each incident: whose parent had called exec, and who held the file.
 fn told(trace: &Trace) -> Vec<(Option<u32>, Vec<u32>)> {
-    let held = |incident: &etxtbsy_trace::lines::Incident| {
+    let held = |incident: &etxtbsy_trace::event::Incident| {
         incident.holders.iter().map(|holder| holder.pid).collect()
     };
     trace.incidents.iter().map(|incident| (incident.victim.ppid, held(incident))).collect()

@@ -1,14 +1,14 @@
 //! The scenes: one failure each, of which every pid, thread and fd is known.
 
 use crate::support::{Attached, BINARY, Ended, Process, Trace, Turn};
-use etxtbsy_trace::kernel::{
+use etxtbsy_trace::event::{
+    self, Direction, Fd, Incident, LossKind, Opened, Place, State, VerdictKind, Via,
+};
+use etxtbsy_trace::tracer::{
     features::{self, RingCompletion},
     layout::{Kernel, running_kernel},
 };
-use etxtbsy_trace::lines::{
-    self, Direction, Fd, Incident, LossKind, Opened, Place, State, VerdictKind, Via,
-};
-use etxtbsy_trace::workload::{Holder, Scene, Storm, Task, UNSUPPORTED};
+use etxtbsy_workload::{Holder, Scene, Storm, Task, UNSUPPORTED};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -475,7 +475,7 @@ fn the_incident<'a>(scene: &Scene, trace: &'a Trace) -> &'a Incident {
     incident
 }
 
-fn assert_holder(scene: &Scene, known: &Holder, holder: &lines::Holder) {
+fn assert_holder(scene: &Scene, known: &Holder, holder: &event::Holder) {
     assert_eq!(numbers(&holder.fds), known.fds, "{holder:#?}");
     for fd in &holder.fds {
         assert!(fd.flags.iter().any(|flag| flag == "O_WRONLY" || flag == "O_RDWR"), "{holder:#?}");
@@ -517,7 +517,7 @@ fn assert_holder(scene: &Scene, known: &Holder, holder: &lines::Holder) {
 }
 
 /// The evidence, the call and the names, where the scene says what they are.
-fn assert_how_known(known: &Holder, holder: &lines::Holder) {
+fn assert_how_known(known: &Holder, holder: &event::Holder) {
     if known.evidence.is_some() {
         assert_eq!(holder.evidence, known.evidence, "{holder:#?}");
     }

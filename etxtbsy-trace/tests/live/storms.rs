@@ -2,8 +2,8 @@
 //! memory is bounded, and the machine is still there for others.
 
 use crate::support::{Attached, BINARY, Ended, Process, Trace, Turn, is_own_machine};
-use etxtbsy_trace::lines::{Incident, LossKind, VerdictKind};
-use etxtbsy_trace::workload::Storm;
+use etxtbsy_trace::event::{Incident, LossKind, VerdictKind};
+use etxtbsy_workload::Storm;
 use nix::sys::signal::Signal;
 use std::fs;
 use std::process::Command;

@@ -1,9 +1,9 @@
 //! Running the tracer, with a limit to it, and reading what it wrote.
 
-use etxtbsy_trace::lines::{
+use etxtbsy_trace::event::{
     Holder, Incident, Line, LossKind, Lost, Meta, Opened, Refusal, Summary,
 };
-use etxtbsy_trace::workload::{Race, Storm};
+use etxtbsy_workload::{Race, Storm};
 use nix::sys::signal::{SigHandler, Signal, kill, killpg, signal};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::{Pid, geteuid};

@@ -5,11 +5,10 @@
 mod screen;
 
 use etxtbsy_trace::{
-    lines::Line,
+    event::Line,
     tui::{
-        state::State,
+        model::state::State,
         terminal::{self, Signals},
-        view,
     },
 };
 use nix::unistd::geteuid;
@@ -308,7 +307,7 @@ fn lost() -> Line {
 #[test]
 #[ignore = "for a_panic_restores_the_terminal"]
 fn a_source_that_panics() {
-    let state = State::new(view::COUNT, true);
+    let state = State::new(true);
     let shown = terminal::show(state, Signals::View, |_| panic!("on purpose"), |_| Ok(()));
     eprintln!("{:#}", shown.unwrap_err());
 }
@@ -316,7 +315,7 @@ fn a_source_that_panics() {
 #[test]
 #[ignore = "for a_panic_restores_the_terminal"]
 fn a_loop_that_panics() {
-    let state = State::new(view::COUNT, true);
+    let state = State::new(true);
     let _ = terminal::show(
         state,
         Signals::View,

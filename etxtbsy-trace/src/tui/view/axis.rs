@@ -1,6 +1,6 @@
 //! From moments to columns, and the round moments that are named under them.
 
-use crate::{output::escape, tui::zoom::Span};
+use crate::{text::escape, timeline::zoom::Span};
 
 /// Units in nanoseconds, the greatest first, and whether tenths and hundredths of them are shown.
 const UNITS: [(i128, &str, bool); 7] = [

@@ -2,14 +2,15 @@
 
 use super::style;
 use crate::{
-    lines::{
+    event::{
         Ancestor, Direction, Evidence, Fd, Holder, How, Incident, Opened, Place, Released, Via,
     },
-    output::{
+    text::{
         escape::{self, Charset},
         name, other_pids, time,
     },
-    tui::{lanes::comm_of, state::State},
+    timeline::lanes::comm_of,
+    tui::model::state::State,
 };
 use ratatui::{
     layout::Size,

@@ -1,7 +1,7 @@
 //! The line on top: what is traced, and the counts.
 
 use super::style;
-use crate::{lines::Filter, output::escape, tui::state::State};
+use crate::{event::Filter, text::escape, tui::model::state::State};
 use ratatui::text::{Line, Span};
 
 /// How few columns of what is traced are still worth showing.
@@ -105,7 +105,7 @@ mod tests {
     use super::*;
     use crate::{
         output::samples,
-        tui::live::{Live, Traced},
+        tui::model::live::{Live, Traced},
     };
 
     /// What the header says in 100 columns, while processes of these names are traced, or not any
@@ -120,7 +120,7 @@ mod tests {
             .map(|(pid, name)| Traced { pid, comm: Some((*name).to_owned()), alive })
             .collect();
         meta.filter.pids = traced.iter().map(|root| root.pid).collect();
-        let mut state = State::new(4, false);
+        let mut state = State::new(false);
         let now_ns = meta.time_ns + 3_723_000_000_000;
         state.add(meta.into());
         state.live = Some(Live { now_ns, traced, ..Live::default() });
@@ -141,7 +141,7 @@ mod tests {
         ] {
             assert_eq!(header(command, names, alive), format!("{start}  {shown}  on 6.18.0"));
         }
-        let replayed = State::new(4, false);
+        let replayed = State::new(false);
         let filter = Filter { pids: vec![4300], ..Filter::default() };
         assert_eq!(traced(&replayed, &filter, 40), ("pid 4300".to_owned(), ""));
     }

@@ -1,21 +1,20 @@
 //! The keys: in a line at the bottom, and on a page of their own.
 
-use super::{page::Page, style};
+use super::style;
 use crate::{
-    output::escape,
+    text::escape,
     tui::{
-        export::Export,
-        input::KEYS,
-        state::{Prompt, State},
+        input::keys::KEYS,
+        model::{
+            export::Export,
+            state::{Prompt, State},
+        },
     },
 };
 use ratatui::{
     layout::Size,
     text::{Line, Span},
 };
-
-/// The page.
-pub(crate) static PAGE: Page = Page { title: "keys", from_end: false, lines };
 
 /// The line at the bottom, in so many columns: what is asked, or what is to be said, and the keys
 /// that there is room for.
@@ -62,7 +61,8 @@ fn export(state: &State) -> Line<'static> {
     line
 }
 
-fn lines(_: &State, _: Size) -> Vec<Line<'static>> {
+/// The lines of the page, for so much room.
+pub(super) fn lines(_: &State, _: Size) -> Vec<Line<'static>> {
     let row = |(name, help)| {
         Line::from(vec![Span::styled(format!("{name:>10}  "), style::strong()), Span::raw(help)])
     };

@@ -2,9 +2,10 @@
 
 use super::style;
 use crate::{
-    lines::Incident,
-    output::{group::Wait, name, time},
-    tui::{list::Row, model::Group, state::State},
+    analysis::group::Wait,
+    event::Incident,
+    text::{name, time},
+    tui::model::{incidents::Group, list::Row, state::State},
 };
 use ratatui::{
     layout::Size,

@@ -1,19 +1,19 @@
 //! Where the panes are, by what each of them wants to show.
 
-use super::COUNT;
+use crate::tui::model::state::PANES;
 use ratatui::layout::{Constraint, Layout, Rect, Size};
 
 /// Where a terminal is wide and high enough to have chain and verdict beside each other.
 const WIDE: Size = Size { width: 140, height: 40 };
 /// How many rows each pane has if it wants them, unless the focused one wants them, too; its title
 /// is one.
-const FLOORS: [u16; COUNT] = [6, 5, 6, 5];
+const FLOORS: [u16; PANES] = [6, 5, 6, 5];
 /// How many it has whatever the focused one wants.
 const LEAST: u16 = 3;
 
 /// Where the panes are: the list, the chain, the timeline, the verdict. `wants` tells how many
 /// rows each has for so many columns, its title included; the focused one comes first.
-pub(super) fn areas(body: Rect, focus: usize, wants: impl Fn(usize, u16) -> u16) -> [Rect; COUNT] {
+pub(super) fn areas(body: Rect, focus: usize, wants: impl Fn(usize, u16) -> u16) -> [Rect; PANES] {
     if body.width < WIDE.width || body.height < WIDE.height {
         // The list does not grow and shrink with the others.
         let list = wants(0, body.width).clamp(FLOORS[0] - 2, FLOORS[0].max(body.height / 4));
@@ -78,7 +78,7 @@ mod tests {
     proptest! {
         #[test]
         fn panes_fill_the_screen_and_do_not_overlap(
-            width in 0_u16..300, height in 0_u16..120, focus in 0..COUNT,
+            width in 0_u16..300, height in 0_u16..120, focus in 0..PANES,
             wants in prop::array::uniform4(1_u16..80),
         ) {
             let body = Rect::new(0, 1, width, height);

@@ -4,19 +4,17 @@ mod ascii;
 mod axis;
 mod chain;
 mod header;
-pub(super) mod help;
+mod help;
 mod incidents;
 mod layout;
-pub(super) mod output;
+mod output;
 mod page;
-pub(super) mod statistics;
+mod statistics;
 mod style;
 mod timeline;
 mod verdict;
 
-pub use page::Page;
-
-use super::state::{Room, State};
+use crate::tui::model::state::{PANES, Room, State};
 use ratatui::{
     Frame,
     layout::{Constraint, Layout, Rect, Size},
@@ -31,11 +29,14 @@ struct Pane {
     note: fn(&State) -> String,
     /// Its lines, for so much room, or all of them if its height is endless (`u16::MAX`); the list
     /// shows its part of them itself.
-    lines: fn(&State, Size) -> Vec<Line<'static>>,
+    lines: Lines,
 }
 
+/// What makes the lines of a pane or a page, for so much room.
+type Lines = fn(&State, Size) -> Vec<Line<'static>>;
+
 /// The panes from top to bottom, the list first.
-const PANES: [Pane; 4] = [
+const ALL: [Pane; PANES] = [
     Pane { title: "incidents", note: incidents::note, lines: incidents::lines },
     Pane { title: "chain", note: nothing, lines: chain::lines },
     Pane { title: "timeline", note: nothing, lines: timeline::lines },
@@ -47,34 +48,33 @@ fn nothing(_: &State) -> String {
     String::new()
 }
 
-/// How many panes can have the focus.
-pub const COUNT: usize = PANES.len();
-
-/// Draws everything.
-pub fn draw(frame: &mut Frame, state: &State) {
+/// Draws everything; how much of the focused pane, or of the page, was to be seen.
+pub fn draw(frame: &mut Frame, state: &State) -> Room {
     let rows = [Constraint::Length(1), Constraint::Fill(1), Constraint::Length(1)];
     let [head, body, foot] = Layout::vertical(rows).areas(frame.area());
     frame.render_widget(header::line(state, head.width.into()), head);
     frame.render_widget(help::footer(state, foot.width.into()), foot);
-    match state.page {
-        Some(page) => page.draw(frame, state, body),
+    let room = match state.page {
+        Some(page) => page::draw(page, frame, state, body),
         None => panes(frame, state, body),
-    }
+    };
     if state.ascii {
         ascii::only(frame.buffer_mut());
     }
+    room
 }
 
 /// Draws the panes.
-fn panes(frame: &mut Frame, state: &State, body: Rect) {
+fn panes(frame: &mut Frame, state: &State, body: Rect) -> Room {
+    let mut room = Room::default();
     // The list may be long.
     let all = |pane: usize, width: u16| match pane {
         0 => state.list().rows(&state.model).len(),
-        _ => (PANES[pane].lines)(state, Size::new(width, u16::MAX)).len(),
+        _ => (ALL[pane].lines)(state, Size::new(width, u16::MAX)).len(),
     };
     let wants = |pane: usize, width: u16| u16::try_from(all(pane, width) + 1).unwrap_or(u16::MAX);
     let areas = layout::areas(body, state.focus, wants);
-    for (at, (pane, area)) in PANES.iter().zip(areas).enumerate() {
+    for (at, (pane, area)) in ALL.iter().zip(areas).enumerate() {
         let focused = at == state.focus;
         let title = if focused { format!("[{}]", pane.title) } else { format!(" {} ", pane.title) };
         let mut block =
@@ -93,7 +93,7 @@ fn panes(frame: &mut Frame, state: &State, body: Rect) {
         let mut lines = (pane.lines)(state, size);
         lines.drain(..skip);
         if focused {
-            state.room.set(Room { height, most: hidden });
+            room = Room { height, most: hidden };
         }
         if hidden > skip {
             let more = format!(" {} more ▼ ", hidden - skip);
@@ -102,15 +102,16 @@ fn panes(frame: &mut Frame, state: &State, body: Rect) {
         frame.render_widget(block, area);
         frame.render_widget(Paragraph::new(lines), inner);
     }
+    room
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{
-        lines::{Incident, Line},
+        event::{Incident, Line},
         output::samples,
-        tui::{input::KEYS, live::Live},
+        tui::{input::keys::KEYS, model::live::Live},
     };
     use proptest::prelude::*;
     use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
@@ -118,18 +119,24 @@ mod tests {
 
     /// What a terminal of that size shows.
     fn screen(state: &State, width: u16, height: u16) -> String {
+        drawn(state, width, height).0
+    }
+
+    /// The same, and how much of it was to be seen.
+    fn drawn(state: &State, width: u16, height: u16) -> (String, Room) {
         let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
-        terminal.draw(|frame| draw(frame, state)).unwrap();
+        let mut room = Room::default();
+        terminal.draw(|frame| room = draw(frame, state)).unwrap();
         let buffer = terminal.backend().buffer();
         let cells = buffer.content().chunks(usize::from(width));
         let lines =
             cells.map(|row| row.iter().map(ratatui::buffer::Cell::symbol).collect::<String>());
-        lines.map(|line| line.trim_end().to_owned() + "\n").collect()
+        (lines.map(|line| line.trim_end().to_owned() + "\n").collect(), room)
     }
 
     /// After `lines` came in.
     fn state(lines: Vec<Line>) -> State {
-        let mut state = State::new(COUNT, true);
+        let mut state = State::new(true);
         for line in lines {
             state.add(line);
         }
@@ -210,7 +217,7 @@ mod tests {
     #[test]
     fn the_focused_pane_grows_and_scrolls() {
         let mut all = String::new();
-        for pane in 1..COUNT {
+        for pane in 1..PANES {
             let mut state = state(vec![samples::meta().into(), samples::family().into()]);
             (state.focus, state.scroll) = (pane, 1);
             all += &screen(&state, 80, 24);
@@ -255,7 +262,7 @@ mod tests {
     fn the_help_page_names_all_keys_in_80_columns() {
         let mut state = race();
         press(&mut state, "?");
-        let lines = (help::PAGE.lines)(&state, Size::new(80, 22));
+        let lines = help::lines(&state, Size::new(80, 22));
         assert!(lines.iter().all(|line| line.width() <= 80), "{lines:#?}");
         assert!(lines.len() <= 21, "{}", lines.len());
     }
@@ -278,7 +285,7 @@ mod tests {
         for color in [true, false] {
             state.color = color;
             let mut terminal = Terminal::new(TestBackend::new(80, 24)).unwrap();
-            terminal.draw(|frame| draw(frame, &state)).unwrap();
+            terminal.draw(|frame| _ = draw(frame, &state)).unwrap();
             let reset = ratatui::style::Color::Reset;
             let cells = terminal.backend().buffer().content();
             let plain = cells.iter().all(|cell| cell.fg == reset && cell.bg == reset);
@@ -294,7 +301,7 @@ mod tests {
             size in (1..120_u16, 1..40_u16),
         ) {
             let lines = samples::every_line();
-            let mut state = State::new(COUNT, true);
+            let mut state = State::new(true);
             for step in steps {
                 match step {
                     0..30 => state.add(lines[step % lines.len()].clone()),
@@ -315,7 +322,7 @@ mod tests {
                 prop_assert!(rows.is_empty() || list.selected(model) < rows.len());
                 prop_assert_eq!(state.shown().is_some(), !rows.is_empty());
                 prop_assert!(rows.iter().all(|row| row.incident(model).is_some()));
-                screen(&state, size.0, size.1);
+                state.room = drawn(&state, size.0, size.1).1;
             }
         }
 
@@ -345,7 +352,7 @@ mod tests {
             meta.filter.command = Some(strings);
             let mut state = state(vec![meta.into(), incident.into()]);
             state.ascii = ascii;
-            state.focus = at % COUNT;
+            state.focus = at % PANES;
             if shift % 2 == 0 {
                 state.live = Some(Live::pending(shown, shift.unsigned_abs()));
             }

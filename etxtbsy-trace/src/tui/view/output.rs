@@ -1,13 +1,11 @@
 //! What the traced command writes, which has no terminal to write to.
 
-use super::{Page, style};
-use crate::tui::state::State;
+use super::style;
+use crate::tui::model::state::State;
 use ratatui::{layout::Size, text::Line};
 
-/// The page.
-pub(crate) static PAGE: Page = Page { title: "output of the command", from_end: true, lines };
-
-fn lines(state: &State, _: Size) -> Vec<Line<'static>> {
+/// The lines of the page, for so much room.
+pub(super) fn lines(state: &State, _: Size) -> Vec<Line<'static>> {
     match state.live.as_ref().and_then(|live| live.output.as_ref()) {
         Some(output) => {
             let charset = style::charset(state);

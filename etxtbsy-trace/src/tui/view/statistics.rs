@@ -1,13 +1,13 @@
 //! The page of statistics: how long files stayed busy, what it came to, who held them, whose calls
 //! failed.
 
-use super::{page::Page, style};
+use super::style;
 use crate::{
-    output::{
+    text::{
         escape::{self, Charset},
         name, time,
     },
-    tui::{
+    tui::model::{
         state::State,
         statistics::{DECADES, Program, Statistics, Top},
     },
@@ -16,9 +16,6 @@ use ratatui::{
     layout::Size,
     text::{Line, Span},
 };
-
-/// The page.
-pub(crate) static PAGE: Page = Page { title: "statistics", from_end: false, lines };
 
 /// From this width on, two tables stand beside each other.
 const WIDE: usize = 76;
@@ -44,7 +41,8 @@ const CLASSES: [&str; DECADES.len() + 1] = [
     "over 100 s",
 ];
 
-fn lines(state: &State, size: Size) -> Vec<Line<'static>> {
+/// The lines of the page, for so much room.
+pub(super) fn lines(state: &State, size: Size) -> Vec<Line<'static>> {
     let statistics = &state.model.statistics;
     let width = usize::from(size.width);
     let two = width >= WIDE;

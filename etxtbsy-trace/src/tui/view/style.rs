@@ -1,8 +1,9 @@
 //! Colours, of the 16 that every terminal's theme keeps readable, and how lines are broken.
 
 use crate::{
-    output::escape::{self, Charset},
-    tui::{lanes::Part, state::State},
+    text::escape::{self, Charset},
+    timeline::lanes::Part,
+    tui::model::state::State,
 };
 use ratatui::style::{Color, Modifier, Style};
 

@@ -2,11 +2,9 @@
 
 use super::{axis::Axis, style};
 use crate::{
-    output::{escape, time},
-    tui::{
-        lanes::{Bar, Doing, Event, Lane, Mark, Part, lanes, sight},
-        state::State,
-    },
+    text::{escape, time},
+    timeline::lanes::{Bar, Doing, Event, Lane, Mark, Part, lanes, sight},
+    tui::model::state::State,
 };
 use ratatui::{
     layout::Size,
@@ -357,12 +355,12 @@ fn put(cells: &mut [Cell], column: usize, text: &str, look: Style) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{output::samples, tui::live::Live};
+    use crate::{output::samples, tui::model::live::Live};
     use ratatui::{crossterm::event::KeyCode, layout::Size};
 
     /// The rows of a state with one incident.
-    fn shown(incident: crate::lines::Incident, zoom: &str, now_ns: Option<u64>) -> Vec<String> {
-        let mut state = State::new(4, false);
+    fn shown(incident: crate::event::Incident, zoom: &str, now_ns: Option<u64>) -> Vec<String> {
+        let mut state = State::new(false);
         state.add(incident.clone().into());
         state.live = now_ns.map(|now_ns| Live::pending(incident, now_ns));
         for c in zoom.chars() {

@@ -2,13 +2,10 @@
 
 use super::style;
 use crate::{
-    lines::Evidence,
-    output::{
-        escape,
-        group::{Tally, Wait},
-        name, time,
-    },
-    tui::state::State,
+    analysis::group::{Tally, Wait},
+    event::Evidence,
+    text::{escape, name, time},
+    tui::model::state::State,
 };
 use ratatui::{
     layout::Size,

@@ -1,0 +1,65 @@
+//! The public model of etxtbsy-trace: the JSON lines, and the words that stand in them.
+//!
+//! The names and meanings are the project's contract with scripts (docs/json.md). Bytes that are
+//! not UTF-8 are given lossily under `<key>`, and exactly, as base64, under `<key>_b64`
+//! ([`bytes`] makes both). A value that is not known is `None`, written as `null`.
+//!
+//! A later version may write words that this one does not know: each set of words has an `Other` for
+//! them. The schema leaves `Other` out, because the tracer never writes it.
+//!
+//! What belongs here: types that are written or read as lines, and facts about the types alone.
+//! What does not: how a value is found (`etxtbsy-trace`'s `analysis`), and how it is shown (`output`, `tui`).
+
+pub mod bytes;
+pub mod check;
+mod holder;
+mod incident;
+mod session;
+mod verdict;
+pub mod weight;
+pub mod word;
+
+pub use holder::{Evidence, Fd, Forked, Holder, How, Opened, Released, Runtime, State, Via};
+pub use incident::{
+    Ancestor, BusyFile, Direction, Incident, LeftOut, Place, Reason, Repaired, Role, Suspect,
+    Unheld, Victim,
+};
+pub use session::{Filter, LossKind, Lost, Meta, Refusal, Summary, TreeRole};
+pub use verdict::{Shortfall, Verdict, VerdictKind};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// What `type` can be.
+pub const TYPES: [&str; 5] = ["meta", "incident", "refusal", "lost", "summary"];
+
+/// The version of the shape of the lines, in `meta.schema`.
+pub const SCHEMA: u32 = 2;
+
+/// One line.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "type", rename_all = "lowercase")]
+pub enum Line {
+    /// The first line: what was traced, by what, where.
+    Meta(Meta),
+    /// One failed call.
+    Incident(Box<Incident>),
+    /// Calls that failed with ETXTBSY and are only counted.
+    Refusal(Refusal),
+    /// Something was dropped.
+    Lost(Lost),
+    /// The last line.
+    Summary(Summary),
+}
+
+impl From<Incident> for Line {
+    fn from(incident: Incident) -> Self {
+        Self::Incident(Box::new(incident))
+    }
+}
+
+impl From<Meta> for Line {
+    fn from(meta: Meta) -> Self {
+        Self::Meta(meta)
+    }
+}

@@ -1,0 +1,62 @@
+//! How much memory lines take, about.
+
+use crate::{Holder, Incident, Line, Opened};
+use std::mem::size_of;
+
+/// How many bytes a line takes, about: what is long, or many, counts.
+#[must_use]
+pub fn line(line: &Line) -> usize {
+    match line {
+        Line::Incident(incident) => self::incident(incident),
+        Line::Meta(meta) => {
+            let command = meta.filter.command.as_ref();
+            size_of::<Line>() + list(Some(&meta.argv)) + list(command)
+        }
+        Line::Refusal(_) | Line::Lost(_) | Line::Summary(_) => 2 * size_of::<Line>(),
+    }
+}
+
+/// How many bytes an incident takes, about.
+#[must_use]
+pub fn incident(incident: &Incident) -> usize {
+    let victim = &incident.victim;
+    let texts = [&incident.path, &incident.file.path, &victim.exe, &victim.cwd, &victim.cgroup];
+    let above = victim.ancestors.iter().map(|above| 100 + text(above.exe.as_ref()));
+    let unheld = incident.unheld.iter().map(|one| {
+        200 + text(one.mount.as_ref()) + text(one.device.as_ref()) + opened(one.opened.as_ref())
+    });
+    size_of::<Incident>()
+        + texts.iter().map(|it| text(it.as_ref())).sum::<usize>()
+        + list(victim.argv.as_ref())
+        + above.sum::<usize>()
+        + list(Some(&incident.verdict.advice))
+        + incident.verdict.summary.capacity()
+        + incident.holders.iter().map(holder).sum::<usize>()
+        + unheld.sum::<usize>()
+        + incident.suspects.len() * 100
+}
+
+fn holder(holder: &Holder) -> usize {
+    let Holder { comm, exe, argv, cgroup, script, fds, ancestors, released, .. } = holder;
+    let exec = released.as_ref().and_then(|released| released.exec.as_ref());
+    let texts = [comm.as_ref(), exe.as_ref(), cgroup.as_ref(), script.as_ref(), exec];
+    let ancestors = ancestors.iter().map(|above| 100 + text(above.exe.as_ref())).sum::<usize>();
+    size_of::<Holder>()
+        + texts.map(text).iter().sum::<usize>()
+        + list(argv.as_ref())
+        + opened(holder.opened.as_ref())
+        + fds.len() * 200
+        + ancestors
+}
+
+fn opened(opened: Option<&Opened>) -> usize {
+    opened.map_or(0, |opened| text(opened.path.as_ref()))
+}
+
+fn text(text: Option<&String>) -> usize {
+    text.map_or(0, String::capacity)
+}
+
+fn list(list: Option<&Vec<String>>) -> usize {
+    list.into_iter().flatten().map(|word| size_of::<String>() + word.capacity()).sum()
+}

@@ -1,0 +1,676 @@
+//! Groups: incidents that have one cause, counted together in bounded memory.
+//!
+//! The names of files are no part of a cause: programs make them up. Who opened the file, who held
+//! it, the verdict and the shape of the directory are.
+
+use crate::{
+    analysis::verdict,
+    event::{Direction, Holder, Incident, Opened, Place, VerdictKind},
+    text,
+};
+use hdrhistogram::Histogram;
+use std::collections::HashMap;
+
+/// How many groups are counted one by one; the incidents of all others are one group.
+pub const GROUPS: usize = 500;
+/// How many characters of a name count.
+const NAME: usize = 200;
+/// Directories in which programs make up names.
+const TEMPORARY: [&str; 5] = ["tmp", "temp", "shm", "T", "Temp"];
+
+/// What the incidents of one group have in common.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Cause {
+    /// What they come to.
+    pub verdict: VerdictKind,
+    /// Which way round.
+    pub direction: Direction,
+    /// The directory of the busy file: [`directory`].
+    pub directory: Option<String>,
+    /// The program that opened it.
+    pub opener: Option<String>,
+    /// The program that held it, or whose child did.
+    pub holder: Option<String>,
+}
+
+impl Cause {
+    /// The cause of an incident.
+    #[must_use]
+    pub fn of(incident: &Incident) -> Self {
+        let culprit = verdict::culprit(incident);
+        let unheld = incident.unheld.first().filter(|_| culprit.is_none());
+        let opener = match (culprit, unheld) {
+            (Some(holder), _) => {
+                holder.opened.as_ref().and_then(|opened| opener_program(holder, opened))
+            }
+            (None, Some(unheld)) => {
+                unheld.opened.as_ref().and_then(|opened| opened.comm.as_deref()).map(pattern)
+            }
+            (None, None) => None,
+        };
+        let place = unheld.filter(|unheld| unheld.place != Place::Unknown).map(|unheld| {
+            let device = unheld.device.as_deref().map(|device| format!(" {}", pattern(device)));
+            text::name(unheld.place) + &device.unwrap_or_default()
+        });
+        let holder = culprit.and_then(|holder| match incident.verdict.kind {
+            // A helper that the child has become is the same child.
+            VerdictKind::ForkExecRace => child_of(holder),
+            _ => holder_program(holder),
+        });
+        Self {
+            verdict: incident.verdict.kind,
+            direction: incident.direction,
+            directory: file(incident).map(directory),
+            opener,
+            holder: holder.or(place),
+        }
+    }
+}
+
+/// The path of the busy file, as far as it is known.
+fn file(incident: &Incident) -> Option<&str> {
+    incident.file.path.as_deref().or(incident.path.as_deref())
+}
+
+/// The program that opened the file for a holder, without its pid.
+#[must_use]
+pub fn opener_program(holder: &Holder, opened: &Opened) -> Option<String> {
+    process_program(holder, opened.pid).or_else(|| opened.comm.as_deref().map(pattern))
+}
+
+/// The program that holds the file, without its pid: `sleep`, or `a child of make`, if it has not
+/// exec'd since it was forked.
+#[must_use]
+pub fn holder_program(holder: &Holder) -> Option<String> {
+    if verdict::has_execed(holder) { process_program(holder, holder.pid) } else { child_of(holder) }
+}
+
+/// `a child of make`.
+fn child_of(holder: &Holder) -> Option<String> {
+    let Some(forked) = &holder.forked else { return process_program(holder, holder.pid) };
+    let program = process_program(holder, forked.pid);
+    let program = program.or_else(|| forked.comm.as_deref().map(pattern))?;
+    Some(format!("a child of {program}"))
+}
+
+/// The program of a holder or of a process above it.
+fn process_program(holder: &Holder, pid: u32) -> Option<String> {
+    let above = holder.ancestors.iter().find(|above| above.pid == pid);
+    let (exe, comm) = match above {
+        _ if holder.pid == pid => (holder.exe.as_deref(), holder.comm.as_deref()),
+        Some(above) => (above.exe.as_deref(), above.comm.as_deref()),
+        None => return None,
+    };
+    exe.map(base).or(comm).map(program)
+}
+
+/// The last component of a path.
+fn base(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
+}
+
+/// The name of a program: its digits count, only what a program made up does not.
+fn program(name: &str) -> String {
+    let name: String = name.chars().take(NAME).collect();
+    if let Some(folded) = temporary(&name) {
+        return folded;
+    }
+    words(&name, |word| {
+        let digit = word.bytes().any(|byte| byte.is_ascii_digit());
+        let hex = word.bytes().all(|byte| byte.is_ascii_hexdigit());
+        (digit && (hex && word.len() >= 8 || word.len() >= 16)).then(|| "N".to_owned())
+    })
+}
+
+/// The shape of a file's directory: [`pattern`] for each component, and nothing below one that a
+/// program made up.
+#[must_use]
+pub fn directory(path: &str) -> String {
+    let Some((directory, _)) = path.rsplit_once('/') else { return String::new() };
+    let skipped = directory.chars().count().saturating_sub(NAME);
+    let kept: String = directory.chars().skip(skipped).collect();
+    let mut shape: Vec<String> = Vec::new();
+    let mut is_temporary = false;
+    for name in kept.split('/') {
+        if is_temporary && is_made_up(name) {
+            shape.push("*".to_owned());
+            break;
+        }
+        let folded = pattern(name);
+        let random = temporary(name).is_some() || program(name) != name;
+        shape.push(folded);
+        if random {
+            break;
+        }
+        is_temporary |= TEMPORARY.contains(&name);
+    }
+    shape.join("/")
+}
+
+/// Whether a name in a temporary directory looks made up: digits, mixed case, or an end as mkdtemp
+/// makes it.
+fn is_made_up(name: &str) -> bool {
+    let digit = name.bytes().any(|byte| byte.is_ascii_digit());
+    let mixed = name
+        .as_bytes()
+        .windows(2)
+        .any(|pair| pair[0].is_ascii_lowercase() && pair[1].is_ascii_uppercase());
+    let end = name.rsplit(['-', '.']).next().filter(|end| end.len() < name.len());
+    let random =
+        |end: &str| end.len() >= 6 && end.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    digit || mixed || temporary(name).is_some() || end.is_some_and(random)
+}
+
+/// A name with `N` for each run of digits, and for what looks made up by a program: hexadecimal
+/// ids, long mixtures of letters and digits, the random end of `tmp.Ab3dE`.
+#[must_use]
+pub fn pattern(name: &str) -> String {
+    // The end of a path says more than its beginning.
+    let skipped = name.chars().count().saturating_sub(NAME);
+    let kept: String = name.chars().skip(skipped).collect();
+    let components: Vec<String> = kept.split('/').map(component).collect();
+    components.join("/")
+}
+
+/// [`pattern`] for one component of a path.
+fn component(name: &str) -> String {
+    if let Some(folded) = temporary(name) {
+        return folded;
+    }
+    words(name, |word| {
+        let digit = word.bytes().any(|byte| byte.is_ascii_digit());
+        let hex = word.len() >= 4 && word.bytes().all(|byte| byte.is_ascii_hexdigit());
+        if digit && (hex || word.len() >= 16) {
+            return Some("N".to_owned());
+        }
+        let mut out = String::new();
+        let mut last = ' ';
+        for c in word.chars() {
+            if !c.is_ascii_digit() {
+                out.push(c);
+            } else if !last.is_ascii_digit() {
+                out.push('N');
+            }
+            last = c;
+        }
+        Some(out)
+    })
+}
+
+/// A name that mkstemp made from `tmpXXXXXX`, `.tmpXXXXXX` or `tmp.XXXXXX`, folded.
+fn temporary(name: &str) -> Option<String> {
+    let bare = name.strip_prefix('.').unwrap_or(name);
+    let random = bare.strip_prefix("tmp")?;
+    let random = random.strip_prefix(['.', '-', '_']).unwrap_or(random);
+    let made_up = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    // mkstemp makes six characters, and nobody makes fewer.
+    let fits = random.len() >= 6 && random.chars().all(made_up);
+    fits.then(|| format!("{}N", &name[..name.len() - random.len()]))
+}
+
+/// A name, each of its words of letters and digits as `fold` has it.
+fn words(name: &str, fold: impl Fn(&str) -> Option<String>) -> String {
+    let mut out = String::new();
+    for run in name.split_inclusive(|c: char| !c.is_ascii_alphanumeric()) {
+        let word = run.trim_end_matches(|c: char| !c.is_ascii_alphanumeric());
+        out += &fold(word).unwrap_or_else(|| word.to_owned());
+        out += &run[word.len()..];
+    }
+    out
+}
+
+/// What names have in common: `/tmp/hook-*`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Shape {
+    /// How they all begin and end, the latter only where they differ.
+    common: Option<(String, Option<String>)>,
+}
+
+impl Shape {
+    /// Adds a name.
+    fn add(&mut self, name: &str) {
+        let Some((begin, end)) = &mut self.common else {
+            self.common = Some((name.to_owned(), None));
+            return;
+        };
+        if end.is_none() && begin == name {
+            return;
+        }
+        let whole = begin.clone();
+        let last = end.as_deref().unwrap_or(&whole);
+        let same = begin.chars().zip(name.chars()).take_while(|(one, other)| one == other);
+        let length = same.map(|(c, _)| c.len_utf8()).sum();
+        // What begins them is not what ends them as well.
+        let rest = &name[length..];
+        let known = if end.is_none() { &last[length..] } else { last };
+        let same = known.chars().rev().zip(rest.chars().rev());
+        let tail: usize =
+            same.take_while(|(one, other)| one == other).map(|(c, _)| c.len_utf8()).sum();
+        *end = Some(known[known.len() - tail..].to_owned());
+        begin.truncate(length);
+    }
+
+    /// In one piece; `None` if there was no name.
+    #[must_use]
+    pub fn text(&self) -> Option<String> {
+        let (begin, end) = self.common.as_ref()?;
+        Some(end.as_ref().map_or_else(|| begin.clone(), |end| format!("{begin}*{end}")))
+    }
+}
+
+/// Until when the file was busy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// The last known holder dropped the file that many nanoseconds after the failure.
+    Over(u64),
+    /// Somebody still held it.
+    Endless,
+    /// Nobody is known to have held it.
+    Unknown,
+}
+
+impl Wait {
+    /// How long a retry of this call would have had to wait.
+    #[must_use]
+    pub fn of(incident: &Incident) -> Self {
+        let after = |holder: &Holder| {
+            let released = holder.released.as_ref()?;
+            Some(released.after_ns.max(0).unsigned_abs())
+        };
+        let all: Option<Vec<u64>> = incident.holders.iter().map(after).collect();
+        match all.map(|waits| waits.into_iter().max()) {
+            None => Self::Endless,
+            Some(None) => Self::Unknown,
+            Some(Some(longest)) => Self::Over(longest),
+        }
+    }
+}
+
+/// What is counted of the incidents of one group.
+#[derive(Clone, Debug)]
+pub struct Tally {
+    /// How many.
+    pub count: u64,
+    /// How many are complete.
+    pub explained: u64,
+    /// In how many somebody still held the file.
+    pub endless: u64,
+    /// The ids of the first and the last.
+    pub ids: (u64, u64),
+    /// The busy files.
+    pub file: Shape,
+    /// The programs whose calls failed.
+    pub victim: Shape,
+    /// The programs whose exec made the culprits drop the file.
+    pub exec: Shape,
+    /// The waits that ended.
+    waits: Waits,
+}
+
+impl Tally {
+    /// Nothing yet, from incident `id` on.
+    #[must_use]
+    pub fn new(id: u64) -> Self {
+        Self {
+            count: 0,
+            explained: 0,
+            endless: 0,
+            ids: (id, id),
+            file: Shape::default(),
+            victim: Shape::default(),
+            exec: Shape::default(),
+            waits: Waits::new(),
+        }
+    }
+
+    /// Counts an incident.
+    pub fn add(&mut self, incident: &Incident) {
+        self.count += 1;
+        self.explained += u64::from(incident.complete);
+        self.ids.1 = incident.id;
+        if let Some(file) = file(incident) {
+            self.file.add(file);
+        }
+        let victim = &incident.victim;
+        if let Some(victim) = victim.exe.as_deref().map(base).or(victim.comm.as_deref()) {
+            self.victim.add(victim);
+        }
+        let released = verdict::culprit(incident).and_then(|holder| holder.released.as_ref());
+        if let Some(exec) = released.and_then(|released| released.exec.as_deref()) {
+            self.exec.add(exec);
+        }
+        match Wait::of(incident) {
+            Wait::Over(ns) => self.waits.add(ns),
+            Wait::Endless => self.endless += 1,
+            Wait::Unknown => {}
+        }
+    }
+
+    /// The median (within 1 %) and the longest of the waits that ended, in nanoseconds.
+    #[must_use]
+    pub fn waits(&self) -> Option<(u64, u64)> {
+        self.waits.median_and_max()
+    }
+
+    /// The longest of them.
+    #[must_use]
+    pub fn longest(&self) -> Option<u64> {
+        (self.waits.least <= self.waits.most).then_some(self.waits.most)
+    }
+}
+
+/// Durations in nanoseconds, of which only how many there are of each size is kept.
+#[derive(Clone, Debug)]
+struct Waits {
+    /// To two digits; it grows with the longest, to some 20 KiB.
+    sizes: Option<Histogram<u32>>,
+    least: u64,
+    most: u64,
+}
+
+impl Waits {
+    /// None yet.
+    fn new() -> Self {
+        Self { sizes: Histogram::new(2).ok(), least: u64::MAX, most: 0 }
+    }
+
+    /// Adds one.
+    fn add(&mut self, ns: u64) {
+        self.least = self.least.min(ns);
+        self.most = self.most.max(ns);
+        if let Some(sizes) = &mut self.sizes {
+            // Fails for lengths of centuries, which no clock of ours shows.
+            let _ = sizes.record(ns);
+        }
+    }
+
+    /// The median, within 1 %, and the longest.
+    fn median_and_max(&self) -> Option<(u64, u64)> {
+        let sizes = self.sizes.as_ref().filter(|sizes| !sizes.is_empty())?;
+        let median = sizes.value_at_quantile(0.5);
+        Some((median.clamp(self.least, self.most), self.most))
+    }
+}
+
+/// All groups.
+#[derive(Clone, Debug, Default)]
+pub struct Groups {
+    known: HashMap<Cause, Tally>,
+    other: Option<Tally>,
+}
+
+impl Groups {
+    /// Counts an incident; gives back the tally it now belongs to.
+    pub fn add(&mut self, incident: &Incident) -> &Tally {
+        let cause = Cause::of(incident);
+        let new = || Tally::new(incident.id);
+        let tally = if self.known.len() < GROUPS || self.known.contains_key(&cause) {
+            self.known.entry(cause).or_insert_with(new)
+        } else {
+            self.other.get_or_insert_with(new)
+        };
+        tally.add(incident);
+        tally
+    }
+
+    /// The groups, the most frequent first.
+    #[must_use]
+    pub fn all(&self) -> Vec<(&Cause, &Tally)> {
+        let mut all: Vec<_> = self.known.iter().collect();
+        all.sort_by_key(|(_, tally)| (std::cmp::Reverse(tally.count), tally.ids));
+        all
+    }
+
+    /// The incidents of all groups beyond [`GROUPS`].
+    #[must_use]
+    pub fn other(&self) -> Option<&Tally> {
+        self.other.as_ref()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{event::State, output::samples};
+
+    #[test]
+    fn what_differs_by_chance_is_folded() {
+        let cases = [
+            ("/var/tmp/fork-exec-17", "/var/tmp/fork-exec-N"),
+            ("worker-3", "worker-N"),
+            ("tool1234.sh", "toolN.sh"),
+            ("/usr/bin/e2fsck", "/usr/bin/eNfsck"),
+            ("/tmp/.tmpAbCdEf/fake", "/tmp/.tmpN/fake"),
+            ("/tmp/tmp.XyZabcDEFg", "/tmp/tmp.N"),
+            ("/tmp/tmpab_cdefg/x", "/tmp/tmpN/x"),
+            ("/tmp/tmpfs/x", "/tmp/tmpfs/x"),
+            ("target/debug/deps/foo-1a2b3c4d5e6f7a8b", "target/debug/deps/foo-N"),
+            ("550e8400-e29b-41d4-a716-446655440000", "N-N-N-N-N"),
+            ("/tmp/go-build2718281828/b001/exe/a.out", "/tmp/go-buildN/N/exe/a.out"),
+            ("/nix/store/0c9q4h2vxkfzj8d7-hello", "/nix/store/N-hello"),
+            ("/bin/bash", "/bin/bash"),
+            ("ファイル2", "ファイルN"),
+            ("", ""),
+        ];
+        for (name, folded) in cases {
+            assert_eq!(pattern(name), folded);
+        }
+        assert_eq!(pattern(&"x".repeat(5000)).len(), NAME);
+    }
+
+    #[test]
+    fn programs_keep_their_digits() {
+        let cases = [
+            ("e2fsck", "e2fsck"),
+            ("python3.11", "python3.11"),
+            ("7z", "7z"),
+            ("worker-3", "worker-3"),
+            ("foo-1a2b3c4d5e6f7a8b", "foo-N"),
+            ("tmpab_cdefg", "tmpN"),
+            ("deadbeef", "deadbeef"),
+        ];
+        for (name, folded) in cases {
+            assert_eq!(program(name), folded);
+        }
+    }
+
+    #[test]
+    fn a_directory_that_a_program_made_up_has_no_name() {
+        let cases = [
+            ("/tmp/hook-abcdefgh", "/tmp"),
+            ("/tmp/hook-ab3_efgh/tool", "/tmp/*"),
+            ("/tmp/jvm1234567890123456789/tool", "/tmp/*"),
+            ("/tmp/go-build2718281828/b001/exe/a.out", "/tmp/*"),
+            ("/tmp/TestRun123/001/tool", "/tmp/*"),
+            ("/tmp/.tmpAbCdEf/fake", "/tmp/*"),
+            ("/tmp/tmpabcdefgh/bin/x", "/tmp/*"),
+            ("/tmp/pytest-of-root/pytest-17/test_one0/tool", "/tmp/pytest-of-root/*"),
+            ("/var/tmp/etxtbsy-trace-dJmSUa/fork-exec-3", "/var/tmp/*"),
+            ("/work/550e8400-e29b-41d4-a716-446655440000/x", "/work/N-N-N-N-N"),
+            ("/work/build7/out/x", "/work/buildN/out"),
+            ("/nix/store/0c9q4h2vxkfzj8d7-hello/bin/hello", "/nix/store/N-hello"),
+            ("/usr/local/bin/tool", "/usr/local/bin"),
+            ("/tool", ""),
+            ("tool", ""),
+        ];
+        for (path, shape) in cases {
+            assert_eq!(directory(path), shape, "{path}");
+        }
+    }
+
+    #[test]
+    fn the_shape_of_names_is_what_they_have_in_common() {
+        let shape = |names: &[&str]| {
+            let mut shape = Shape::default();
+            for name in names {
+                shape.add(name);
+            }
+            shape.text()
+        };
+        let cases: [(&[&str], Option<&str>); 7] = [
+            (&[], None),
+            (&["/a/b", "/a/b"], Some("/a/b")),
+            (&["/tmp/hook-x1.sh", "/tmp/hook-y2.sh"], Some("/tmp/hook-*.sh")),
+            (&["aa", "a"], Some("a*")),
+            (&["a", "aa", "aba"], Some("a*")),
+            (&["x/é1", "x/ê1"], Some("x/*1")),
+            (&["one", "two", "three"], Some("*")),
+        ];
+        for (names, text) in cases {
+            assert_eq!(shape(names).as_deref(), text, "{names:?}");
+        }
+    }
+
+    #[test]
+    fn the_longest_wait_counts() {
+        let mut incident = samples::race();
+        assert_eq!(Wait::of(&incident), Wait::Over(180_000));
+        let mut slower = incident.holders[0].clone();
+        for (after, wait) in [(900_000, 900_000), (-5, 180_000)] {
+            slower.released.iter_mut().for_each(|r| r.after_ns = after);
+            incident.holders.push(slower.clone());
+            assert_eq!(Wait::of(&incident), Wait::Over(wait));
+            incident.holders.pop();
+        }
+        slower.released = None;
+        incident.holders.push(slower);
+        assert_eq!(Wait::of(&incident), Wait::Endless);
+        assert_eq!(Wait::of(&samples::unexplained()), Wait::Unknown);
+    }
+
+    #[test]
+    fn an_incident_counts_once_in_its_group() {
+        let mut groups = Groups::default();
+        for id in 1..=9 {
+            let mut incident = samples::race();
+            incident.id = id;
+            incident.file.path = Some(format!("/var/tmp/fork-exec-{id}"));
+            incident.holders[0].released.iter_mut().for_each(|r| {
+                r.after_ns = i64::try_from(id).unwrap_or(0) * 1_000_000;
+            });
+            assert_eq!(groups.add(&incident).count, id);
+        }
+        let mut leak = samples::leaked();
+        leak.id = 10;
+        groups.add(&leak);
+        let all = groups.all();
+        assert_eq!(all.len(), 2);
+        let (_, tally) = all[0];
+        assert_eq!(tally.file.text().as_deref(), Some("/var/tmp/fork-exec-*"));
+        assert_eq!((tally.count, tally.explained, tally.ids), (9, 9, (1, 9)));
+        let (median, max) = tally.waits().unwrap_or_default();
+        assert!(median.abs_diff(5_000_000) <= 50_000, "{median}");
+        assert_eq!(max, 9_000_000);
+        assert_eq!((all[1].1.endless, all[1].1.waits()), (1, None));
+    }
+
+    /// Names as mkstemp, uuid, Go, Java, pytest and tempfile make them.
+    #[test]
+    fn one_cause_is_one_group_whatever_the_files_are_called() {
+        let letters = |mut n: u64, most: usize| -> String {
+            let mut name = String::new();
+            for _ in 0..most {
+                n = n
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1_442_695_040_888_963_407);
+                name.push(char::from(
+                    b"abcdefghijklmnopqrstuvwxyz0123456789_"[(n >> 33) as usize % 37],
+                ));
+            }
+            name
+        };
+        let makers: [&dyn Fn(u64) -> String; 9] = [
+            &|n| format!("/tmp/hook-{}", letters(n, 8)),
+            &|n| format!("/tmp/tmp{}", letters(n, 8)),
+            &|n| format!("/tmp/tmp{}/tool", letters(n, 8)),
+            &|n| format!("/tmp/stage-{}/tool", letters(n, 8)),
+            &|n| format!("/tmp/.tmp{}/tool", letters(n, 6).replace('_', "A")),
+            &|n| {
+                format!(
+                    "/srv/{:08x}-e29b-41d4-a716-{:012x}/tool",
+                    n * 0x0123_4567 % 0xffff_ffff,
+                    n * 77
+                )
+            },
+            &|n| format!("/tmp/go-build{}/b001/exe/tool", n * 7_919_999),
+            &|n| format!("/tmp/jvm{}/tool", n * 7_919_999_999),
+            &|n| format!("/tmp/pytest-of-root/pytest-3/test_{}0/bin/tool", letters(n, 5)),
+        ];
+        for (at, maker) in makers.iter().enumerate() {
+            let mut groups = Groups::default();
+            for n in 1..=60 {
+                let mut incident = samples::race();
+                incident.path = Some(maker(n));
+                incident.file.path.clone_from(&incident.path);
+                // Whatever the threads are called, and whatever the child runs in the end.
+                let holder = &mut incident.holders[0];
+                holder.pid += n as u32;
+                holder.comm = Some(format!("worker-{n}"));
+                holder.opened.as_mut().unwrap().comm = Some(format!("worker-{n}"));
+                holder.released.as_mut().unwrap().exec = Some(maker(n + 1));
+                incident.victim.comm = Some(format!("worker-{n}"));
+                groups.add(&incident);
+            }
+            let all = groups.all();
+            assert_eq!(all.len(), 1, "{at}: {:#?}", all.iter().map(|it| it.0).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn other_causes_are_other_groups() {
+        let mut groups = Groups::default();
+        let mut add = |change: &dyn Fn(&mut Incident)| {
+            let mut incident = samples::leaked();
+            change(&mut incident);
+            groups.add(&incident);
+            groups.all().len()
+        };
+        assert_eq!(add(&|_| {}), 1);
+        assert_eq!(add(&|it| it.holders[0].exe = Some("/usr/sbin/daemon2".to_owned())), 2);
+        assert_eq!(add(&|it| it.holders[0].ancestors[0].comm = Some("other".to_owned())), 3);
+        assert_eq!(add(&|it| it.file.path = Some("/opt/x".to_owned())), 4);
+        assert_eq!(add(&|it| it.verdict.kind = VerdictKind::PassedFd), 5);
+        assert_eq!(add(&|it| it.file.path = Some("/bin/other".to_owned())), 5);
+    }
+
+    /// A child, and the helper that it becomes.
+    #[test]
+    fn the_helper_of_a_jvm_is_in_the_group_of_its_child() {
+        let mut groups = Groups::default();
+        let mut incident = samples::race();
+        groups.add(&incident);
+        let holder = &mut incident.holders[0];
+        (holder.state, holder.exe) = (State::Running, Some("/lib/jspawnhelper".to_owned()));
+        assert_eq!(groups.add(&incident).count, 2);
+        let cause = Cause::of(&incident);
+        assert_eq!(cause.holder.as_deref(), Some("a child of demo"));
+    }
+
+    #[test]
+    fn one_wait_is_its_own_median() {
+        for ns in [0, 180_123, i64::MAX.unsigned_abs()] {
+            let mut waits = Waits::new();
+            assert_eq!(waits.median_and_max(), None);
+            waits.add(ns);
+            assert_eq!(waits.median_and_max(), Some((ns, ns)));
+        }
+    }
+
+    #[test]
+    fn endlessly_many_groups_take_bounded_memory_and_lose_no_count() {
+        let mut groups = Groups::default();
+        let mut incident = samples::race();
+        for id in 1..=2_000 {
+            incident.id = id;
+            // Letters only: digits would be folded.
+            let name: String = id.to_string().bytes().map(|b| char::from(b + 55)).collect();
+            incident.file.path = Some(format!("/{name}/tool"));
+            groups.add(&incident);
+        }
+        assert_eq!(groups.all().len(), GROUPS);
+        let known: u64 = groups.all().iter().map(|(_, tally)| tally.count).sum();
+        let other = groups.other().map_or(0, |tally| tally.count);
+        assert_eq!((known, other), (500, 1_500));
+        assert_eq!(groups.other().map(|tally| tally.ids), Some((501, 2_000)));
+    }
+}

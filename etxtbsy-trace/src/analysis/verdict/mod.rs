@@ -1,0 +1,460 @@
+//! Verdicts: what an incident comes to, and what to do about it.
+//!
+//! Each rule is a type in a file of its own; the first that fits decides. A rule sees the incident
+//! as it is written, so that a recorded one can be judged again. docs/verdicts.md explains them to
+//! users.
+
+mod advice;
+mod change_first;
+mod fork_exec_race;
+mod inherited;
+mod leaked_fd;
+mod name_collision;
+mod passed_fd;
+mod running_executable;
+mod shared_mapping;
+mod still_open;
+mod words;
+
+pub use change_first::ChangeFirst;
+
+use crate::event::{
+    Direction, Evidence, Holder, Incident, Place, Reason, State, Unheld, Verdict, VerdictKind, Via,
+};
+use advice::Names;
+use inherited::Inherited;
+use words::{name, release, thread, who};
+
+/// Every kind, in the order of [`VerdictKind`].
+pub const KINDS: [VerdictKind; 12] = [
+    VerdictKind::ForkExecRace,
+    VerdictKind::StillOpen,
+    VerdictKind::LeakedFd,
+    VerdictKind::PassedFd,
+    VerdictKind::SharedMapping,
+    VerdictKind::RunningExecutable,
+    VerdictKind::SwapFile,
+    VerdictKind::BinfmtMisc,
+    VerdictKind::RefusedByFilesystem,
+    VerdictKind::LoopDevice,
+    VerdictKind::NameCollision,
+    VerdictKind::Unexplained,
+];
+
+/// A rule.
+trait Rule {
+    /// What it finds.
+    const KIND: VerdictKind;
+    /// The holder that makes it fit, if one does.
+    fn culprit<'a>(&self, incident: &'a Incident) -> Option<&'a Holder>;
+    /// One sentence on it.
+    fn summary(&self, incident: &Incident, culprit: &Holder) -> String;
+}
+
+/// What a rule found.
+struct Finding<'a> {
+    kind: VerdictKind,
+    culprit: &'a Holder,
+    summary: String,
+}
+
+/// The verdict on an incident, where the whole machine is traced.
+#[must_use]
+pub fn of(incident: &Incident) -> Verdict {
+    of_traced(incident, &[])
+}
+
+/// The verdict on an incident, where the trees of `roots` are traced.
+#[must_use]
+pub fn of_traced(incident: &Incident, roots: &[u32]) -> Verdict {
+    if let Some(Finding { kind, culprit, summary }) = find(incident, roots) {
+        let advice = advice::of(kind, incident, Some(culprit), Names::Incident);
+        return Verdict { kind, summary: likely(culprit, summary), advice };
+    }
+    if let Some(holder) = incident.holders.first() {
+        return unseen(holder);
+    }
+    match incident.unheld.first() {
+        Some(first) => unheld(incident, first),
+        None if !incident.suspects.is_empty() => suspected(incident),
+        None => unexplained(incident.direction),
+    }
+}
+
+/// The holder that an incident's verdict is about, if it is about one.
+#[must_use]
+pub fn culprit(incident: &Incident) -> Option<&Holder> {
+    let found = find(incident, &[]).map(|finding| finding.culprit);
+    found.or_else(|| incident.holders.first())
+}
+
+/// The first rule that fits.
+fn find<'a>(incident: &'a Incident, roots: &[u32]) -> Option<Finding<'a>> {
+    apply(&running_executable::RunningExecutable, incident)
+        .or_else(|| apply(&name_collision::NameCollision { roots }, incident))
+        .or_else(|| apply(&still_open::StillOpen, incident))
+        .or_else(|| apply(&fork_exec_race::ForkExecRace, incident))
+        .or_else(|| apply(&passed_fd::PassedFd, incident))
+        .or_else(|| apply(&shared_mapping::SharedMapping, incident))
+        .or_else(|| apply(&leaked_fd::LeakedFd, incident))
+}
+
+fn apply<'a, R: Rule>(rule: &R, incident: &'a Incident) -> Option<Finding<'a>> {
+    let culprit = rule.culprit(incident)?;
+    Some(Finding { kind: R::KIND, culprit, summary: rule.summary(incident, culprit) })
+}
+
+/// Whether all that held the file did the same, so that one remedy fixes the incident.
+fn is_fixed_by_one_remedy(incident: &Incident) -> bool {
+    let mut kinds = incident.holders.iter().map(|holder| kind_of(incident, holder));
+    let first = kinds.next();
+    incident.complete
+        && (incident.holders.is_empty() || incident.unheld.is_empty())
+        && first.is_none_or(|first| first.is_some() && kinds.all(|kind| kind == first))
+}
+
+/// What one holder alone would come to.
+fn kind_of(incident: &Incident, holder: &Holder) -> Option<VerdictKind> {
+    match (holder.via, inherited::of(incident, holder)) {
+        _ if incident.direction == Direction::Write => Some(VerdictKind::RunningExecutable),
+        (Via::Mapping, _) => Some(VerdictKind::SharedMapping),
+        _ if is_opener(holder) => Some(VerdictKind::StillOpen),
+        (Via::Passed, _) => Some(VerdictKind::PassedFd),
+        (_, Some(Inherited::Racing)) => Some(VerdictKind::ForkExecRace),
+        (_, Some(Inherited::Leaked)) => Some(VerdictKind::LeakedFd),
+        (_, None) => holder.opened.is_none().then_some(VerdictKind::StillOpen),
+    }
+}
+
+/// A sentence on a holder that nothing showed.
+fn likely(culprit: &Holder, summary: String) -> String {
+    if culprit.evidence == Some(Evidence::Elimination) {
+        return format!(
+            "likely: {summary}; nothing showed it directly, but the kernel's count of writers \
+             leaves no other known process"
+        );
+    }
+    summary
+}
+
+/// The verdict where a process held the file, and how it came to it was not seen.
+fn unseen(holder: &Holder) -> Verdict {
+    let process = name(holder);
+    let opened = match &holder.opened {
+        Some(opened) => {
+            format!("that {} had opened for writing", words::opener(holder, opened))
+        }
+        None => "open for writing".to_owned(),
+    };
+    let summary = format!(
+        "{process} held the file {opened}, {}; how it came to the fd was not seen",
+        release(holder)
+    );
+    Verdict {
+        kind: VerdictKind::Unexplained,
+        summary: likely(holder, summary),
+        advice: vec![format!(
+            "look at the `lost` lines, and at what {process} does: if it was forked and has not exec'd yet, this is a fork-exec-race"
+        )],
+    }
+}
+
+/// The verdict where no process holds the file, but it is open all the same.
+fn unheld(incident: &Incident, unheld: &Unheld) -> Verdict {
+    let file = match &unheld.opened {
+        Some(opened) => {
+            // The thread's name stands for the process, whose own is not known.
+            let process = who(opened.comm.as_deref(), opened.pid);
+            let by = thread(process, opened.pid, opened.tid);
+            format!("the file, which {by} had opened for writing,")
+        }
+        None => "the file".to_owned(),
+    };
+    let device = unheld.device.as_deref().unwrap_or("?");
+    let (kind, what) = match unheld.place {
+        Place::SocketQueue => (
+            VerdictKind::PassedFd,
+            format!(
+                "{file} lies in the queue of a unix socket: its fd was sent and not received yet"
+            ),
+        ),
+        Place::LoopDevice => {
+            (VerdictKind::LoopDevice, format!("{file} backs {device}, which writes to it"))
+        }
+        Place::IoUring => {
+            (VerdictKind::StillOpen, format!("an io_uring keeps {}", file.trim_end_matches(',')))
+        }
+        Place::SwapFile => (VerdictKind::SwapFile, format!("{file} is an active swap file")),
+        Place::BinfmtMisc => (
+            VerdictKind::BinfmtMisc,
+            format!("the binfmt_misc entry {device} keeps the file open (flag F)"),
+        ),
+        Place::FileSystem => {
+            let at = unheld.mount.as_deref().map(|mount| format!(" at {mount}"));
+            let at = at.unwrap_or_default();
+            let what = format!("the file system itself ({device}{at}) refused the call");
+            // That nobody here runs the file was found out a moment later.
+            let likely = if incident.certain { "" } else { "likely: " };
+            let summary = match incident.direction {
+                Direction::Write => {
+                    format!("{likely}{what}: no process was seen here to run the file")
+                }
+                _ => format!("{what}: no writer here made it fail"),
+            };
+            let kind = VerdictKind::RefusedByFilesystem;
+            let advice = advice::of(kind, incident, None, Names::Incident);
+            return Verdict { kind, summary, advice };
+        }
+        Place::Unknown | Place::Other(_) => (
+            VerdictKind::Unexplained,
+            format!(
+                "{file} was still open: something in the kernel kept it, such as the queue of a socket"
+            ),
+        ),
+    };
+    Verdict {
+        kind,
+        summary: format!("{what}; no process holds it"),
+        advice: advice::of(kind, incident, None, Names::Incident),
+    }
+}
+
+/// The verdict where it is not known which of some processes held the file.
+fn suspected(incident: &Incident) -> Verdict {
+    let suspects: Vec<String> = incident
+        .suspects
+        .iter()
+        .map(|suspect| {
+            let who = who(suspect.comm.as_deref(), suspect.pid);
+            let why = match suspect.reason {
+                Reason::LeftBefore => "dropped its fd just before the call",
+                Reason::LeftDuring => "dropped the file during the call",
+                Reason::CameDuring => "got the file during the call",
+                Reason::SeenAfter => "had the file just after the call",
+                Reason::OpenUnderWay => "was in a call that may have been opening the file",
+                Reason::Other(_) => "may have had the file",
+            };
+            format!("{who}, which {why}")
+        })
+        .collect();
+    Verdict {
+        kind: VerdictKind::Unexplained,
+        summary: format!(
+            "nothing shows who held the file at the failure; it may have been {}",
+            suspects.join(", or ")
+        ),
+        advice: vec![
+            "wait for more failures: most of them are explained; look at the `lost` lines, if there are any".to_owned(),
+        ],
+    }
+}
+
+/// The verdict where nothing was found.
+#[must_use]
+pub fn unexplained(direction: Direction) -> Verdict {
+    let (summary, advice) = match direction {
+        Direction::Exec | Direction::Other(_) => (
+            "no process was seen to hold the file; something else may: an fd in flight in a socket, an io_uring, or a process that had it before tracing began and dropped it just then",
+            "look at the `lost` lines, if there are any; start tracing before the processes that write the file",
+        ),
+        Direction::Write => (
+            "no process was found that runs the file: it may have ended just then, or the path leads elsewhere by now",
+            "write the new file beside it and rename it into place: that works whoever runs the old one",
+        ),
+    };
+    Verdict {
+        kind: VerdictKind::Unexplained,
+        summary: summary.to_owned(),
+        advice: vec![advice.to_owned()],
+    }
+}
+
+/// Sorts holders: those to blame first.
+#[must_use]
+pub fn blame(holder: &Holder) -> (u32, u64) {
+    let rank = match (holder.via, is_opener(holder)) {
+        (_, true) => 0,
+        (Via::Fork, _) => 1,
+        (Via::Dup | Via::Passed | Via::Mapping | Via::Running, _) => 2,
+        (Via::Open | Via::Unknown | Via::Other(_), _) => 3,
+    };
+    (rank, holder.start_ns.unwrap_or(0))
+}
+
+/// Whether a holder opened the file itself.
+fn is_opener(holder: &Holder) -> bool {
+    holder.opened.as_ref().is_some_and(|opened| opened.pid == holder.pid)
+}
+
+/// Whether a child has exec'd since it got the fd, as far as its state at the failure shows.
+#[must_use]
+pub fn has_execed(holder: &Holder) -> bool {
+    holder.via != Via::Fork || holder.state == State::Running && !inherited::is_helper(holder)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{event::How, output::samples};
+
+    #[test]
+    fn incidents_are_judged_by_what_their_holders_were_doing() {
+        use VerdictKind::{
+            ForkExecRace, LeakedFd, PassedFd, RunningExecutable, SharedMapping, StillOpen,
+            Unexplained,
+        };
+        for (incident, kind) in [
+            (samples::race(), ForkExecRace),
+            (samples::pending(), ForkExecRace),
+            (samples::several(), ForkExecRace),
+            (samples::family(), ForkExecRace),
+            (samples::leaked(), LeakedFd),
+            (samples::still_open(), StillOpen),
+            (samples::passed(), PassedFd),
+            (samples::unheld(), PassedFd),
+            (samples::mapping(), SharedMapping),
+            (samples::write_direction(), RunningExecutable),
+            (samples::running_for_ever(), RunningExecutable),
+            (samples::unexplained(), Unexplained),
+        ] {
+            assert_eq!(of(&incident).kind, kind, "{incident:#?}");
+        }
+    }
+
+    /// The kernel skipped the fork of a child, or its end: no more is said than is known.
+    #[test]
+    fn what_was_not_seen_is_not_said() {
+        let mut incident = samples::race();
+        let holder = &mut incident.holders[0];
+        (holder.via, holder.forked, holder.state) = (Via::Unknown, None, State::Running);
+        let verdict = of(&incident);
+        assert_eq!(verdict.kind, VerdictKind::Unexplained);
+        assert!(verdict.summary.contains("demo[4310] held the file"), "{}", verdict.summary);
+        assert!(!verdict.summary.contains("before tracing began"), "{}", verdict.summary);
+
+        let mut incident = samples::still_open();
+        incident.holders[0].released.as_mut().unwrap().how = How::Unknown;
+        let verdict = of(&incident);
+        assert_eq!(verdict.kind, VerdictKind::StillOpen);
+        assert!(verdict.summary.contains("dropped it unseen, within"), "{}", verdict.summary);
+    }
+
+    /// As long as the opener has the file open, the child beside it is not the cause.
+    #[test]
+    fn an_opener_that_still_holds_comes_before_the_child() {
+        let mut incident = samples::race();
+        incident.holders.extend(samples::still_open().holders);
+        incident.holders.sort_by_key(blame);
+        assert_eq!(incident.holders[0].pid, 4300);
+        assert_eq!(of(&incident).kind, VerdictKind::StillOpen);
+    }
+
+    #[test]
+    fn the_sentence_names_the_child_its_forker_and_the_wait() {
+        let verdict = of(&samples::race());
+        for part in ["demo[4310]", "demo[4300]", "thread 4305", "thread 4307", "180 µs"] {
+            assert!(verdict.summary.contains(part), "no {part} in: {}", verdict.summary);
+        }
+        assert!(verdict.advice.iter().any(|advice| advice.contains("180 µs")));
+        assert!(verdict.advice.iter().any(|advice| advice.contains("no help: fsync")));
+    }
+
+    #[test]
+    fn a_holder_by_elimination_is_likely() {
+        let mut incident = samples::race();
+        assert!(!of(&incident).summary.contains("likely"));
+        incident.holders[0].evidence = Some(Evidence::Elimination);
+        let summary = of(&incident).summary;
+        assert!(summary.starts_with("likely: demo[4310] inherited"), "{summary}");
+    }
+
+    #[test]
+    fn a_release_while_the_call_was_failing_has_no_duration() {
+        for after_ns in [0, -5] {
+            let mut incident = samples::race();
+            incident.holders[0].released.as_mut().unwrap().after_ns = after_ns;
+            let summary = of(&incident).summary;
+            assert!(summary.ends_with("dropped the file while the call was failing"), "{summary}");
+            assert!(!summary.contains("0 ns"), "{summary}");
+        }
+    }
+
+    #[test]
+    fn a_holder_that_dumps_core_and_a_victim_that_holds_the_file_are_said() {
+        let mut incident = samples::pending();
+        incident.holders[0].state = State::Exiting;
+        let verdict = of(&incident);
+        assert!(verdict.summary.contains("dumps core"), "{}", verdict.summary);
+        let mut incident = samples::race();
+        incident.holders[0].pid = incident.victim.pid;
+        let verdict = of(&incident);
+        assert!(verdict.summary.contains("the very process whose exec failed"));
+    }
+
+    #[test]
+    fn what_no_process_holds_is_named_by_its_place() {
+        let cases = [
+            (Place::SocketQueue, VerdictKind::PassedFd, "the queue of a unix socket"),
+            (Place::IoUring, VerdictKind::StillOpen, "an io_uring keeps the file"),
+            (Place::LoopDevice, VerdictKind::LoopDevice, "backs /dev/loop0"),
+            (Place::SwapFile, VerdictKind::SwapFile, "active swap file"),
+            (Place::BinfmtMisc, VerdictKind::BinfmtMisc, "entry /dev/loop0"),
+            (Place::FileSystem, VerdictKind::RefusedByFilesystem, "(/dev/loop0) refused"),
+            (Place::Unknown, VerdictKind::Unexplained, "something in the kernel"),
+        ];
+        for (place, kind, words) in cases {
+            let mut incident = samples::unheld();
+            incident.unheld[0].place = place;
+            incident.unheld[0].device = Some("/dev/loop0".to_owned());
+            let verdict = of(&incident);
+            assert_eq!(verdict.kind, kind);
+            assert!(verdict.summary.contains(words), "{}", verdict.summary);
+            assert!(!verdict.advice.is_empty(), "{place:?}");
+        }
+    }
+
+    /// What a file system refused to write may have been run by a process that had just ended.
+    #[test]
+    fn a_file_system_that_refused_a_write_is_likely() {
+        let mut incident = samples::write_direction();
+        incident.holders.clear();
+        incident.unheld = samples::unheld().unheld;
+        let unheld = &mut incident.unheld[0];
+        (unheld.place, unheld.opened) = (Place::FileSystem, None);
+        (unheld.device, unheld.mount) = (Some("cifs".to_owned()), Some("/mnt/ci".to_owned()));
+        incident.certain = false;
+        let verdict = of(&incident);
+        let start = "likely: the file system itself (cifs at /mnt/ci) refused the call";
+        assert!(verdict.summary.starts_with(start), "{}", verdict.summary);
+        assert!(verdict.advice[0].contains("(cifs, mounted at /mnt/ci)"), "{}", verdict.advice[0]);
+        incident.direction = Direction::Exec;
+        incident.certain = true;
+        assert!(of(&incident).summary.starts_with("the file system itself"));
+    }
+
+    /// Ending the processes would not do.
+    #[test]
+    fn an_entry_that_keeps_a_running_interpreter_is_said_too() {
+        let mut incident = samples::write_direction();
+        incident.unheld = samples::unheld().unheld;
+        incident.unheld[0].place = Place::BinfmtMisc;
+        incident.unheld[0].device = Some("qemu-arm".to_owned());
+        let verdict = of(&incident);
+        assert_eq!(verdict.kind, VerdictKind::RunningExecutable);
+        assert!(verdict.summary.contains("(and the binfmt_misc entry qemu-arm keeps it open)"));
+    }
+
+    /// The heading of each kind, and what it is about.
+    #[test]
+    fn the_page_on_verdicts_has_every_kind_and_the_rules() {
+        let page = include_str!("../../../../docs/verdicts.md");
+        for kind in KINDS {
+            let heading = format!("\n## `{}`\n", crate::text::name(kind));
+            let (_, paragraph) = page.split_once(&heading).unwrap_or_else(|| panic!("{heading}"));
+            let paragraph = paragraph.split("\n## ").next().unwrap_or_default();
+            assert!(paragraph.contains("\n> "), "{heading} has no example");
+        }
+        let moment = format!("{} ms", inherited::MOMENT_NS / 1_000_000);
+        assert!(page.contains(&moment), "{moment}");
+    }
+}

@@ -1,0 +1,42 @@
+//! `check`: says what this kernel and this user can do.
+
+use std::io;
+
+use anyhow::Context as _;
+
+use super::{
+    args::{Cli, Format},
+    presentation::{Presentation, Stream},
+    streams::present,
+};
+use crate::{
+    check,
+    host::{identity::Invoker, owned_output, stdio},
+    output::{self, json::Json},
+};
+
+/// Says what this kernel and this user can do.
+pub(super) fn run(cli: &Cli) -> anyhow::Result<u8> {
+    stdio::survive_file_limit().context("cannot ignore SIGXFSZ")?;
+    let Presentation { format, stream, color, .. } = present(cli);
+    let owner = Invoker::of_sudo()?;
+    let file = cli.options.output.as_deref().map(|path| owned_output::create(path, owner.as_ref()));
+    let mut file = file.transpose()?.map(Json::new);
+    let (name, mut out): (_, Box<dyn io::Write>) = match stream {
+        Stream::Stdout => ("stdout", Box::new(io::stdout())),
+        Stream::Stderr => ("stderr", Box::new(io::stderr())),
+    };
+    let works = check::report(|line| {
+        if let Some(file) = &mut file {
+            file.write(line).context("cannot write to the file of --output")?;
+        }
+        match format {
+            Format::Json => Json::new(&mut out).write(line),
+            Format::Text | Format::Tui => {
+                out.write_all(output::check::text(line, color).as_bytes())
+            }
+        }
+        .with_context(|| format!("cannot write to {name}"))
+    })?;
+    Ok(u8::from(!works))
+}

@@ -1,0 +1,44 @@
+//! `demo`: makes the failures happen under the tracer.
+
+use std::io::{self, Write as _};
+
+use anyhow::Context as _;
+
+use super::{
+    args::{Cli, Demo, Format},
+    presentation::{Presentation, Stream},
+    streams::present,
+    trace::{ToRun, trace},
+};
+use crate::{
+    demo::{self, Demonstration},
+    host::identity,
+};
+
+/// Lists the demos, or shows one, or the tour.
+pub(super) fn run(cli: &Cli, args: &Demo) -> anyhow::Result<u8> {
+    if args.list {
+        demo::list(&mut io::stdout()).context("cannot write to stdout")?;
+        return Ok(0);
+    }
+    show(cli, args)
+}
+
+/// Shows a demo, or the tour.
+fn show(cli: &Cli, Demo { name, seconds, .. }: &Demo) -> anyhow::Result<u8> {
+    let name = name.as_deref();
+    if let Some(missing) = demo::missing(name) {
+        writeln!(io::stderr(), "etxtbsy-trace: {missing}").context("cannot write to stderr")?;
+        return Ok(0);
+    }
+    let demo = Demonstration::new(name, *seconds)?;
+    let user = identity::for_command(None)?;
+    let command = ToRun { argv: demo.argv(), user: user.as_ref(), best_effort: false, ends: false };
+    let code = trace(cli, Some(command), Some(demo.sink()))?;
+    let Presentation { format, stream, .. } = present(cli);
+    match (format, stream) {
+        (Format::Text, Stream::Stdout) => demo.conclude(&mut io::stdout())?,
+        _ => demo.conclude(&mut io::stderr())?,
+    }
+    Ok(code)
+}

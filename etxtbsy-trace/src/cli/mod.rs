@@ -1,0 +1,99 @@
+//! The command line: its options ([`args`]), what they and the environment say about the terminal
+//! ([`presentation`]), and a file for each subcommand.
+//!
+//! Here: from arguments to calls, and from results to exit statuses. Not here: what the calls do.
+
+pub mod args;
+mod check;
+mod demo;
+pub mod presentation;
+mod replay;
+mod run;
+mod schema;
+mod streams;
+mod trace;
+mod workload;
+
+use std::{io, os::fd::AsFd as _, process::ExitCode};
+
+use clap::Parser as _;
+use nix::sys::signal::Signal;
+
+use self::{
+    args::{Cli, Command, Format},
+    streams::{present, say},
+    workload::WorkloadCli,
+};
+use crate::{
+    command::ExecError,
+    host::{memory::FAILED_TO_TRACE, stdio},
+    tui::terminal::held::Held,
+};
+
+/// Runs the program with the arguments it was given.
+#[must_use]
+pub fn main() -> ExitCode {
+    let mut args = std::env::args_os();
+    let own = args.next().unwrap_or_default();
+    if args.next().is_some_and(|word| word == "workload") {
+        return finish(workload::run(WorkloadCli::parse_from([own].into_iter().chain(args))));
+    }
+    let cli = match Cli::from_args(std::env::args_os()) {
+        Ok(cli) => cli,
+        Err(error) => error.exit(),
+    };
+    let level = match cli.options.verbose {
+        0 => log::LevelFilter::Warn,
+        1 => log::LevelFilter::Info,
+        _ => log::LevelFilter::Debug,
+    };
+    let mut logger = env_logger::Builder::new();
+    logger.filter(Some("etxtbsy_trace"), level);
+    let held = Held::default();
+    if present(&cli).format == Format::Tui {
+        logger.target(env_logger::Target::Pipe(Box::new(held.clone())));
+    } else {
+        logger.target(env_logger::Target::Pipe(Box::new(stdio::Log)));
+    }
+    logger.init();
+    let result = dispatch(&cli);
+    // Nothing is left to say it to, if stderr is closed.
+    let _ = held.let_go(io::stderr());
+    finish(result)
+}
+
+fn dispatch(cli: &Cli) -> anyhow::Result<u8> {
+    match &cli.command {
+        None => trace::trace(cli, None, None),
+        Some(Command::Run(args)) => run::run(cli, args),
+        Some(Command::Demo(args)) => demo::run(cli, args),
+        Some(Command::Check) => check::run(cli),
+        Some(Command::Replay(args)) => replay::run(cli, args),
+        Some(Command::Schema { of }) => schema::run(*of),
+    }
+}
+
+/// Turns a result into an exit status, and an error into one line.
+fn finish(result: anyhow::Result<u8>) -> ExitCode {
+    match result {
+        Ok(code) => ExitCode::from(code),
+        Err(error) if is_unread_stdout(&error) => stdio::die_of(Signal::SIGPIPE),
+        Err(error) => {
+            let code = match error.downcast_ref::<ExecError>() {
+                Some(error) => error.exit_code(),
+                None => FAILED_TO_TRACE,
+            };
+            say(&format!("{error:#}"));
+            ExitCode::from(code)
+        }
+    }
+}
+
+/// Whether nobody reads stdout any more, as with `| head -1`.
+fn is_unread_stdout(error: &anyhow::Error) -> bool {
+    let has_gone = |cause: &(dyn std::error::Error + 'static)| {
+        let error = cause.downcast_ref::<io::Error>();
+        error.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+    };
+    error.chain().any(has_gone) && stdio::is_unread(io::stdout().as_fd())
+}

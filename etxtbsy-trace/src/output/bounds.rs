@@ -1,0 +1,301 @@
+//! Bounds on what other processes supply: their names, paths and arguments, and how many there are.
+//!
+//! What is read of a process is cut off where it is read, after [`TEXT_BYTES`]. [`apply`] sees to it that
+//! an incident's line has no more than [`INCIDENT_BYTES`], whatever they come to together.
+
+use crate::event::{Incident, LeftOut, Opened, bytes::text};
+use crate::{event::weight, output::json};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+
+/// How many bytes of one process's arguments, or of one path, are taken.
+pub const TEXT_BYTES: usize = 4096;
+/// How many bytes the line of an incident has at most.
+pub const INCIDENT_BYTES: usize = 1 << 20;
+/// How many bytes of each are left in an incident that would have more.
+const SHORT_BYTES: usize = 256;
+/// The same of a sentence of the verdict, which names several.
+const SENTENCE_BYTES: usize = 2048;
+/// How many fds of a holder, suspects and entries of `unheld` are left then.
+const MOST: usize = 64;
+/// In JSON, a control character takes so many bytes (`\u0001`), as does a byte that is not UTF-8.
+const ESCAPED: usize = 6;
+
+/// What stands for the rest of a text that is cut off.
+const ELLIPSIS: &str = "…";
+
+/// Shortens an incident whose line would be too long, and notes what is left out.
+pub fn apply(incident: &mut Incident) {
+    apply_within(incident, INCIDENT_BYTES);
+}
+
+fn apply_within(incident: &mut Incident, most: usize) {
+    // Mostly so, and much cheaper than to write it.
+    if weight::incident(incident) * ESCAPED <= most || json::length(incident) <= most {
+        return;
+    }
+    shorten(incident);
+    let mut left_out = LeftOut::default();
+    for holder in &mut incident.holders {
+        left_out.fds += cut(&mut holder.fds, MOST);
+    }
+    left_out.suspects = cut(&mut incident.suspects, MOST);
+    left_out.unheld = cut(&mut incident.unheld, MOST);
+    // As long as any number in it.
+    incident.left_out =
+        Some(LeftOut { holders: u64::MAX, fds: u64::MAX, suspects: u64::MAX, unheld: u64::MAX });
+    let holders = std::mem::take(&mut incident.holders);
+    let count = holders.len();
+    let mut length = json::length(incident);
+    for holder in holders {
+        length += json::length(&holder) + 1;
+        // One is not that long.
+        if length > most && !incident.holders.is_empty() {
+            break;
+        }
+        incident.holders.push(holder);
+    }
+    left_out.holders = (count - incident.holders.len()) as u64;
+    incident.left_out = (left_out != LeftOut::default()).then_some(left_out);
+}
+
+/// Cuts off a list, and gives how many that leaves out.
+fn cut<T>(list: &mut Vec<T>, most: usize) -> u64 {
+    let more = list.len().saturating_sub(most);
+    list.truncate(most);
+    more as u64
+}
+
+/// Which end of a text says more.
+#[derive(Clone, Copy)]
+enum Keeps {
+    Begin,
+    /// Of a path.
+    End,
+}
+
+/// Shortens all texts of an incident.
+fn shorten(incident: &mut Incident) {
+    let path = |text: &mut Option<String>, exact: &mut Option<String>| {
+        shorten_text(text, exact, SHORT_BYTES, Keeps::End);
+    };
+    let opened = |opened: &mut Option<Opened>| {
+        if let Some(Opened { path: name, path_b64, .. }) = opened {
+            path(name, path_b64);
+        }
+    };
+    let Incident { file, victim, holders, unheld, verdict, .. } = incident;
+    path(&mut incident.path, &mut incident.path_b64);
+    path(&mut file.path, &mut file.path_b64);
+    path(&mut victim.exe, &mut victim.exe_b64);
+    path(&mut victim.cwd, &mut victim.cwd_b64);
+    path(&mut victim.cgroup, &mut None);
+    shorten_arguments(&mut victim.argv, &mut victim.argv_b64);
+    for above in &mut victim.ancestors {
+        path(&mut above.exe, &mut above.exe_b64);
+    }
+    for holder in holders {
+        path(&mut holder.exe, &mut holder.exe_b64);
+        path(&mut holder.script, &mut holder.script_b64);
+        path(&mut holder.cgroup, &mut None);
+        shorten_arguments(&mut holder.argv, &mut holder.argv_b64);
+        opened(&mut holder.opened);
+        for above in &mut holder.ancestors {
+            path(&mut above.exe, &mut above.exe_b64);
+        }
+        if let Some(released) = &mut holder.released {
+            path(&mut released.exec, &mut released.exec_b64);
+        }
+    }
+    for one in unheld {
+        path(&mut one.device, &mut None);
+        path(&mut one.mount, &mut one.mount_b64);
+        opened(&mut one.opened);
+    }
+    for sentence in verdict.advice.iter_mut().chain([&mut verdict.summary]) {
+        if sentence.len() > SENTENCE_BYTES {
+            sentence.truncate(begin(sentence.as_bytes(), SENTENCE_BYTES));
+            sentence.push_str(ELLIPSIS);
+        }
+    }
+}
+
+/// Shortens a text, and its exact bytes if there are any.
+fn shorten_text(shown: &mut Option<String>, exact: &mut Option<String>, most: usize, keeps: Keeps) {
+    let bytes = match (exact.as_ref().map(|exact| STANDARD.decode(exact)), &shown) {
+        (Some(Ok(bytes)), _) => bytes,
+        (_, Some(text)) => text.clone().into_bytes(),
+        (_, None) => return,
+    };
+    if bytes.len() <= most {
+        return;
+    }
+    let (lossy, bytes) = text(&match keeps {
+        Keeps::Begin => [&bytes[..begin(&bytes, most)], ELLIPSIS.as_bytes()].concat(),
+        Keeps::End => [ELLIPSIS.as_bytes(), &bytes[end(&bytes, most)..]].concat(),
+    });
+    (*shown, *exact) = (Some(lossy), bytes);
+}
+
+/// Where a text may be cut off so that `most` bytes are left at its begin, and no character is cut.
+fn begin(bytes: &[u8], most: usize) -> usize {
+    (most.saturating_sub(3)..=most).rev().find(|at| !is_within(bytes, *at)).unwrap_or(most)
+}
+
+/// The same at its end.
+fn end(bytes: &[u8], most: usize) -> usize {
+    let at = bytes.len() - most;
+    (at..=at + 3).find(|at| !is_within(bytes, *at)).unwrap_or(at)
+}
+
+/// Whether a character goes on there.
+fn is_within(bytes: &[u8], at: usize) -> bool {
+    bytes.get(at).is_some_and(|byte| byte & 0xc0 == 0x80)
+}
+
+fn shorten_arguments(argv: &mut Option<Vec<String>>, exact: &mut Option<Vec<Option<String>>>) {
+    let Some(argv) = argv else { return };
+    let mut left = SHORT_BYTES;
+    let mut kept = 0;
+    for (at, word) in argv.iter_mut().enumerate() {
+        // An empty one takes its room, too.
+        let Some(rest) = left.checked_sub(1) else { break };
+        let mut none = None;
+        let bytes = exact.as_mut().and_then(|exact| exact.get_mut(at)).unwrap_or(&mut none);
+        let length = word.len();
+        let mut shown = Some(std::mem::take(word));
+        shorten_text(&mut shown, bytes, rest, Keeps::Begin);
+        *word = shown.unwrap_or_default();
+        left = rest.saturating_sub(length);
+        kept = at + 1;
+    }
+    if kept < argv.len() {
+        argv.truncate(kept);
+        argv.push(ELLIPSIS.to_owned());
+        if let Some(exact) = exact {
+            exact.truncate(kept);
+            exact.push(None);
+        }
+    }
+}
+
+/// Cuts off a command line after so many bytes.
+pub fn shorten_list(list: &mut Vec<String>, most: usize) {
+    let mut left = most;
+    let mut whole = 0;
+    while let Some(rest) = list.get(whole).and_then(|word| left.checked_sub(word.len() + 1)) {
+        left = rest;
+        whole += 1;
+    }
+    if let Some(word) = list.get_mut(whole) {
+        word.truncate(begin(word.as_bytes(), left));
+        word.push_str(ELLIPSIS);
+        list.truncate(whole + 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        event::{Fd, Holder, Line, Place, Reason, Suspect, Unheld},
+        output::{Output as _, json::Json, samples},
+    };
+
+    /// An incident with so many holders, all of whose texts are as long as they can be, and `c`.
+    fn worst(holders: usize, c: char) -> Incident {
+        let name = c.to_string().repeat(TEXT_BYTES / c.len_utf8());
+        let mut incident = samples::race();
+        let mut above = incident.holders[0].ancestors[0].clone();
+        above.exe = Some(name.clone());
+        let opened = incident.holders[0].opened.clone();
+        let holder = Holder {
+            exe: Some(name.clone()),
+            cgroup: Some(name.clone()),
+            argv: Some(vec![name.clone()]),
+            opened: opened.map(|opened| Opened { path: Some(name.clone()), ..opened }),
+            ancestors: vec![above; 32],
+            fds: vec![Fd { fd: 5, flags: vec!["O_WRONLY".to_owned()], cloexec: None }; 1000],
+            ..incident.holders[0].clone()
+        };
+        incident.victim.ancestors.clone_from(&holder.ancestors);
+        incident.path = Some(name.clone());
+        incident.victim.cwd = Some(name.clone());
+        incident.holders = vec![holder.clone(); holders];
+        incident.verdict.advice = vec![name.clone(); 10];
+        let suspect = Suspect { pid: 1, comm: None, comm_b64: None, reason: Reason::SeenAfter };
+        incident.suspects = vec![suspect; 100_000];
+        let unheld = Unheld {
+            place: Place::Unknown,
+            device: None,
+            mount: Some(name),
+            mount_b64: None,
+            opened: holder.opened,
+        };
+        incident.unheld = vec![unheld; 100];
+        incident
+    }
+
+    fn written(incident: &Incident) -> usize {
+        let mut out = Vec::new();
+        Json::new(&mut out).line(&Line::from(incident.clone())).unwrap();
+        out.len()
+    }
+
+    #[test]
+    fn an_incident_that_is_too_long_is_shortened_and_says_so() {
+        for c in ['\u{1}', 'x', '\u{202e}', '家', '\u{10ffff}'] {
+            let mut incident = worst(500, c);
+            assert!(written(&incident) > 10 * INCIDENT_BYTES);
+            apply(&mut incident);
+            assert!(written(&incident) <= INCIDENT_BYTES + 100, "{c:?}: {}", written(&incident));
+            let left_out = incident.left_out.unwrap();
+            let holders = incident.holders.len() as u64;
+            assert!(holders > 4, "{c:?}: {holders}");
+            assert_eq!(left_out.holders, 500 - holders);
+            assert_eq!(left_out.fds, 500 * (1000 - MOST as u64));
+            assert_eq!((left_out.suspects, left_out.unheld), (100_000 - 64, 100 - 64));
+            let holder = &incident.holders[0];
+            assert!(holder.exe.as_ref().unwrap().starts_with(ELLIPSIS));
+            assert!(holder.argv.as_ref().unwrap()[0].ends_with(ELLIPSIS));
+        }
+    }
+
+    #[test]
+    fn what_is_short_stays_as_it_is() {
+        let mut incident = samples::race();
+        incident.holders = vec![incident.holders[0].clone(); 200];
+        let whole = incident.clone();
+        apply(&mut incident);
+        assert_eq!(incident, whole);
+    }
+
+    #[test]
+    fn texts_are_cut_between_characters_and_keep_their_bytes() {
+        let cut = |bytes: &[u8], keeps| {
+            let (shown, mut exact) = text(bytes);
+            let mut shown = Some(shown);
+            shorten_text(&mut shown, &mut exact, 4, keeps);
+            (shown.unwrap(), exact.map(|exact| STANDARD.decode(exact).unwrap()))
+        };
+        assert_eq!(cut("家家".as_bytes(), Keeps::Begin), ("家…".to_owned(), None));
+        assert_eq!(cut("家家".as_bytes(), Keeps::End), ("…家".to_owned(), None));
+        assert_eq!(cut(b"abcd", Keeps::End), ("abcd".to_owned(), None));
+        let exact = [b"ab\xffc".as_slice(), "…".as_bytes()].concat();
+        assert_eq!(cut(b"ab\xffcd", Keeps::Begin), ("ab\u{fffd}c…".to_owned(), Some(exact)));
+        let exact = ["…".as_bytes(), b"\xffabc"].concat();
+        assert_eq!(cut(b"xx\xffabc", Keeps::End), ("…\u{fffd}abc".to_owned(), Some(exact)));
+    }
+
+    #[test]
+    fn command_lines_are_cut_off() {
+        let cut = |words: &[&str], most| {
+            let mut list: Vec<String> = words.iter().map(|&word| word.to_owned()).collect();
+            shorten_list(&mut list, most);
+            list.join(" ")
+        };
+        assert_eq!(cut(&["sh", "-c", "exit"], 11), "sh -c exit");
+        assert_eq!(cut(&["sh", "-c", "exit"], 10), "sh -c exit…");
+        assert_eq!(cut(&["sh", "-c", "exit", "x"], 8), "sh -c ex…");
+        assert_eq!(cut(&["sh", "家"], 4), "sh …");
+    }
+}

@@ -1,0 +1,448 @@
+//! Recorded JSON lines, read one at a time. What a later version added is skipped: types of lines
+//! and keys; a word that is not known is kept (`Other` of each set of words).
+
+use crate::{
+    event::{Line, SCHEMA, TYPES, word::Word},
+    text::{name, shown},
+};
+use anyhow::{Context as _, anyhow, bail};
+use serde::Deserialize;
+use std::{
+    fs::File,
+    io::{self, BufRead, BufReader, Read as _},
+    os::unix::fs::MetadataExt as _,
+    path::Path,
+};
+
+/// Longer than any line with the arguments of a hundred holders; what is longer is no recording.
+const LONGEST: u64 = 64 << 20;
+
+/// The lines of a recording. [`Recording::notes`] reports those that are left out: one that is cut off at
+/// the end, as by a full disk or a crash, and those that only a later version can read.
+#[allow(clippy::struct_excessive_bools, reason = "facts that have nothing to do with each other")]
+pub struct Recording<R> {
+    name: String,
+    input: R,
+    number: u64,
+    buffer: Vec<u8>,
+    cut: bool,
+    ended: bool,
+    /// The version of a schema that is newer than ours.
+    later: Option<(u32, Word)>,
+    skipped: Skipped,
+    /// Whether there was a line that is not empty.
+    any: bool,
+    /// Whether the first line of a trace was read.
+    begun: bool,
+}
+
+/// Lines that are left out, as a later version wrote them.
+#[derive(Default)]
+struct Skipped {
+    count: u64,
+    /// The type of the first, and its number.
+    first: Option<(Word, u64)>,
+}
+
+impl Recording<Box<dyn BufRead + Send>> {
+    /// Opens a file (`-`: stdin). `written` is the file that is about to be written, which must not
+    /// be the same.
+    pub fn open(path: &Path, written: Option<&Path>) -> anyhow::Result<Self> {
+        if path == "-" {
+            return Ok(Self::new("stdin", Box::new(BufReader::new(io::stdin()))));
+        }
+        let name = shown(path.as_os_str());
+        let file = File::open(path).with_context(|| format!("cannot open {name}"))?;
+        let place = file.metadata().with_context(|| format!("cannot look at {name}"))?;
+        if place.is_dir() {
+            bail!("cannot read {name}: it is a directory");
+        }
+        // What cannot be looked at does not exist yet, or fails when it is opened.
+        let target = written.and_then(|path| path.metadata().ok());
+        if place.is_file()
+            && target.is_some_and(|it| (it.dev(), it.ino()) == (place.dev(), place.ino()))
+        {
+            bail!(
+                "--output would overwrite {name}, which is being read; name another file: -o FILE"
+            );
+        }
+        Ok(Self::new(&name, Box::new(BufReader::new(file))))
+    }
+}
+
+impl<R: BufRead> Recording<R> {
+    /// The lines of `input`, called `name` in errors.
+    pub fn new(name: &str, input: R) -> Self {
+        let name = name.to_owned();
+        Self {
+            name,
+            input,
+            number: 0,
+            buffer: Vec::new(),
+            cut: false,
+            ended: false,
+            later: None,
+            skipped: Skipped::default(),
+            any: false,
+            begun: false,
+        }
+    }
+
+    /// What to report of the lines so far that were left out.
+    #[must_use]
+    pub fn notes(&self) -> Vec<String> {
+        let Self { name: file, number, .. } = self;
+        let later = self.later.map(|(schema, version)| {
+            format!(
+                "{file}: schema {schema}, but this version knows up to {SCHEMA}: what is new is left \
+                 out, and what has changed may be shown wrongly; replay it with version {}",
+                name(version)
+            )
+        });
+        let skipped = self.skipped.first.map(|(kind, first)| {
+            let lines = if self.skipped.count == 1 { "line" } else { "lines" };
+            format!(
+                "{file}: {} {lines} of a later version left out, the first of type `{}` in line {first}",
+                self.skipped.count,
+                name(kind)
+            )
+        });
+        let cut = self.cut.then(|| format!("{file} line {number}: cut off; it is left out"));
+        [later, skipped, cut].into_iter().flatten().collect()
+    }
+
+    /// Hands over each line, up to so many incidents, as long as `take` wants more.
+    pub fn feed(
+        &mut self,
+        mut incidents: u64,
+        mut take: impl FnMut(Line) -> anyhow::Result<bool>,
+    ) -> anyhow::Result<()> {
+        while incidents > 0
+            && let Some(line) = self.next().transpose()?
+        {
+            incidents -= u64::from(matches!(line, Line::Incident(_)));
+            if !take(line)? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// The next line, `None` at the end.
+    fn read(&mut self) -> anyhow::Result<Option<Line>> {
+        loop {
+            self.buffer.clear();
+            let mut limited = (&mut self.input).take(LONGEST);
+            let read = limited.read_until(b'\n', &mut self.buffer).context("cannot read on")?;
+            if read == 0 {
+                return if self.any {
+                    Ok(None)
+                } else {
+                    Err(anyhow!("it is empty: nothing was recorded"))
+                };
+            }
+            self.number += 1;
+            if read as u64 == LONGEST {
+                bail!("longer than {LONGEST} bytes");
+            }
+            if self.buffer.trim_ascii().is_empty() {
+                continue;
+            }
+            self.any = true;
+            return match serde_json::from_slice(self.buffer.trim_ascii_end()) {
+                Ok(Line::Meta(_)) if self.begun => Err(anyhow!(
+                    "a second recording begins here, and replay shows one; split the file before this line"
+                )),
+                Ok(line) => {
+                    if let Line::Meta(meta) = &line {
+                        self.begun = true;
+                        let later = meta.schema > SCHEMA;
+                        self.later = later.then(|| (meta.schema, Word::new(&meta.version)));
+                    }
+                    Ok(Some(line))
+                }
+                Err(error) if error.is_data() && self.skip() => continue,
+                Err(error) if self.is_cut(&error) => {
+                    self.cut = true;
+                    Ok(None)
+                }
+                Err(error) => Err(anyhow!(cause(&error))),
+            };
+        }
+    }
+
+    /// Leaves out the line just read, if a later version can have written it.
+    fn skip(&mut self) -> bool {
+        #[derive(Deserialize)]
+        struct Typed {
+            #[serde(rename = "type")]
+            kind: String,
+        }
+        let Ok(Typed { kind }) = serde_json::from_slice(&self.buffer) else { return false };
+        let skipped = self.later.is_some() || !TYPES.contains(&kind.as_str());
+        if skipped {
+            self.skipped.count += 1;
+            self.skipped.first.get_or_insert((Word::new(&kind), self.number));
+        }
+        skipped
+    }
+
+    /// Whether the line just read ends before its JSON, or its last character, does.
+    fn is_cut(&self, error: &serde_json::Error) -> bool {
+        let split = str::from_utf8(&self.buffer).is_err_and(|error| error.error_len().is_none());
+        !self.buffer.ends_with(b"\n") && (error.is_eof() || split)
+    }
+}
+
+/// What is wrong with a line; serde_json counts lines, too, and would always say 1.
+fn cause(error: &serde_json::Error) -> String {
+    if !error.is_data() {
+        return format!("not JSON at column {}", error.column());
+    }
+    let text = error.to_string();
+    let cause = text.split_once(" at line ").map_or(text.as_str(), |(cause, _)| cause);
+    format!("not a line of etxtbsy-trace: {cause}")
+}
+
+impl<R: BufRead> Iterator for Recording<R> {
+    type Item = anyhow::Result<Line>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.ended {
+            return None;
+        }
+        let next = self.read();
+        self.ended = !matches!(next, Ok(Some(_)));
+        next.with_context(|| match self.number {
+            0 => self.name.clone(),
+            number => format!("{} line {number}", self.name),
+        })
+        .transpose()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        event::{Reason, Runtime, Suspect},
+        output::{Output as _, json::Json, samples},
+    };
+    use serde_json::Value;
+    use std::collections::BTreeSet;
+
+    /// The samples, as they are written.
+    fn recorded() -> Vec<u8> {
+        let mut out = Vec::new();
+        let mut json = Json::new(&mut out);
+        for line in samples::every_line() {
+            json.line(&line).unwrap();
+        }
+        out
+    }
+
+    /// What is read of `bytes`, the error if there is one, and what is said of a cut.
+    fn read(bytes: &[u8]) -> (Vec<Line>, Option<String>, Vec<String>) {
+        let mut recording = Recording::new("trace.jsonl", bytes);
+        let (mut lines, mut error) = (Vec::new(), None);
+        for line in &mut recording {
+            match line {
+                Ok(line) => lines.push(line),
+                Err(found) => error = Some(format!("{found:#}")),
+            }
+        }
+        let notes = recording.notes();
+        (lines, error, notes)
+    }
+
+    #[test]
+    fn what_was_written_is_read() {
+        assert_eq!(read(&recorded()), (samples::every_line(), None, vec![]));
+    }
+
+    #[test]
+    fn unknown_keys_and_empty_lines_are_passed_over() {
+        let text = String::from_utf8(recorded()).unwrap();
+        let text = text.replace("\"errno\":", "\"newer\":{\"a\":[1]},\"errno\":");
+        let text = text.replace('\n', "\r\n\n");
+        assert_eq!(read(text.as_bytes()), (samples::every_line(), None, vec![]));
+    }
+
+    #[test]
+    fn a_last_line_without_its_newline_counts() {
+        let bytes = recorded();
+        assert_eq!(read(bytes.trim_ascii_end()), (samples::every_line(), None, vec![]));
+    }
+
+    #[test]
+    fn wherever_the_last_line_is_cut_off_it_is_left_out_and_told() {
+        let mut line = samples::race();
+        line.path = Some("/家".to_owned());
+        let mut bytes = Vec::new();
+        Json::new(&mut bytes).line(&samples::meta().into()).unwrap();
+        let whole = bytes.len();
+        Json::new(&mut bytes).line(&line.into()).unwrap();
+        for end in whole + 1..bytes.len() - 1 {
+            let (lines, error, notes) = read(&bytes[..end]);
+            assert_eq!((lines.len(), error), (1, None), "cut at {end}");
+            assert_eq!(notes, ["trace.jsonl line 2: cut off; it is left out"]);
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_with_its_line() {
+        let lost = r#"{"type":"lost","what":"x","count":1}"#;
+        for (bad, cause) in [
+            ("hello", "not JSON at column 1"),
+            ("{\"type\":\"lost\"", "not JSON at column 14"),
+            (
+                "{\"type\":\"lost\",\"what\":\"x\"}",
+                "not a line of etxtbsy-trace: missing field `count`",
+            ),
+            ("{\"type\":1}", "not a line of etxtbsy-trace: "),
+            ("{\"kind\":\"lost\"}", "not a line of etxtbsy-trace: missing field `type`"),
+        ] {
+            let (lines, error, notes) = read(format!("{lost}\n\n{bad}\n{lost}\n").as_bytes());
+            assert_eq!((lines.len(), notes), (1, vec![]), "{bad}");
+            let error = error.unwrap();
+            assert!(error.starts_with(&format!("trace.jsonl line 3: {cause}")), "{error}");
+        }
+    }
+
+    /// Replaces each word under a key of `value` by another, and each key that is a word; where they
+    /// stood.
+    fn reword(value: &mut Value, key: &str, known: &[String], found: &mut BTreeSet<String>) {
+        match value {
+            Value::String(word) if !["type", "argv"].contains(&key) && known.contains(word) => {
+                *word = format!("later-{word}");
+                found.insert(key.to_owned());
+            }
+            Value::Array(list) => list.iter_mut().for_each(|it| reword(it, key, known, found)),
+            Value::Object(map) => {
+                map.iter_mut().for_each(|(key, value)| reword(value, key, known, found));
+                if ["by_verdict", "unexplained_by"].contains(&key) && !map.is_empty() {
+                    let words = std::mem::take(map).into_iter();
+                    *map = words.map(|(word, count)| (format!("later-{word}"), count)).collect();
+                    found.insert(key.to_owned());
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The words that the schema lists.
+    fn words(schema: &Value, found: &mut Vec<String>) {
+        match schema {
+            Value::Object(map) => {
+                found.extend(map.get("const").and_then(|word| word.as_str()).map(str::to_owned));
+                map.values().for_each(|value| words(value, found));
+            }
+            Value::Array(list) => list.iter().for_each(|value| words(value, found)),
+            _ => {}
+        }
+    }
+
+    #[test]
+    fn every_word_may_be_one_that_is_not_known_and_is_kept() {
+        let mut known = Vec::new();
+        words(&crate::output::schema::trace(), &mut known);
+        known.retain(|word| !TYPES.contains(&word.as_str()));
+        let mut more = samples::unheld();
+        let reason = Reason::SeenAfter;
+        more.suspects.push(Suspect { pid: 9, comm: None, comm_b64: None, reason });
+        more.unheld[0].opened.as_mut().unwrap().runtime = Some(Runtime::Go);
+        let mut found = BTreeSet::new();
+        for line in samples::every_line().into_iter().chain([more.into()]) {
+            let mut value = serde_json::to_value(&line).unwrap();
+            reword(&mut value, "", &known, &mut found);
+            let (lines, error, notes) = read(value.to_string().as_bytes());
+            assert_eq!((error, notes), (None, vec![]), "{value}");
+            let mut out = Vec::new();
+            Json::new(&mut out).line(&lines[0]).unwrap();
+            assert_eq!(serde_json::from_slice::<Value>(&out).unwrap(), value);
+        }
+        let everywhere = [
+            "as",
+            "by_verdict",
+            "direction",
+            "evidence",
+            "how",
+            "kind",
+            "place",
+            "reason",
+            "role",
+            "runtime",
+            "state",
+            "unexplained_by",
+            "via",
+        ];
+        assert_eq!(found, BTreeSet::from(everywhere.map(str::to_owned)));
+    }
+
+    #[test]
+    fn lines_of_a_later_version_are_left_out_and_reported() {
+        let mut later = samples::meta();
+        (later.schema, later.version) = (SCHEMA + 1, "9.0.0".to_owned());
+        let later = serde_json::to_string(&Line::from(later)).unwrap();
+        let (lines, error, notes) = read(format!("{later}\n{{\"type\":\"lost\"}}\n").as_bytes());
+        assert_eq!((lines.len(), error), (1, None));
+        let wanted = [
+            format!(
+                "trace.jsonl: schema {}, but this version knows up to {SCHEMA}: what is new is left \
+                 out, and what has changed may be shown wrongly; replay it with version 9.0.0",
+                SCHEMA + 1
+            ),
+            "trace.jsonl: 1 line of a later version left out, the first of type `lost` in line 2"
+                .to_owned(),
+        ];
+        assert_eq!(notes, wanted);
+        let (lines, error, notes) = read(b"{\"type\":\"near_miss\"}\n\n{\"type\":\"a\\u001b\"}\n");
+        assert_eq!((lines.len(), error), (0, None));
+        let wanted = "trace.jsonl: 2 lines of a later version left out, the first of type \
+                      `near_miss` in line 1";
+        assert_eq!(notes, [wanted]);
+    }
+
+    #[test]
+    fn all_types_are_known() {
+        let lines = samples::every_line();
+        let mut types: Vec<String> = lines
+            .iter()
+            .map(|line| serde_json::to_value(line).unwrap()["type"].to_string())
+            .collect();
+        types.sort();
+        types.dedup();
+        let mut known = TYPES.map(|known| format!("\"{known}\""));
+        known.sort();
+        assert_eq!(types, known);
+    }
+
+    #[test]
+    fn an_empty_file_is_no_recording() {
+        for (bytes, place) in [(&b""[..], ""), (b"\n\n", " line 2")] {
+            let (lines, error, _) = read(bytes);
+            assert!(lines.is_empty());
+            let wanted = format!("trace.jsonl{place}: it is empty: nothing was recorded");
+            assert_eq!(error, Some(wanted));
+        }
+    }
+
+    #[test]
+    fn of_two_recordings_in_one_file_the_first_is_read() {
+        let one = recorded();
+        let (lines, error, _) = read(&[&one[..], &one].concat());
+        assert_eq!(lines, samples::every_line());
+        let line = samples::every_line().len() + 1;
+        let wanted = format!("trace.jsonl line {line}: a second recording begins here");
+        assert!(error.as_ref().is_some_and(|error| error.starts_with(&wanted)), "{error:?}");
+    }
+
+    #[test]
+    fn the_file_that_is_read_is_not_overwritten() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let error = Recording::open(file.path(), Some(file.path())).err().unwrap();
+        assert!(error.to_string().contains("would overwrite"), "{error}");
+        assert!(Recording::open(file.path(), None).is_ok());
+        assert!(Recording::open(Path::new("/"), None).is_err());
+    }
+}

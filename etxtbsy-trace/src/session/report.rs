@@ -1,0 +1,107 @@
+//! Turns settled failures into incidents, and pending ones into what is known so far.
+
+use super::Session;
+use crate::{
+    analysis::{
+        incident::{World, build, shortfall},
+        ledger::Case,
+    },
+    event::{Incident, Line, LossKind, TreeRole},
+    host::{clock::realtime_offset_ns, process::Seen},
+    output::bounds,
+    tracer::Backend,
+};
+
+impl<B: Backend> Session<B> {
+    /// Shows a failure before its story is over.
+    pub(super) fn tell_pending(&mut self, seq: u64) {
+        let Some(case) = self.ledger.case(seq).filter(|case| self.shows(case)) else { return };
+        let nothing = Seen::new();
+        let tracer = &self.tracer;
+        let world = World {
+            seen: self.seen.get(&seq).unwrap_or(&nothing),
+            lineage: &|pid| tracer.lineage(pid),
+            realtime_offset_ns: realtime_offset_ns(),
+            roots: &self.roots,
+            target_begins: self.begins.get(&seq).cloned(),
+        };
+        self.sinks.pending(&|| bounded(build(0, case, &world)));
+    }
+
+    pub(super) fn incident(&mut self, mut case: Case) {
+        case.passed_over = case.has_unseen() && self.tracer.missed() > 0;
+        self.find_left(&mut case);
+        let case = &case;
+        let seq = case.failure.seq;
+        if !self.shows(case) {
+            self.seen.remove(&seq);
+            self.begins.remove(&seq);
+            self.summary.elsewhere += 1;
+            return;
+        }
+        let unplaced = u64::from(case.unplaced);
+        self.lose(
+            LossKind::HoldsPerFile,
+            "releases: more holders than are followed of a file",
+            unplaced,
+        );
+        let seen = self.seen.remove(&seq).unwrap_or_default();
+        let tracer = &self.tracer;
+        let world = World {
+            seen: &seen,
+            lineage: &|pid| tracer.lineage(pid),
+            realtime_offset_ns: realtime_offset_ns(),
+            roots: &self.roots,
+            target_begins: self.begins.remove(&seq),
+        };
+        let incident = bounded(build(self.summary.incidents + 1, case, &world));
+        // Then it is not complete.
+        if !case.is_write() && !incident.complete && case.attribution().contradicted {
+            self.lose(LossKind::CountContradicted, "writers: more were found than counted", 1);
+        }
+        if !case.is_write() && case.failure.inode == 0 && !incident.complete {
+            self.lose(LossKind::BusyFileUnknown, "busy files: not found in the task's work", 1);
+        }
+        self.summary.incidents += 1;
+        if incident.complete {
+            self.summary.explained += 1;
+        } else {
+            log::debug!("not explained: {case:#?}");
+            self.summary.unexplained += 1;
+        }
+        if let Some(shortfall) = shortfall(case, &incident) {
+            *self.summary.unexplained_by.entry(shortfall).or_default() += 1;
+        }
+        self.summary.repaired += u64::from(incident.repaired.is_some());
+        *self.summary.by_verdict.entry(incident.verdict.kind).or_default() += 1;
+        self.change_first.add(&incident);
+        self.sinks.write(Line::Incident(Box::new(incident)));
+    }
+
+    /// Whether a failure is one of those that were asked for.
+    pub(super) fn shows(&self, case: &Case) -> bool {
+        let is_victim = case.failure.in_tree != 0;
+        match self.role {
+            TreeRole::Victim => is_victim,
+            TreeRole::Holder => Self::is_held_by_tree(case),
+            TreeRole::Either | TreeRole::Other(_) => is_victim || Self::is_held_by_tree(case),
+        }
+    }
+
+    /// Whether a process of the tree is one of those that held the file, or run it.
+    pub(super) fn is_held_by_tree(case: &Case) -> bool {
+        let mut runners = case.running.iter().flat_map(|running| &running.runners);
+        runners.any(|runner| runner.in_tree)
+            || case
+                .attribution()
+                .holders
+                .iter()
+                .any(|held| held.seen.is_some_and(|seen| seen.in_tree != 0))
+    }
+}
+
+/// The same incident, short enough for one line.
+fn bounded(mut incident: Incident) -> Incident {
+    bounds::apply(&mut incident);
+    incident
+}

@@ -1,0 +1,26 @@
+//! The kernel side as seen from user space: finding field offsets, loading and attaching the
+//! programs, and reading their records.
+//!
+//! Here: all that touches the programs, maps and the ring buffer. Not here: what a record means (`analysis`).
+
+pub mod backend;
+pub mod calibrate;
+mod dormant;
+pub mod features;
+pub mod layout;
+pub mod loader;
+pub mod lockdown;
+pub mod memlock;
+mod mounts;
+pub mod nofile;
+mod numbers;
+mod object;
+pub mod offsets;
+pub mod programs;
+mod queries;
+pub mod reaper;
+pub mod records;
+pub mod tracefs;
+
+pub use backend::Backend;
+pub use loader::Tracer;

@@ -1,0 +1,164 @@
+//! What is written to a file when the user asks for it, and what is said of it.
+
+use crate::tui::model::{
+    incidents::{Group, Kept, Model},
+    list::Row,
+};
+use crate::{
+    event::{Line, LossKind, Lost},
+    output::{Output as _, json::Json},
+};
+use std::io::{self, Write};
+
+/// Which incidents.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// The selected one; of a selected group, all that are shown.
+    Selected(Row),
+    /// All that pass the filter.
+    Filtered,
+    /// All that are kept.
+    All,
+}
+
+/// A choice of incidents.
+pub struct Export<'a> {
+    model: &'a Model,
+    /// In the order in which they came in.
+    chosen: Vec<&'a Kept>,
+    /// How many of the group, or of all, are kept, and how many there were.
+    kept: (u64, u64),
+}
+
+impl<'a> Export<'a> {
+    /// Those of a scope.
+    #[must_use]
+    pub fn new(model: &'a Model, scope: Scope) -> Self {
+        let groups = model.groups().iter();
+        let mut chosen: Vec<&Kept> = match scope {
+            Scope::All => groups.flat_map(Group::all).collect(),
+            Scope::Filtered => groups.flat_map(Group::all_passing).collect(),
+            Scope::Selected(Row::Group(place)) => {
+                model.group(place).into_iter().flat_map(Group::all_passing).collect()
+            }
+            Scope::Selected(Row::Single(place, number)) => {
+                model.group(place).and_then(|group| group.find(number)).into_iter().collect()
+            }
+        };
+        chosen.sort_by_key(|kept| kept.number);
+        let kept = match scope {
+            Scope::All | Scope::Filtered => (model.kept() as u64, model.incidents),
+            Scope::Selected(Row::Group(place)) => model
+                .group(place)
+                .map_or((0, 0), |group| (group.all().len() as u64, group.tally.count)),
+            Scope::Selected(Row::Single(..)) => (1, 1),
+        };
+        Self { model, chosen, kept }
+    }
+
+    /// How many they are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.chosen.len()
+    }
+
+    /// The same in words: `3 incidents (3 of 5 in memory)`.
+    #[must_use]
+    pub fn report(&self) -> String {
+        let count = match self.chosen.len() {
+            1 => "1 incident".to_owned(),
+            count => format!("{count} incidents"),
+        };
+        match self.kept {
+            (kept, all) if kept < all => format!("{count} ({kept} of {all} in memory)"),
+            _ => count,
+        }
+    }
+
+    /// Writes them as JSON lines, after the first line of what they are from, and whether
+    /// something of that was lost.
+    pub fn write(&self, out: impl Write + Send) -> io::Result<()> {
+        let mut json = Json::new(out);
+        if let Some(meta) = &self.model.meta {
+            json.line(&Line::Meta(meta.clone()))?;
+        }
+        for kept in &self.chosen {
+            json.line(&Line::Incident(kept.incident.clone()))?;
+        }
+        if self.model.lost > 0 {
+            let what = "of all kinds, until this was exported".to_owned();
+            json.line(&Line::Lost(Lost {
+                kind: LossKind::OutputStalled,
+                what,
+                count: self.model.lost,
+            }))?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::output::samples;
+
+    /// Every sample; without the first three of them if `unlike`.
+    fn model(unlike: bool) -> Model {
+        let mut model = Model::default();
+        for line in samples::every_line() {
+            model.add(line, |incident| !unlike || incident.id > 3);
+        }
+        model
+    }
+
+    /// The ids that are written, after a first line with the meta, and how many there are said to be.
+    fn written(model: &Model, scope: Scope) -> (Vec<u64>, String) {
+        let export = Export::new(model, scope);
+        let mut out = Vec::new();
+        export.write(&mut out).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        let lines: Vec<Line> =
+            text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(lines.first(), Some(&samples::meta().into()));
+        let lost = matches!(lines.last(), Some(Line::Lost(lost)) if lost.count == 3);
+        assert!(lost, "what is not known to be whole does not look so");
+        let incidents = lines.iter().filter_map(|line| match line {
+            Line::Incident(incident) => Some(incident.id),
+            _ => None,
+        });
+        (incidents.collect(), export.report())
+    }
+
+    #[test]
+    fn what_is_chosen_is_written() {
+        for (unlike, scope, ids) in [
+            (true, Scope::All, vec![1, 2, 3, 4, 5, 6]),
+            (true, Scope::Filtered, vec![4, 5, 6]),
+            (false, Scope::Selected(Row::Group(0)), vec![1, 5]),
+            (true, Scope::Selected(Row::Group(0)), vec![5]),
+            (false, Scope::Selected(Row::Single(0, 0)), vec![1]),
+            (false, Scope::Selected(Row::Single(0, 99)), vec![]),
+        ] {
+            let (written, count) = written(&model(unlike), scope);
+            assert_eq!(written, ids, "{scope:?}");
+            let s = if ids.len() == 1 { "" } else { "s" };
+            assert_eq!(count, format!("{} incident{s}", ids.len()));
+        }
+    }
+
+    #[test]
+    fn what_was_folded_is_counted() {
+        let mut model = model(false);
+        for id in 7..=10_004 {
+            let mut incident = samples::leaked();
+            incident.id = id;
+            model.add(incident.into(), |_| true);
+        }
+        let count = |scope| Export::new(&model, scope).report();
+        assert_eq!(count(Scope::All), "10000 incidents (10000 of 10004 in memory)");
+        let leaks = "9996 incidents (9996 of 9999 in memory)";
+        assert_eq!(count(Scope::Selected(Row::Group(1))), leaks);
+        assert_eq!(count(Scope::Selected(Row::Group(0))), "1 incident (1 of 2 in memory)");
+        assert_eq!(count(Scope::Selected(Row::Single(1, 10_003))), "1 incident");
+    }
+}

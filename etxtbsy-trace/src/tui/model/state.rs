@@ -1,0 +1,690 @@
+//! What the user did with what came in.
+
+use super::{filter, prompt};
+use crate::timeline::{
+    lanes,
+    zoom::{Sight, Zoom},
+};
+use crate::tui::{
+    input::keys::{self, Action, Page},
+    model::{
+        effect::Effect,
+        export::Scope,
+        filter::Filter,
+        incidents::{Group, Model},
+        list::{List, Row},
+        live::Live,
+        prompt::Typed,
+    },
+};
+use crate::{
+    event::{Incident, Line},
+    output::{Output as _, text::Text},
+};
+use ratatui::crossterm::event::{KeyCode, KeyEvent};
+use std::collections::VecDeque;
+
+/// How many lines are held back at most; those before are taken in nevertheless.
+const HELD: usize = 10_000;
+
+/// What the user is asked, at the bottom of the screen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Prompt {
+    /// What to look for.
+    Search,
+    /// What to show.
+    Filter,
+    /// What to write to a file.
+    Export,
+}
+
+/// How many panes can have the focus: the list, the chain, the timeline, the verdict.
+pub const PANES: usize = 4;
+
+/// How much of the focused pane, or of the page, was to be seen when it was last drawn.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Room {
+    /// How many lines.
+    pub height: usize,
+    /// By how many lines it can be scrolled.
+    pub most: usize,
+}
+
+/// All that is drawn follows from this.
+#[expect(clippy::struct_excessive_bools, reason = "each can be on or off whatever the others are")]
+pub struct State {
+    /// What came in.
+    pub model: Model,
+    /// Whether to colour.
+    pub color: bool,
+    /// Whether to draw with ASCII alone.
+    pub ascii: bool,
+    /// Which pane the keys are for; 0 is the list.
+    pub focus: usize,
+    /// By how many lines the focused pane, if it is not the list, or the page is scrolled.
+    pub scroll: usize,
+    /// As it was last drawn.
+    pub room: Room,
+    /// The page that is shown instead of the panes.
+    pub page: Option<Page>,
+    /// Whether lines are held back.
+    pub paused: bool,
+    /// Which part of the timeline is shown.
+    pub zoom: Zoom,
+    /// What is searched for.
+    pub search: String,
+    /// What the user is asked.
+    pub prompt: Option<Prompt>,
+    /// What to say about the last key.
+    pub notice: Option<String>,
+    /// What only a live session has.
+    pub live: Option<Live>,
+    /// How the input ended, once it has.
+    pub ended: Option<String>,
+    /// Whether to end.
+    pub quit: bool,
+    filter: Filter,
+    list: List,
+    held: VecDeque<Line>,
+}
+
+impl State {
+    /// Nothing came in yet.
+    #[must_use]
+    pub fn new(color: bool) -> Self {
+        Self {
+            model: Model::default(),
+            color,
+            ascii: false,
+            focus: 0,
+            scroll: 0,
+            room: Room::default(),
+            page: None,
+            paused: false,
+            zoom: Zoom::default(),
+            search: String::new(),
+            prompt: None,
+            notice: None,
+            live: None,
+            ended: None,
+            quit: false,
+            filter: Filter::default(),
+            list: List::default(),
+            held: VecDeque::new(),
+        }
+    }
+
+    /// Takes a line.
+    pub fn add(&mut self, line: Line) {
+        if let (Some(live), Line::Incident(incident)) = (&mut self.live, &line) {
+            live.settle(incident);
+        }
+        if !self.paused {
+            return self.take(line);
+        }
+        self.held.push_back(line);
+        if self.held.len() > HELD
+            && let Some(line) = self.held.pop_front()
+        {
+            self.take(line);
+        }
+    }
+
+    fn take(&mut self, line: Line) {
+        self.model.add(line, |incident| self.filter.passes(incident));
+        self.list.changed();
+    }
+
+    /// How many lines are held back.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.held.len()
+    }
+
+    /// Until when there is something to tell of, nanoseconds of CLOCK_MONOTONIC.
+    #[must_use]
+    pub fn until_ns(&self) -> Option<u64> {
+        let now_ns = self.live.as_ref().map(|live| live.now_ns);
+        now_ns.max(self.model.latest_ns)
+    }
+
+    /// How long tracing was live, in nanoseconds, or has been so far.
+    #[must_use]
+    pub fn elapsed_ns(&self) -> Option<u64> {
+        if let Some(summary) = &self.model.summary {
+            return Some(summary.duration_ns);
+        }
+        self.until_ns()?.checked_sub(self.model.meta.as_ref()?.time_ns)
+    }
+
+    /// The filter.
+    #[must_use]
+    pub fn filter(&self) -> &Filter {
+        &self.filter
+    }
+
+    /// The list.
+    #[must_use]
+    pub fn list(&self) -> &List {
+        &self.list
+    }
+
+    /// The incident that the panes are about, and its group, once it is complete.
+    #[must_use]
+    pub fn shown(&self) -> Option<(Option<&Group>, &Incident)> {
+        if self.list.follows()
+            && let Some(incident) = self.pending().next()
+        {
+            return Some((None, incident));
+        }
+        let (group, incident) = self.list.row(&self.model)?.incident(&self.model)?;
+        Some((Some(group), incident))
+    }
+
+    /// The failures that are pending, the newest first. What passes the filter is known once
+    /// it is.
+    pub fn pending(&self) -> impl Iterator<Item = &Incident> {
+        let live = self.live.as_ref().filter(|_| !self.paused && !self.filter.is_on());
+        live.into_iter().flat_map(|live| live.pending.iter().rev()).map(|incident| &**incident)
+    }
+
+    /// What can be exported now: the key, the word for it, and what it is.
+    #[must_use]
+    pub fn scopes(&self) -> Vec<(char, &'static str, Scope)> {
+        let mut scopes = Vec::new();
+        if let Some(row) = self.list.row(&self.model) {
+            let word = match row {
+                Row::Group(_) => "selected group",
+                Row::Single(..) => "selected",
+            };
+            scopes.push(('s', word, Scope::Selected(row)));
+        }
+        if self.filter.is_on() {
+            scopes.push(('f', "filtered", Scope::Filtered));
+        }
+        scopes.push(('a', "all", Scope::All));
+        scopes
+    }
+
+    /// Takes a key press; gives back what is to be done.
+    pub fn key(&mut self, event: KeyEvent) -> Option<Effect> {
+        self.notice = None;
+        if keys::interrupts(event) {
+            self.quit = true;
+            return None;
+        }
+        match self.prompt {
+            None => self.act(keys::action(event)?),
+            Some(Prompt::Search) => {
+                self.type_search(event);
+                None
+            }
+            Some(Prompt::Filter) => {
+                self.type_filter(event);
+                None
+            }
+            Some(Prompt::Export) => self.choose_export(event),
+        }
+    }
+
+    fn type_search(&mut self, event: KeyEvent) {
+        match prompt::edit(&mut self.search, event) {
+            Typed::Nothing | Typed::Changed => {}
+            Typed::Done => {
+                self.prompt = None;
+                self.find(true);
+            }
+            Typed::Given => {
+                self.prompt = None;
+                self.search.clear();
+            }
+        }
+    }
+
+    fn type_filter(&mut self, event: KeyEvent) {
+        let mut text = self.filter.text().to_owned();
+        let typed = prompt::edit(&mut text, event);
+        match typed {
+            Typed::Nothing => {}
+            Typed::Changed => self.sift(|filter| filter.type_in(&text)),
+            Typed::Done => self.prompt = None,
+            Typed::Given => {
+                self.prompt = None;
+                self.sift(|filter| filter.type_in(""));
+            }
+        }
+    }
+
+    fn choose_export(&mut self, event: KeyEvent) -> Option<Effect> {
+        if event.code == KeyCode::Esc {
+            self.prompt = None;
+        }
+        let scopes = self.scopes();
+        let (_, _, scope) = scopes.iter().find(|(key, ..)| event.code == KeyCode::Char(*key))?;
+        self.prompt = None;
+        Some(Effect::Export(*scope))
+    }
+
+    fn act(&mut self, action: Action) -> Option<Effect> {
+        match action {
+            Action::Quit => self.quit = true,
+            Action::Page(page) => self.open((self.page != Some(page)).then_some(page)),
+            Action::Back => self.back(),
+            Action::Toggle => self.list.toggle(&self.model),
+            Action::NextPane => self.focus_on((self.focus + 1) % PANES),
+            Action::PreviousPane => self.focus_on((self.focus + PANES - 1) % PANES),
+            Action::Move(lines) => self.step(lines),
+            Action::Pages(pages) => self.step(pages.saturating_mul(self.page_height())),
+            Action::First => self.step(isize::MIN),
+            Action::Last => self.step(isize::MAX),
+            Action::Zoom(closer) => {
+                if let Some(sight) = self.sight() {
+                    self.zoom = self.zoom.zoomed(&sight, closer);
+                }
+            }
+            Action::Pan(later) => {
+                if let Some(sight) = self.sight() {
+                    self.zoom = self.zoom.panned(&sight, later);
+                }
+            }
+            Action::Fit => self.zoom = Zoom::default(),
+            Action::Search => {
+                self.search.clear();
+                self.prompt = Some(Prompt::Search);
+            }
+            Action::NextMatch => self.find(true),
+            Action::PreviousMatch => self.find(false),
+            Action::Filter => self.prompt = Some(Prompt::Filter),
+            Action::Verdict => {
+                let occurring = self.model.statistics.verdicts.keys().copied();
+                let next = occurring.filter(|kind| Some(*kind) > self.filter.verdict).min();
+                self.sift(|filter| filter.verdict = next);
+            }
+            Action::Unexplained => self.sift(|filter| filter.unexplained = !filter.unexplained),
+            Action::Sort => self.list.sort(),
+            Action::Invert => self.list.invert(),
+            Action::Follow => self.list.toggle_follow(&self.model),
+            Action::Pause => self.pause(),
+            Action::Copy => return self.copy(),
+            Action::Export if self.model.kept() > 0 => self.prompt = Some(Prompt::Export),
+            Action::Export => self.notice = Some("there is no incident to export".to_owned()),
+        }
+        None
+    }
+
+    fn pause(&mut self) {
+        self.paused = !self.paused;
+        if !self.paused {
+            for line in std::mem::take(&mut self.held) {
+                self.take(line);
+            }
+        }
+    }
+
+    /// Now, nanoseconds of CLOCK_MONOTONIC, if an incident is pending.
+    #[must_use]
+    pub fn now_ns(&self, incident: &Incident) -> Option<u64> {
+        let live = self.live.as_ref()?;
+        live.is_pending(incident).then_some(live.now_ns)
+    }
+
+    /// What the timeline can show of the incident shown.
+    fn sight(&self) -> Option<Sight> {
+        let (_, incident) = self.shown()?;
+        Some(lanes::sight(&lanes::lanes(incident, self.now_ns(incident))).0)
+    }
+
+    fn back(&mut self) {
+        if self.page.is_some() {
+            self.open(None);
+        } else if !self.search.is_empty() {
+            self.search.clear();
+        } else if self.focus > 0 {
+            self.focus_on(0);
+        } else if self.filter.is_on() {
+            self.sift(|filter| *filter = Filter::default());
+        } else {
+            self.list.close(&self.model);
+        }
+    }
+
+    /// Changes the filter.
+    fn sift(&mut self, change: impl FnOnce(&mut Filter)) {
+        change(&mut self.filter);
+        self.model.sift(|incident| self.filter.passes(incident));
+        self.list.changed();
+    }
+
+    fn open(&mut self, page: Option<Page>) {
+        self.page = page;
+        self.scroll = 0;
+    }
+
+    fn focus_on(&mut self, pane: usize) {
+        self.focus = pane;
+        self.scroll = 0;
+    }
+
+    /// How many lines a page is; one stays in sight.
+    fn page_height(&self) -> isize {
+        self.room.height.saturating_sub(1).max(1).cast_signed()
+    }
+
+    fn step(&mut self, lines: isize) {
+        if self.focus > 0 || self.page.is_some() {
+            let most = self.room.most;
+            let from_end = self.page.is_some_and(Page::from_end);
+            let lines = if from_end { lines.saturating_neg() } else { lines };
+            self.scroll = self.scroll.min(most).saturating_add_signed(lines).min(most);
+        } else {
+            self.list.step(&self.model, lines);
+        }
+    }
+
+    /// Selects the next row that matches, or the one before, round the end.
+    fn find(&mut self, forward: bool) {
+        let wanted = &self.search;
+        if wanted.is_empty() {
+            return;
+        }
+        if self.list.find(&self.model, forward, |incident| filter::contains(incident, wanted)) {
+            self.scroll = 0;
+        } else {
+            self.notice = Some(format!("not found: {wanted}"));
+        }
+    }
+
+    /// The incident that is shown, as text.
+    fn copy(&self) -> Option<Effect> {
+        let (_, incident) = self.shown()?;
+        let mut text = Vec::new();
+        // A vector takes all that is written to it.
+        Text::new(&mut text, false, true).line(&Line::Incident(Box::new(incident.clone()))).ok()?;
+        let text = String::from_utf8(text).ok()?;
+        Some(Effect::Copy { what: format!("#{}", incident.id), text })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{event::VerdictKind, output::samples};
+    use ratatui::crossterm::event::KeyModifiers;
+
+    /// Every sample came in.
+    fn state() -> State {
+        let mut state = State::new(false);
+        for line in samples::every_line() {
+            state.add(line);
+        }
+        state
+    }
+
+    /// Presses keys, one after the other; none of them asks for anything.
+    fn press(state: &mut State, keys: &[KeyCode]) {
+        for code in keys {
+            assert_eq!(state.key(KeyEvent::new(*code, KeyModifiers::NONE)), None);
+        }
+    }
+
+    /// Presses a key with Ctrl.
+    fn control(state: &mut State, c: char) -> Option<Effect> {
+        state.key(KeyEvent::new(KeyCode::Char(c), KeyModifiers::CONTROL))
+    }
+
+    /// How many rows the list has.
+    fn rows(state: &State) -> usize {
+        state.list.rows(&state.model).len()
+    }
+
+    /// Presses the keys of characters.
+    fn typed(state: &mut State, text: &str) {
+        for c in text.chars() {
+            press(state, &[KeyCode::Char(c)]);
+        }
+    }
+
+    /// The id of the incident shown.
+    fn shown(state: &State) -> u64 {
+        state.shown().unwrap().1.id
+    }
+
+    /// One more race.
+    fn arrives(state: &mut State, id: u64) {
+        let mut incident = samples::race();
+        incident.id = id;
+        state.add(incident.into());
+    }
+
+    #[test]
+    fn the_newest_is_shown_until_another_is_chosen() {
+        let mut state = state();
+        assert_eq!(shown(&state), 6);
+        arrives(&mut state, 7);
+        assert_eq!(shown(&state), 7);
+        typed(&mut state, "j");
+        assert_eq!(shown(&state), 6);
+        arrives(&mut state, 8);
+        assert_eq!(shown(&state), 6);
+        typed(&mut state, "f");
+        assert_eq!(shown(&state), 8);
+        typed(&mut state, "f");
+        arrives(&mut state, 9);
+        assert_eq!(shown(&state), 9, "the group stays selected, and shows its latest");
+    }
+
+    #[test]
+    fn moving_stops_at_both_ends() {
+        let mut state = state();
+        for (keys, id) in [("G", 2), ("j", 2), ("k", 3), ("g", 6), ("k", 6)] {
+            typed(&mut state, keys);
+            assert_eq!(shown(&state), id, "{keys}");
+        }
+        state.room = Room { height: 4, most: 0 };
+        for (key, id) in [(KeyCode::PageDown, 3), (KeyCode::PageDown, 2), (KeyCode::PageUp, 5)] {
+            press(&mut state, &[key]);
+            assert_eq!(shown(&state), id);
+        }
+        press(&mut state, &[KeyCode::Home, KeyCode::Down]);
+        assert_eq!(shown(&state), 5);
+        press(&mut State::new(false), &[KeyCode::Down, KeyCode::End, KeyCode::Enter]);
+    }
+
+    #[test]
+    fn a_group_opens_and_closes() {
+        let mut state = state();
+        press(&mut state, &[KeyCode::Down, KeyCode::Enter]);
+        assert_eq!(rows(&state), 7);
+        press(&mut state, &[KeyCode::Down, KeyCode::Down]);
+        assert_eq!(shown(&state), 1);
+        press(&mut state, &[KeyCode::Esc]);
+        assert_eq!((rows(&state), shown(&state)), (5, 5));
+    }
+
+    #[test]
+    fn search_goes_round_and_is_typed_letter_by_letter() {
+        let mut state = state();
+        typed(&mut state, "/LEAqk");
+        press(&mut state, &[KeyCode::Backspace, KeyCode::Backspace]);
+        typed(&mut state, "k");
+        assert!(state.prompt == Some(Prompt::Search) && !state.quit);
+        press(&mut state, &[KeyCode::Enter]);
+        assert_eq!(shown(&state), 2);
+        typed(&mut state, "n");
+        assert_eq!(shown(&state), 2);
+        typed(&mut state, "/demo");
+        press(&mut state, &[KeyCode::Enter]);
+        assert_eq!(shown(&state), 6);
+        typed(&mut state, "N");
+        assert_eq!(shown(&state), 2);
+        typed(&mut state, "n/nowhere");
+        press(&mut state, &[KeyCode::Enter]);
+        assert_eq!(shown(&state), 6);
+        assert_eq!(state.notice.as_deref(), Some("not found: nowhere"));
+        press(&mut state, &[KeyCode::Esc]);
+        assert_eq!((state.notice.as_deref(), state.search.as_str()), (None, ""));
+    }
+
+    #[test]
+    fn what_comes_in_during_a_pause_is_taken_after_it() {
+        let mut state = state();
+        typed(&mut state, " ");
+        arrives(&mut state, 7);
+        assert_eq!((state.model.incidents, state.held()), (6, 1));
+        typed(&mut state, " ");
+        assert_eq!((state.model.incidents, state.held()), (7, 0));
+        typed(&mut state, " ");
+        for id in 8..=HELD as u64 + 10 {
+            arrives(&mut state, id);
+        }
+        assert_eq!((state.model.incidents, state.held()), (10, HELD));
+    }
+
+    #[test]
+    fn panes_take_the_keys_in_turn() {
+        let mut state = state();
+        press(&mut state, &[KeyCode::Tab]);
+        state.room = Room { height: 5, most: 7 };
+        for (keys, scroll) in [("jj", 2), ("G", 7), ("jk", 6), ("g", 0)] {
+            typed(&mut state, keys);
+            assert_eq!((state.focus, state.scroll, shown(&state)), (1, scroll, 6));
+        }
+        press(&mut state, &[KeyCode::Esc]);
+        assert_eq!((state.focus, state.scroll), (0, 0));
+        press(&mut state, &[KeyCode::Tab; 4]);
+        assert_eq!(state.focus, 0);
+        press(&mut state, &[KeyCode::BackTab]);
+        assert_eq!(state.focus, 3);
+    }
+
+    #[test]
+    fn the_timeline_is_zoomed_from_whatever_pane() {
+        let mut state = state();
+        typed(&mut state, "k");
+        for (keys, fit) in [("+", false), ("-", true), ("=l", false), ("0", true), ("h", true)] {
+            typed(&mut state, keys);
+            assert_eq!(state.zoom == Zoom::default(), fit, "{keys}");
+        }
+        press(&mut State::new(false), &[KeyCode::Char('+'), KeyCode::Left]);
+    }
+
+    #[test]
+    fn ctrl_c_ends_it_even_while_typing() {
+        let mut state = state();
+        typed(&mut state, "/q");
+        assert!(!state.quit);
+        state.key(KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL));
+        assert!(state.quit);
+    }
+
+    #[test]
+    fn the_filter_narrows_as_it_is_typed() {
+        let mut state = state();
+        typed(&mut state, "\\");
+        for (c, left) in [('d', 5), ('a', 1), ('e', 1), ('m', 1), ('q', 0)] {
+            typed(&mut state, &c.to_string());
+            assert_eq!(rows(&state), left, "{}", state.filter.text());
+        }
+        assert!(!state.quit && state.shown().is_none());
+        press(&mut state, &[KeyCode::Backspace, KeyCode::Enter]);
+        assert_eq!((shown(&state), state.prompt), (2, None));
+        arrives(&mut state, 7);
+        assert_eq!((rows(&state), shown(&state)), (1, 2), "what comes in is filtered");
+        // It can be typed on, and given up.
+        typed(&mut state, "\\x");
+        assert_eq!(state.filter.text(), "daemx");
+        press(&mut state, &[KeyCode::Esc]);
+        assert_eq!((rows(&state), state.filter.is_on()), (5, false));
+    }
+
+    #[test]
+    fn verdicts_that_occur_go_round() {
+        let mut state = state();
+        let mut seen = Vec::new();
+        for _ in 0..6 {
+            typed(&mut state, "v");
+            seen.push((state.filter.verdict, rows(&state)));
+        }
+        let kinds = [
+            VerdictKind::ForkExecRace,
+            VerdictKind::StillOpen,
+            VerdictKind::LeakedFd,
+            VerdictKind::RunningExecutable,
+            VerdictKind::Unexplained,
+        ];
+        let mut wanted: Vec<_> = kinds.iter().map(|kind| (Some(*kind), 1)).collect();
+        wanted.push((None, 5));
+        assert_eq!(seen, wanted);
+        typed(&mut state, "u");
+        assert_eq!(rows(&state), 2);
+        typed(&mut state, "v");
+        assert_eq!((rows(&state), shown(&state)), (1, 5));
+        press(&mut state, &[KeyCode::Esc]);
+        assert_eq!((rows(&state), state.filter.is_on()), (5, false));
+    }
+
+    #[test]
+    fn pages_open_and_close() {
+        let mut state = state();
+        state.room = Room { height: 5, most: 3 };
+        typed(&mut state, "?jj");
+        assert!(state.page.is_some() && state.scroll == 2);
+        let help = state.page;
+        typed(&mut state, "t");
+        assert!(state.page.is_some() && state.page != help && state.scroll == 0);
+        typed(&mut state, "jt");
+        assert!(state.page.is_none() && state.scroll == 0);
+        typed(&mut state, "?");
+        press(&mut state, &[KeyCode::Esc]);
+        assert!(state.page.is_none());
+        assert_eq!(shown(&state), 6, "the keys were for the pages");
+    }
+
+    #[test]
+    fn an_export_asks_first() {
+        let mut state = state();
+        let answer = |state: &mut State, c| {
+            assert_eq!(control(state, 's'), None);
+            assert_eq!(state.prompt, Some(Prompt::Export));
+            state.key(KeyEvent::new(KeyCode::Char(c), KeyModifiers::NONE))
+        };
+        let export = |scope| Some(Effect::Export(scope));
+        assert_eq!(answer(&mut state, 's'), export(Scope::Selected(Row::Group(4))));
+        assert_eq!(answer(&mut state, 'a'), export(Scope::All));
+        assert_eq!((answer(&mut state, 'f'), state.prompt), (None, Some(Prompt::Export)));
+        press(&mut state, &[KeyCode::Esc]);
+        typed(&mut state, "u");
+        assert_eq!((answer(&mut state, 'f'), state.prompt), (export(Scope::Filtered), None));
+        let mut empty = State::new(false);
+        assert_eq!((control(&mut empty, 's'), empty.prompt), (None, None));
+        assert_eq!(empty.notice.as_deref(), Some("there is no incident to export"));
+    }
+
+    #[test]
+    fn a_copy_is_the_whole_incident_as_text() {
+        let mut state = state();
+        typed(&mut state, "G");
+        let effect = state.key(KeyEvent::new(KeyCode::Char('c'), KeyModifiers::NONE));
+        let Some(Effect::Copy { what, text }) = effect else { panic!("{effect:?}") };
+        assert_eq!(what, "#2");
+        assert!(text.starts_with("#2 ") && text.contains("Text file busy"), "{text}");
+        let advice = &samples::leaked().verdict.advice;
+        assert!(advice.iter().all(|one| text.contains(one)) && samples::harmless(&text), "{text}");
+        let none = State::new(false).key(KeyEvent::new(KeyCode::Char('c'), KeyModifiers::NONE));
+        assert_eq!(none, None);
+    }
+
+    #[test]
+    fn time_goes_on_to_the_last_line_or_to_now() {
+        let mut state = State::new(false);
+        assert_eq!(state.elapsed_ns(), None);
+        state.add(samples::meta().into());
+        let start = samples::meta().time_ns;
+        state.live = Some(Live { now_ns: start + 5, ..Live::default() });
+        assert_eq!(state.elapsed_ns(), Some(5));
+        arrives(&mut state, 1);
+        assert_eq!(state.elapsed_ns(), Some(7_000_000_000));
+        state.add(Line::Summary(samples::summary(1, &[])));
+        assert_eq!(state.elapsed_ns(), Some(12_345_678_901));
+    }
+}

@@ -1,0 +1,114 @@
+//! Does what the state wants done: files and the clipboard.
+
+use crate::{
+    host::{identity::Invoker, owned_output},
+    text::shown,
+    tui::model::{effect::Effect, export::Export, state::State},
+};
+use anyhow::Context as _;
+use crossterm::{clipboard::CopyToClipboard, execute};
+use jiff::Timestamp;
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+};
+
+/// How many files of one second there can be.
+const NAMES: u32 = 1_000;
+
+/// Does it, a file in `directory` as `owner` would; gives back what to say about it.
+pub(super) fn carry_out(
+    effect: &Effect,
+    state: &State,
+    terminal: &mut impl Write,
+    directory: &Path,
+    owner: Option<&Invoker>,
+) -> String {
+    let done = match effect {
+        Effect::Export(scope) => export(&Export::new(&state.model, *scope), directory, owner),
+        Effect::Copy { what, text } => execute!(terminal, CopyToClipboard::to_clipboard_from(text))
+            .context("cannot write to the terminal")
+            .map(|()| format!("{what} sent to the terminal's clipboard (OSC 52)")),
+    };
+    done.unwrap_or_else(|error| format!("{error:#}"))
+}
+
+/// Writes to a file that was not there before.
+fn export(export: &Export, directory: &Path, owner: Option<&Invoker>) -> anyhow::Result<String> {
+    let (path, file) = owned_output::create_new(names(directory, Timestamp::now()), owner)?;
+    let path = shown(path.as_os_str());
+    export.write(file).with_context(|| format!("cannot write {path}"))?;
+    Ok(format!("wrote {path}: {}", export.report()))
+}
+
+/// Names of files of a moment, to the second, UTC.
+fn names(directory: &Path, now: Timestamp) -> impl Iterator<Item = PathBuf> {
+    let name = now.strftime("etxtbsy-trace-%Y%m%d-%H%M%S").to_string();
+    let first = directory.join(format!("{name}.jsonl"));
+    let directory = directory.to_owned();
+    let others = (2..=NAMES).map(move |n| directory.join(format!("{name}-{n}.jsonl")));
+    std::iter::once(first).chain(others)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::output::{recording::Recording, samples};
+    use crate::tui::model::export::Scope;
+    use std::{fs, io::BufReader};
+
+    /// Every sample.
+    fn state() -> State {
+        let mut state = State::new(false);
+        for line in samples::every_line() {
+            state.add(line);
+        }
+        state
+    }
+
+    /// What is said after an export to a directory.
+    fn exported(directory: &Path) -> String {
+        carry_out(&Effect::Export(Scope::All), &state(), &mut Vec::new(), directory, None)
+    }
+
+    #[test]
+    fn each_export_is_a_new_file_that_replay_reads() {
+        let directory = tempfile::tempdir().unwrap();
+        let said: Vec<String> = (0..3).map(|_| exported(directory.path())).collect();
+        let files: Vec<PathBuf> =
+            fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+        assert_eq!(files.len(), 3);
+        for file in files {
+            let place = format!("wrote {}: 6 incidents", file.display());
+            assert!(said.contains(&place), "{said:?}");
+            let file = BufReader::new(fs::File::open(file).unwrap());
+            let mut recording = Recording::new("export", file);
+            assert!(recording.all(|line| line.is_ok()));
+        }
+    }
+
+    #[test]
+    fn an_export_that_fails_says_why_in_one_line() {
+        let said = exported(Path::new("/no/such\ndirectory"));
+        assert!(said.starts_with(r#"cannot write "/no/such\ndirectory/"#), "{said}");
+        assert!(said.contains("No such file or directory") && !said.contains('\n'), "{said}");
+    }
+
+    #[test]
+    fn names_are_of_their_moment() {
+        let now = "2026-11-20T14:03:07.5Z".parse().unwrap();
+        let names: Vec<PathBuf> = names(Path::new("here"), now).take(2).collect();
+        let wanted =
+            ["etxtbsy-trace-20261120-140307.jsonl", "etxtbsy-trace-20261120-140307-2.jsonl"];
+        assert_eq!(names, wanted.map(|name| Path::new("here").join(name)));
+    }
+
+    #[test]
+    fn a_copy_is_base64_for_the_terminal() {
+        let effect = Effect::Copy { what: "#12".to_owned(), text: "Text file busy\n".to_owned() };
+        let mut terminal = Vec::new();
+        let said = carry_out(&effect, &state(), &mut terminal, Path::new("."), None);
+        assert_eq!(said, "#12 sent to the terminal's clipboard (OSC 52)");
+        assert_eq!(terminal, b"\x1b]52;c;VGV4dCBmaWxlIGJ1c3kK\x1b\\");
+    }
+}

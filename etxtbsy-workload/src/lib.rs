@@ -1,0 +1,166 @@
+//! Programs that make ETXTBSY happen, each in a known form, and then say what is true of it.
+//!
+//! `etxtbsy-trace workload NAME` runs one; the demos and the live tests run them under the tracer
+//! and compare. The races ([`Race`]) count their own failures; the scenes ([`Scene`]) make one
+//! call fail and know every pid, thread and fd of it; the comparisons ([`Comparison`]) do the same in
+//! several ways; the storms ([`Storm`]) are many of one thing at once. Each ends with one JSON line on stdout.
+
+mod child;
+mod clock;
+mod closed_again;
+mod compare;
+mod comparison;
+mod elf;
+mod go22315;
+mod ground_truth;
+mod java;
+mod mixed;
+mod race;
+mod refusals;
+mod refused;
+mod remedy;
+mod report;
+mod rewrite_in_place;
+mod rust114554;
+mod scene;
+mod stage;
+mod storm;
+mod tour;
+
+pub use compare::{Tally, compare};
+pub use comparison::{Comparison, Side};
+pub use refused::{WriteTally, compare_refusals};
+pub use report::{
+    BusyExec, FailedExec, GroundTruth, HeldBy, Holder, Inheritor, Mixed, PossibleHolder,
+    PossibleRunner, Race, Refusal, Refusals, Scene, Storm, Task, Unheld,
+};
+
+use anyhow::{Result, bail};
+use serde::Serialize;
+use std::error::Error;
+use std::fmt::{self, Display, Formatter};
+use std::io::{self, Write};
+
+/// The workloads, by the name and arguments they have on the command line.
+#[derive(Clone, Debug, PartialEq, clap::Subcommand)]
+pub enum Workload {
+    /// golang/go#22315: threads that each write a script of their own, fork and exec it.
+    Go22315(go22315::Args),
+    /// The same race, in which the children note what they have inherited.
+    GroundTruth(ground_truth::Args),
+    /// Several processes hold a few files in every way there is, and exec them.
+    Mixed(mixed::Args),
+    /// Programs run for a moment each, while threads want to write them.
+    Refusals(refusals::Args),
+    /// A process receives the file and closes it, over and over, while another holds it.
+    ClosedAgain(closed_again::Args),
+    /// Compares a report of `mixed` or `refusals` with what the tracer wrote.
+    Compare(compare::Args),
+    /// rust-lang/rust#114554: one thread spawns /bin/true, another writes a script and runs it.
+    Rust114554(rust114554::Args),
+    /// JDK-8068370: threads of a Java program that write scripts and run them.
+    Java(java::Args),
+    /// The race without and with a protection.
+    Remedy(remedy::Args),
+    /// An executable is written anew, in three ways, while another process runs it.
+    RewriteInPlace,
+    /// Several of these, one after the other.
+    Tour(tour::Args),
+    /// One thing on all processors as fast as they can.
+    Storm(storm::Args),
+    /// The opener itself still has the file open.
+    StillOpen {
+        /// Once the file is open, print a line and wait for a line on stdin.
+        #[arg(long)]
+        wait_for_go: bool,
+    },
+    /// A child still being made by a fork of a large process has a copy of the fd.
+    ForkInProgress(scene::fork_in_progress::Args),
+    /// What is busy is the interpreter in a script's `#!` line.
+    BusyScriptInterpreter(scene::interpreter::Args),
+    /// What is busy is the interpreter in an ELF file's header.
+    BusyElfInterpreter(scene::interpreter::Args),
+    /// The pids of processes that held the file are used again. Prints a line and waits for a line
+    /// on stdin; when all is told, waits for the end of stdin.
+    ReusedPid,
+    /// A 32-bit program prints a line, and waits for a line on stdin.
+    #[command(name = "wait-in-32-bits")]
+    WaitIn32Bits,
+    /// 32-bit programs started one after the other without a pause; one call of each fails.
+    #[command(name = "fail-in-32-bits")]
+    FailIn32Bits(scene::compat::Args),
+    /// Any other of the scenes, by its name.
+    #[command(external_subcommand)]
+    Scene(Vec<String>),
+}
+
+/// The exit status of a workload that cannot be on this kernel, or for this user.
+pub const UNSUPPORTED: u8 = 77;
+
+/// What this kernel, or this user, cannot do, so that a workload cannot be.
+#[derive(Debug)]
+struct Unsupported(String);
+
+impl Display for Unsupported {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Error for Unsupported {}
+
+impl Workload {
+    /// Runs it to its end, prints its report, a [`Race`], a [`Scene`] or a [`Comparison`], as one line
+    /// of JSON, and gives the exit status: 0, or [`UNSUPPORTED`] after a line on stderr that says why.
+    ///
+    /// It forks: the process must have no other thread when this is called.
+    pub fn run(self) -> Result<u8> {
+        match self.run_and_print() {
+            Ok(()) => Ok(0),
+            Err(error) => match error.downcast::<Unsupported>() {
+                Ok(unsupported) => {
+                    writeln!(io::stderr(), "etxtbsy-trace: not possible here: {unsupported}")?;
+                    Ok(UNSUPPORTED)
+                }
+                Err(error) => Err(error),
+            },
+        }
+    }
+
+    fn run_and_print(self) -> Result<()> {
+        match self {
+            Self::Go22315(args) => print(&go22315::run(&args)?),
+            Self::GroundTruth(args) => print(&ground_truth::run(&args)?),
+            Self::Mixed(args) => print(&mixed::run(&args)?),
+            Self::Refusals(args) => print(&refusals::run(&args)?),
+            Self::ClosedAgain(args) => print(&closed_again::run(&args)?),
+            Self::Compare(args) => match compare::run(&args)? {
+                compare::Compared::Mixed(tally) => print(&tally),
+                compare::Compared::Refusals(tally) => print(&tally),
+            },
+            Self::Rust114554(args) => print(&rust114554::run(&args)?),
+            Self::Java(args) => print(&java::run(&args)?),
+            Self::Remedy(args) => print(&remedy::run(&args)?),
+            Self::RewriteInPlace => print(&rewrite_in_place::run()?),
+            Self::Tour(args) => tour::run(&args),
+            Self::Storm(args) => storm::run(&args, print),
+            Self::StillOpen { wait_for_go } => print(&scene::still_open(wait_for_go)?),
+            Self::ForkInProgress(args) => print(&scene::fork_in_progress::run(&args)?),
+            Self::BusyScriptInterpreter(args) => print(&scene::interpreter::script(&args)?),
+            Self::BusyElfInterpreter(args) => print(&scene::interpreter::elf(&args)?),
+            Self::ReusedPid => scene::reused::pid(print),
+            Self::WaitIn32Bits => scene::compat::wait(),
+            Self::FailIn32Bits(args) => print(&scene::compat::fail(&args)?),
+            Self::Scene(words) => match &words[..] {
+                [name] => print(&scene::play(name)?),
+                _ => bail!("the workload takes no arguments: {}", words.join(" ")),
+            },
+        }
+    }
+}
+
+fn print(report: &impl Serialize) -> Result<()> {
+    let mut line = serde_json::to_vec(report)?;
+    line.push(b'\n');
+    Ok(io::stdout().write_all(&line)?)
+}
