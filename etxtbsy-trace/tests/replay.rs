@@ -59,7 +59,7 @@ fn a_file_is_read_and_output_is_written() {
 }
 
 #[test]
-fn errors_are_one_line_with_the_number_of_theirs() {
+fn errors_are_one_line_with_the_line_number() {
     let wrong = replay(&["-"], &format!("{META}\nhello\n"));
     assert_eq!(wrong.status.code(), Some(125));
     assert_eq!(
@@ -74,7 +74,7 @@ fn errors_are_one_line_with_the_number_of_theirs() {
 }
 
 #[test]
-fn a_last_line_that_is_cut_off_is_told_and_no_failure() {
+fn a_truncated_last_line_is_reported_and_no_failure() {
     let cut = replay(&["-", "--json"], &format!("{META}\n{}", &LOST[..20]));
     assert_eq!(cut.status.code(), Some(0));
     assert_eq!(String::from_utf8_lossy(&cut.stdout), format!("{META}\n"));

@@ -8,6 +8,7 @@ mod fuzz;
 mod linker;
 mod picture;
 mod setup;
+mod skipped;
 mod soak;
 mod table;
 mod test;

@@ -675,6 +675,7 @@ mod tests {
         process,
     };
     use tempfile::TempDir;
+    use test_support::{as_ordinary_user, skip};
 
     fn prepared(argv: &[&str]) -> Prepared {
         let argv: Vec<_> = argv.iter().map(OsString::from).collect();
@@ -726,7 +727,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_cannot_be_executed() {
+    async fn a_command_that_cannot_be_executed_has_the_status_of_a_shell() {
         let (directory, path) = scratch();
         let name = path.to_str().unwrap();
         assert_eq!(error(&["no-such-cmd"]), (127, "no-such-cmd: command not found".into()));
@@ -809,9 +810,10 @@ mod tests {
 
     fn ends_with_the_tracer(stopped: bool) {
         let (_directory, path) = scratch();
+        let (_, module) = module_path!().split_once("::").unwrap();
         let mut tracer = process::Command::new(env::current_exe().unwrap())
             .args(["--ignored", "--exact", "--nocapture", "--test-threads=1"])
-            .arg("command::tests::helper_that_is_killed")
+            .arg(format!("{module}::helper_that_is_killed"))
             .env(HELPER_FILE, &path)
             .stdin(process::Stdio::piped())
             .stdout(process::Stdio::piped())
@@ -987,10 +989,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn it_is_the_user_in_all_respects() {
+    async fn the_command_is_the_user_in_all_respects() {
         if !Uid::effective().is_root() {
-            eprintln!("skipped: only root can become another user");
-            return;
+            skip!("becoming another user needs root");
         }
         let mut nobody = Invoker::named("nobody").unwrap();
         nobody.groups.push(nix::unistd::Gid::from_raw(54321));
@@ -1020,10 +1021,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_refused_identity_is_not_the_commands_failure() {
-        if Uid::effective().is_root() {
-            eprintln!("skipped: root is refused none");
-            return;
-        }
+        as_ordinary_user!();
         let nobody = Invoker::named("nobody").unwrap();
         let error =
             Prepared::new(&["true".into()], Some(&nobody), &[]).unwrap().start().unwrap_err();

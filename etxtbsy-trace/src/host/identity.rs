@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn not_under_sudo() {
+    fn without_sudo_there_is_no_caller() {
         assert_eq!(caller(0, &[]).unwrap(), None);
         assert_eq!(caller(0, &SUDO[..2]).unwrap(), None);
         // Left over in the environment of someone who is not root.
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_not_root() {
+    fn malformed_ids_of_sudo_are_refused() {
         for bad in ["", "ann", "-1", "4294967295", "4294967296", "1\n2"] {
             let env = [("SUDO_UID", bad), SUDO[1], SUDO[2]];
             let error = caller(0, &env).unwrap_err().to_string();

@@ -126,6 +126,7 @@ mod tests {
         thread,
     };
     use tempfile::TempDir;
+    use test_support::skip;
 
     /// A directory that all may enter, and write to if `mode` says so.
     fn directory(mode: u32) -> TempDir {
@@ -137,13 +138,12 @@ mod tests {
     /// A uid that is nobody's.
     const OTHER: u32 = 54321;
 
-    /// `nobody`, or `None`, with the reason printed, for those who may not act as another.
+    /// `nobody`; without root, `None`, and the test is skipped.
     fn nobody() -> Option<Invoker> {
         if Uid::effective().is_root() {
             return Some(Invoker::named("nobody").unwrap());
         }
-        eprintln!("skipped: only root can act as another user");
-        None
+        skip!("acting as another user needs root")
     }
 
     #[test]

@@ -2,10 +2,11 @@
 
 #![allow(clippy::unwrap_used)]
 
+use crate::analysis::verdict;
 use crate::event::{
     Ancestor, BusyFile, Direction, Evidence, Fd, Filter, Forked, Holder, How, Incident, Line,
     LossKind, Lost, Meta, Opened, Place, Refusal, Released, Role, Shortfall, State, Summary,
-    Unheld, Verdict, VerdictKind, Via, Victim,
+    Unheld, VerdictKind, Via, Victim,
 };
 use proptest::prelude::*;
 
@@ -17,6 +18,11 @@ fn some(text: &str) -> Option<String> {
 
 fn list(words: &[&str]) -> Vec<String> {
     words.iter().map(ToString::to_string).collect()
+}
+
+/// The incident with the verdict that the rules come to.
+fn judged(incident: Incident) -> Incident {
+    Incident { verdict: verdict::of(&incident), ..incident }
 }
 
 /// When the samples' calls fail.
@@ -101,7 +107,7 @@ fn holder(pid: u32, comm: &str) -> Holder {
 
 /// A child that had not got through its exec.
 pub(crate) fn race() -> Incident {
-    Incident {
+    judged(Incident {
         id: 12,
         time: "2026-11-20T14:03:07.123456789Z".to_owned(),
         time_ns: NOW,
@@ -141,17 +147,8 @@ pub(crate) fn race() -> Incident {
         certain: true,
         repaired: None,
         left_out: None,
-        verdict: Verdict {
-            kind: VerdictKind::ForkExecRace,
-            summary: "demo[4310] inherited the write fd and had not got through its exec"
-                .to_owned(),
-            advice: list(&[
-                "retry on ETXTBSY: 180 µs would have been enough",
-                "fsync cannot help",
-                "nor can rename",
-            ]),
-        },
-    }
+        verdict: verdict::unexplained(Direction::Exec),
+    })
 }
 
 /// A daemon with an fd that is not close-on-exec.
@@ -172,12 +169,7 @@ pub(crate) fn leaked() -> Incident {
     holder.released = None;
     incident.file.path = some("/bin/sh");
     incident.file.role = Some(Role::ScriptInterpreter);
-    incident.verdict = Verdict {
-        kind: VerdictKind::LeakedFd,
-        summary: "daemon[4310] holds it, fd 5 not being close-on-exec".to_owned(),
-        advice: list(&["open it with O_CLOEXEC"]),
-    };
-    incident
+    judged(incident)
 }
 
 /// The opener's own fd.
@@ -197,12 +189,7 @@ pub(crate) fn still_open() -> Incident {
         exec: None,
         exec_b64: None,
     });
-    incident.verdict = Verdict {
-        kind: VerdictKind::StillOpen,
-        summary: "demo[4300] had it open itself".to_owned(),
-        advice: list(&["close it before the exec"]),
-    };
-    incident
+    judged(incident)
 }
 
 /// Nobody was found, and little is known.
@@ -222,12 +209,7 @@ pub(crate) fn unexplained() -> Incident {
     incident.holders.clear();
     incident.explained = 0;
     incident.complete = false;
-    incident.verdict = Verdict {
-        kind: VerdictKind::Unexplained,
-        summary: "no holder was found".to_owned(),
-        advice: Vec::new(),
-    };
-    incident
+    judged(incident)
 }
 
 /// Two holders of three, the second still being forked when the call failed.
@@ -243,7 +225,7 @@ pub(crate) fn several() -> Incident {
     incident.file.writers = Some(3);
     incident.explained = 2;
     incident.complete = false;
-    incident
+    judged(incident)
 }
 
 /// A linker that may not write a program that is being run.
@@ -260,12 +242,7 @@ pub(crate) fn write_direction() -> Incident {
     holder.opened = None;
     holder.released = None;
     incident.explained = 0;
-    incident.verdict = Verdict {
-        kind: VerdictKind::RunningExecutable,
-        summary: "demo[4300] runs it".to_owned(),
-        advice: list(&["write a new file and rename it over the old one"]),
-    };
-    incident
+    judged(incident)
 }
 
 /// Two threads forked children that hold what one of them opened, and one child has a child.
@@ -295,7 +272,7 @@ pub(crate) fn family() -> Incident {
     third.uid = Some(0);
     third.fds.push(Fd { fd: 9, flags: list(&["O_WRONLY"]), cloexec: Some(false) });
     incident.holders.extend([second, third]);
-    incident
+    judged(incident)
 }
 
 /// A mapping that outlived its fd.
@@ -306,12 +283,7 @@ pub(crate) fn mapping() -> Incident {
     holder.fds.clear();
     holder.released.as_mut().unwrap().how = How::Unmap;
     holder.released.as_mut().unwrap().after_ns = 800_000;
-    incident.verdict = Verdict {
-        kind: VerdictKind::SharedMapping,
-        summary: "demo[4300] maps it".to_owned(),
-        advice: list(&["unmap it before the exec"]),
-    };
-    incident
+    judged(incident)
 }
 
 /// The fd was sent to another process, nobody knows when.
@@ -326,12 +298,7 @@ pub(crate) fn passed() -> Incident {
     holder.ancestors.remove(0);
     holder.released.as_mut().unwrap().how = How::Close;
     holder.released.as_mut().unwrap().exec = None;
-    incident.verdict = Verdict {
-        kind: VerdictKind::PassedFd,
-        summary: "receiver[4310] got it from another process".to_owned(),
-        advice: list(&["have it closed there"]),
-    };
-    incident
+    judged(incident)
 }
 
 /// No process holds it, but a socket's queue does.
@@ -345,14 +312,14 @@ pub(crate) fn unheld() -> Incident {
         mount_b64: None,
         opened,
     }];
-    incident
+    judged(incident)
 }
 
 /// A program that has been running since nobody knows when.
 pub(crate) fn running_for_ever() -> Incident {
     let mut incident = write_direction();
     incident.holders[0].start_ns = None;
-    incident
+    judged(incident)
 }
 
 /// A race that is pending.
@@ -360,7 +327,7 @@ pub(crate) fn pending() -> Incident {
     let mut incident = race();
     incident.holders[0].state = State::Forked;
     incident.holders[0].released = None;
-    incident
+    judged(incident)
 }
 
 /// Something dropped.
@@ -500,7 +467,7 @@ pub(crate) fn with_strings(incident: &Incident, strings: &[String]) -> Incident 
             }
         }
     }
-    incident
+    judged(incident)
 }
 
 /// Whether a terminal shows `text` as it stands: no control character but the newline, and none

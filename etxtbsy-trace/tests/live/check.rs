@@ -20,6 +20,7 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use test_support::skip;
 
 /// Numbers of capabilities, include/uapi/linux/capability.h.
 const CAP_SYS_PTRACE: libc::c_ulong = 19;
@@ -140,7 +141,7 @@ fn assert_missing(command: impl Fn() -> Command, name: &str, remedy: &str) {
 }
 
 #[test]
-fn every_fact_is_told() {
+fn every_fact_is_reported() {
     let Some(_turn) = Turn::take_as_root() else {
         return;
     };
@@ -151,8 +152,7 @@ fn every_fact_is_told() {
         told.fact(tracepoint.name);
     }
     let traced = told.fact("self-trace");
-    assert_eq!(traced.status, Status::Ok);
-    assert!(traced.found.contains("still-open: 1 of 1 writers explained"), "{traced:?}");
+    assert_eq!(traced.status, Status::Ok, "{traced:?}");
 }
 
 #[test]
@@ -165,7 +165,7 @@ fn text_is_one_line_a_fact_and_coloured_if_wanted() {
         Process::start(tracer().args(["check", "--color", "never", "-o"]).arg(&output)).wait();
     assert_eq!(ended.code, Some(0), "{}{}", ended.stdout, ended.stderr);
     let (facts, end) = ended.stdout.split_once("\n\n").unwrap();
-    assert!(end.starts_with("tracing will work: "), "{end}");
+    assert_eq!(end.lines().count(), 1, "{end}");
     let json = Ended { stdout: fs::read_to_string(output).unwrap(), ..ended };
     let told = Told::parse(&json);
     assert_eq!(facts.lines().count(), told.facts.len());
@@ -177,7 +177,7 @@ fn text_is_one_line_a_fact_and_coloured_if_wanted() {
 }
 
 #[test]
-fn an_unprivileged_user_is_told_to_use_sudo() {
+fn an_unprivileged_user_is_advised_to_use_sudo() {
     let Some(turn) = Turn::take_as_root() else {
         return;
     };
@@ -365,7 +365,7 @@ fn the_remedy_fits_the_user_and_the_way_of_starting() {
 }
 
 #[test]
-fn without_a_capability_it_names_it() {
+fn a_missing_capability_is_named() {
     let Some(_turn) = Turn::take_as_root() else {
         return;
     };
@@ -420,7 +420,7 @@ fn without_btf_it_names_the_remedy() {
 }
 
 #[test]
-fn without_mounts_it_names_them() {
+fn missing_mounts_are_named() {
     let Some(_turn) = Turn::take_as_root() else {
         return;
     };
@@ -451,7 +451,7 @@ fn without_tracefs_it_names_the_remedy() {
 
 /// As in a container without `--privileged`.
 #[test]
-fn a_forbidden_system_call_is_told_from_a_missing_capability() {
+fn a_forbidden_bpf_call_is_not_reported_as_a_missing_capability() {
     let Some(_turn) = Turn::take_as_root() else {
         return;
     };
@@ -464,7 +464,7 @@ fn a_forbidden_system_call_is_told_from_a_missing_capability() {
 }
 
 #[test]
-fn namespaces_of_its_own_are_named() {
+fn a_user_namespace_is_named() {
     let Some(_turn) = Turn::take_as_root() else {
         return;
     };
@@ -476,8 +476,7 @@ fn namespaces_of_its_own_are_named() {
         command
     };
     if command().arg("--version").output().is_err() {
-        eprintln!("skipped: no user namespaces here");
-        return;
+        skip!("user namespaces are not allowed here");
     }
     assert_missing(command, "user namespace", "outside of the container");
 }

@@ -20,6 +20,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use test_support::skip;
 
 /// Namespaces of their own, with a /proc that belongs there and no cgroup file system, as long as
 /// their first process lives.
@@ -353,8 +354,7 @@ fn the_cgroup_of_a_machine_with_cgroup_v1() {
     let Some(turn) = Turn::take_as_root() else { return };
     let own = fs::read_to_string("/proc/self/cgroup").unwrap();
     if own.lines().any(|line| line.starts_with("0::") && line != "0::/") {
-        eprintln!("skipped: cgroup v2 tells processes apart here (run: cargo xtask vm)");
-        return;
+        skip!("processes are in groups of cgroup v2 here, not of v1 (run: cargo xtask vm)");
     }
     let hierarchy = SystemdHierarchy::mount(turn.dir.path());
     let group = own_cgroup(&hierarchy.0);

@@ -4,7 +4,7 @@ use crate::storms::assert_still_open;
 use crate::support::{
     Attached, BINARY, Ended, Process, Trace, Turn, first_line, is_own_machine, tracer,
 };
-use etxtbsy_trace::event::{Line, Shortfall, VerdictKind};
+use etxtbsy_trace::event::{Line, LossKind, Shortfall, VerdictKind};
 use etxtbsy_trace::tracer::{features::maps_allocate_late, layout::running_kernel};
 use etxtbsy_workload::Storm;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread::{self, sleep};
 use std::time::Duration;
+use test_support::skip;
 
 /// As long as the tracer keeps a failure whose holder has not let go, and more.
 const SUSPENDED: Duration = Duration::from_secs(2);
@@ -24,7 +25,7 @@ const SUSPENDED: Duration = Duration::from_secs(2);
 /// The tracer is suspended while one program after the other has a file of its own open, and fails to
 /// exec it: all is in the ring buffer when it goes on, and none is taken to be still open.
 #[test]
-fn what_happens_while_it_is_suspended_is_told_afterwards() {
+fn failures_while_the_tracer_is_suspended_are_reported_afterwards() {
     const FAILURES: usize = 50;
     let Some(_turn) = Turn::take_as_root() else {
         return;
@@ -55,7 +56,7 @@ fn what_happens_while_it_is_suspended_is_told_afterwards() {
 
 /// The same in a storm, most of which finds no room.
 #[test]
-fn a_storm_while_it_is_suspended_is_counted() {
+fn a_storm_while_the_tracer_is_suspended_is_counted() {
     let Some(_turn) = Turn::take_as_root() else {
         return;
     };
@@ -101,7 +102,7 @@ fn two_tracers_see_the_same() {
 
 /// The tracer starts while execs fail on all processors, some of them at that moment.
 #[test]
-fn failures_under_way_at_the_start_are_told_or_left_out() {
+fn failures_in_progress_at_the_start_are_complete_or_omitted() {
     let Some(_turn) = Turn::take_as_root() else {
         return;
     };
@@ -182,8 +183,7 @@ fn holds_for_which_there_is_no_memory_are_counted() {
         return;
     };
     let Some(group) = MemoryGroup::new() else {
-        eprintln!("skipped: there is no memory controller of cgroups");
-        return;
+        skip!("there is no memory controller of cgroups");
     };
     let storm = ["storm", "held", "--wait-for-go", "--count", &FILES.to_string()];
     let mut workload = Process::start(Command::new(BINARY).arg("workload").args(storm));
@@ -206,9 +206,9 @@ fn holds_for_which_there_is_no_memory_are_counted() {
     trace.assert_counts(&storm);
     // There are places for all of them in the map.
     if maps_allocate_late(&running_kernel().unwrap()) {
-        assert!(trace.lost_by("holds:") > FILES / 10, "{:?}", trace.lost);
+        assert!(trace.lost_of(LossKind::HoldsMapFull) > FILES / 10, "{:?}", trace.lost);
     } else {
-        assert_eq!(trace.lost_by("holds:"), 0, "{:?}", trace.lost);
+        assert_eq!(trace.lost_of(LossKind::HoldsMapFull), 0, "{:?}", trace.lost);
     }
 }
 
@@ -261,8 +261,7 @@ fn times_follow_a_clock_that_is_set() {
         return;
     };
     if !is_own_machine() {
-        eprintln!("skipped: it sets the clock (run: cargo xtask vm)");
-        return;
+        skip!("it sets the machine's clock (run: cargo xtask vm)");
     }
     let failure = format!("read go; {BINARY} workload still-open >/dev/null");
     let script = format!("{failure}; {failure}; read end");

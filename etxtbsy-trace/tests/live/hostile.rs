@@ -1,7 +1,7 @@
 //! What other processes make of their names, paths and file systems.
 
 use crate::fuse::{LINK, Server};
-use crate::support::{NOBODY, Process, Trace, Turn, tracer};
+use crate::support::{NOBODY, Process, Trace, Turn, spawn_scoped, tracer};
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use nix::libc;
 use nix::mount::{MntFlags, umount2};
@@ -19,6 +19,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
+use test_support::skip;
 
 /// The victim writes to a running program through a link in its cwd, which is served by a program
 /// that answers the victim, and nobody else.
@@ -37,7 +38,7 @@ fn a_file_system_that_never_answers_is_not_asked() {
     let script = format!("read go; cd {}; echo x 2>/dev/null >{LINK}; echo $?", mount.display());
     // On a thread, whose mount namespace goes with it.
     let asked = thread::scope(|scope| {
-        let thread = scope.spawn(|| {
+        let thread = spawn_scoped(scope, || {
             let (sender, victim_pid) = mpsc::channel::<u32>();
             let victim_pid = Mutex::new(victim_pid);
             let pid = OnceLock::new();
@@ -45,8 +46,7 @@ fn a_file_system_that_never_answers_is_not_asked() {
                 asking == *pid.get_or_init(|| victim_pid.lock().unwrap().recv().unwrap())
             });
             let Some(server) = server else {
-                eprintln!("skipped: no FUSE here");
-                return Vec::new();
+                skip!("this kernel has no FUSE");
             };
             let mut victim = Process::start(Command::new("sh").args(["-c", &script]));
             let victim_pid = victim.pid().as_raw();
@@ -184,7 +184,7 @@ fn longest(directory: &Path) -> PathBuf {
 const LONGEST: usize = 4095;
 
 #[test]
-fn names_that_nobody_should_give_are_told_and_harmless() {
+fn hostile_names_are_recorded_and_escaped() {
     let Some(turn) = Turn::take_as_root() else {
         return;
     };
@@ -200,7 +200,8 @@ fn names_that_nobody_should_give_are_told_and_harmless() {
             .args(["--stop-after", "1", "--pid", &own, "-o"])
             .arg(&output),
     );
-    while !tracer.line().contains("watching") {}
+    // Once it says what it watches, it traces.
+    tracer.line();
     // Both this process and the victim are called something else all the time.
     let comm = format!("/proc/{own}/comm");
     let name = fs::read(&comm).unwrap();

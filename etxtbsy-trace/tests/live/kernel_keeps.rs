@@ -1,7 +1,7 @@
 //! What the kernel keeps by itself, or a file system refuses: causes without a process.
 
 use crate::fuse::{FILE, Server};
-use crate::support::{Trace, Turn};
+use crate::support::{Trace, Turn, spawn_scoped};
 use etxtbsy_trace::event::{Direction, Incident, Place, VerdictKind};
 use nix::errno::Errno;
 use nix::libc;
@@ -13,6 +13,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::thread;
+use test_support::skip;
 
 /// An active swap file, until it is dropped.
 struct Swap(CString);
@@ -32,10 +33,7 @@ impl Swap {
         // SAFETY: a string that ends with NUL.
         match Errno::result(unsafe { libc::swapon(path.as_ptr(), 0) }) {
             Ok(_) => Some(Self(path)),
-            Err(errno) => {
-                eprintln!("skipped: swapon: {errno}");
-                None
-            }
+            Err(errno) => skip!("this file system can have no swap file: {errno}"),
         }
     }
 }
@@ -153,8 +151,7 @@ impl Entry {
         if let Err(errno) =
             mount(Some("none"), &control, Some("binfmt_misc"), MsFlags::empty(), none)
         {
-            eprintln!("skipped: binfmt_misc: {errno}");
-            return None;
+            skip!("this kernel has no binfmt_misc: {errno}");
         }
         let name = format!("etxtbsy-trace-{}-{flags}", std::process::id());
         let line = format!(":{name}:M::{name}::{}:{flags}", interpreter.display());
@@ -173,7 +170,7 @@ impl Drop for Entry {
 /// Runs a test on a thread, whose mount namespace goes with it.
 fn on_a_thread(test: impl FnOnce(&Turn) + Send) {
     let Some(turn) = Turn::take_as_root() else { return };
-    thread::scope(|scope| scope.spawn(|| test(&turn)).join().unwrap());
+    thread::scope(|scope| spawn_scoped(scope, || test(&turn)).join().unwrap());
 }
 
 /// The interpreter is refused by its own name, by another that it got since, and not where another file has
@@ -231,8 +228,7 @@ fn a_file_system_that_refuses_is_named() {
         let at = turn.dir.path().join("mount");
         fs::create_dir(&at).unwrap();
         let Some(server) = Server::start(&at, Path::new("none"), |_| true) else {
-            eprintln!("skipped: no FUSE here");
-            return;
+            skip!("this kernel has no FUSE");
         };
         let file = at.join(FILE);
         let script = "cd \"${0%/*}\"; \"$0\"; (echo >\"$0\"); (truncate -s 0 \"$0\"); unlink \"$0\"; \

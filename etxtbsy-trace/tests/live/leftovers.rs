@@ -161,7 +161,7 @@ fn lives(pid: u32) -> bool {
 
 /// `run` ends with its command, whatever that has left behind.
 #[test]
-fn what_forks_away_is_not_waited_for() {
+fn run_does_not_wait_for_what_the_command_leaves_behind() {
     let Some(turn) = Turn::take_as_root() else {
         return;
     };
@@ -177,7 +177,7 @@ fn what_forks_away_is_not_waited_for() {
 
 /// Each is passed on.
 #[test]
-fn a_signal_to_the_tracer_is_the_commands() {
+fn signals_are_forwarded_to_the_command() {
     let Some(_turn) = Turn::take_as_root() else {
         return;
     };

@@ -33,7 +33,7 @@ fn failures_that_did_not_fit_are_counted() {
     let ended = tracer.wait();
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
     let trace = Trace::parse(&format!("{meta}\n{}", ended.stdout));
-    let lost = trace.lost_by("failures:");
+    let lost = trace.lost_failures();
     assert!(lost > 0, "a buffer of 4096 bytes held {FAILURES} failures: {:?}", trace.lost);
     assert_eq!(trace.summary.failures, FAILURES, "{:?}", trace.lost);
 }

@@ -1,5 +1,5 @@
 //! The tracer on the live kernel, with real processes. Needs root: without, the tests that trace
-//! say so and pass.
+//! are skipped.
 //!
 //! `ETXTBSY_TRACE_RACE_SECONDS=60` runs the races for that long instead of a few failures.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that panics has failed")]

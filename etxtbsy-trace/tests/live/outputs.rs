@@ -19,6 +19,7 @@ use std::path::Path;
 use std::process::{Child, Command};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
+use test_support::skip;
 
 /// More incidents than such a pipe has room for.
 const FAILURES: usize = 40;
@@ -37,7 +38,7 @@ fn failures(count: usize) -> String {
 }
 
 #[test]
-fn the_status_of_the_command_comes_although_nobody_reads_the_trace() {
+fn the_command_status_is_returned_although_nobody_reads_the_trace() {
     let Some(_turn) = Turn::take_as_root() else {
         return;
     };
@@ -160,7 +161,7 @@ fn a_command_starts_although_nothing_may_be_written() {
 }
 
 #[test]
-fn a_command_has_the_limits_signal_as_it_was() {
+fn the_command_has_the_default_action_for_sigxfsz() {
     let Some(turn) = Turn::take_as_root() else {
         return;
     };
@@ -197,8 +198,7 @@ fn an_io_error_is_reported_at_once_and_all_else_goes_on() {
     let at = turn.dir.path().join("fuse");
     fs::create_dir(&at).unwrap();
     let Some(server) = Server::start(&at, &at, |_| true) else {
-        eprintln!("skipped: no FUSE here");
-        return;
+        skip!("this kernel has no FUSE");
     };
     let mut run = tracer();
     run.args(["run", "--json", "-o"]).arg(at.join(BROKEN));
@@ -319,7 +319,7 @@ fn the_command_ends_under_the_view_although_nobody_reads_the_terminal() {
 
 /// As with `etxtbsy-trace run --json CMD | head -1`.
 #[test]
-fn a_closed_stdout_is_nothing_to_the_command() {
+fn a_closed_stdout_does_not_affect_the_command() {
     let Some(_turn) = Turn::take_as_root() else {
         return;
     };
@@ -356,7 +356,7 @@ fn a_closed_stdout_ends_other_commands_quietly() {
 
 /// Whatever the limit, it traces, or says why it cannot.
 #[test]
-fn too_little_memory_is_one_line() {
+fn too_little_memory_is_reported_in_one_line() {
     let Some(turn) = Turn::take_as_root() else {
         return;
     };

@@ -14,15 +14,15 @@ struct Tally {
     /// Holders that surely were, of incidents that are not complete.
     missing: u64,
     wrong: Vec<String>,
-    /// Whether the kernel says that it passed over a program.
-    passed_over: bool,
-    /// By how much an end may be told too late: another event tells of it where the kernel passed
-    /// over the first; and on emulated processors it takes the tracer long to look.
+    /// Whether the kernel says that it skipped a program.
+    programs_skipped: bool,
+    /// By how much an end may be reported too late: another event shows it where the kernel skipped the
+    /// program of the first; and on emulated processors it takes the tracer long to look.
     late_ns: u64,
 }
 
 #[test]
-fn every_culprit_is_one_and_every_sure_one_is_named() {
+fn named_holders_held_the_file_and_certain_ones_are_not_missed() {
     let Some(turn) = Turn::take_as_root() else {
         return;
     };
@@ -38,13 +38,13 @@ fn every_culprit_is_one_and_every_sure_one_is_named() {
         let key = (incident.victim.pid, incident.file.ino.unwrap_or(0));
         incidents.entry(key).or_default().push(incident);
     }
-    let passed_over = trace.has_passed_over();
-    let late_ns = match (is_own_machine(), passed_over) {
+    let programs_skipped = trace.has_skipped_programs();
+    let late_ns = match (is_own_machine(), programs_skipped) {
         (true, _) => 200_000_000,
         (false, true) => 10_000_000,
         (false, false) => 0,
     };
-    let mut tally = Tally { passed_over, late_ns, ..Tally::default() };
+    let mut tally = Tally { programs_skipped, late_ns, ..Tally::default() };
     for failed in &truth.failed {
         match incidents.remove(&(failed.victim, failed.ino)).as_deref() {
             Some([incident]) => tally.compare(truth.race.pid, failed, incident),
@@ -107,8 +107,8 @@ impl Tally {
             faults.push(format!("its fds were {:?}, not {fds:?}", known.fds));
         }
         let opened = holder.opened.as_ref().map(|by| (by.pid, by.tid));
-        // Where an open was passed over, its opener is not known.
-        if opened != Some((pid, writer)) && !(opened.is_none() && self.passed_over) {
+        // Where the program of an open was skipped, the opener is not known.
+        if opened != Some((pid, writer)) && !(opened.is_none() && self.programs_skipped) {
             faults.push(format!("thread {writer} opened the file, not {opened:?}"));
         }
         let forked = holder.forked.as_ref().map(|by| (by.pid, by.tid));

@@ -80,7 +80,7 @@ fn is_explained(race: &Race, trace: &Trace, incident: &Incident) -> bool {
         if let Some(opened) = trace.opener(holder) {
             assert_eq!((opened.pid, opened.tid), (race.pid, writer), "{incident:#?}");
         }
-        if holder.via == Via::Unknown && trace.has_passed_over() {
+        if holder.via == Via::Unknown && trace.has_skipped_programs() {
             // So its fork may have been.
             continue;
         }

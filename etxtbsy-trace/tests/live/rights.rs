@@ -1,19 +1,20 @@
 //! What the tracer may do once it is live, and what the command has of that: nothing.
 
 use crate::support::{NOBODY, Process, Trace, Turn, tracer};
+use nix::errno::Errno;
 use nix::libc;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
-use nix::sys::utsname::uname;
 use nix::unistd::{Gid, Uid, setgid, setgroups, setuid};
-use rustix::thread::{CapabilitySet, capabilities};
+use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, Permissions};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
-use std::thread::{sleep, yield_now};
+use std::thread::{self, sleep, yield_now};
 use std::time::{Duration, Instant};
 
 /// What /proc says of each thread of a process: `Name:` and the rest.
@@ -27,12 +28,53 @@ fn threads(pid: impl std::fmt::Display) -> Vec<BTreeMap<String, String>> {
     statuses.collect()
 }
 
-/// Whether the kernel lets everybody read maps who has them open, whatever the sysctl says.
-fn maps_are_free() -> bool {
-    let system = uname().unwrap();
-    let release = system.release().to_string_lossy();
-    let mut numbers = release.split(['.', '-']).map(|word| word.parse::<u32>().unwrap_or(0));
-    (numbers.next(), numbers.next()) >= (Some(5), Some(19))
+/// Whether a process needs `CAP_BPF` to read an element of a map that it has open: not from 5.19 on, nor
+/// where the sysctl kernel.unprivileged_bpf_disabled is 0.
+fn reading_maps_needs_bpf() -> bool {
+    /// Of `union bpf_attr`, include/uapi/linux/bpf.h: what makes a map, and what reads an element.
+    #[repr(C)]
+    struct MapCreate {
+        map_type: u32,
+        key_size: u32,
+        value_size: u32,
+        max_entries: u32,
+    }
+    #[repr(C)]
+    struct Element {
+        map_fd: u32,
+        key: u64,
+        value: u64,
+        flags: u64,
+    }
+    const BPF_MAP_CREATE: libc::c_int = 0;
+    const BPF_MAP_LOOKUP_ELEM: libc::c_int = 1;
+    const BPF_MAP_TYPE_ARRAY: u32 = 2;
+    fn bpf<T>(command: libc::c_int, argument: &T) -> nix::Result<libc::c_long> {
+        // SAFETY: the argument is that of the command, and so are what its pointers point to.
+        let done = unsafe { libc::syscall(libc::SYS_bpf, command, argument, size_of::<T>()) };
+        Errno::result(done)
+    }
+    let array =
+        MapCreate { map_type: BPF_MAP_TYPE_ARRAY, key_size: 4, value_size: 8, max_entries: 1 };
+    let map_fd = bpf(BPF_MAP_CREATE, &array).unwrap() as i32;
+    // SAFETY: it was just opened, for us.
+    let map = unsafe { OwnedFd::from_raw_fd(map_fd) };
+    // Capabilities are a thread's own.
+    let read = thread::spawn(move || {
+        let none = CapabilitySet::empty();
+        let sets = CapabilitySets { effective: none, permitted: none, inheritable: none };
+        set_capabilities(None, sets).unwrap();
+        let (key, mut value) = (0_u32, 0_u64);
+        let (key, value) = (&raw const key as u64, &raw mut value as u64);
+        bpf(BPF_MAP_LOOKUP_ELEM, &Element { map_fd: map.as_raw_fd() as u32, key, value, flags: 0 })
+    });
+    match read.join().unwrap() {
+        Ok(_) => false,
+        Err(errno) => {
+            assert_eq!(errno, Errno::EPERM);
+            true
+        }
+    }
 }
 
 /// That each thread of the tracer has those capabilities, of those that we have, and no way to more; once
@@ -52,14 +94,13 @@ fn assert_has_only(pid: impl std::fmt::Display, wanted: CapabilitySet) {
 
 /// The same of one thread, by its status; or what is wrong.
 fn has_only(thread: &BTreeMap<String, String>, wanted: CapabilitySet) -> Result<(), String> {
-    let bpf = if maps_are_free() { CapabilitySet::empty() } else { CapabilitySet::BPF };
     // For when a 32-bit program runs.
     let aside = CapabilitySet::BPF | CapabilitySet::PERFMON;
     let name = &thread["Name"];
-    for (set, may_be) in [("CapPrm", aside), ("CapEff", bpf)] {
+    for (set, may_be) in [("CapPrm", aside), ("CapEff", CapabilitySet::empty())] {
         let found = u64::from_str_radix(&thread[set], 16).unwrap();
         let found = CapabilitySet::from_bits_retain(found);
-        if found - may_be != wanted {
+        if found - may_be != wanted - may_be {
             return Err(format!("{set} of {name}: {found:?} instead of {wanted:?}"));
         }
     }
@@ -80,11 +121,12 @@ fn for_nobody() -> Command {
 }
 
 #[test]
-fn once_live_it_has_only_what_it_needs() {
+fn the_tracer_keeps_only_the_capabilities_it_needs() {
     let Some(_turn) = Turn::take_as_root() else {
         return;
     };
-    let always = CapabilitySet::SYS_PTRACE | CapabilitySet::DAC_READ_SEARCH;
+    let mut always = CapabilitySet::SYS_PTRACE | CapabilitySet::DAC_READ_SEARCH;
+    always.set(CapabilitySet::BPF, reading_maps_needs_bpf());
     let tracing = Process::start(tracer().args(["--json", "--pid", "1"]));
     tracing.line();
     assert_has_only(tracing.pid(), always);
@@ -120,7 +162,7 @@ fn peculiar(command: &mut Command) -> &mut Command {
 }
 
 #[test]
-fn the_command_has_what_it_would_have_without_us() {
+fn the_command_inherits_what_it_would_without_the_tracer() {
     let Some(_turn) = Turn::take_as_root() else {
         return;
     };
@@ -141,7 +183,7 @@ fn the_command_has_what_it_would_have_without_us() {
 
 /// All but the environment, which sudo had changed already.
 #[test]
-fn under_sudo_it_has_what_its_caller_has() {
+fn under_sudo_the_command_inherits_what_the_caller_would_give() {
     let Some(_turn) = Turn::take_as_root() else {
         return;
     };
@@ -206,7 +248,7 @@ fn signals_reach_a_command_of_another_user() {
 
 /// Which takes what it has kept for that. Holder and parent live until they have been told of.
 #[test]
-fn processes_of_another_user_are_looked_at() {
+fn processes_of_another_user_are_described() {
     const HOLD: &str = "cp /bin/true \"$0\"; exec 3>>\"$0\"; \"$0\"; read end";
     let Some(turn) = Turn::take_as_root() else {
         return;

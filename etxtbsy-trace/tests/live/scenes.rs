@@ -4,17 +4,22 @@ use crate::support::{Attached, BINARY, Ended, Process, Trace, Turn};
 use etxtbsy_trace::event::{
     self, Direction, Fd, Incident, LossKind, Opened, Place, State, VerdictKind, Via,
 };
+use etxtbsy_trace::tracer::{
+    features::{self, RingCompletion},
+    layout::{Kernel, running_kernel},
+};
 use etxtbsy_workload::{Holder, Scene, Storm, Task, UNSUPPORTED};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
+use test_support::{skip, skipped};
 
 macro_rules! scenes {
     ($($test:ident: $name:literal,)*) => {$(
         #[test]
         fn $test() {
-            tell($name);
+            run_scene($name);
         }
     )*};
 }
@@ -94,6 +99,7 @@ scenes! {
     binfmt_script: "binfmt-script",
     binfmt_elf: "binfmt-elf",
     closing_flushes: "closing-flushes",
+    loop_device: "loop-device",
 }
 
 /// The scene under the tracer, of which nobody but these holders may be named; `None` if the scene
@@ -101,7 +107,7 @@ scenes! {
 fn named_only(name: &str) -> Option<(Scene, Incident)> {
     let turn = Turn::take_as_root()?;
     let (ended, mut trace) = turn.run(&[], &[BINARY, "workload", name]);
-    if is_left_out(&ended) {
+    if is_unsupported(&ended) {
         return None;
     }
     let scene: Scene = ended.report();
@@ -172,8 +178,7 @@ fn waiting_in_32_bits() -> Option<Process> {
     }
     let ended = waiting.wait();
     assert_eq!(ended.code, Some(UNSUPPORTED.into()), "{}", ended.stderr);
-    eprintln!("skipped: {}", ended.stderr.trim_end());
-    None
+    skip!("{}", ended.stderr)
 }
 
 /// These scenes make their 32-bit system calls by `int $0x80`, which is followed while a 32-bit program is
@@ -207,7 +212,7 @@ fn compat_failures_before_the_tracer_follows_are_counted() {
     let Some(turn) = Turn::take_as_root() else { return };
     for call in ["exec", "open", "int80"] {
         let (ended, trace) = turn.run(&[], &[BINARY, "workload", "fail-in-32-bits", call]);
-        if is_left_out(&ended) {
+        if is_unsupported(&ended) {
             return;
         }
         // Every program that this takes is loaded when it is needed.
@@ -267,36 +272,13 @@ fn assert_kept_up(storm: &Storm, trace: &Trace) {
     }
 }
 
-/// The device is gone at once: whether it is still found is a matter of luck, what is said of the
-/// opener is not.
-#[test]
-fn loop_device() {
-    let Some(turn) = Turn::take_as_root() else { return };
-    let (ended, trace) = turn.run(&[], &[BINARY, "workload", "loop-device"]);
-    if is_left_out(&ended) {
-        return;
-    }
-    let mut scene: Scene = ended.report();
-    let [incident] = &trace.incidents[..] else { panic!("not one: {:#?}", trace.incidents) };
-    if let [unheld] = &incident.unheld[..] {
-        match unheld.place {
-            Place::LoopDevice => assert!(unheld.device.is_some(), "{unheld:?}"),
-            place => {
-                scene.unheld[0].place = place;
-                scene.verdict = VerdictKind::Unexplained;
-            }
-        }
-    }
-    assert_told(&scene, &trace);
-}
-
-/// Whether the scene cannot be here; says why.
-fn is_left_out(ended: &Ended) -> bool {
+/// Whether the scene cannot be here; the test is skipped then.
+fn is_unsupported(ended: &Ended) -> bool {
     let is = ended.code == Some(UNSUPPORTED.into());
     if is {
         // The tracer has its say too.
         let why = ended.stderr.lines().find_map(|line| line.split_once("not possible here: "));
-        eprintln!("skipped: {}", why.map_or(&*ended.stderr, |(_, why)| why));
+        skipped(why.map_or(&*ended.stderr, |(_, why)| why));
     }
     is
 }
@@ -337,7 +319,7 @@ fn while_svc_runs(turn: &Turn, commands: &str) -> (Ended, Trace) {
 
 /// `cp -f` gets over it by itself, so nothing is to be mended; cp does not.
 #[test]
-fn a_file_that_is_made_anew_at_once_is_no_error() {
+fn a_file_that_is_replaced_at_once_is_no_error() {
     let Some(turn) = Turn::take_as_root() else { return };
     let (ended, trace) = while_svc_runs(&turn, "cp -f /bin/true svc");
     let [incident] = &trace.incidents[..] else { panic!("not one: {:#?}", trace.incidents) };
@@ -351,7 +333,7 @@ fn a_file_that_is_made_anew_at_once_is_no_error() {
 
 /// Paths that lead where the one who follows them is: to the victim's own program, not the tracer's.
 #[test]
-fn links_of_procfs_are_the_victims() {
+fn procfs_links_are_followed_as_the_victim_would() {
     let Some(turn) = Turn::take_as_root() else { return };
     let shell = turn.dir.path().join("shell");
     fs::copy("/bin/sh", &shell).unwrap();
@@ -368,27 +350,30 @@ fn links_of_procfs_are_the_victims() {
     }
 }
 
-/// The scene under the tracer; the test is left out where the scene cannot be.
-fn tell(name: &str) {
+/// The scene under the tracer; the test is skipped where the scene cannot be.
+fn run_scene(name: &str) {
     let Some(turn) = Turn::take_as_root() else { return };
     let (ended, trace) = turn.run(&[], &[BINARY, "workload", name]);
-    if is_left_out(&ended) {
+    if is_unsupported(&ended) {
         return;
     }
-    assert_told(&as_this_kernel_tells(ended.report()), &trace);
+    let scene = without_unreported(ended.report(), &running_kernel().unwrap());
+    assert_told(&scene, &trace);
 }
 
-/// What is known of a scene, less what older kernels do not tell: docs/limitations.md.
-fn as_this_kernel_tells(mut scene: Scene) -> Scene {
+/// What is known of a scene, less what this kernel does not report: docs/limitations.md.
+fn without_unreported(mut scene: Scene, kernel: &Kernel) -> Scene {
     match scene.scenario.as_str() {
         // The tracepoint names no request, and so no opener; the search finds the holder.
-        "io-uring-open" | "io-uring-open-worker" | "io-uring-direct" if is_older_than(6, 0) => {
+        "io-uring-open" | "io-uring-open-worker" | "io-uring-direct"
+            if features::ring_completion(kernel) == RingCompletion::Unknown =>
+        {
             for holder in &mut scene.holders {
                 (holder.via, holder.opened) = (Via::Unknown, None);
             }
         }
         // The end of the close may be skipped with its program, and is found by asking then.
-        "closing-flushes" if !is_older_than(7, 0) => {
+        "closing-flushes" if features::preempts_programs(kernel) => {
             for holder in &mut scene.holders {
                 holder.released_after = None;
             }
@@ -396,14 +381,6 @@ fn as_this_kernel_tells(mut scene: Scene) -> Scene {
         _ => {}
     }
     scene
-}
-
-/// Of the running kernel.
-fn is_older_than(major: u32, minor: u32) -> bool {
-    let kernel = nix::sys::utsname::uname().unwrap();
-    let release = kernel.release().to_str().unwrap();
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|it| it.parse().unwrap());
-    (numbers.next().unwrap(), numbers.next().unwrap()) < (major, minor)
 }
 
 /// Which kind of interpreter it is shows in the file that names it, so that file stays.
@@ -446,6 +423,9 @@ pub(crate) fn assert_told(scene: &Scene, trace: &Trace) {
         incident.unheld.iter().map(|one| (one.place, task(one.opened.as_ref()))).collect();
     let known: Vec<_> = scene.unheld.iter().map(|one| (one.place, Some(one.opened))).collect();
     assert_eq!(unheld, known, "{incident:#?}");
+    for one in &incident.unheld {
+        assert_eq!(one.device.is_some(), one.place == Place::LoopDevice, "{incident:#?}");
+    }
     let mut pids: Vec<u32> = incident.holders.iter().map(|holder| holder.pid).collect();
     let mut known: Vec<u32> = scene.holders.iter().map(|holder| holder.pid).collect();
     pids.sort_unstable();
@@ -482,10 +462,14 @@ fn the_incident<'a>(scene: &Scene, trace: &'a Trace) -> &'a Incident {
         assert_eq!(incident.explained, known, "{incident:#?}");
     } else {
         assert_eq!(incident.direction, Direction::Write);
-        let count = incident.file.writers.map(i32::unsigned_abs);
-        assert_eq!(Some(incident.explained), count, "{incident:#?}");
-        // Up to 5.14 the mappings of a program count as well.
-        assert!(incident.file.writers.is_some_and(|count| count <= scene.writers), "{incident:#?}");
+        let count = incident.file.writers.unwrap_or_else(|| panic!("{incident:#?}"));
+        if features::mappings_deny(&running_kernel().unwrap()) {
+            // A program has one mapping or more.
+            assert!(count <= scene.writers, "{incident:#?}");
+        } else {
+            assert_eq!(count, scene.writers, "{incident:#?}");
+        }
+        assert_eq!(incident.explained, count.unsigned_abs(), "{incident:#?}");
     }
     assert_eq!(incident.complete, unknown == 0, "{incident:#?}");
     incident
@@ -511,10 +495,13 @@ fn assert_holder(scene: &Scene, known: &Holder, holder: &event::Holder) {
     }
     let forked = holder.forked.as_ref().map(|by| Task { pid: by.pid, tid: by.tid });
     assert_eq!(forked, known.forked, "{holder:#?}");
-    // All but one are in the tracer's pid namespace.
-    let ns_pid = known.ns_pid.or(holder.local_pid);
-    assert_eq!(holder.ns_pid, ns_pid, "{holder:#?}");
-    assert!(holder.local_pid.is_none_or(|local| local == known.pid), "{holder:#?}");
+    // `null` says that the task was gone before anyone looked.
+    assert!(holder.local_pid.is_none_or(|pid| pid == known.pid), "{holder:#?}");
+    match known.ns_pid {
+        Some(pid) => assert_eq!(holder.ns_pid, Some(pid), "{holder:#?}"),
+        // It is in the tracer's pid namespace.
+        None => assert!(holder.ns_pid.is_none_or(|pid| pid == known.pid), "{holder:#?}"),
+    }
     let ancestors: Vec<u32> = holder.ancestors.iter().map(|ancestor| ancestor.pid).collect();
     assert!(ancestors.starts_with(&known.ancestors), "{:?}: {holder:#?}", known.ancestors);
     let released = holder.released.as_ref().unwrap_or_else(|| panic!("{holder:#?}"));

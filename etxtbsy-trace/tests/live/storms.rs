@@ -2,7 +2,7 @@
 //! memory is bounded, and the machine is still there for others.
 
 use crate::support::{Attached, BINARY, Ended, Process, Trace, Turn, is_own_machine};
-use etxtbsy_trace::event::{Incident, VerdictKind};
+use etxtbsy_trace::event::{Incident, LossKind, VerdictKind};
 use etxtbsy_workload::Storm;
 use nix::sys::signal::Signal;
 use std::fs;
@@ -17,7 +17,7 @@ const SLOWER: f64 = 20.0;
 const SECONDS: [&str; 2] = ["--seconds", "1"];
 
 #[test]
-fn execs_are_counted_to_the_last_one() {
+fn every_failed_exec_is_counted() {
     let Some(_turn) = Turn::take_as_root() else {
         return;
     };
@@ -25,7 +25,7 @@ fn execs_are_counted_to_the_last_one() {
     assert_eq!(storm.done, storm.failures);
     trace.assert_counts(&storm);
     assert_told(&storm, &trace);
-    assert!(trace.lost_by("failures:") > 0, "it kept {} failures", trace.incidents.len());
+    assert!(trace.lost_failures() > 0, "it kept {} failures", trace.incidents.len());
 }
 
 #[test]
@@ -73,7 +73,7 @@ fn files_beyond_the_room_there_is_are_counted() {
     };
     let (storm, trace) = traced("held", &["--count", &FILES.to_string()]);
     assert_eq!(storm.done, FILES);
-    let lost = trace.lost_by("holds:");
+    let lost = trace.lost_of(LossKind::HoldsMapFull);
     // Others have files open as well.
     assert!((FILES - ROOM..FILES).contains(&lost), "{:?}", trace.lost);
     assert_told(&storm, &trace);
@@ -89,7 +89,7 @@ fn files_beyond_the_room_there_is_are_counted() {
     let after = after.expect("the second storm's failure is told");
     let opened = after.holders[0].opened.as_ref().expect("its opener was noted");
     assert_eq!(opened.pid, storm.pid, "{after:#?}");
-    assert!(trace.lost_by("holds:") < full.done, "{:?}", trace.lost);
+    assert!(trace.lost_of(LossKind::HoldsMapFull) < full.done, "{:?}", trace.lost);
 }
 
 /// Ctrl-C while execs fail on all processors.

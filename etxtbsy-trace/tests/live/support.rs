@@ -14,17 +14,14 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::thread::{self, JoinHandle};
+use std::thread::{self, JoinHandle, Scope, ScopedJoinHandle};
 use std::time::Duration;
 use tempfile::TempDir;
+pub(crate) use test_support::NOBODY;
+use test_support::{skip, skipped};
 
 /// The binary under test.
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_etxtbsy-trace");
-
-/// A user who is not root, on every system.
-pub(crate) const NOBODY: u32 = 65534;
-/// In the reason of what was lost because the kernel passed over a program.
-const PASSED_OVER: &str = "under way on the processor";
 
 /// How long the races are asked to go, in seconds, if not until some failures.
 pub(crate) fn race_seconds() -> Option<u64> {
@@ -66,14 +63,23 @@ pub(crate) fn assert_complete(all: &[Incident], is_complete: impl Fn(&Incident) 
 }
 
 /// Whether a race has nothing to see: on emulated processors it may have had too few attempts for
-/// anything to fail; the test is left out then.
+/// anything to fail; the test is skipped then.
 pub(crate) fn has_too_few(race: &Race) -> bool {
     let has = race.failures == 0;
     if has {
         assert!(race.attempts < 10_000, "nothing failed in {} attempts", race.attempts);
-        eprintln!("skipped: nothing failed in {} attempts", race.attempts);
+        skipped(format_args!("nothing failed in {} attempts", race.attempts));
     }
     has
+}
+
+/// Starts a thread by the name of this one: a test that is skipped there is reported by its name.
+pub(crate) fn spawn_scoped<'scope, T: Send + 'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    run: impl FnOnce() -> T + Send + 'scope,
+) -> ScopedJoinHandle<'scope, T> {
+    let name = thread::current().name().unwrap_or_default().to_owned();
+    thread::Builder::new().name(name).spawn_scoped(scope, run).unwrap()
 }
 
 /// After which a process that has not ended is killed, and its test has failed.
@@ -97,13 +103,12 @@ impl Turn {
         Self { dir, _lock: lock }
     }
 
-    /// The same for a test that traces; `None`, and a word about it, without root.
+    /// The same for a test that traces; without root, `None`, and the test is skipped.
     pub(crate) fn take_as_root() -> Option<Self> {
         if geteuid().is_root() {
             return Some(Self::take());
         }
-        eprintln!("skipped: tracing needs root (run: cargo xtask test)");
-        None
+        skip!("tracing needs root (run: cargo xtask test)")
     }
 
     /// `run -o FILE OPTIONS -- COMMAND`, to its end.
@@ -447,12 +452,7 @@ impl Trace {
     /// All that was lost but what no tracer can help: an event that came while a program, or a
     /// call of user space on a map, was preempted on the same processor (7.2 on, or interrupted).
     pub(crate) fn lost(&self) -> Vec<&Lost> {
-        self.lost.iter().filter(|lost| !lost.what.contains(PASSED_OVER)).collect()
-    }
-
-    /// How much was lost for reasons that have these words.
-    pub(crate) fn lost_by(&self, words: &str) -> u64 {
-        self.lost.iter().filter(|lost| lost.what.contains(words)).map(|lost| lost.count).sum()
+        self.lost.iter().filter(|lost| lost.kind != LossKind::ProgramsSkipped).collect()
     }
 
     /// How much of that kind was lost.
@@ -460,21 +460,29 @@ impl Trace {
         self.lost.iter().filter(|lost| lost.kind == kind).map(|lost| lost.count).sum()
     }
 
-    /// Whether the kernel says that it passed over a program.
-    pub(crate) fn has_passed_over(&self) -> bool {
-        self.lost_by(PASSED_OVER) > 0
+    /// How many failures have no incident, as their records were lost.
+    pub(crate) fn lost_failures(&self) -> u64 {
+        [LossKind::FailuresRingFull, LossKind::FailuresOverload, LossKind::FailuresUnread]
+            .map(|kind| self.lost_of(kind))
+            .iter()
+            .sum()
     }
 
-    /// Who opened what a holder has: known, unless the kernel says that it passed over a program.
+    /// Whether the kernel says that it skipped a program.
+    pub(crate) fn has_skipped_programs(&self) -> bool {
+        self.lost_of(LossKind::ProgramsSkipped) > 0
+    }
+
+    /// Who opened what a holder has: known, unless the kernel says that it skipped a program.
     pub(crate) fn opener<'a>(&self, holder: &'a Holder) -> Option<&'a Opened> {
-        assert!(holder.opened.is_some() || self.has_passed_over(), "{holder:#?}");
+        assert!(holder.opened.is_some() || self.has_skipped_programs(), "{holder:#?}");
         holder.opened.as_ref()
     }
 
-    /// That each failure of a storm was counted, unless the kernel says that it passed over a program.
+    /// That each failure of a storm was counted, unless the kernel says that it skipped a program.
     pub(crate) fn assert_counts(&self, storm: &Storm) {
         let uncounted = storm.failures - self.summary.failures;
-        let missed = self.lost_by(PASSED_OVER);
+        let missed = self.lost_of(LossKind::ProgramsSkipped);
         assert!(uncounted <= missed, "{uncounted} of {} not: {:?}", storm.failures, self.lost);
     }
 
@@ -486,7 +494,7 @@ impl Trace {
         assert_eq!(ids, (1..=count).collect::<Vec<_>>(), "ids count from 1");
         assert_eq!(self.summary.incidents, count);
         // Each failure is told, or was lost; those after the last one wanted are neither.
-        let untold = self.lost_by("failures:");
+        let untold = self.lost_failures();
         if !self.meta.argv.iter().any(|word| word == "--stop-after") {
             assert_eq!(self.summary.failures, count + untold, "{:?}", self.lost);
         }

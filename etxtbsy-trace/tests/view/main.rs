@@ -1,5 +1,5 @@
 //! The view on a real terminal, in tmux: typed into, looked at, and gone without a trace. Live
-//! sessions need root; without, their tests say so and pass.
+//! sessions need root; without, their tests are skipped.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that panics has failed")]
 
 mod screen;
@@ -20,20 +20,17 @@ use std::{
     path::Path,
     process::{Child, Command, Stdio},
 };
+use test_support::{NOBODY, skip};
 
 /// The binary under test.
 const BINARY: &str = env!("CARGO_BIN_EXE_etxtbsy-trace");
 
-/// A user who is not root, on every system.
-const NOBODY: u32 = 65534;
-
-/// A terminal, unless tracing is impossible.
+/// A terminal; without root, `None`, and the test is skipped.
 fn screen(width: u16, height: u16) -> Option<Screen> {
     if geteuid().is_root() {
         return Some(Screen::new(width, height));
     }
-    eprintln!("skipped: tracing needs root (run: cargo xtask test)");
-    None
+    skip!("tracing needs root (run: cargo xtask test)")
 }
 
 /// A process that does not outlive its test.
@@ -88,7 +85,7 @@ fn an_incident_comes_in_and_is_looked_at_filtered_and_exported() {
 }
 
 #[test]
-fn a_tree_is_watched_and_its_end_is_told() {
+fn a_tree_is_watched_and_its_end_is_shown() {
     let Some(screen) = screen(120, 40) else { return };
     let go = screen.dir.path().join("go");
     nix::unistd::mkfifo(&go, nix::sys::stat::Mode::S_IRWXU).unwrap();
@@ -154,7 +151,7 @@ fn number_after(text: &str, word: &str) -> u32 {
 
 /// Without the view the terminal is the command's alone, as is what is typed.
 #[test]
-fn the_keys_are_the_commands() {
+fn without_the_view_keys_go_to_the_command() {
     let Some(screen) = screen(100, 30) else { return };
     let before = screen.settings();
     screen.line("set -m");
@@ -216,7 +213,7 @@ fn an_interrupt_ends_the_script_that_runs_it() {
 
 /// All threads of the view, and an export by the last right that is left for it.
 #[test]
-fn the_view_has_only_what_it_needs() {
+fn the_view_keeps_only_the_capabilities_it_needs() {
     let Some(screen) = screen(100, 40) else { return };
     let dir = screen.dir.path();
     let binary = dir.join("etxtbsy-trace");

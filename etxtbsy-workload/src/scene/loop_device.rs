@@ -9,6 +9,8 @@ use std::ffi::c_int;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::AsRawFd;
+use std::thread::sleep;
+use std::time::Duration;
 
 pub(super) const SCENES: &[Named] = &[("loop-device", loop_device)];
 
@@ -17,6 +19,9 @@ const LOOP_SET_FD: libc::Ioctl = 0x4C00;
 const LOOP_CLR_FD: libc::Ioctl = 0x4C01;
 const LOOP_CTL_GET_FREE: libc::Ioctl = 0x4C82;
 
+/// How long the device stays after the failure: the tracer looks for it once it hears of the failure.
+const FOUND_WITHIN: Duration = Duration::from_secs(2);
+
 fn loop_device() -> Result<Scene> {
     let busy = Busy::new()?;
     let victim = busy.victim()?;
@@ -24,6 +29,7 @@ fn loop_device() -> Result<Scene> {
     let attached = Attached::new(&file)?;
     drop(file);
     victim.exec()?;
+    sleep(FOUND_WITHIN);
     drop(attached);
 
     let unheld = vec![Unheld { place: Place::LoopDevice, opened: Task::current() }];

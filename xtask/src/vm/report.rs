@@ -125,8 +125,9 @@ fn outcome(status: i32, output: &[String]) -> Outcome {
     if status != 0 {
         return Outcome::Failed(cause(status, output));
     }
-    let skipped = output.iter().find_map(|line| line.strip_prefix("skipped: "));
-    skipped.map_or(Outcome::Passed, |why| Outcome::Skipped(why.to_owned()))
+    // As test-support writes it; what the harness began to write may be on the same line.
+    let skipped = output.iter().find_map(|line| line.split_once(" skipped: "));
+    skipped.map_or(Outcome::Passed, |(_, why)| Outcome::Skipped(why.to_owned()))
 }
 
 /// How much of a line says why; a whole incident can be in one.
@@ -174,7 +175,8 @@ mod tests {
              | test scenes::dup ... ok\n\
              @ ended 0 1.50 3.75\n\
              @ started live demos::races\n\
-             | skipped: there is no java\n\
+             | test demos::races ... demos::races skipped: there is no java\n\
+             | ok\n\
              @ ended 0 4.00 5.00\n\
              @ started live races::go22315\n\
              | thread 'races::go22315' (7) panicked at etxtbsy-trace/tests/live/races.rs:9:5:\n\

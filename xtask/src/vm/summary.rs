@@ -184,7 +184,7 @@ mod tests {
         summary.add(run(
             "6.1.192",
             "@ booted 6.1\n@ started live a\n@ ended 0 1.0 2.5\n\
-             @ started live b\n| skipped: there is no java\n@ ended 0 2.5 3.0\n@ done",
+             @ started live b\n| b skipped: there is no java\n@ ended 0 2.5 3.0\n@ done",
         ));
         assert!(summary.is_green());
         summary.add(run("6.19.14", "@ booted 6.19\n@ started live a\n@ ended 101 1.0 3.0\n@ done"));

@@ -290,14 +290,25 @@ mod tests {
 
     #[test]
     fn incidents_are_judged_by_what_their_holders_were_doing() {
-        for incident in [
-            samples::race(),
-            samples::leaked(),
-            samples::still_open(),
-            samples::unexplained(),
-            samples::several(),
+        use VerdictKind::{
+            ForkExecRace, LeakedFd, PassedFd, RunningExecutable, SharedMapping, StillOpen,
+            Unexplained,
+        };
+        for (incident, kind) in [
+            (samples::race(), ForkExecRace),
+            (samples::pending(), ForkExecRace),
+            (samples::several(), ForkExecRace),
+            (samples::family(), ForkExecRace),
+            (samples::leaked(), LeakedFd),
+            (samples::still_open(), StillOpen),
+            (samples::passed(), PassedFd),
+            (samples::unheld(), PassedFd),
+            (samples::mapping(), SharedMapping),
+            (samples::write_direction(), RunningExecutable),
+            (samples::running_for_ever(), RunningExecutable),
+            (samples::unexplained(), Unexplained),
         ] {
-            assert_eq!(of(&incident).kind, incident.verdict.kind, "{incident:#?}");
+            assert_eq!(of(&incident).kind, kind, "{incident:#?}");
         }
     }
 

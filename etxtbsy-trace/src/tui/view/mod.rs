@@ -150,15 +150,11 @@ mod tests {
         state(lines)
     }
 
-    /// Compares with a file beside this one, or writes it if `UPDATE_SNAPSHOTS` is set.
-    #[track_caller]
+    /// Compares with the snapshot of that name; with `INSTA_UPDATE=always`, writes it.
     fn matches(name: &str, shown: &str) {
-        let place = format!("{}/src/tui/view/snapshots/{name}.txt", env!("CARGO_MANIFEST_DIR"));
-        if std::env::var_os("UPDATE_SNAPSHOTS").is_some() {
-            std::fs::write(&place, shown).unwrap();
-        }
-        let wanted = std::fs::read_to_string(&place).unwrap();
-        assert!(shown == wanted, "{name}: got:\n{shown}\nwanted:\n{wanted}");
+        insta::with_settings!({ prepend_module_to_snapshot => false, omit_expression => true }, {
+            insta::assert_snapshot!(name, shown);
+        });
     }
 
     #[test]

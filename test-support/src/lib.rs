@@ -1,0 +1,127 @@
+//! What the tests of the workspace share: a test that cannot run here says so, and one that must not be
+//! root runs as another user.
+
+use std::{
+    env,
+    fmt::Display,
+    fs::OpenOptions,
+    io::{self, Write as _},
+    os::unix::process::CommandExt as _,
+    process::Command,
+    thread,
+};
+
+use nix::unistd::geteuid;
+
+/// The variable that names the file in which skipped tests are recorded: a line each, the test, a tab,
+/// and the reason. `cargo xtask test` makes the file and reads it.
+pub const RECORD: &str = "ETXTBSY_TRACE_SKIPPED_TESTS";
+
+/// A user who is not root, on every system.
+pub const NOBODY: u32 = 65534;
+
+/// Returns from a test that cannot run here, with the reason: `skip!("java is not installed")`.
+#[macro_export]
+macro_rules! skip {
+    ($($reason:tt)+) => {{
+        $crate::skipped(format_args!($($reason)+));
+        return Default::default()
+    }};
+}
+
+/// Reports that this test, or a part of it, is skipped: on stderr, and in the file that [`RECORD`] names.
+///
+/// # Panics
+///
+/// If the report cannot be written.
+#[track_caller]
+pub fn skipped(reason: impl Display) {
+    // The test harness names its threads after their tests.
+    let thread = thread::current();
+    let test = thread.name().unwrap_or("an unnamed test");
+    let reason = reason.to_string();
+    let reason = reason.split_whitespace().collect::<Vec<_>>().join(" ");
+    // The harness captures what the print macros write, and nothing else.
+    let mut written = io::stderr().write_all(format!("{test} skipped: {reason}\n").as_bytes());
+    if let Some(path) = env::var_os(RECORD) {
+        let file = OpenOptions::new().append(true).open(path);
+        let line = format!("{test}\t{reason}\n");
+        written = written.and(file.and_then(|mut file| file.write_all(line.as_bytes())));
+    }
+    assert!(written.is_ok(), "cannot report that {test} is skipped: {written:?}");
+}
+
+/// As root, runs the test that calls this once more in a process of an ordinary user, and returns from it.
+#[macro_export]
+macro_rules! as_ordinary_user {
+    () => {{
+        fn here() {}
+        if $crate::has_run_as_ordinary_user(std::any::type_name_of_val(&here)) {
+            return;
+        }
+    }};
+}
+
+/// False if this process is an ordinary user's. As root, runs the test around the function of that name
+/// as nobody.
+///
+/// # Panics
+///
+/// If the test fails there.
+#[must_use]
+pub fn has_run_as_ordinary_user(here: &str) -> bool {
+    if !geteuid().is_root() {
+        return false;
+    }
+    // CRATE::MODULES::TEST::here, where the body of an async test is a closure.
+    let path = here.trim_end_matches("::here").trim_end_matches("::{{closure}}");
+    let test = path.split_once("::").map_or(path, |(_, test)| test);
+    // By this name, the program can be executed although its directory is closed to others.
+    let output = Command::new("/proc/self/exe")
+        .args(["--exact", test, "--nocapture"])
+        .env_remove(RECORD)
+        .uid(NOBODY)
+        .gid(NOBODY)
+        .output();
+    let output = output.unwrap_or_else(|error| panic!("cannot run {test} as nobody: {error}"));
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success() && stdout.contains(" 1 passed"),
+        "{test} as nobody: {stdout}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[ignore = "the helper of another test"]
+    fn helper_that_is_skipped() {
+        skip!("no {}\n here", "luck");
+    }
+
+    #[test]
+    fn a_skipped_test_is_written_to_stderr_and_recorded() {
+        let record = tempfile::NamedTempFile::new().unwrap();
+        let output = Command::new(env::current_exe().unwrap())
+            .args(["--ignored", "--exact", "tests::helper_that_is_skipped"])
+            .env(RECORD, record.path())
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        let test = "tests::helper_that_is_skipped";
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(stderr, format!("{test} skipped: no luck here\n"));
+        let recorded = std::fs::read_to_string(record).unwrap();
+        assert_eq!(recorded, format!("{test}\tno luck here\n"));
+    }
+
+    #[test]
+    fn an_ordinary_user_runs_the_test() {
+        as_ordinary_user!();
+        assert!(!geteuid().is_root());
+    }
+}
