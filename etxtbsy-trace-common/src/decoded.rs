@@ -1,0 +1,23 @@
+//! What the numbers of records stand for; `None` for one that stands for nothing.
+
+use crate::{Candidate, Drain, Hold, How, KeptBy, Quiet, Run, Runner, Stage, Stance, Via};
+
+macro_rules! decoded {
+    ($($ty:ty { $($field:ident: $word:ty),* })*) => {$(
+        impl $ty {
+            $(
+                #[doc = concat!("What `", stringify!($field), "` stands for.")]
+                #[must_use]
+                pub fn $field(&self) -> Option<$word> {
+                    <$word>::from_repr(self.$field)
+                }
+            )*
+        }
+    )*};
+}
+decoded! {
+    Hold { via: Via, stage: Stage, how: How }
+    Candidate { drain: Drain, quiet: Quiet, kept_by: KeptBy }
+    Runner { stance: Stance, how: How }
+    Run { how: How }
+}
