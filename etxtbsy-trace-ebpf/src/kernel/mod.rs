@@ -1,0 +1,23 @@
+//! The running kernel's structures: how to read them, and what they say.
+//!
+//! Here belongs what only reads the kernel: a function takes a pointer, and gives what a field or a few
+//! fields mean. What a holder, a failure or a record is belongs elsewhere; so does every map but
+//! `CONFIG`, which has what was learnt about this kernel.
+
+mod context;
+mod fd_table;
+mod file;
+mod offsets;
+mod pid;
+mod read;
+mod regs;
+mod task;
+
+pub(crate) use context::{argument, result, syscall};
+pub(crate) use fd_table::*;
+pub(crate) use file::*;
+pub(crate) use offsets::*;
+pub(crate) use pid::*;
+pub(crate) use read::*;
+pub(crate) use regs::*;
+pub(crate) use task::*;
