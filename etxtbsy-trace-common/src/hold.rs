@@ -10,7 +10,7 @@ pub const FDS_PER_WORD: usize = 16;
 /// How many places one inode has for its holds; see [`HoldKey::slot`].
 pub const SLOTS: u32 = 64;
 /// How many places one inode has for the descriptions that outlive their opener's fd.
-pub const ORPHANS: u32 = 8;
+pub const ORPHAN_SLOTS: u32 = 8;
 /// How many of an inode's places are tried before a hold is given up and counted as lost.
 pub const PROBES: u32 = 16;
 

@@ -8,7 +8,7 @@
 //! another inode, table or task, in part or as a whole. That is harmless because a value has in it what it
 //! is of, and whoever makes a claim of it compares that at the end with the kernel's own structures: a
 //! hold with the file that its table has at its fd, a run with its process's start time, a table's entry with
-//! its owner. The values of `SEARCHES`, `WALKS` and `SCRATCH` are one task's own, which takes them out
+//! its owner. The values of `SEARCHES`, `PATH_WALKS` and `SCRATCH` are one task's own, which takes them out
 //! itself.
 
 use core::arch::asm;
@@ -106,7 +106,8 @@ pub(crate) static REPAIRS: LruHashMap<u32, Repair> = LruHashMap::with_max_entrie
 
 /// The walks along the paths of refused calls, by task.
 #[map]
-pub(crate) static WALKS: HashMap<u64, Walk> = HashMap::with_max_entries(1_024, NO_PREALLOC);
+pub(crate) static PATH_WALKS: HashMap<u64, PathWalk> =
+    HashMap::with_max_entries(1_024, NO_PREALLOC);
 
 /// Threads in `do_exit` whose table had holds, by `struct task_struct *`.
 #[map]
@@ -126,7 +127,8 @@ pub(crate) static RECEIVED: LruHashMap<u64, u64> = LruHashMap::with_max_entries(
 
 /// The failures whose holders are being searched for, by the victim's `struct task_struct *`.
 #[map]
-pub(crate) static SEARCHES: HashMap<u64, Sought> = HashMap::with_max_entries(1_024, NO_PREALLOC);
+pub(crate) static SEARCHES: HashMap<u64, SearchState> =
+    HashMap::with_max_entries(1_024, NO_PREALLOC);
 
 /// The programs that others go on with: [`etxtbsy_trace_common::Next`].
 #[map]
@@ -137,7 +139,7 @@ pub(crate) static NEXT: ProgramArray = ProgramArray::with_max_entries(4, 0);
 #[map]
 pub(crate) static COMPAT_NEXT: ProgramArray = ProgramArray::with_max_entries(4, 0);
 
-/// How often calls failed with ETXTBSY that are only counted ([`crate::calls`]), by process and call.
+/// How often calls failed with ETXTBSY that are only counted ([`crate::failure::other_calls`]), by process and call.
 #[map]
 pub(crate) static CALLS_FAILED: HashMap<CallKey, CallCount> =
     HashMap::with_max_entries(1_024, NO_PREALLOC);
@@ -173,7 +175,7 @@ pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(4 << 20, 0);
 /// A failure, as the search needs it.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub(crate) struct Sought {
+pub(crate) struct SearchState {
     pub(crate) inode: u64,
     pub(crate) seq: u64,
     /// User pointer to the path, where the inode is not known, and its length.
@@ -210,7 +212,7 @@ pub(crate) struct Sought {
     /// How many references there were to each when it was found, until the search begins.
     pub(crate) references: [u32; DESCRIPTIONS],
     /// The sockets and io_urings that may keep descriptions, ended by zeros.
-    pub(crate) keepers: [Keeper; KEEPERS],
+    pub(crate) pinners: [Pinner; PINNERS],
     /// How many of the references that were found are mappings.
     pub(crate) mapped: u32,
     pub(crate) pad: u32,
@@ -231,7 +233,7 @@ pub(crate) struct Sought {
 /// A walk along a path.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub(crate) struct Walk {
+pub(crate) struct PathWalk {
     /// Where it has come to: a mount (`struct vfsmount *`) and an entry in it.
     pub(crate) mnt: u64,
     pub(crate) dentry: u64,
@@ -247,14 +249,14 @@ pub(crate) struct Walk {
     pub(crate) rest: [u64; TEXTS],
     /// How many of these there are, less one.
     pub(crate) depth: u64,
-    /// What comes next, one of [`crate::resolve::Do`].
+    /// What comes next, one of `crate::failure::resolve::to`.
     pub(crate) next: u64,
     /// The directory and the name (`hash_len`) of what the path itself ends with.
     pub(crate) directory: u64,
     pub(crate) last: u64,
     /// How many links were followed.
     pub(crate) links: u64,
-    /// What procfs shows of the victim's own process: one of [`crate::resolve::Proc`].
+    /// What procfs shows of the victim's own process: one of `crate::failure::resolve::proc`.
     pub(crate) proc: u64,
     /// The name that is looked for, its length, and the name that it is compared with.
     pub(crate) len: u64,
@@ -270,17 +272,17 @@ pub(crate) const NAME_WORDS: usize = 32;
 /// How many descriptions of one inode a search tells apart.
 pub(crate) const DESCRIPTIONS: usize = 16;
 /// How many sockets with something in their queues, and io_urings, a search looks into.
-pub(crate) const KEEPERS: usize = 64;
+pub(crate) const PINNERS: usize = 64;
 
 /// A socket or an io_uring, and a thread that has it.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub(crate) struct Keeper {
+pub(crate) struct Pinner {
     pub(crate) file: u64,
     pub(crate) task: u64,
 }
 
-impl Sought {
+impl SearchState {
     /// Notes that a task searches; `None` if there is no room, which is counted. In place, for want
     /// of stack.
     #[inline(always)]
@@ -294,8 +296,8 @@ impl Sought {
         let zero = ZERO.get_ptr(0)?;
         // SAFETY: a map value of zeros, larger than this one, for which zeros are a value.
         let _ = SEARCHES.insert(task, unsafe { &*zero.cast::<Self>() }, ANY);
-        let sought = SEARCHES.get_ptr_mut(task);
-        let Some(found) = sought else {
+        let search = SEARCHES.get_ptr_mut(task);
+        let Some(found) = search else {
             crate::maps::lost(Lost::SearchesFull);
             return None;
         };
@@ -306,7 +308,7 @@ impl Sought {
             (*found).path = path;
             (*found).lost = lost;
         }
-        sought
+        search
     }
 }
 

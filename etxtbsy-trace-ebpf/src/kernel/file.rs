@@ -123,13 +123,13 @@ const WORKS: u32 = 32;
 /// Whether the last reference to `file` waits in the task's work: `fput` puts it there
 /// (`task_work_add` in fs/file_table.c), and it is dropped when the task returns to user mode.
 #[inline(always)]
-pub(crate) fn in_works(task: u64, file: u64) -> bool {
-    waits(task, file) != 0
+pub(crate) fn is_fput_pending(task: u64, file: u64) -> bool {
+    fput_pending(task, file) != 0
 }
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn waits(task: u64, file: u64) -> i32 {
+extern "C" fn fput_pending(task: u64, file: u64) -> i32 {
     let wanted = file + offset!(file_task_work) as u64;
     let mut link = word(task, offset!(task_task_works));
     for _ in 0..WORKS {

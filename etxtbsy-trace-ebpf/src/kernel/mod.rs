@@ -4,20 +4,24 @@
 //! fields mean. What a holder, a failure or a record is belongs elsewhere; so does every map but
 //! `CONFIG`, which has what was learnt about this kernel.
 
-mod context;
+mod compat;
 mod fd_table;
 mod file;
+mod io_uring;
 mod offsets;
 mod pid;
 mod read;
 mod regs;
 mod task;
+mod uapi;
 
-pub(crate) use context::{argument, result, syscall};
+pub(crate) use compat::*;
 pub(crate) use fd_table::*;
 pub(crate) use file::*;
+pub(crate) use io_uring::*;
 pub(crate) use offsets::*;
 pub(crate) use pid::*;
 pub(crate) use read::*;
 pub(crate) use regs::*;
 pub(crate) use task::*;
+pub(crate) use uapi::*;

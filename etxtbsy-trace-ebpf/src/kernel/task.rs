@@ -1,7 +1,7 @@
 //! Tasks (`struct task_struct`): who they are, and what they are doing.
 
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_get_current_task};
-use etxtbsy_trace_common::{Actor, COMM_LEN, Quiet};
+use etxtbsy_trace_common::{Actor, COMM_LEN, Hold, Quiet};
 
 use crate::kernel::{
     offset,
@@ -56,6 +56,12 @@ pub(crate) fn tgid_of(task: u64) -> u32 {
 #[inline(always)]
 pub(crate) fn ppid_of(task: u64) -> u32 {
     tgid_of(word(task, offset!(task_real_parent)))
+}
+
+/// Whether the task of a hold is still the same one: the kernel frees a `task_struct` and uses it again.
+#[inline(always)]
+pub(crate) fn is_task_of(hold: &Hold) -> bool {
+    (tgid_of(hold.task) == hold.tgid) & (word(hold.task, offset!(task_start_time)) == hold.start_ns)
 }
 
 /// A task's user.
