@@ -3,7 +3,9 @@
 use core::ffi::c_void;
 
 use aya_ebpf::helpers::generated::{bpf_probe_read_kernel, bpf_probe_read_user};
-use etxtbsy_trace_common::{HoldKey, Kind, Next, Refused, Runner, SLOTS, Stance, TextOf};
+use etxtbsy_trace_common::{
+    COMM_LEN, HoldKey, Kind, Next, Refused, Run, Runner, SLOTS, Stance, TextOf,
+};
 
 use crate::{
     bounded_loop::in_runs,
@@ -281,27 +283,26 @@ extern "C" fn report_runner(current: u64, leader: u64, thread: u64) -> i32 {
     search.found += count;
     let Some(mut entry) = ringbuf::reserve::<Runner>() else { return 1 };
     let record = entry.as_mut_ptr();
+    let run = Run {
+        start_ns,
+        exec_ns,
+        began_ns,
+        ended_ns: 0,
+        inode,
+        mm,
+        task: leader,
+        tgid,
+        ppid: kernel::ppid_of(leader),
+        script,
+        forked,
+        how: 0,
+        pad: 0,
+        comm: [0; COMM_LEN],
+    };
+    let writers = kernel::int(inode, offset!(inode_i_writecount)) as i32;
     // SAFETY: `record` is the reserved record; every field is written before it is submitted.
     unsafe {
-        (*record).kind = Kind::Runner as u32;
-        (*record).tgid = tgid;
-        (*record).seq = search.seq;
-        (*record).start_ns = start_ns;
-        (*record).exec_ns = exec_ns;
-        (*record).began_ns = began_ns;
-        (*record).ended_ns = 0;
-        (*record).inode = inode;
-        (*record).ino = word(inode, offset!(inode_i_ino));
-        (*record).mm = mm;
-        (*record).task = leader;
-        (*record).dev = kernel::int(word(inode, offset!(inode_i_sb)), offset!(super_block_s_dev));
-        (*record).count = kernel::int(inode, offset!(inode_i_writecount)) as i32;
-        (*record).ppid = kernel::ppid_of(leader);
-        (*record).denials = count;
-        (*record).stance = stance;
-        (*record).script = script;
-        (*record).how = 0;
-        (*record).pad = 0;
+        fill(record, search.seq, &run, stance, count, writers);
         holder::of_task(leader, &raw mut (*record).holder);
     }
     entry.submit(QUIET);
@@ -309,6 +310,39 @@ extern "C" fn report_runner(current: u64, leader: u64, thread: u64) -> i32 {
     let _ = RUNNING.insert(tgid, inode, ANY);
     text::file_path(current, TextOf::HolderExe, Subject { seq: search.seq, tgid }, exe);
     0
+}
+
+/// Fills all of a record but its holder: `run` is what runs the file, `denials` by how many it makes the
+/// count smaller, and `count` that count.
+///
+/// # Safety
+///
+/// `record` can be written.
+#[inline(always)]
+unsafe fn fill(record: *mut Runner, seq: u64, run: &Run, stance: u32, denials: u32, count: i32) {
+    let sb = word(run.inode, offset!(inode_i_sb));
+    // SAFETY: the caller's promise.
+    unsafe {
+        (*record).kind = Kind::Runner as u32;
+        (*record).tgid = run.tgid;
+        (*record).seq = seq;
+        (*record).start_ns = run.start_ns;
+        (*record).exec_ns = run.exec_ns;
+        (*record).began_ns = run.began_ns;
+        (*record).ended_ns = run.ended_ns;
+        (*record).inode = run.inode;
+        (*record).ino = word(run.inode, offset!(inode_i_ino));
+        (*record).mm = run.mm;
+        (*record).task = run.task;
+        (*record).dev = kernel::int(sb, offset!(super_block_s_dev));
+        (*record).count = count;
+        (*record).ppid = run.ppid;
+        (*record).denials = denials;
+        (*record).stance = stance;
+        (*record).script = run.script;
+        (*record).how = run.how;
+        (*record).pad = 0;
+    }
 }
 
 /// Reports the file, and, where those that run it do not account for its count, who has run it until
@@ -366,28 +400,10 @@ extern "C" fn report_ended(current: u64, slot: u32) -> i32 {
         return 0;
     };
     let record = entry.as_mut_ptr();
+    let stance = if run.forked != 0 { Stance::Forked } else { Stance::Runs };
     // SAFETY: `record` is the reserved record; every field is written before it is submitted.
     unsafe {
-        (*record).kind = Kind::Runner as u32;
-        (*record).tgid = run.tgid;
-        (*record).seq = search.seq;
-        (*record).start_ns = run.start_ns;
-        (*record).exec_ns = run.exec_ns;
-        (*record).began_ns = run.began_ns;
-        (*record).ended_ns = run.ended_ns;
-        (*record).inode = inode;
-        (*record).ino = word(inode, offset!(inode_i_ino));
-        (*record).mm = run.mm;
-        (*record).task = run.task;
-        (*record).dev = kernel::int(word(inode, offset!(inode_i_sb)), offset!(super_block_s_dev));
-        (*record).count = search.writers as i32;
-        (*record).ppid = run.ppid;
-        (*record).denials = 1;
-        (*record).stance =
-            if run.forked != 0 { Stance::Forked as u32 } else { Stance::Runs as u32 };
-        (*record).script = run.script;
-        (*record).how = run.how;
-        (*record).pad = 0;
+        fill(record, search.seq, run, stance as u32, 1, search.writers as i32);
         holder::of_task(0, &raw mut (*record).holder);
         (*record).holder.comm = run.comm;
     }
