@@ -9,7 +9,7 @@ pub enum Interest {
     All = 0,
     /// Those of the tree, as victims.
     Victims = 1,
-    /// Those of the tree, whoever's call failed: failures of others are reported too.
+    /// Those of the tree, as victims or holders: failures of other processes are reported too.
     Anyone = 2,
 }
 
@@ -17,17 +17,17 @@ pub enum Interest {
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Config {
-    /// The address of the kernel function `____fput`; 0 until it has been learnt.
+    /// The address of the kernel function `____fput`; 0 until a failure has shown it.
     Fput = 0,
-    /// The process from whose child's failure it is learnt.
+    /// The process whose child makes that failure: the tracer.
     Teacher = 1,
     /// How many processes user space has put into the tree; those that the programs have put
-    /// there, less all that have ended, are [`Count::Tree`].
+    /// there, less all that have ended, are [`crate::Count::Tree`].
     TreeFound = 2,
     /// A [`Compat32`].
     Compat = 3,
-    /// From `task_struct.stack` to the registers that a system call has saved; 0 until it has been
-    /// learnt.
+    /// The distance from `task_struct.stack` to the registers that a system call has saved; 0 until a failure
+    /// has shown it.
     Registers = 4,
     /// How many pid namespaces there are above the tracer's.
     PidLevel = 5,
@@ -35,9 +35,9 @@ pub enum Config {
     PidNamespace = 6,
     /// An [`Intake`].
     Intake = 7,
-    /// Since when messages that may bring fds are followed; 0 while they are not.
+    /// Since when the programs follow messages that may bring fds; 0 while they do not.
     Passed = 8,
-    /// Not 0 once a call was refused: whose process may make the file anew.
+    /// Not 0 once a call was refused whose process may replace the file.
     Repairs = 9,
 }
 
@@ -46,31 +46,31 @@ impl Config {
     pub const ALL: u32 = 10;
 }
 
-/// What becomes of failures.
+/// What the programs do with failures.
 #[repr(u64)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Intake {
-    /// They are neither counted nor told: tracing has not begun, or is over.
+    /// They skip them: tracing has not begun, or is over.
     Closed = 0,
-    /// They are told.
+    /// They report them.
     Open = 1,
-    /// They are counted, and not told: [`Lost::FailureUnkept`].
+    /// They only count them ([`crate::Lost::FailureUnkept`]).
     Full = 2,
 }
 
-/// What is done about 32-bit system calls.
+/// Whether the programs follow 32-bit system calls.
 #[repr(u64)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Compat32 {
-    /// Nothing: none was seen.
+    /// No: none was seen.
     Unseen = 0,
-    /// User space was asked to have them followed.
+    /// Not yet: the programs have asked user space to attach the one that does.
     Seen = 1,
-    /// They are followed.
+    /// Yes.
     Followed = 2,
 }
 
-/// The programs that others go on with, by index in the map `NEXT`.
+/// The targets of tail calls, by index in the map `NEXT`.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {

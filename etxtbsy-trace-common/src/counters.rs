@@ -11,10 +11,10 @@ use crate::COMM_LEN;
 pub enum Count {
     /// Processes that were forked into the traced tree, less all that have ended in it.
     Tree = 0,
-    /// Calls of interest that failed, told or not. All those that are not told are counted in
-    /// [`Lost::FailureUntold`] or [`Lost::FailureUnkept`] too.
+    /// Calls of interest that failed, reported or not. [`Lost::FailureUntold`] and [`Lost::FailureUnkept`]
+    /// count those that are not reported.
     Failures = 1,
-    /// Other calls of interest that failed with ETXTBSY and are only counted (`CALLS_FAILED`).
+    /// Other calls of interest that failed with ETXTBSY, which the programs only count (`CALLS_FAILED`).
     OtherCalls = 2,
     /// Execs outside the traced tree that failed while a process of the tree held the file.
     Elsewhere = 3,
@@ -25,7 +25,7 @@ impl Count {
     pub const ALL: u32 = 4;
 }
 
-/// Whose failing calls of a kind are counted together.
+/// A process and a call, whose failures are counted together.
 #[repr(C)]
 #[cfg_attr(feature = "user", derive(FromBytes, Immutable, IntoBytes, KnownLayout))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -49,7 +49,7 @@ pub struct CallCount {
     pub comm: [u8; COMM_LEN],
 }
 
-/// What could not be kept or told, one counter each, by index in the map `LOST`.
+/// What the programs could not keep or report, one counter each, by index in the map `LOST`.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lost {
@@ -57,10 +57,9 @@ pub enum Lost {
     RingFull = 0,
     /// A hold found no room: the map is full, or the kernel has no memory for its element.
     HoldsFull = 1,
-    /// An fd table was larger than a walk goes.
+    /// A loop reached its limit: an fd table, or a list of tasks, was larger.
     WalkTruncated = 2,
-    /// A failure that was counted only, of a call of which nothing more is reported: the map of these was
-    /// full.
+    /// A failure of a call that the programs only count: the map of these counts was full.
     CallsFull = 3,
     /// No scratch memory for a text.
     NoScratch = 4,
@@ -70,17 +69,17 @@ pub enum Lost {
     ExecsFull = 6,
     /// The inode of a failure could not be watched for what came after.
     WatchFull = 7,
-    /// A failing call of which nothing could be told: the ring buffer was full, or more than half
-    /// full; what is left is for those that are being told. Each is counted here once, and its first
-    /// record, if that was tried, also under [`Lost::RingFull`].
+    /// A failing call that was not reported, because the ring buffer was full, or more than half full: the
+    /// rest is for the failures that are being reported. Each is counted here once, and its first record, if
+    /// the program tried to write one, also under [`Lost::RingFull`].
     FailureUntold = 8,
-    /// A failure whose holders could not be searched for beyond those that are known.
+    /// A failure without a search for holders that are not known.
     SearchesFull = 9,
-    /// A failing call of which nothing was told, because user space has as many failures under way
-    /// as it keeps ([`Config::Intake`]).
+    /// A failing call that was not reported, because user space has as many unfinished failures as it keeps
+    /// ([`crate::Config::Intake`]).
     FailureUnkept = 10,
-    /// A 32-bit program of the traced tree that began while such calls were not followed yet
-    /// ([`Config::Compat`]): its failures may not be reported.
+    /// A 32-bit program of the traced tree that began before the programs followed such calls
+    /// ([`crate::Config::Compat`]): its failures may not be reported.
     CompatUnfollowed = 11,
 }
 

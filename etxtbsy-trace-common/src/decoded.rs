@@ -1,4 +1,4 @@
-//! What the numbers of records stand for; `None` for one that stands for nothing.
+//! The meaning of numbers in records; `None` for one that has none.
 
 use crate::{Candidate, Drain, Hold, How, KeptBy, Quiet, Run, Runner, Stage, Stance, Via};
 
@@ -6,7 +6,7 @@ macro_rules! decoded {
     ($($ty:ty { $($field:ident: $word:ty),* })*) => {$(
         impl $ty {
             $(
-                #[doc = concat!("What `", stringify!($field), "` stands for.")]
+                #[doc = concat!("The meaning of `", stringify!($field), "`.")]
                 #[must_use]
                 pub fn $field(&self) -> Option<$word> {
                     <$word>::from_repr(self.$field)

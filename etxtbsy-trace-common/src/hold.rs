@@ -9,17 +9,17 @@ pub const COMM_LEN: usize = 16;
 pub const FDS_PER_WORD: usize = 16;
 /// How many places one inode has for its holds; see [`HoldKey::slot`].
 pub const SLOTS: u32 = 64;
-/// How many places one inode has for the descriptions that outlive their opener's fd.
+/// How many places one inode has for the descriptions that outlived their opener's fd.
 pub const ORPHAN_SLOTS: u32 = 8;
-/// How many of an inode's places are tried before a hold is given up and counted as lost.
+/// How many of an inode's places the programs try before they count a hold as lost.
 pub const PROBES: u32 = 16;
 
-/// A thread at a moment: who opened a file, who forked a holder.
+/// A thread at one time: who opened a file, who forked a holder.
 #[repr(C)]
 #[cfg_attr(feature = "user", derive(FromBytes, Immutable, IntoBytes, KnownLayout))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Actor {
-    /// When it acted; 0 if nobody saw it.
+    /// When it acted; 0 if no program saw it.
     pub time_ns: u64,
     /// The process (thread group).
     pub tgid: u32,
@@ -34,7 +34,7 @@ pub struct Actor {
 #[cfg_attr(feature = "user", derive(strum::FromRepr))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Via {
-    /// It was there when tracing began, or arrived on a way that is not watched.
+    /// It was there when tracing began, or arrived on a way that no program follows.
     Unknown = 0,
     /// An open for writing returned it.
     Open = 1,
@@ -42,9 +42,9 @@ pub enum Via {
     Fork = 2,
     /// dup, dup2, dup3 or `fcntl(F_DUPFD)` made it.
     Dup = 3,
-    /// Another process gave it away (SCM_RIGHTS), or had it taken (pidfd_getfd). Seen once that is
-    /// followed ([`Config::Passed`]); before, it is what remains for an fd that came unseen and that
-    /// another process opened.
+    /// Another process sent it (SCM_RIGHTS), or this one fetched it from another (pidfd_getfd). The programs
+    /// see this once they follow it ([`crate::Config::Passed`]); before, user space concludes it for an fd that
+    /// arrived unseen and that another process opened.
     Passed = 4,
     /// A mapping refers to the description; there is no fd.
     Mapping = 5,
@@ -64,7 +64,7 @@ pub enum Stage {
     ExecClosing = 1,
     /// The last thread of the process is in `do_exit`.
     Exiting = 2,
-    /// It has been let go of; [`Hold::released_ns`] says when.
+    /// It is over; [`Hold::released_ns`] says since when.
     Released = 3,
 }
 
@@ -73,9 +73,9 @@ pub enum Stage {
 #[cfg_attr(feature = "user", derive(strum::FromRepr))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum How {
-    /// Nothing yet; of one that is [`Stage::Released`]: not seen, it was gone when it was noticed.
+    /// Nothing yet. At [`Stage::Released`]: no program saw the end, only that the hold was over.
     None = 0,
-    /// close: reported at its entry, before the fd goes.
+    /// close: reported at its entry, before the kernel takes the fd from the table.
     Close = 1,
     /// An exec, the fd being close-on-exec.
     CloseOnExec = 2,
@@ -83,16 +83,16 @@ pub enum How {
     Dup = 3,
     /// The process ended.
     Exit = 4,
-    /// The mapping went.
+    /// The process unmapped the file.
     Unmap = 5,
-    /// close_range, or the close of a 32-bit process: reported when the fd has gone.
+    /// close_range, or the close of a 32-bit process: reported when the fd has left the table.
     CloseRange = 6,
     /// Of a process that ran the file: it runs another program.
     Exec = 7,
 }
 
-/// Where a [`Hold`] is kept: by the inode it keeps busy, so that a failing exec finds all of
-/// them without looking at any other.
+/// Where a [`Hold`] is kept: under the inode that it keeps busy, so that a failing exec finds all of
+/// those, and looks at no others.
 #[repr(C)]
 #[cfg_attr(feature = "user", derive(FromBytes, Immutable, IntoBytes, KnownLayout))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -125,7 +125,7 @@ pub struct Hold {
     pub task: u64,
     /// `task_struct.start_time` of `task`.
     pub start_ns: u64,
-    /// When the fd came into this table; if `found` is set, when it was found there. Tells one use of
+    /// When the fd came into this table; if `found` is set, when it was found there. Distinguishes one use of
     /// a place from the next.
     pub acquired_ns: u64,
     /// When it left it; see [`Stage::Released`].
@@ -148,18 +148,18 @@ pub struct Hold {
     pub stage: u32,
     /// A [`How`].
     pub how: u32,
-    /// 1 if this was the last reference to the description when it was let go of: this hold, and
-    /// no other, can be what kept it open until the kernel was through with it.
+    /// 1 if this was the last reference to the description when the hold ended: then this hold, and no other,
+    /// can have kept the description open until the kernel dropped it.
     pub last: u32,
     /// 1 if the holder has exec'd since it got the fd, and kept it.
     pub execed: u32,
-    /// 1 if no event brought it: it was found in the table, at `acquired_ns`, and came before that.
+    /// 1 if no event showed its beginning: it was found in the table, at `acquired_ns`, and began earlier.
     pub found: u32,
     /// 1 if its beginning was reported to user space, so that its end is too.
     pub reported: u32,
-    /// `inode.i_generation`: with `ino`, tells a file from an earlier one at the same address.
+    /// `inode.i_generation`: with `ino`, distinguishes a file from an earlier one at the same address.
     pub generation: u32,
-    /// Of a copy made by a fork: when the forking table's own fd ended, if it had when the child was
+    /// Of a copy that a fork made: when the forking table's own fd ended, if that was before the child was
     /// complete, and the table did not have the fd again; else 0. The copy is older than that.
     pub left_ns: u64,
 }
@@ -174,8 +174,8 @@ impl Hold {
         (self.table, self.fd, self.file)
     }
 
-    /// Whether both speak of the same fd, description and table: if also of the same process, of the
-    /// same hold.
+    /// Whether both are of the same fd, description and table. If they are also of the same process, they are
+    /// the same hold.
     #[must_use]
     pub fn is(&self, other: &Self) -> bool {
         (self.place(), self.acquired_ns) == (other.place(), other.acquired_ns)
@@ -215,8 +215,8 @@ pub struct Table {
     pub max_word: u32,
 }
 
-/// Who forked a process that inherited a write fd: the links of a holder's chain, kept for
-/// parents that end before anyone asks.
+/// Who forked a process that inherited a write fd: the links of a holder's chain, kept because parents may
+/// end before user space asks for them.
 #[repr(C)]
 #[cfg_attr(feature = "user", derive(FromBytes, Immutable, IntoBytes, KnownLayout))]
 #[derive(Clone, Copy, Debug, Default)]
@@ -231,8 +231,8 @@ pub struct Lineage {
     pub pad: u32,
 }
 
-/// A thread that is ending and was the last to use its fd table, until the files are known to be
-/// gone. (As a rule the last thread of a process.)
+/// A thread that is ending and was the last to use its fd table, until the kernel has closed the files. (As a
+/// rule the last thread of a process.)
 #[repr(C)]
 #[cfg_attr(feature = "user", derive(FromBytes, Immutable, IntoBytes, KnownLayout))]
 #[derive(Clone, Copy, Debug, Default)]
@@ -259,14 +259,14 @@ pub struct Watch {
     pub lost: u32,
 }
 
-/// A description of which no event tells that it is closed.
+/// A description whose close no event shows: user space waits for its release.
 #[repr(C)]
 #[cfg_attr(feature = "user", derive(FromBytes, Immutable, IntoBytes, KnownLayout))]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Lingering {
     /// `struct file *`.
     pub file: u64,
-    /// `struct inode *`; 0 if the last reference waits in the work of a task of the process, where
-    /// it is done with when that ends at the latest.
+    /// `struct inode *`; 0 if the last reference waits in the work of a task of the process, which drops it
+    /// when it ends at the latest.
     pub inode: u64,
 }

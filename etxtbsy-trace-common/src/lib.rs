@@ -1,9 +1,8 @@
-//! What the eBPF programs and user space say to each other: the values of the maps and the
-//! records of the ring buffer.
+//! What the eBPF programs and user space share: the values of the maps and the records of the ring buffer.
 //!
-//! Everything here is `repr(C)` with its padding spelled out, for the kernel copies the bytes as
-//! they are. Kernel pointers travel as `u64`: user space only compares them. Times are
-//! nanoseconds of CLOCK_MONOTONIC (`bpf_ktime_get_ns`).
+//! Every type that crosses is `repr(C)` with its padding spelled out, because the kernel copies the bytes as
+//! they are. Kernel pointers are `u64`: user space only compares them. Times are nanoseconds of
+//! CLOCK_MONOTONIC (`bpf_ktime_get_ns`).
 #![no_std]
 
 mod config;

@@ -1,10 +1,10 @@
-//! What user space finds out about the kernel before it loads the programs: constants to the verifier.
+//! What user space knows of the kernel before it loads the programs: constants to the verifier.
 
 #[cfg(feature = "user")]
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-/// Where the fields are that the programs read, in bytes: resolved from the running kernel's BTF
-/// before the programs are loaded, and constants to the verifier. Named `struct_field`.
+/// The offsets of the fields that the programs read, in bytes, from the running kernel's BTF. Named
+/// `struct_field`.
 #[repr(C)]
 #[cfg_attr(feature = "user", derive(FromBytes, Immutable, IntoBytes, KnownLayout))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -67,17 +67,17 @@ pub struct Offsets {
     pub file_f_flags: u32,
     /// `f_count` up to 6.12, `f_ref` since.
     pub file_refs: u32,
-    /// What stands there for a single reference: 1 in `f_count`, 0 in `f_ref`.
+    /// The value of a single reference there: 1 in `f_count`, 0 in `f_ref`.
     pub file_refs_one: u32,
     pub file_private_data: u32,
-    /// 0, the first, where the kernel does not tell: before 6.13, or of a module.
+    /// 0, the first field, where BTF does not have the struct: before 6.13, or of a module.
     pub ovl_file_realfile: u32,
     pub file_f_path_mnt: u32,
     pub file_f_path_dentry: u32,
     /// The `callback_head` that waits in `task_works`; its name changed over the versions.
     pub file_task_work: u32,
-    /// What a freed `struct file` shows: 0, its work's function is another (freed by RCU, up to 6.6);
-    /// 1, its work's link is another (`f_freeptr`, 6.12 to 6.19); 2, nothing.
+    /// How a freed `struct file` differs from one that is not: 0, by the function of its work (freed by RCU, up
+    /// to 6.6); 1, by the link of its work (`f_freeptr`, 6.12 to 6.19); 2, not at all.
     pub file_freed: u32,
     pub callback_next: u32,
     pub callback_func: u32,
@@ -122,7 +122,7 @@ pub struct Offsets {
     pub fs_root_mnt: u32,
     pub fs_root_dentry: u32,
     pub dentry_d_inode: u32,
-    /// `dentry.d_hash.pprev`: 0 of one that is not found by its name any more.
+    /// `dentry.d_hash.pprev`: 0 of an entry that the kernel no longer finds by its name.
     pub dentry_d_hash_pprev: u32,
     /// The list of a directory's entries, and their link in it: an hlist from 6.8 on.
     pub dentry_children: u32,
@@ -138,7 +138,7 @@ pub struct Offsets {
     pub binprm_file: u32,
     /// The first argument of a system call at its exit, in `struct pt_regs`.
     pub regs_first: u32,
-    /// Of unix sockets and what lies in their queues.
+    /// Of unix sockets and their queues.
     pub inode_i_mode: u32,
     pub socket_sk: u32,
     pub sock_family: u32,
@@ -160,7 +160,7 @@ pub struct Offsets {
     /// `io_kiocb.ctx`, and `io_open.file_slot` in `io_kiocb.cmd`; that is `u32::MAX` if it is not known.
     pub ring_request_context: u32,
     pub ring_open_slot: u32,
-    /// `u32::MAX` where a completion is told by its result.
+    /// `u32::MAX` where the tracepoint of a completion has the result itself.
     pub ring_cqe_res: u32,
     /// `io_kiocb.cqe.user_data`, and the ring's submissions; `ring_sqes` is `u32::MAX` if one of
     /// them is not known.
@@ -175,7 +175,7 @@ pub struct Offsets {
     pub regs_compat_second: u32,
 }
 
-/// The numbers of the calls that the programs ask for.
+/// The numbers of the system calls that the programs know.
 #[repr(C)]
 #[cfg_attr(feature = "user", derive(FromBytes, Immutable, IntoBytes, KnownLayout))]
 #[derive(Clone, Copy, Debug, Default)]
@@ -202,8 +202,8 @@ pub struct Calls {
     pub pidfd_getfd: i32,
 }
 
-/// What stands in the programs where user space puts the BTF id of `bpf_rdonly_cast`: a helper's number
-/// that no kernel has.
+/// The placeholder in the programs for the BTF id of `bpf_rdonly_cast`: a helper's number that no kernel has.
+/// User space replaces it.
 pub const CAST_FUNCTION: u32 = 0x007a_7a7a;
 
 /// The same for the BTF id of the struct that is cast to.

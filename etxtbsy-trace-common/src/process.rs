@@ -5,7 +5,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::COMM_LEN;
 
-/// What an exec that is under way was asked to do; kept from its entry to its exit.
+/// What an exec was asked to execute, kept from its entry to its exit.
 #[repr(C)]
 #[cfg_attr(feature = "user", derive(FromBytes, Immutable, IntoBytes, KnownLayout))]
 #[derive(Clone, Copy, Debug, Default)]
@@ -22,14 +22,14 @@ pub struct ExecCall {
     pub arrival: u64,
 }
 
-/// What a process that closed write fds in a successful exec was asked to execute.
+/// The path that an exec was given.
 #[repr(C)]
 #[cfg_attr(feature = "user", derive(FromBytes, Immutable, IntoBytes, KnownLayout))]
 #[derive(Clone, Copy, Debug)]
 pub struct ExecName {
     /// The process.
     pub tgid: u32,
-    /// `bprm->filename`, ended by NUL, cut off if it is longer.
+    /// `bprm->filename`, ended by NUL, truncated if it is longer.
     pub name: [u8; EXEC_NAME_LEN],
 }
 
@@ -71,7 +71,7 @@ pub struct Run {
     pub comm: [u8; COMM_LEN],
 }
 
-/// Where a process that was refused may make the file anew.
+/// Where a process whose write was refused may replace the file.
 #[repr(C)]
 #[cfg_attr(feature = "user", derive(FromBytes, Immutable, IntoBytes, KnownLayout))]
 #[derive(Clone, Copy, Debug, Default)]
@@ -86,7 +86,7 @@ pub struct Repair {
     pub name: u64,
 }
 
-/// A process that the tracer's pid namespace has, as the iterator `pids` lists them.
+/// A process of the tracer's pid namespace, as the iterator `pids` lists them.
 #[repr(C)]
 #[cfg_attr(feature = "user", derive(FromBytes, Immutable, IntoBytes, KnownLayout))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

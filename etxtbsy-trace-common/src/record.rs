@@ -116,7 +116,7 @@ pub enum TextOf {
     HolderExe = 7,
     /// The path of the open file description a candidate refers to; names as above.
     HolderFile = 8,
-    /// The directory that the path was given relative to by an fd; names as above.
+    /// The directory that the path is relative to, if the caller gave an fd of it; names as above.
     Directory = 9,
 }
 
@@ -131,11 +131,11 @@ pub struct TextHeader {
     pub of: u32,
     /// The failure it belongs to.
     pub seq: u64,
-    /// The holder it speaks of; 0 for texts of the victim.
+    /// The holder it is about; 0 for texts of the victim.
     pub tgid: u32,
     /// How many bytes follow.
     pub len: u32,
-    /// 1 if the text goes on beyond what was copied.
+    /// 1 if the text is longer than what was copied.
     pub truncated: u32,
     /// Zero.
     pub pad: u32,
@@ -148,7 +148,7 @@ pub struct TextHeader {
 pub struct Holder {
     /// The name of its first thread.
     pub comm: [u8; COMM_LEN],
-    /// Its pid in its own pid namespace; 0 if its task is gone, and the others say nothing.
+    /// Its pid in its own pid namespace; 0 if its task has ended, and the other fields mean nothing.
     pub ns_pid: u32,
     /// Its user.
     pub uid: u32,
@@ -164,15 +164,14 @@ pub struct Holder {
     pub start_ns: u64,
 }
 
-/// How far the drop of a last reference has come that no list of work shows. A `u32` in
-/// [`Candidate`].
+/// How far the drop of a last reference has come, if no task's work has it. A `u32` in [`Candidate`].
 #[repr(u32)]
 #[cfg_attr(feature = "user", derive(strum::FromRepr))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Drain {
     /// It is over, or has not begun.
     None = 0,
-    /// The description has no reference and is not freed yet: its write access is about to go.
+    /// The description has no reference and is not freed yet: the kernel is about to drop its write access.
     UnderWay = 1,
     /// This kernel leaves no trace in a freed description.
     Unclear = 2,
@@ -188,7 +187,7 @@ pub enum Quiet {
     No = 0,
     /// None is in a call just now that brings fds from another process.
     NotReceiving = 1,
-    /// None has run: what is in the table was in it before the call.
+    /// None has run: what is in the table was there before the call.
     Idle = 3,
 }
 
@@ -206,14 +205,14 @@ pub struct Candidate {
     pub in_table: u32,
     /// 1 if the description waits in the task's work (`task_struct.task_works`).
     pub in_works: u32,
-    /// 1 if the fd is close-on-exec; [`CLOEXEC_UNKNOWN`] if that could not be told.
+    /// 1 if the fd is close-on-exec; [`CLOEXEC_UNKNOWN`] if the table does not show it.
     pub cloexec: u32,
     /// 1 if something refers to the description: an fd of any table, a mapping, a queue, a system
     /// call under way.
     pub open: u32,
     /// A [`Drain`].
     pub drain: u32,
-    /// A [`KeptBy`], or 0: what keeps the description for this process, which has no fd of it.
+    /// A [`KeptBy`], or 0: what pins the description for this process, which has no fd of it.
     pub kept_by: u32,
     /// Of [`KeptBy::Call`] and [`KeptBy::Opening`]: the number of the call.
     pub syscall: i32,
@@ -221,7 +220,7 @@ pub struct Candidate {
     pub tid: u32,
     /// 1 if the process is ending, though its fds are there: a fatal signal, a core dump.
     pub ending: u32,
-    /// A [`Quiet`]: of what no event has brought, whether it was in the table before.
+    /// A [`Quiet`]: for a hold whose beginning no event showed, whether it was in the table before the call.
     pub quiet: u32,
     /// Zero.
     pub pad: u32,
@@ -239,20 +238,20 @@ pub struct Candidate {
     pub holder: Holder,
 }
 
-/// What keeps a description that is open while no fd table has it and no mapping, at a failure. A
-/// `u32` in [`Candidate`].
+/// What pins a description that is open at a failure though no fd table and no mapping has it. A `u32` in
+/// [`Candidate`].
 #[repr(u32)]
 #[cfg_attr(feature = "user", derive(strum::FromRepr))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeptBy {
     /// A thread is in a system call on an fd that its process has closed since.
     Call = 1,
-    /// An io_uring of the process has it: in its table, or for a request under way.
+    /// An io_uring of the process has it: in its table, or for a request in progress.
     Ring = 2,
-    /// It lies in the receive queue of a unix socket that the process has.
+    /// It is in the receive queue of a unix socket that the process has.
     Queue = 3,
-    /// A thread sleeps in a call that may be opening the file, or truncating it; which file it is
-    /// about is not known.
+    /// A thread sleeps in a call that may be opening the file, or truncating it; the programs do not know which
+    /// file the call is about.
     Opening = 4,
 }
 
@@ -301,7 +300,7 @@ pub struct TreeEnded {
     pub tgid: u32,
 }
 
-/// A description that lingered is closed: its write access is gone.
+/// A description whose release user space waited for is closed: its write access is dropped.
 #[repr(C)]
 #[cfg_attr(feature = "user", derive(FromBytes, Immutable, IntoBytes, KnownLayout))]
 #[derive(Clone, Copy, Debug, Default)]
@@ -314,13 +313,13 @@ pub struct Dropped {
     pub file: u64,
     /// When.
     pub time_ns: u64,
-    /// The process that has let go of it.
+    /// The process that dropped it.
     pub tgid: u32,
     /// Zero.
     pub pad: u32,
 }
 
-/// A process that was running a file of interest runs it no more.
+/// A process has stopped running a file of interest.
 #[repr(C)]
 #[cfg_attr(feature = "user", derive(FromBytes, Immutable, IntoBytes, KnownLayout))]
 #[derive(Clone, Copy, Debug, Default)]
@@ -339,8 +338,8 @@ pub struct Left {
     pub inode: u64,
 }
 
-/// A process that ran a file when a call that would write it was refused: that file, or, where the
-/// failing call did not show which file it was ([`Refused`]), one whose name the path ends with.
+/// A process that ran the file when a write of it was refused. Where the failing call did not show which file
+/// it was ([`Refused`]): one that ran a file whose name the path ends with.
 #[repr(C)]
 #[cfg_attr(feature = "user", derive(FromBytes, Immutable, IntoBytes, KnownLayout))]
 #[derive(Clone, Copy, Debug, Default)]
@@ -353,11 +352,11 @@ pub struct Runner {
     pub seq: u64,
     /// `task_struct.start_time`.
     pub start_ns: u64,
-    /// When it exec'd; 0 if that was not seen, or has not come yet.
+    /// When it exec'd; 0 if no program saw that, or the exec has not come so far.
     pub exec_ns: u64,
     /// When this run began, at the earliest: the entry of its exec, or its fork; 0 if not seen.
     pub began_ns: u64,
-    /// When it ended, of one that had ended by the time it was looked for; else 0.
+    /// When it ended, if that was before the program looked at it; else 0.
     pub ended_ns: u64,
     /// `struct inode *` of the file.
     pub inode: u64,
@@ -403,15 +402,15 @@ pub enum Stance {
     Forked = 3,
 }
 
-/// The file that a refused call was about, as the failing call showed it: found by the walk of the
-/// path through the kernel's own directory entries.
+/// The file that a refused call was about: found by a walk along the path through the kernel's own directory
+/// entries, during that call.
 #[repr(C)]
 #[cfg_attr(feature = "user", derive(FromBytes, Immutable, IntoBytes, KnownLayout))]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Refused {
     /// [`Kind::Refused`].
     pub kind: u32,
-    /// `inode.i_writecount`, with what changed it between the failure and this count taken out.
+    /// `inode.i_writecount`, without what changed it between the failure and this reading.
     pub count: i32,
     /// The failure.
     pub seq: u64,
@@ -429,8 +428,8 @@ pub struct Refused {
     pub pad: u32,
 }
 
-/// The process that was refused has made the file anew: it has opened another file for writing, by
-/// the same name in the same directory.
+/// The process whose write was refused has replaced the file: it has opened another file for writing, by the
+/// same name in the same directory.
 #[repr(C)]
 #[cfg_attr(feature = "user", derive(FromBytes, Immutable, IntoBytes, KnownLayout))]
 #[derive(Clone, Copy, Debug, Default)]
@@ -447,7 +446,7 @@ pub struct Repaired {
     pub ino: u64,
 }
 
-/// A 32-bit program runs. Recorded once, or again if it was not understood at once.
+/// A 32-bit program runs. Reported once, or again if the first record was lost.
 #[repr(C)]
 #[cfg_attr(feature = "user", derive(FromBytes, Immutable, IntoBytes, KnownLayout))]
 #[derive(Clone, Copy, Debug, Default)]
