@@ -1,7 +1,7 @@
-//! Questions that user space asks after a failure: programs that are attached to nothing, and run
-//! by `BPF_PROG_TEST_RUN`.
+//! Queries by user space: programs that are attached to nothing, and that user space runs by
+//! `BPF_PROG_TEST_RUN`.
 //!
-//! Written without the macro for raw tracepoints, which drops what a program returns.
+//! They do without the macro for raw tracepoints, which drops what a program returns.
 
 use core::ffi::c_void;
 
@@ -14,8 +14,8 @@ use crate::{
     maps::{ANY, CONFIG},
 };
 
-/// Notes who the tracer is: the process that asks, and its pid namespace. Gives how many of those
-/// there are above it.
+/// Notes who the tracer is: the calling process, and its pid namespace. Gives how many pid namespaces there
+/// are above that.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "raw_tracepoint/introduce")]
 pub fn introduce(_ctx: *mut c_void) -> i32 {
@@ -40,10 +40,10 @@ pub fn lives(ctx: *mut c_void) -> i32 {
 }
 
 /// Whether a description still has write access: given a `struct task_struct *`, a
-/// `struct file *` and its `struct inode *`, whether anything refers to it, or its last reference
+/// `struct file *` and its `struct inode *`, whether anything refers to the description, or its last reference
 /// waits in the task's work.
 ///
-/// No tracepoint tells when a task gets to its work, or when a mapping goes.
+/// No tracepoint shows when a task does its work, or when a process unmaps a file.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "raw_tracepoint/still_open")]
 pub fn still_open(ctx: *mut c_void) -> i32 {
@@ -55,7 +55,7 @@ pub fn still_open(ctx: *mut c_void) -> i32 {
 /// Whether an fd still refers to a description: given a `struct files_struct *`, the fd, and the
 /// `struct file *` with its `struct inode *`.
 ///
-/// For a hold of which nothing has told the end: that may have been passed over.
+/// For a hold whose end was not reported: the kernel may have skipped the program that reports it.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "raw_tracepoint/still_there")]
 pub fn still_there(ctx: *mut c_void) -> i32 {

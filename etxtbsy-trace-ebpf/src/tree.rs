@@ -36,7 +36,7 @@ pub(crate) fn forked(parent: u32, child: u32) {
     }
     match TREE.insert(child, 1, NOEXIST) {
         Ok(()) => count(Count::Tree, 1),
-        // User space has found it meanwhile, and counts it.
+        // User space has found it first, and counts it.
         Err(EEXIST) => {}
         Err(_) => lost(Lost::TreeFull),
     }

@@ -20,7 +20,7 @@ fn set_state(to: Compat32) {
     }
 }
 
-/// A process that [`kernel::is_unfollowed_program`] begins: it is counted, for its first calls are not followed.
+/// A process begins that [`kernel::is_unfollowed_program`]: counted, because the programs miss its first calls.
 #[inline(always)]
 pub(crate) fn began(tgid: u32) {
     if tree::contains(tgid) && intake::is_tracing() {
@@ -37,12 +37,12 @@ pub(crate) fn seen(tgid: u32) {
     }
     set_state(Compat32::Seen);
     if !ringbuf::record(&Compat { kind: Kind::Compat as u32, tgid }, WAKE) {
-        // The next one asks again.
+        // The next 32-bit call requests it again.
         set_state(Compat32::Unseen);
     }
 }
 
-/// The same at the start, when user space looks by itself.
+/// The same at the start, when user space reads the setting itself.
 #[inline(always)]
 pub(crate) fn found() {
     if kernel::can_follow_compat() {

@@ -5,11 +5,11 @@ use etxtbsy_trace_common::Lost;
 
 use crate::maps::{EVENTS, lost};
 
-/// `BPF_RB_NO_WAKEUP`: the reader is woken by a record that follows.
+/// `BPF_RB_NO_WAKEUP`: a later record wakes the reader.
 pub(crate) const QUIET: u64 = 1;
 
-/// `BPF_RB_FORCE_WAKEUP`: without it the kernel wakes a reader only that has read everything
-/// before this record, and quiet records may stand before it.
+/// `BPF_RB_FORCE_WAKEUP`: without it the kernel wakes only a reader that has read everything before this
+/// record, and there may be quiet records before it.
 pub(crate) const WAKE: u64 = 2;
 
 /// Puts a record of fixed size into the ring buffer; false if it is full.

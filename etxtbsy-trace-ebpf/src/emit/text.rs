@@ -45,7 +45,7 @@ fn give_back(task: u64) {
     let _ = SCRATCH.remove(task);
 }
 
-/// Tells the text of `len` bytes that stands behind the head in `scratch`.
+/// Reports the text of `len` bytes that follows the head in `scratch`.
 #[inline(always)]
 fn emit(scratch: *mut Scratch, of: u32, subject: Subject, len: u32, truncated: bool) {
     let len = if len > TEXT_MAX as u32 { TEXT_MAX as u32 } else { len };
@@ -106,9 +106,9 @@ pub(crate) fn user_bytes(task: u64, of: TextOf, subject: Subject, start: u64, en
     give_back(task);
 }
 
-/// The path of `mnt` and `dentry`, as the names of its components from the leaf to the root of
-/// the mount namespace, each ended by NUL: what `prepend_path` (fs/d_path.c) does, without its
-/// locks, so that a rename in this very moment may show in it.
+/// The path of `mnt` and `dentry`, as the names of its components from the leaf to the root of the mount
+/// namespace, each ended by NUL. This does what `prepend_path` (fs/d_path.c) does, without its locks: the
+/// path may mix the states before and after a rename at the same time.
 #[inline(always)]
 pub(crate) fn path(task: u64, of: TextOf, subject: Subject, mnt: u64, dentry: u64) {
     climb(task, subject.seq, (subject.tgid as u64) << 32 | of as u64, mnt, dentry);
@@ -166,11 +166,11 @@ extern "C" fn climb_on(task: u64) -> i32 {
     STEPPED
 }
 
-/// Of [`climb_step`]: there is more.
+/// [`climb_step`] returns: there is more.
 const STEPPED: i32 = 0;
 /// There is nothing above.
 const DONE: i32 = 1;
-/// There may be, but this is where it ends.
+/// There may be, but the climb ends here.
 const CUT: i32 = 2;
 
 /// One step up a path.

@@ -25,8 +25,8 @@ pub(crate) struct Call {
     pub(crate) path: u64,
 }
 
-/// Tells that a call of current's failed; `inode` is the busy one, `opened` what [`Failure::opened`]
-/// says, and `writers` its `i_writecount`, all 0 if not known. `None` if that found no room.
+/// Reports that a call of current's failed; `inode` is the busy one, `opened` as in [`Failure::opened`], and
+/// `writers` its `i_writecount`, all 0 if not known. `None` if that found no room.
 #[inline(always)]
 pub(crate) fn report(
     task: u64,
@@ -45,7 +45,7 @@ pub(crate) fn report(
     };
     let record = entry.as_mut_ptr();
     // SAFETY: the reserved record; every field is written before it is submitted. One by one,
-    // for want of stack.
+    // because the stack has no room for it.
     unsafe {
         (*record).kind = Kind::Failure as u32;
         (*record).syscall = call.syscall;
@@ -74,7 +74,7 @@ pub(crate) fn report(
     Some(Subject { seq, tgid: 0 })
 }
 
-/// Tells the texts on a victim.
+/// Reports the texts on a victim.
 #[inline(always)]
 pub(crate) fn describe(task: u64, subject: Subject, path: u64) {
     text::user_string(task, TextOf::Path, subject, path);

@@ -42,7 +42,7 @@ pub(crate) extern "C" fn report_recent(task: u64) -> i32 {
     0
 }
 
-/// Of [`report_candidate`]: a place in `HOLDS`, in `ENDED`, in `ORPHANS`.
+/// For [`report_candidate`]: a place in `HOLDS`, in `ENDED`, in `ORPHANS`.
 pub(crate) const CURRENT: u32 = 0;
 const OVER: u32 = 1;
 pub(crate) const OUTLIVED: u32 = 2;
@@ -186,7 +186,7 @@ extern "C" fn inspect(current: u64, slot: u32, kept: u32, user: u64) -> u32 {
 /// Reports the hold in one place of the inode of current's failure, with what can be seen of it at
 /// this moment; `kept` is [`CURRENT`], [`OVER`], [`OUTLIVED`] or [`RECENT`]. One that has ended, and of
 /// which nothing is left, is not reported. Gives [`ODD`] if it applies. Unless it is 0, `user` is a task
-/// that uses the table, and the record speaks of that one's process. A global function, so that the
+/// that uses the table, and the record is about its process. A global function, so that the
 /// verifier checks it once.
 #[unsafe(no_mangle)]
 #[inline(never)]
@@ -208,8 +208,8 @@ extern "C" fn report_inspected(current: u64, slot: u32, kept: u32, user: u64, lo
     let Some(search) = SEARCHES.get_ptr_mut(current) else { return 0 };
     let inode = inode_reported(search);
     let Some(hold) = hold_at(HoldKey { inode, slot, pad: 0 }, kept) else { return 0 };
-    // SAFETY: a map value, see `maps`. Its element can be reused between two reads, by another hold of the same inode:
-    // within the microsecond that this takes.
+    // SAFETY: a map value, see `maps`. Within the microsecond that this takes, its element can be reused by
+    // another hold of the same inode.
     let hold = unsafe { &*hold };
     let (file, task) = (hold.file, if user == 0 { hold.task } else { user });
     let is = |bit: u32| looked & bit != 0;
@@ -246,13 +246,13 @@ extern "C" fn report_inspected(current: u64, slot: u32, kept: u32, user: u64, lo
         if progress == exec::UNDER_WAY || is_taken {
             (*record).cloexec = CLOEXEC_UNKNOWN;
         } else if progress == exec::DONE && shown && (*record).cloexec == 0 {
-            // Its `sched_process_exec` may have been passed over.
+            // The kernel may have skipped the program at its `sched_process_exec`.
             (*record).hold.execed = 1;
         }
         let threads = kernel::int(word(seen, offset!(task_signal)), offset!(signal_nr_threads));
         let odd = shown & (kernel::users_of(hold.table) != threads);
         (*record).ending = (seen != 0 && kernel::is_ending(seen)) as u32;
-        // What an event has brought needs no other proof.
+        // A hold whose beginning an event showed needs no other proof.
         (*record).quiet = if shown & !odd & (hold.found != 0) {
             kernel::quiet_since(seen, (*search).arrival)
         } else {
@@ -263,7 +263,7 @@ extern "C" fn report_inspected(current: u64, slot: u32, kept: u32, user: u64, lo
             None => 0,
         };
         (*record).closed_ns = origin::closed_ns(inode, file, (*record).hold.opened.time_ns);
-        // A child that still has its copy, but another program already: what it was is its parent's.
+        // A child that still has its copy, but runs another program already.
         let became = (progress != 0) & shown & (hold.forked.time_ns != 0) & (hold.execed == 0);
         (odd, became)
     };
@@ -294,7 +294,7 @@ extern "C" fn report_inspected(current: u64, slot: u32, kept: u32, user: u64, lo
     odd as i32 * ODD
 }
 
-/// Makes a copy of a hold speak of a task that uses the same table.
+/// Changes a copy of a hold to be that of a task that uses the same table.
 ///
 /// # Safety
 ///

@@ -70,8 +70,8 @@ fn learn(task: u64, syscall: i32) {
     }
 }
 
-/// The user pointer to the path, for an exec whose entry was passed over: its saved registers still
-/// have it. A global function, for the sake of its caller's stack.
+/// The user pointer to the path, for an exec at whose entry the kernel skipped the program: its saved registers
+/// still have it. A global function, because its caller needs the stack.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn path_asked(task: u64, syscall: i32) -> u64 {
@@ -80,7 +80,7 @@ extern "C" fn path_asked(task: u64, syscall: i32) -> u64 {
     word(kernel::registers(task), at)
 }
 
-/// Of [`busy_file`]: no file.
+/// [`busy_file`] returns: no file.
 const NO_FILE: u32 = u32::MAX;
 /// How many files of an exec are looked at for the busy one.
 const OPENED: u32 = 4;
@@ -89,8 +89,8 @@ const OPENED: u32 = 4;
 ///
 /// The first is `bprm->file` (or, of a binfmt_misc entry with flag `O` or `C`, `bprm->executable`, and
 /// that the second); if an interpreter was refused, that one comes next, then what was opened before.
-/// It is the one that has writers: all others were denied to these. Where nobody has by now, the
-/// order decides.
+/// It is the one that has writers: the exec had denied writing to all others. Where none has writers any more,
+/// the order decides.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn busy_file(task: u64, fput: u64) -> u32 {
@@ -220,7 +220,7 @@ extern "C" fn is_held_by_tree(inode: u64, slot: u32) -> i32 {
     (kernel::is_open(file, inode) && tree::is_member(tgid)) as i32
 }
 
-/// Notes which descriptions are being dropped: at once, for that takes a microsecond.
+/// Notes which descriptions are being dropped: at once, because a drop takes a microsecond.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn note_draining(task: u64) -> i32 {

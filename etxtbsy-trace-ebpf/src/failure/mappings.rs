@@ -17,7 +17,7 @@ const MAPPINGS: u32 = 32;
 const ALL_MAPPINGS: u32 = 512;
 const LEVELS: u32 = 64;
 
-/// The walk through the mappings of an inode: its interval tree, in order. They are counted anew.
+/// Walks through the mappings of an inode: its interval tree, in order. Their count starts again at 0.
 #[inline(always)]
 pub(crate) fn walk_mappings(current: u64, inode: u64) {
     let Some(search) = SEARCHES.get_ptr_mut(current) else { return };
@@ -60,8 +60,8 @@ extern "C" fn search_mappings(current: u64, from: u64) -> u64 {
     node
 }
 
-/// Whether a node is in its tree still: the walk, which takes no lock, can come by one that `rb_erase` has
-/// taken out, and that has all its own links yet.
+/// Whether a node is still in its tree. The walk takes no lock, so it can reach a node that `rb_erase` has
+/// removed, and that still has its own links.
 #[inline(always)]
 fn is_linked(node: u64) -> bool {
     let parent = word(node, offset!(rb_parent)) & !3;

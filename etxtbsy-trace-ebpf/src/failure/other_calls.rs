@@ -23,12 +23,12 @@ pub(crate) extern "C" fn note_call(syscall: i32) -> i32 {
         // SAFETY: no arguments.
         let first_ns = unsafe { bpf_ktime_get_ns() };
         let comm = kernel::comm(kernel::current());
-        // Another thread of the process may have put it there meanwhile.
+        // Another thread of the process may have put it there first.
         let _ = CALLS_FAILED.insert(key, CallCount { count: 0, first_ns, comm }, NOEXIST);
     }
     match CALLS_FAILED.get_ptr_mut(key) {
         Some(counted) => {
-            // SAFETY: `count` is the first field of a map value.
+            // SAFETY: the pointer is to `count`, the first field of a map value.
             unsafe { add_to(counted.cast(), 1) };
             // Last: user space reads the counts when this has changed.
             count(Count::OtherCalls, 1);

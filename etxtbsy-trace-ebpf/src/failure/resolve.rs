@@ -1,10 +1,9 @@
 //! Which file a refused call was about: its path, walked once more before the call returns.
 //!
-//! The call has just walked it, so every entry is among those that the kernel keeps (the dcache),
-//! and nothing that happens afterwards can lead astray. What the kernel does in
-//! `link_path_walk` (fs/namei.c) is done step by step, without its locks: names, `.` and `..`,
-//! mounts, symbolic links whose text stands in the inode (`i_link`), and the links of
-//! /proc/self and /proc/thread-self. Where the walk cannot go on, user space looks the path up.
+//! The call has just walked it, so every entry is in the dcache, and no later rename can mislead the walk.
+//! It does what the kernel does in `link_path_walk` (fs/namei.c), step by step, without its locks: names, `.`
+//! and `..`, mounts, symbolic links whose text the inode has (`i_link`), and the links of /proc/self and
+//! /proc/thread-self. Where the walk fails, user space looks the path up.
 
 use core::{arch::asm, cell::Cell, ffi::c_void};
 
@@ -66,7 +65,7 @@ mod proc {
 const MORE: i32 = 0;
 /// It was the last.
 const DONE: i32 = 1;
-/// It cannot be gone on.
+/// The walk cannot continue.
 const FAILED: i32 = 2;
 
 /// Finds the file of the refused call, and continues with the search for those who run it.
@@ -178,8 +177,8 @@ extern "C" fn next_name(task: u64) -> i32 {
         return MORE;
     }
     let mut bounded = len as u64;
-    // SAFETY: a mask. In assembly, for the compiler knows what `read_name` returns and would leave it
-    // out, which the verifier does not know.
+    // SAFETY: a mask. In assembly, because the compiler knows what `read_name` returns and would leave the mask
+    // out; the verifier does not know it.
     unsafe { asm!("{} &= 255", inout(reg) bounded) };
     let len = bounded as u32;
     walk.rest[at] = text + len as u64;
@@ -303,7 +302,7 @@ extern "C" fn is_entry(task: u64, entry: u64) -> i32 {
     (hashed & within & there) as i32
 }
 
-/// Looks at some of the mounts in the mount that the entry was found in; after the last, goes on
+/// Looks at some of the mounts in the mount that the entry was found in; after the last, continues
 /// from what was found.
 #[unsafe(no_mangle)]
 #[inline(never)]
@@ -327,7 +326,7 @@ extern "C" fn some_mounts(task: u64) -> i32 {
     MORE
 }
 
-/// Goes on from what was found: into it, or, if it is a link, where that leads.
+/// Continues from what was found: in it, or, if it is a link, where that leads.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn arrive(task: u64) -> i32 {
@@ -386,7 +385,7 @@ extern "C" fn magic(task: u64, inode: u64) -> i32 {
     own(task)
 }
 
-/// Goes on from the name in the directory of the victim's own process.
+/// Continues from the name in the directory of the victim's own process.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn own(task: u64) -> i32 {
@@ -424,7 +423,7 @@ extern "C" fn own(task: u64) -> i32 {
     MORE
 }
 
-/// Goes on from an open file.
+/// Continues from an open file.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn jump(task: u64, file: u64) -> i32 {
@@ -438,7 +437,7 @@ extern "C" fn jump(task: u64, file: u64) -> i32 {
     MORE
 }
 
-/// The number that a text of up to seven digits stands for; below 0 if it is another.
+/// The value of a text of up to seven digits; below 0 if it is another text.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn number(text: u64) -> i32 {

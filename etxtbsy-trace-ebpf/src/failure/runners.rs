@@ -20,7 +20,8 @@ use crate::{
     maps::{ANY, ENDED_RUNS, EXECS, RUNNING, SEARCHES},
 };
 
-/// How many processes one call of [`report_runners`] looks at, and how many such calls one run of [`runners`] makes.
+/// How many processes one call of [`report_runners`] looks at, and how many such calls one run of the program
+/// makes.
 const SOME: u32 = 32;
 const CALLS_A_RUN: u32 = 128;
 /// How many mappings of a process are looked at.
@@ -86,7 +87,7 @@ extern "C" fn report_process(current: u64) -> i32 {
     let mm = word(thread, offset!(task_mm));
     let exe = word(mm, offset!(mm_exe_file));
     let is_it = if refused != 0 {
-        // One that is ending has no memory; one in its exec has not got the new one yet.
+        // A process that is ending has no memory; one in its exec does not have the new one yet.
         (kernel::inode_of(exe) == refused)
             | (mm == 0)
             | EXECS.get_ptr(thread).is_some()
@@ -150,9 +151,9 @@ extern "C" fn denials(thread: u64, inode: u64) -> u32 {
 const PARTS: u64 = 128;
 const WORDS: usize = 4;
 
-/// Of [`on_stack`]: a `struct linux_binprm` whose file is of the inode, or an open file of it.
+/// For [`on_stack`]: a `struct linux_binprm` whose file is of the inode, or an open file of it.
 const EXEC: u32 = 0;
-/// Of [`on_stack`]: another memory that runs the inode, `own` being the task's.
+/// For [`on_stack`]: another memory that runs the inode, `own` being the task's.
 const COPY: u32 = 1;
 
 /// Whether a task in a system call refers to what `what` says: its local variables and saved
@@ -235,8 +236,8 @@ extern "C" fn report_runner(current: u64, leader: u64, thread: u64) -> i32 {
     }
     let mut stance = if forked != 0 { Stance::Forked as u32 } else { Stance::Runs as u32 };
     if mm == 0 {
-        // It has given its memory up; whether that is still there shows in it, unless another program's
-        // lies there by now.
+        // It has dropped its memory. If that is still there, it shows so, unless the address has another program's
+        // by now.
         mm = if noted_inode == search.refused { noted_mm } else { 0 };
         stance = Stance::Exiting as u32;
     } else if kernel::is_ending(thread) {
@@ -306,7 +307,7 @@ extern "C" fn report_runner(current: u64, leader: u64, thread: u64) -> i32 {
         holder::of_task(leader, &raw mut (*record).holder);
     }
     entry.submit(QUIET);
-    // If there is no room, its end is not told.
+    // If there is no room, its end is not reported.
     let _ = RUNNING.insert(tgid, inode, ANY);
     text::file_path(current, TextOf::HolderExe, Subject { seq: search.seq, tgid }, exe);
     0

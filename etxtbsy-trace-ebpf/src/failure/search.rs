@@ -3,9 +3,9 @@
 //! is still missing, what keeps descriptions without an fd: queues of sockets, io_uring, system calls
 //! under way.
 //!
-//! Fds come unseen by SCM_RIGHTS, `pidfd_getfd`, io_uring, 32-bit system calls, or by an open of
-//! a file system that opens another's file (overlayfs). Following those would cost every message
-//! that is received; reading the tables costs nothing until an exec fails.
+//! Fds arrive unseen by SCM_RIGHTS, `pidfd_getfd`, io_uring, 32-bit system calls, or by an open of a file system
+//! that opens another's file (overlayfs). Following those would cost every message that is received; reading
+//! the tables costs nothing until an exec fails.
 
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use etxtbsy_trace_common::{HoldKey, How, KeptBy, Lost, NO_FD, Next, ORPHAN_SLOTS, Via, Watch};
@@ -25,10 +25,10 @@ use crate::{
 /// processes.
 const STEPS: u32 = 1 << 18;
 /// How many threads and words of fd tables one call of [`search_some`] looks at, and how many such calls
-/// one run of [`search`] makes: no more, for the verifier follows each.
+/// one run of the program makes: no more, because the verifier follows each.
 const TURNS: u32 = 64;
 const CALLS_A_RUN: u32 = 256;
-/// Of [`crate::maps::SearchState::word`]: no fd table is being read.
+/// [`crate::maps::SearchState::word`] while no fd table is being read.
 const NO_WORD: u64 = u64::MAX;
 /// How many words of an fd table's bitmap are looked at: those of as many fds as a process may have
 /// (`sysctl_nr_open`, fs/file.c), for one that is freed meanwhile may seem to have any number.
@@ -101,7 +101,7 @@ extern "C" fn begin_pass(current: u64) -> i32 {
         (*search).task = 0;
         (*search).word = NO_WORD;
         if (*search).pass == 0 {
-            // All references are found anew.
+            // The search counts all references again.
             (*search).found = 0;
             (*search).references = [0; DESCRIPTIONS];
         }
@@ -194,7 +194,7 @@ extern "C" fn search_thread(current: u64, thread: u64) -> i32 {
     }
     // Threads of one process share a table as a rule; processes may, and each is a holder then.
     let same = before == table && kernel::tgid_of(before_task) == kernel::tgid_of(thread);
-    // One that is being made is reported by its fork, which has not come yet or is being reported just now.
+    // The fork of a task that is being made will report it, or is reporting it just now.
     if flags & PF_KTHREAD != 0 || state & TASK_NEW != 0 || table == 0 || same {
         return 0;
     }
@@ -370,7 +370,7 @@ extern "C" fn search_fd(current: u64, fd: u32, file: u64) -> i32 {
     0
 }
 
-/// Of [`found`]: the hold is known, and was reported before the search as this process's.
+/// [`found`] returns: the hold is known, and was reported before the search as this process's.
 const REPORTED: i32 = 0;
 /// It is noted.
 const NOTED: i32 = 1;
@@ -408,7 +408,7 @@ extern "C" fn found(current: u64, task: u64, table: u64, fd: u32) -> i32 {
     });
     let Some(_) = ledger::key_at(table, fd) else { return UNPLACED };
     if kernel::file_at(table, fd) != file {
-        // It was closed just now, and nobody may have seen that this hold ended.
+        // It was closed just now, and perhaps no program has ended this hold.
         ledger::release(table, fd, How::None, 0);
         return REPORTED;
     }

@@ -14,7 +14,7 @@ use crate::{
     maps::{RECEIVED, SEARCHES},
 };
 
-/// Of [`about`], beside the numbers of [`KeptBy`], and 0 for an fd: a mapping.
+/// For [`about`], beside the numbers of [`KeptBy`], and 0 for an fd: a mapping.
 pub(crate) const MAPPED: u64 = 8;
 
 /// What [`report_unnoted`] is about: what keeps the description, and the fd.
@@ -23,8 +23,8 @@ pub(crate) fn about(by: u64, fd: u32) -> u64 {
     by << 32 | fd as u64
 }
 
-/// Reports a process that has a description, though no hold of it is noted: how is said by `about`;
-/// `table` is its fd table, or its memory. `file` is 0 if it is not known.
+/// Reports a process that has a description, though no hold of it is noted; `about` says how it has it. `table` is
+/// its fd table, or its memory. `file` is 0 if it is not known.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn report_unnoted(

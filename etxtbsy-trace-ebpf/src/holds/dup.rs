@@ -9,7 +9,7 @@ use crate::{
     maps::HOLDS,
 };
 
-/// Notes what stands at an fd of current's that another was duplicated to.
+/// Notes the description at an fd of current's that another was duplicated to.
 #[inline(always)]
 pub(crate) fn note(fd: u32) {
     let task = kernel::current();

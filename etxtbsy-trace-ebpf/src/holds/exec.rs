@@ -1,4 +1,4 @@
-//! Execs: what each was asked to execute, which holds it ends, and how far it has come.
+//! Execs: the path that each was given, the holds that it ends, and how far it has come.
 
 use core::ffi::c_void;
 
@@ -84,7 +84,7 @@ pub(crate) fn succeeded(task: u64) {
     if passed_over || EXEC_NAMES.get_ptr(task).is_some() {
         let (table, tgid) = (kernel::table_of(task), kernel::tgid_of(task));
         if passed_over {
-            // As `sched_process_exec`, which the kernel can have passed over.
+            // As at `sched_process_exec`, where the kernel can have skipped the program.
             runs::note_exec(task, 0);
             table_walk::walk(table, task, tgid, Event::Closing);
         }
@@ -92,14 +92,14 @@ pub(crate) fn succeeded(task: u64) {
     }
 }
 
-/// Of [`exec_progress`]: it has exec'd since its fork.
+/// [`exec_progress`] returns: the task has exec'd since its fork.
 pub(crate) const DONE: i32 = 1;
-/// It is in an exec, perhaps in `do_close_on_exec`, which clears the marks of fds before it takes
-/// the fds.
+/// The task is in an exec, perhaps in `do_close_on_exec`, which clears the marks of fds before it takes the
+/// fds.
 pub(crate) const UNDER_WAY: i32 = 2;
 
 /// How far a task other than current has got with an exec; 0 for not at all, or no task. A global
-/// function, for the sake of its caller's stack.
+/// function, because its caller needs the stack.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn exec_progress(task: u64) -> i32 {
@@ -109,7 +109,8 @@ pub(crate) extern "C" fn exec_progress(task: u64) -> i32 {
     if task == kernel::current() {
         return DONE;
     }
-    // `sched_process_exec` takes the table. That the exec began may have been passed over (7.2 on).
+    // The program at `sched_process_exec` takes the table. The kernel may have skipped the one at the entry (7.2
+    // on).
     // SAFETY: a map value, see `maps`.
     let begun = EXECS.get_ptr(task).is_some_and(|call| unsafe { (*call).table } != 0);
     let (calls, last) = (CALLS.load(), kernel::last_call(task));
@@ -119,7 +120,7 @@ pub(crate) extern "C" fn exec_progress(task: u64) -> i32 {
 
 /// When the exec of a task began, and whether its new memory is there already; 0 if it is in none.
 ///
-/// What is noted of an exec that was killed stays, and the task's address may be in use again.
+/// The note of an exec that was killed stays, and the task's address may be in use again.
 #[inline(always)]
 pub(crate) fn under_way(task: u64) -> (u64, bool) {
     let calls = CALLS.load();

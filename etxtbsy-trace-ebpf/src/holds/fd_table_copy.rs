@@ -56,7 +56,7 @@ extern "C" fn copy_word(task: u64, parent_table: u64, now_ns: u64, index: u32) -
     let mut fd = index * 64;
     let mut files = word(fdt, offset!(fdtable_fd)) + fd as u64 * 8;
     let mut found = 0;
-    // The verifier knows that a number has an end which is shifted until it is 0.
+    // The verifier knows that this loop ends: a number that is shifted becomes 0.
     while bits != 0 {
         if bits & ((1 << BLOCK) - 1) != 0 {
             let some: [u64; BLOCK as usize] = kernel::words(files);
@@ -86,7 +86,7 @@ extern "C" fn inherit(task: u64, parent_table: u64, now_ns: u64, fd: u32) -> i32
             // With CLONE_PARENT the child's parent is another.
             hold.ppid = hold.forked.tgid;
         }
-        // What a fork copied may have left the parent's table since.
+        // The parent's table may have lost since what the fork copied.
         hold.left_ns = origin::find_opener(&mut hold.opened, parent_table, fd, file, hold.inode);
         if hold.opened.time_ns == 0 {
             origin::find_origin(hold, file);
@@ -95,7 +95,7 @@ extern "C" fn inherit(task: u64, parent_table: u64, now_ns: u64, fd: u32) -> i32
     FOUND
 }
 
-/// Notes the write fds of a table that `task` has got for itself alone, leaving one it shared.
+/// Notes the write fds of the table that `task` has for itself, after it left one that it shared.
 #[inline(always)]
 pub(crate) fn left_shared(task: u64) {
     // SAFETY: no arguments.

@@ -42,8 +42,7 @@ pub(crate) fn note(parent: u64, child: u64) {
     }
 }
 
-/// Keeps who forked a process. A function of its own for the sake of its stack, which the walk of
-/// the table needs.
+/// Keeps who forked a process. A function of its own, because the walk of the table needs the stack.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn remember(parent: u64, child: u64, now_ns: u64) -> i32 {

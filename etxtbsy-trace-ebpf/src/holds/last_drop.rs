@@ -5,14 +5,14 @@ use etxtbsy_trace_common::{Hold, How, Stage};
 
 use crate::kernel::{self, CALLS};
 
-/// How long the drop of a last reference may take that is not the end of an exec or of a process, in
-/// nanoseconds; its address may be in use again after that.
+/// How long the drop of a last reference may take, in nanoseconds, unless an exec or the end of a process
+/// drops it. After that, its address may be in use again.
 const DROP_NS: u64 = 1_000_000;
 /// The same for close(2), counted from its entry.
 const CLOSE_NS: u64 = 20_000;
 
-/// Whether the task of a hold that is over may still be in the call that ended it. What waits in its
-/// work later is another description, at an address that is in use again.
+/// Whether the task of a hold that is over may still be in the call that ended it. Later, a description in its
+/// work is another one, at an address that is in use again.
 #[inline(always)]
 pub(crate) fn may_wait(hold: &Hold) -> bool {
     may_be_in_call(hold.task, hold.how, hold.fd, hold.released_ns) != 0
@@ -33,14 +33,14 @@ extern "C" fn may_be_in_call(task: u64, how: u32, fd: u32, released_ns: u64) -> 
     may_be as i32
 }
 
-/// How far the drop of a last reference has come that no list of work shows: a
+/// How far the drop of a last reference has come, if no list of work has it: a
 /// [`etxtbsy_trace_common::Drain`].
 #[inline(always)]
 pub(crate) fn drain(hold: &Hold, inode: u64) -> u32 {
     let over = hold.stage == Stage::Released as u32;
     let closing = hold.stage == Stage::ExecClosing as u32;
     let how = if closing { How::CloseOnExec as u32 } else { hold.how };
-    // The end of a process is noted when all is dropped.
+    // The programs note the end of a process when everything is dropped.
     if over & (how == How::Exit as u32) {
         return 0;
     }

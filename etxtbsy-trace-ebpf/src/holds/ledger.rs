@@ -1,10 +1,10 @@
-//! The ledger in the kernel: which fd of which table holds which inode open for writing.
+//! Which fd of which table holds which inode open for writing.
 //!
-//! A hold stands in `HOLDS` under its inode and a place, so that a failing exec finds the holds
+//! A hold is in `HOLDS` under its inode and a place, so that a failing exec finds the holds
 //! of its inode by looking at 64 keys, whatever else is open on the machine. Inserting with
-//! NOEXIST makes a place belong to one holder without a lock. `FD_WORDS` leads from an fd to its
-//! hold. A hold that ends goes to `ENDED` first and leaves `HOLDS` second: a failing exec, which
-//! marks the inode as watched, then reads `HOLDS`, then `ENDED`, misses none.
+//! NOEXIST gives a place to one holder without a lock. `FD_WORDS` leads from an fd to its hold. A hold that ends
+//! enters `ENDED` first and leaves `HOLDS` second. A failing exec marks the inode as watched, then reads
+//! `HOLDS`, then `ENDED`: so it misses none.
 
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use etxtbsy_trace_common::{
@@ -25,7 +25,7 @@ pub(crate) const FDS: u32 = FDS_PER_WORD as u32;
 
 /// Writes a hold that begins now, or at another time: an fd of `task`'s table that refers to
 /// `file`. Nothing is known of its origin yet. All but [`Hold::file`], which the caller writes
-/// last: who finds one without takes it for none. Field by field, for want of stack.
+/// last: readers treat a hold whose `file` is 0 as absent. Field by field, because the stack has no room for it.
 ///
 /// # Safety
 ///
@@ -90,8 +90,7 @@ fn orphan_key(inode: u64, file: u64) -> HoldKey {
     HoldKey { inode, slot: ((file >> 6) ^ (file >> 10)) as u32 % ORPHAN_SLOTS, pad: 0 }
 }
 
-/// Notes a hold: an fd of `task`'s table that refers to `file`. `more` adds what else is known of
-/// it.
+/// Notes a hold: an fd of `task`'s table that refers to `file`. `more` adds what else is known of the hold.
 #[inline(always)]
 pub(crate) fn acquire(
     task: u64,
@@ -142,7 +141,7 @@ extern "C" fn take_place(inode: u64, table: u64, fd: u32, tgid: u32) -> u64 {
         None => {
             let key = FdWordKey { table, word: words, pad: 0 };
             // SAFETY: a map value of zeros, at least as large as a word.
-            // Another thread may have made it meanwhile; then it is there all the same.
+            // If another thread has made it first, it is there all the same.
             let _ = FD_WORDS.insert(key, unsafe { &*zero.cast::<FdWord>() }, NOEXIST);
             match place(table, fd) {
                 Some(at) => at,
@@ -156,7 +155,7 @@ extern "C" fn take_place(inode: u64, table: u64, fd: u32, tgid: u32) -> u64 {
     // SAFETY: a map value; this fd was free until now, so no other thread acts on it.
     let before = unsafe { *at };
     if before.inode != 0 {
-        // The fd was closed on a way that is not watched, or its table was freed and taken anew.
+        // The fd was closed in a way that no program follows, or its table was freed and is in use again.
         end(before, How::None, 0);
         // SAFETY: as above.
         unsafe { *at = HoldKey { inode: 0, slot: 0, pad: 0 } };
@@ -191,7 +190,7 @@ extern "C" fn publish(inode: u64, slot: u32, table: u64, fd: u32) -> i32 {
     0
 }
 
-/// Ends a hold: to `ENDED`, out of `HOLDS`, told if its inode is watched.
+/// Ends a hold: moves it from `HOLDS` to `ENDED`, and reports that if its inode is watched.
 #[inline(always)]
 pub(crate) fn end(key: HoldKey, how: How, last: u32) {
     finish(key.inode, key.slot, how as u32, last);
@@ -202,8 +201,8 @@ pub(crate) fn end(key: HoldKey, how: How, last: u32) {
 extern "C" fn finish(inode: u64, slot: u32, how: u32, last: u32) -> i32 {
     let key = HoldKey { inode, slot, pad: 0 };
     let Some(kept) = HOLDS.get_ptr_mut(key) else { return 0 };
-    // SAFETY: a map value, see `maps`. It is changed in place, for want of stack; a failure that reads it
-    // meanwhile finds it again among the ended ones, and takes the two for one.
+    // SAFETY: a map value, see `maps`. It is changed in place, because the stack has no room for a copy. A
+    // failure that reads it now finds it again among the ended ones, and takes the two for one.
     let hold = unsafe { &mut *kept };
     // SAFETY: no arguments.
     hold.released_ns = unsafe { bpf_ktime_get_ns() };
@@ -216,7 +215,7 @@ extern "C" fn finish(inode: u64, slot: u32, how: u32, last: u32) -> i32 {
         let _ = ORPHANS_OF.insert(orphan_key(inode, hold.file), &hold.file, ANY);
     }
     let slot = ended_slot(inode, hold);
-    // It can only fail for want of memory; the hold is then not found by a failure just ahead.
+    // This fails only without memory; a failure right now then does not find the hold.
     if ENDED.insert(HoldKey { inode, slot, pad: 0 }, &*hold, ANY).is_err() {
         lost(Lost::HoldsFull);
     }
@@ -225,8 +224,8 @@ extern "C" fn finish(inode: u64, slot: u32, how: u32, last: u32) -> i32 {
     1
 }
 
-/// How long an ended hold is kept and told of, in nanoseconds: its description may still be open,
-/// for the task that let go of it last may be preempted on its way.
+/// How long an ended hold is kept and reported, in nanoseconds: its description may still be open, because the
+/// task that drops it may be preempted.
 pub(crate) const KEEP_NS: u64 = 500_000_000;
 
 /// The place of an ended hold: one that is free, or has an earlier hold of the same fd, or one
@@ -257,7 +256,7 @@ pub(crate) fn release(table: u64, fd: u32, how: How, last: u32) {
     if key.inode == 0 {
         return;
     }
-    // In this order: a fork that copies the fd meanwhile finds its hold, or its end.
+    // In this order: a fork that copies the fd at the same time finds its hold, or its end.
     end(key, how, last);
     // SAFETY: a map value, see `maps`.
     unsafe { *at = HoldKey { inode: 0, slot: 0, pad: 0 } };
@@ -281,7 +280,7 @@ pub(crate) fn release_closing(table: u64, fd: u32) {
             }
             release(table, fd, How::Close, kernel::is_last_reference(file) as u32);
         } else {
-            // It was closed on a way that is not watched, and this is another file at its place.
+            // It was closed in a way that no program follows, and this is another file at the same fd.
             release(table, fd, How::None, 0);
         }
     }

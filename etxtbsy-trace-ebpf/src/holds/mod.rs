@@ -1,8 +1,8 @@
 //! The ledger in the kernel: who holds files open for writing, and who runs which program.
 //!
-//! Here belongs what an event that did not fail does to the maps of holds and runs: one file an event,
-//! over the ledger ([`ledger`], [`runs`]). What a failed call reads of them belongs in [`crate::failure`]. How an event
-//! arrives does not matter here: functions take tasks, fds and pointers, not contexts of programs.
+//! Here belongs what an event that did not fail does to the maps of holds and runs: one file per event, over
+//! the ledger ([`ledger`], [`runs`]). What a failed call reads of them belongs in [`crate::failure`]. How an
+//! event arrives does not matter here: functions take tasks, fds and pointers, not contexts of programs.
 
 pub(crate) mod close;
 pub(crate) mod dup;

@@ -77,7 +77,7 @@ pub(crate) fn find_origin(hold: &mut Hold, file: u64) {
             hold.opened = unsafe { (*other).opened };
         }
     }
-    // What a task is opening now may have an address that was another description's.
+    // A description that the task is opening now may have the address of an earlier one.
     if hold.opened.time_ns == 0
         && !kernel::is_open_call(kernel::last_call(hold.task))
         && let Some(orphan) = ORPHANS.get_ptr(file)
@@ -94,8 +94,8 @@ pub(crate) fn find_origin(hold: &mut Hold, file: u64) {
     }
 }
 
-/// When the opener of a description closed its own fd of it, which something else outlived; 0 if
-/// that was not seen.
+/// When the opener of a description closed its own fd of it, while something else kept it open; 0 if no program
+/// saw that.
 #[inline(always)]
 pub(crate) fn closed_ns(inode: u64, file: u64, opened_ns: u64) -> u64 {
     match ORPHANS.get_ptr(file) {
@@ -123,14 +123,14 @@ extern "C" fn other_at(inode: u64, file: u64, tgid: u32) -> u64 {
     SLOTS as u64
 }
 
-/// Of [`other_at`], a place; a function of its own, which the verifier follows once.
+/// Whether [`other_at`] looks for the hold in a place. A function of its own, which the verifier follows once.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn is_other(inode: u64, slot: u32, file: u64, tgid: u32) -> i32 {
     let Some(other) = HOLDS.get_ptr(HoldKey { inode, slot, pad: 0 }) else { return 0 };
     // SAFETY: a map value, see `maps`.
     let other = unsafe { &*other };
-    // One whose process is ending may be gone, and its address in use again.
+    // If its process is ending, the description may be freed, and its address in use again.
     let same = (other.file == file) & (other.stage == Stage::Held as u32);
     let wanted = if tgid == 0 { other.opened.time_ns != 0 } else { other.tgid == tgid };
     (same & wanted) as i32
@@ -166,7 +166,7 @@ pub(crate) extern "C" fn note_outlived(file: u64, fd: u32) -> i32 {
 #[inline(always)]
 pub(crate) unsafe fn came_by_fork(hold: *mut Hold, task: u64) {
     let start_ns = word(word(task, offset!(task_group_leader)), offset!(task_start_time));
-    // SAFETY: the caller's promise; a map value.
+    // SAFETY: the caller's promise; a map value, see `maps`.
     unsafe {
         match LINEAGE.get_ptr((*hold).tgid) {
             Some(lineage)

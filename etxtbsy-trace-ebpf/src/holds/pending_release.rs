@@ -10,28 +10,28 @@ use crate::{
     maps::{ANY, LINGERING},
 };
 
-/// Has it told when a process lets go of a description that it keeps without an fd at a failure:
-/// at the latest when it ends.
+/// Has the programs report when a process drops a description that it has without an fd at a failure: at the
+/// latest when the process ends.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn until_exit(tgid: u32, file: u64, inode: u64) -> i32 {
-    // If there is no room, it is found by asking, a millisecond late.
+    // If there is no room, user space finds it by a query, a millisecond late.
     let _ = LINGERING.insert(tgid, Lingering { file, inode }, ANY);
     0
 }
 
-/// Where current's process stands.
+/// Where current's process is.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum At {
     /// At the return of a system call.
     Return,
     /// In the exit of its last thread, its memory still there, or not (before 6.18).
     Exit { memory: bool },
-    /// At its end: it has let go of everything.
+    /// At its end: it has dropped everything.
     End,
 }
 
-/// Tells of a description that current's process was waited for to let go of, if it has.
+/// Reports the release of a description that current's process had, if that has come.
 #[inline(always)]
 pub(crate) fn check(at: At) {
     let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
@@ -39,7 +39,7 @@ pub(crate) fn check(at: At) {
     // SAFETY: a map value, see `maps`.
     let Lingering { file, inode } = unsafe { *lingering };
     // A last reference that waits in this task's own work is dropped before it returns to user
-    // mode. An address may be in use again, which the end of the process does not ask.
+    // mode. The address may be in use again, which does not matter at the end of the process.
     let gone = match at {
         At::End => true,
         At::Exit { .. } if inode == 0 => true,

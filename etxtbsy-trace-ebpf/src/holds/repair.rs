@@ -1,4 +1,4 @@
-//! A process that was refused a file makes it anew.
+//! A process whose write was refused replaces the file.
 
 use etxtbsy_trace_common::{Config, Kind, Repair, Repaired};
 
@@ -8,15 +8,15 @@ use crate::{
     maps::{CONFIG, REPAIRS},
 };
 
-/// Whether any call was refused whose process may make its file anew.
+/// Whether any call was refused whose process may replace the file.
 #[inline(always)]
 pub(crate) fn is_expected() -> bool {
     // SAFETY: a map value, see `maps`.
     CONFIG.get_ptr(Config::Repairs as u32).is_some_and(|any| unsafe { *any } != 0)
 }
 
-/// Reports that a process which was refused a file has made it anew: it has opened another file for
-/// writing by the same name in the same directory.
+/// Reports that a process whose write was refused has replaced the file: it has opened another file for writing
+/// by the same name in the same directory.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn check_repair(file: u64, inode: u64, time_ns: u64) -> i32 {

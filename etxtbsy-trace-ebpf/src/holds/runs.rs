@@ -28,7 +28,7 @@ pub(crate) fn program(mm: u64) -> u64 {
 
 /// Notes that a process runs another program from now on: at `sched_process_exec`, where its memory
 /// is the new program's. `bprm` is the `struct linux_binprm *`, 0 if it is not known. A global
-/// function, for the sake of its callers' stacks.
+/// function, because its callers need the stack.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn note_exec(task: u64, bprm: u64) -> i32 {
@@ -67,7 +67,7 @@ pub(crate) extern "C" fn note_exec(task: u64, bprm: u64) -> i32 {
     0
 }
 
-/// Notes which script the process was asked to execute.
+/// Notes which script the process has exec'd.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn note_script(tgid: u32, bprm: u64) -> i32 {
@@ -76,7 +76,8 @@ extern "C" fn note_script(tgid: u32, bprm: u64) -> i32 {
     let _ = SCRIPTS.insert(tgid, unsafe { &*zero.cast::<ExecName>() }, ANY);
     if let Some(kept) = SCRIPTS.get_ptr_mut(tgid) {
         let from = word(bprm, offset!(binprm_filename)) as *const c_void;
-        // SAFETY: the helper checks `from`; the map value has as many bytes as it is told.
+        // SAFETY: the helper checks `from`, and writes no more than the size of the name, which is in a map
+        // value.
         unsafe {
             (*kept).tgid = tgid;
             let to = (&raw mut (*kept).name).cast();
@@ -132,12 +133,12 @@ pub(crate) extern "C" fn note_fork(parent: u64, child: u64, now: u64) -> i32 {
 pub(crate) fn exiting(task: u64, tgid: u32) {
     let leader = word(task, offset!(task_group_leader));
     if let Some(run) = of(tgid, word(leader, offset!(task_start_time))) {
-        // SAFETY: no arguments; a map value.
+        // SAFETY: no arguments; a map value, see `maps`.
         unsafe { (*run).ended_ns = bpf_ktime_get_ns() };
     }
 }
 
-/// Notes that a process has ended: it has given up its memory, at `now`; 0 if that was earlier, and
+/// Notes that a process has ended: it has dropped its memory, at `now`; 0 if that was earlier, and
 /// when is not known.
 #[unsafe(no_mangle)]
 #[inline(never)]

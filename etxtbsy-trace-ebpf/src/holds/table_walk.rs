@@ -32,7 +32,7 @@ const SOME: u32 = 64;
 const MOST: u32 = 32;
 
 /// Does what follows from `what` with every hold of a table of process `tgid`, on behalf of
-/// `task`; whether any were gone or marked.
+/// `task`; whether any had left the table or was marked.
 #[inline(always)]
 pub(crate) fn walk(table: u64, task: u64, tgid: u32, what: Event) -> bool {
     TABLES.get_ptr(table).is_some()
@@ -46,7 +46,7 @@ extern "C" fn walk_table(table: u64, task: u64, about: u64) -> i32 {
     in_parts(MOST, SOME, |from| walk_words(table, task, about, from))
 }
 
-/// Of a walk: a hold was gone, or has been marked.
+/// The walk returns: a hold had left the table, or is marked now.
 const MARKED: i32 = FOUND;
 
 #[unsafe(no_mangle)]

@@ -10,7 +10,7 @@ use crate::kernel::{
     task::current,
 };
 
-/// A task's fd table, `struct files_struct *`; 0 once it has let go of it.
+/// A task's fd table, `struct files_struct *`; 0 once the task has dropped it.
 #[inline(always)]
 pub(crate) fn table_of(task: u64) -> u64 {
     word(task, offset!(task_files))
@@ -40,13 +40,13 @@ pub(crate) fn users_of(table: u64) -> u32 {
     int(table, offset!(files_count))
 }
 
-/// Set by user space before loading: 1 where `bpf_get_current_task_btf` tells the verifier what
-/// current is (5.11 on). What is reached from there is then read by plain loads, for which
-/// it looks up the types, at a tenth of what the helper costs that reads any address.
+/// Set by user space before loading: 1 where the verifier knows the type of what
+/// `bpf_get_current_task_btf` returns (5.11 on). The program then reads what it reaches from there by plain
+/// loads, at a tenth of the cost of the helper that reads any address.
 #[unsafe(no_mangle)]
 static TYPED: Global<u32> = Global::new(0);
 
-/// A field of what the verifier knows the type of.
+/// A field of something whose type the verifier knows.
 #[inline(always)]
 fn typed<T: Copy>(pointer: u64, offset: u32) -> T {
     // SAFETY: the verifier allows it where there is such a field; a stale pointer reads as zeros.

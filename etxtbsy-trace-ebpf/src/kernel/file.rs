@@ -30,15 +30,15 @@ pub(crate) fn is_writer(file: u64) -> bool {
     int(file, offset!(file_f_mode)) & FMODE_WRITER != 0
 }
 
-/// Whether one reference to a description is all there is: no other fd, mapping, socket queue, or
-/// system call under way.
+/// Whether a description has one reference only: no other fd, mapping, socket queue, or system call in
+/// progress.
 #[inline(always)]
 pub(crate) fn is_last_reference(file: u64) -> bool {
     word(file, offset!(file_refs)) == offset!(file_refs_one) as u64
 }
 
-/// Whether something refers to a description: an fd of any table, a mapping, a socket's queue, a
-/// system call under way. (Once nothing does, it is closed when its last user gets to it.)
+/// Whether something refers to a description: an fd of any table, a mapping, a socket's queue, a system call
+/// in progress. (Once nothing does, its last user is about to close it.)
 #[inline(always)]
 pub(crate) fn is_open(file: u64, inode: u64) -> bool {
     // Signed: `f_ref` counts from 0, and is below that when it is dead.
@@ -54,13 +54,12 @@ pub(crate) fn references(file: u64) -> u32 {
     if refs < 0 { 0 } else { refs as u32 }
 }
 
-/// How far the drop of a last reference has come that left a table as `how` says, and that no list
-/// of work shows: the task may have taken the list, and be at it (`task_work_run`). `task` is who
-/// let go of it.
+/// How far the drop of a last reference has come, if no list of work has it: `task` may have taken its list,
+/// and be working on it (`task_work_run`). `how` says how the reference left the table of `task`.
 ///
-/// A description that is freed shows that ([`Offsets::file_freed`]), so this is evidence: what has
-/// no reference and is not freed is in `__fput`, which gives up the write access just before it
-/// frees it.
+/// A freed description shows that it is freed ([`Offsets::file_freed`]), so this is evidence: a description that
+/// has no reference and is not freed is in `__fput`, which drops the write access just before it frees the
+/// description.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn drain_of(task: u64, file: u64, inode: u64, how: u32) -> u32 {
@@ -75,21 +74,21 @@ pub(crate) extern "C" fn drain_of(task: u64, file: u64, inode: u64, how: u32) ->
     let is_work = function == fput;
     let freed = offset!(file_freed);
     if !is_work {
-        // close(2) drops it without work from 6.8 on; what stands there then is the read-ahead of
-        // the file, which begins with zeros where nothing was read.
+        // close(2) drops it without work from 6.8 on; the field then has the read-ahead of the file, which begins
+        // with zeros where nothing was read.
         let closing = (how == How::Close as u32) & (freed == 1) & (link == 0);
         return if closing { Drain::UnderWay as u32 } else { Drain::None as u32 };
     }
     if freed == 0 {
         return Drain::UnderWay as u32;
     }
-    // An exec that is back in user mode has done its work, and a task that has ended too.
+    // A task that is back in user mode after its exec has done its work, as has a task that has ended.
     let execs = how == How::CloseOnExec as u32;
     if execs && !(in_call(task, CALLS.load().execve) || in_call(task, CALLS.load().execveat)) {
         return Drain::None as u32;
     }
     if freed == 1 {
-        // A link leads to other work, or nowhere; that of a free list is another, and scrambled.
+        // A link leads to other work, or nowhere; the link of a free list is scrambled.
         let follows = link == 0 || word(link, offset!(callback_func)) >> 32 == fput >> 32;
         return if follows { Drain::UnderWay as u32 } else { Drain::None as u32 };
     }
@@ -102,8 +101,8 @@ const OVERLAYFS: u64 = 0x794c_7630;
 /// Whether a description is one of overlayfs, and the file behind it is of this inode: that one
 /// is open for writing too, in no table.
 ///
-/// `private_data` is that file up to 6.12, and leads to a `struct ovl_file` since. Which of them
-/// is not asked, for overlayfs may be a module, and without BTF: what is found has to be an open
+/// `private_data` is that file up to 6.12, and leads to a `struct ovl_file` since. Which of the two it is
+/// does not matter, because overlayfs may be a module without BTF: what is found has to be an open
 /// file of that very inode.
 #[inline(always)]
 pub(crate) fn is_backed_by(file: u64, inode: u64) -> bool {

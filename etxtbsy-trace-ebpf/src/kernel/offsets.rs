@@ -26,7 +26,7 @@ macro_rules! offset {
 }
 pub(crate) use offset;
 
-/// One of [`OFFSETS`], by where it stands among them.
+/// One of [`OFFSETS`], by its place among them.
 #[inline(always)]
 pub(crate) fn offset_at(at: usize) -> u32 {
     // SAFETY: within the static; volatile, because user space sets it in the object file.

@@ -11,7 +11,7 @@ use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
 use etxtbsy_trace_common::{CAST_FUNCTION, CAST_WORDS};
 
 /// Whether these are the programs for kernels with the function `bpf_rdonly_cast` (6.2 on). There are
-/// two builds of them, for what one build does not use, the verifier takes time to remove.
+/// two builds of them, because the verifier takes time to remove what one of them does not use.
 pub(crate) const CASTS: bool = cfg!(feature = "cast");
 
 /// How many words one pointer from [`cast`] may be read for: `struct pt_regs` has more everywhere.

@@ -40,8 +40,8 @@ pub(crate) fn find_registers(task: u64, syscall: i32, first: u64) -> u64 {
     found
 }
 
-/// Whether the last thing that brought a task into the kernel was that system call: it is still in it,
-/// or has run in user mode without a trap since.
+/// Whether a task last entered the kernel by that system call: it is still in it, or has run in user mode
+/// without a trap since.
 #[inline(always)]
 pub(crate) fn in_call(task: u64, syscall: i32) -> bool {
     let regs = registers(task);
@@ -74,7 +74,7 @@ pub(crate) fn last_call(task: u64) -> i32 {
 #[inline(always)]
 pub(crate) fn is_open_call(syscall: i32) -> bool {
     let calls = CALLS.load();
-    // −1 stands for a call that there is not, and for a task that came into the kernel by none.
+    // −1 is a call that this architecture does not have, and the call of a task that entered the kernel by none.
     (syscall >= 0)
         & ((syscall == calls.openat)
             | (syscall == calls.openat2)

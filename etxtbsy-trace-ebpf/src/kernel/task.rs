@@ -83,7 +83,7 @@ pub(crate) fn arrival(task: u64) -> u64 {
     if offset!(task_last_arrival) == u32::MAX { 0 } else { word(task, offset!(task_last_arrival)) }
 }
 
-/// How many threads of a process are asked.
+/// How many threads of a process are looked at.
 const THREADS: u32 = 32;
 
 /// What the threads of a task's process have been doing since `since`, by the scheduler's clock: a
@@ -99,7 +99,7 @@ pub(crate) extern "C" fn quiet_since(task: u64, since: u64) -> u32 {
         if link == head {
             return quiet;
         }
-        // Without a branch, which would double what the verifier has to follow.
+        // No branch: each would double what the verifier has to follow.
         quiet &= thread_quiet(link - offset!(task_thread_node) as u64, since);
         if quiet == Quiet::No as u32 {
             break;
@@ -111,8 +111,8 @@ pub(crate) extern "C" fn quiet_since(task: u64, since: u64) -> u32 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn thread_quiet(thread: u64, since: u64) -> u32 {
-    // One that sleeps in such a call has not received anything in it, and the fd that an open gives is in the
-    // table before that call returns. One that was preempted there may have run when the other call began.
+    // A thread that sleeps in such a call has not received anything in it, and the fd that an open gives is in
+    // the table before that call returns. One that was preempted there may have run when the other call began.
     let calls = CALLS.load();
     let syscall = last_call(thread);
     let receives = (syscall == calls.recvmsg) | (syscall == calls.recvmmsg);
@@ -127,8 +127,7 @@ extern "C" fn thread_quiet(thread: u64, since: u64) -> u32 {
     Quiet::NotReceiving as u32
 }
 
-/// Whether a task's process is ending while its files are there still: by a fatal signal, and a core
-/// dump perhaps.
+/// Whether a task's process is ending while it still has its files: by a fatal signal, and perhaps a core dump.
 #[inline(always)]
 pub(crate) fn is_ending(task: u64) -> bool {
     let flags = int(task, offset!(task_flags)) & (PF_FATAL | PF_EXITING);
