@@ -70,10 +70,10 @@ pub enum Compat32 {
     Followed = 2,
 }
 
-/// The targets of tail calls, by index in the map `NEXT`.
+/// The targets of tail calls, by index in the map `TAIL_CALLS`.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Next {
+pub enum TailCall {
     /// `search`.
     Search = 0,
     /// `runners`.

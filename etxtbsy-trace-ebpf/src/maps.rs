@@ -130,13 +130,13 @@ pub(crate) static RECEIVED: LruHashMap<u64, u64> = LruHashMap::with_max_entries(
 pub(crate) static SEARCHES: HashMap<u64, SearchState> =
     HashMap::with_max_entries(1_024, NO_PREALLOC);
 
-/// The targets of tail calls: [`etxtbsy_trace_common::Next`].
+/// The targets of tail calls: [`etxtbsy_trace_common::TailCall`].
 #[map]
-pub(crate) static NEXT: ProgramArray = ProgramArray::with_max_entries(4, 0);
+pub(crate) static TAIL_CALLS: ProgramArray = ProgramArray::with_max_entries(4, 0);
 
 /// The same for the programs on raw tracepoints, whose context is of another type.
 #[map]
-pub(crate) static COMPAT_NEXT: ProgramArray = ProgramArray::with_max_entries(4, 0);
+pub(crate) static RAW_TAIL_CALLS: ProgramArray = ProgramArray::with_max_entries(4, 0);
 
 /// How often calls failed with ETXTBSY that are only counted ([`crate::failure::other_calls`]), by process
 /// and call.

@@ -14,7 +14,7 @@ use aya_ebpf::helpers::{
         bpf_probe_read_user_str,
     },
 };
-use etxtbsy_trace_common::{Config, Next, Repair, TextOf};
+use etxtbsy_trace_common::{Config, Repair, TailCall, TextOf};
 
 use crate::{
     bounded_loop::in_runs,
@@ -70,7 +70,7 @@ const FAILED: i32 = 2;
 
 /// Finds the file of the refused call, and continues with the search for those who run it.
 #[inline(always)]
-pub(crate) fn run(tail_call: impl Fn(Next)) {
+pub(crate) fn run(tail_call: impl Fn(TailCall)) {
     let task = kernel::current();
     let Some(search) = SEARCHES.get_ptr_mut(task) else { return };
     // SAFETY: a map value, of this task alone.
@@ -82,12 +82,12 @@ pub(crate) fn run(tail_call: impl Fn(Next)) {
         last.set(walk_step(task));
         last.get() != MORE
     };
-    in_runs(STEPS, step, || tail_call(Next::Resolve));
+    in_runs(STEPS, step, || tail_call(TailCall::Resolve));
     if last.get() == DONE {
         note_refused(task);
     }
     let _ = PATH_WALKS.remove(task);
-    tail_call(Next::Runners);
+    tail_call(TailCall::Runners);
     // It returns only if there is no such program.
     outcome::end_failure(task, 1);
 }

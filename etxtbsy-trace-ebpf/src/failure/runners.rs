@@ -4,7 +4,7 @@ use core::ffi::c_void;
 
 use aya_ebpf::helpers::generated::{bpf_probe_read_kernel, bpf_probe_read_user};
 use etxtbsy_trace_common::{
-    COMM_LEN, HoldKey, Kind, Next, Refused, Run, Runner, SLOTS, Stance, TextOf,
+    COMM_LEN, HoldKey, Kind, Refused, Run, Runner, SLOTS, Stance, TailCall, TextOf,
 };
 
 use crate::{
@@ -33,7 +33,7 @@ const VM_DENYWRITE: u64 = 0x800;
 
 /// Reports those who run the file of the refused call, and its end.
 #[inline(always)]
-pub(crate) fn run(tail_call: impl Fn(Next)) {
+pub(crate) fn run(tail_call: impl Fn(TailCall)) {
     let current = kernel::current();
     let Some(search) = SEARCHES.get_ptr_mut(current) else { return };
     // SAFETY: a map value, of this task alone. No reference to it: the functions below make their own.
@@ -50,7 +50,7 @@ pub(crate) fn run(tail_call: impl Fn(Next)) {
     if seeks {
         // All processes, from that of current on.
         let whole =
-            in_runs(CALLS_A_RUN, || report_runners(current) != 0, || tail_call(Next::Runners));
+            in_runs(CALLS_A_RUN, || report_runners(current) != 0, || tail_call(TailCall::Runners));
         // SAFETY: as above.
         unsafe { (*search).lost |= !whole as u32 };
     }

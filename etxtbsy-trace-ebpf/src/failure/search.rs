@@ -8,7 +8,7 @@
 //! the tables costs nothing until an exec fails.
 
 use aya_ebpf::helpers::bpf_ktime_get_ns;
-use etxtbsy_trace_common::{HoldKey, How, KeptBy, Lost, NO_FD, Next, ORPHAN_SLOTS, Via, Watch};
+use etxtbsy_trace_common::{HoldKey, How, KeptBy, Lost, NO_FD, ORPHAN_SLOTS, TailCall, Via, Watch};
 
 use crate::{
     bounded_loop::in_runs,
@@ -45,7 +45,7 @@ const PF_IO_WORKER: u32 = 0x10;
 
 /// Searches, in two passes, until no holder is missing or all was looked at.
 #[inline(always)]
-pub(crate) fn run(tail_call: impl Fn(Next)) {
+pub(crate) fn run(tail_call: impl Fn(TailCall)) {
     let current = kernel::current();
     let Some(search) = SEARCHES.get_ptr_mut(current) else { return };
     // SAFETY: a map value, which this task alone uses; no reference to it is kept across calls.
@@ -56,7 +56,7 @@ pub(crate) fn run(tail_call: impl Fn(Next)) {
     }
     // The tables of current's process first, then of those that are in the list after it, round to where
     // it began.
-    let whole = in_runs(CALLS_A_RUN, || search_some(current) != 0, || tail_call(Next::Search));
+    let whole = in_runs(CALLS_A_RUN, || search_some(current) != 0, || tail_call(TailCall::Search));
     // SAFETY: as above.
     let (pass, inode) = unsafe {
         (*search).lost |= !whole as u32;
@@ -75,7 +75,7 @@ pub(crate) fn run(tail_call: impl Fn(Next)) {
         }
         begin_pass(current);
         search_orphans(current);
-        tail_call(Next::Search);
+        tail_call(TailCall::Search);
         // It returns only if that was once too often.
         lost(Lost::WalkTruncated);
         outcome::end_failure(current, 1);

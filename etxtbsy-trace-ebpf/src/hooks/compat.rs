@@ -2,14 +2,14 @@
 //! one program on `raw_syscalls:sys_exit` does what the programs on those tracepoints do for others.
 
 use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
-use etxtbsy_trace_common::Next;
+use etxtbsy_trace_common::TailCall;
 
 use super::context::tail_call;
 use crate::{
     failure::{exec_failed, outcome, write_refused},
     holds::{close, dup, exec, open},
     kernel::{self, AT_FDCWD, ETXTBSY, offset},
-    maps::{COMPAT_NEXT, SEARCHES},
+    maps::{RAW_TAIL_CALLS, SEARCHES},
 };
 
 /// Numbers of arch/x86/entry/syscalls/syscall_32.tbl.
@@ -92,8 +92,8 @@ fn continue_failure(ctx: &RawTracePointContext, task: u64) {
     let Some(search) = SEARCHES.get_ptr(task) else { return };
     // SAFETY: an element that this task alone removes.
     let inode = unsafe { (*search).inode };
-    let next = if inode == 0 { Next::Resolve } else { Next::Search };
-    tail_call(ctx, &COMPAT_NEXT, next);
+    let next = if inode == 0 { TailCall::Resolve } else { TailCall::Search };
+    tail_call(ctx, &RAW_TAIL_CALLS, next);
     outcome::end_failure(task, 1);
 }
 

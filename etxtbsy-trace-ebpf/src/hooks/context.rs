@@ -1,7 +1,7 @@
 //! What a tracepoint of a system call shows, and how a program ends in another.
 
 use aya_ebpf::{EbpfContext, maps::ProgramArray, programs::TracePointContext};
-use etxtbsy_trace_common::Next;
+use etxtbsy_trace_common::TailCall;
 
 /// The result of the system call that returns, at the place where every kernel version has it.
 #[inline(always)]
@@ -27,7 +27,7 @@ pub(crate) fn syscall(ctx: &TracePointContext) -> i32 {
 /// Continues with another program. Returns if user space has put none there, or if the kernel's limit of
 /// tail calls is reached.
 #[inline(always)]
-pub(crate) fn tail_call(ctx: &impl EbpfContext, programs: &ProgramArray, target: Next) {
+pub(crate) fn tail_call(ctx: &impl EbpfContext, programs: &ProgramArray, target: TailCall) {
     // SAFETY: the kernel keeps only programs of one type in such a map, that of the caller.
     let _ = unsafe { programs.tail_call(ctx, target as u32) };
 }

@@ -5,14 +5,14 @@ use aya_ebpf::{
     programs::{RawTracePointContext, TracePointContext},
 };
 use aya_log_ebpf::info;
-use etxtbsy_trace_common::Next;
+use etxtbsy_trace_common::TailCall;
 
 use super::context::{self, tail_call};
 use crate::{
     failure::{exec_failed, outcome},
     holds::exec,
     kernel::{self, ETXTBSY},
-    maps::NEXT,
+    maps::TAIL_CALLS,
 };
 
 /// `syscalls:sys_enter_execve`: notes when the call began and which path it was given.
@@ -76,7 +76,7 @@ fn returns(ctx: &TracePointContext) -> u32 {
     }
     exec::forget(task);
     if ret == ETXTBSY && outcome::is_open(task) {
-        tail_call(ctx, &NEXT, Next::Search);
+        tail_call(ctx, &TAIL_CALLS, TailCall::Search);
         outcome::end_failure(task, 1);
     }
     0

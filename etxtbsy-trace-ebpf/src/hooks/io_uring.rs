@@ -1,14 +1,14 @@
 //! A request of an io_uring completes.
 
 use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
-use etxtbsy_trace_common::Next;
+use etxtbsy_trace_common::TailCall;
 
 use super::context::tail_call;
 use crate::{
     failure::{io_uring, outcome},
     holds::open,
     kernel::{self, ETXTBSY, offset},
-    maps::COMPAT_NEXT,
+    maps::RAW_TAIL_CALLS,
 };
 
 /// `IORING_OP_OPENAT` and `IORING_OP_OPENAT2`, include/uapi/linux/io_uring.h.
@@ -35,7 +35,7 @@ pub fn ring_completes(ctx: RawTracePointContext) -> i32 {
     };
     if result < 0 {
         if result as i64 == ETXTBSY && io_uring::report_refusal(request, opcode) {
-            tail_call(&ctx, &COMPAT_NEXT, Next::Resolve);
+            tail_call(&ctx, &RAW_TAIL_CALLS, TailCall::Resolve);
             outcome::end_failure(kernel::current(), 1);
         }
         return 0;

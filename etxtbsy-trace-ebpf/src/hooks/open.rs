@@ -1,10 +1,10 @@
 //! An open returns.
 
 use aya_ebpf::{macros::tracepoint, programs::TracePointContext};
-use etxtbsy_trace_common::Next;
+use etxtbsy_trace_common::TailCall;
 
 use super::context::{self, tail_call};
-use crate::{holds::open, kernel::ETXTBSY, maps::NEXT};
+use crate::{holds::open, kernel::ETXTBSY, maps::TAIL_CALLS};
 
 /// `syscalls:sys_exit_open`, `openat`, `openat2`, `creat`, `open_by_handle_at`.
 ///
@@ -17,7 +17,7 @@ pub fn opened(ctx: TracePointContext) -> u32 {
     let fd = context::result(&ctx);
     if fd < 0 {
         if fd == ETXTBSY {
-            tail_call(&ctx, &NEXT, Next::Refused);
+            tail_call(&ctx, &TAIL_CALLS, TailCall::Refused);
         }
         return 0;
     }

@@ -9,35 +9,35 @@ use aya_ebpf::{
 use super::context::tail_call;
 use crate::{
     failure::{resolve, runners, search},
-    maps::{COMPAT_NEXT, NEXT},
+    maps::{RAW_TAIL_CALLS, TAIL_CALLS},
 };
 
 /// Continues [`super::exec::exec_returns`], which has reported what is known already: searches for holders
 /// that no event showed. All its runs together come to half a million threads and words of fd tables.
 #[tracepoint]
 pub fn search(ctx: TracePointContext) -> u32 {
-    search::run(|target| tail_call(&ctx, &NEXT, target));
+    search::run(|target| tail_call(&ctx, &TAIL_CALLS, target));
     0
 }
 
 /// The same after a 32-bit call.
 #[raw_tracepoint(tracepoint = "sys_exit")]
 pub fn compat_search(ctx: RawTracePointContext) -> i32 {
-    search::run(|target| tail_call(&ctx, &COMPAT_NEXT, target));
+    search::run(|target| tail_call(&ctx, &RAW_TAIL_CALLS, target));
     0
 }
 
 /// Continues [`super::write_refused::refused`]: finds the file of the refused call.
 #[tracepoint]
 pub fn resolve(ctx: TracePointContext) -> u32 {
-    resolve::run(|target| tail_call(&ctx, &NEXT, target));
+    resolve::run(|target| tail_call(&ctx, &TAIL_CALLS, target));
     0
 }
 
 /// The same after a 32-bit call, or a request of an io_uring.
 #[raw_tracepoint(tracepoint = "sys_exit")]
 pub fn compat_resolve(ctx: RawTracePointContext) -> i32 {
-    resolve::run(|target| tail_call(&ctx, &COMPAT_NEXT, target));
+    resolve::run(|target| tail_call(&ctx, &RAW_TAIL_CALLS, target));
     0
 }
 
@@ -45,13 +45,13 @@ pub fn compat_resolve(ctx: RawTracePointContext) -> i32 {
 /// known, it reports those whose program has the name that the path ends with.
 #[tracepoint]
 pub fn runners(ctx: TracePointContext) -> u32 {
-    runners::run(|target| tail_call(&ctx, &NEXT, target));
+    runners::run(|target| tail_call(&ctx, &TAIL_CALLS, target));
     0
 }
 
 /// The same after a 32-bit call, or a request of an io_uring.
 #[raw_tracepoint(tracepoint = "sys_exit")]
 pub fn compat_runners(ctx: RawTracePointContext) -> i32 {
-    runners::run(|target| tail_call(&ctx, &COMPAT_NEXT, target));
+    runners::run(|target| tail_call(&ctx, &RAW_TAIL_CALLS, target));
     0
 }

@@ -1,13 +1,13 @@
 //! The other direction: an open for writing, or a truncate, fails because a process runs the file.
 
 use aya_ebpf::{macros::tracepoint, programs::TracePointContext};
-use etxtbsy_trace_common::Next;
+use etxtbsy_trace_common::TailCall;
 
 use super::context::{self, tail_call};
 use crate::{
     failure::{outcome, write_refused},
     kernel::{self, ETXTBSY},
-    maps::NEXT,
+    maps::TAIL_CALLS,
 };
 
 /// `syscalls:sys_exit_truncate`; and the exits of opens, by a tail call of [`super::open::opened`].
@@ -21,7 +21,7 @@ pub fn refused(ctx: TracePointContext) -> u32 {
         return 0;
     }
     if write_refused::report_call(context::syscall(&ctx)) {
-        tail_call(&ctx, &NEXT, Next::Resolve);
+        tail_call(&ctx, &TAIL_CALLS, TailCall::Resolve);
         outcome::end_failure(kernel::current(), 1);
     }
     0

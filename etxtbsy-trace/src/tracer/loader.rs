@@ -20,7 +20,7 @@ use aya::{
     },
 };
 use aya_log::EbpfLogger;
-use etxtbsy_trace_common::{Calls, Config, Count, Interest, Lineage, Lost, Next, Offsets};
+use etxtbsy_trace_common::{Calls, Config, Count, Interest, Lineage, Lost, Offsets, TailCall};
 use tokio::io::unix::AsyncFd;
 
 use super::{
@@ -176,7 +176,8 @@ impl Tracer {
                 Runs::TailCall(next) => {
                     let program: &mut TracePoint = program_of(&mut self.ebpf, entry.program)?;
                     let program = program.fd()?.try_clone()?;
-                    let mut map: ProgramArray<_> = ProgramArray::try_from(self.map_mut("NEXT")?)?;
+                    let mut map: ProgramArray<_> =
+                        ProgramArray::try_from(self.map_mut("TAIL_CALLS")?)?;
                     map.set(next as u32, &program, 0)?;
                 }
                 Runs::RawTailCall(next) => self.link_raw(entry.program, next)?,
@@ -187,10 +188,10 @@ impl Tracer {
     }
 
     /// The same for a program on a raw tracepoint.
-    pub(super) fn link_raw(&mut self, name: &str, next: Next) -> anyhow::Result<()> {
+    pub(super) fn link_raw(&mut self, name: &str, next: TailCall) -> anyhow::Result<()> {
         let program: &mut RawTracePoint = program_of(&mut self.ebpf, name)?;
         let program = program.fd()?.try_clone()?;
-        let mut map: ProgramArray<_> = ProgramArray::try_from(self.map_mut("COMPAT_NEXT")?)?;
+        let mut map: ProgramArray<_> = ProgramArray::try_from(self.map_mut("RAW_TAIL_CALLS")?)?;
         Ok(map.set(next as u32, &program, 0)?)
     }
 

@@ -1,6 +1,6 @@
 //! The eBPF programs: one table of what runs where, and when each is loaded and attached.
 
-use etxtbsy_trace_common::Next;
+use etxtbsy_trace_common::TailCall;
 
 /// An eBPF program, and how it gets to run.
 #[derive(Clone, Copy, Debug)]
@@ -30,9 +30,9 @@ pub(super) enum Runs {
     /// ([`features::ring_completion`](super::features::ring_completion)).
     IoUring(&'static str),
     /// A tail call of a program at a system call's tracepoint.
-    TailCall(Next),
+    TailCall(TailCall),
     /// A tail call of a program at a raw tracepoint.
-    RawTailCall(Next),
+    RawTailCall(TailCall),
     /// A read of an iterator (`bpf_iter`).
     Iterator,
     /// A query of user space (`BPF_PROG_TEST_RUN`).
@@ -85,7 +85,7 @@ pub(super) const CALL_RETURNS: &str = "call_returns";
 /// The program that is attached once a 32-bit program runs.
 pub(super) const COMPAT_RETURNS: &str = "compat_returns";
 /// The tail call of [`COMPAT_RETURNS`] after an exec, which is loaded then.
-pub(super) const COMPAT_SEARCH: (&str, Next) = ("compat_search", Next::Search);
+pub(super) const COMPAT_SEARCH: (&str, TailCall) = ("compat_search", TailCall::Search);
 /// The iterator over all open files, at the start.
 pub(super) const SEED: &str = "seed";
 /// The iterator over the processes of our pid namespace.
@@ -166,13 +166,13 @@ pub(super) const PROGRAMS: &[Entry] = &[
     loaded(CALL_RETURNS, Runs::Raw(SYS_EXIT)),
     Entry { program: COMPAT_RETURNS, runs: Runs::Raw(SYS_EXIT), start: COMPAT },
     loaded("ring_completes", Runs::IoUring("io_uring_complete")),
-    loaded("search", Runs::TailCall(Next::Search)),
-    loaded("runners", Runs::TailCall(Next::Runners)),
-    loaded("refused", Runs::TailCall(Next::Refused)),
-    loaded("resolve", Runs::TailCall(Next::Resolve)),
+    loaded("search", Runs::TailCall(TailCall::Search)),
+    loaded("runners", Runs::TailCall(TailCall::Runners)),
+    loaded("refused", Runs::TailCall(TailCall::Refused)),
+    loaded("resolve", Runs::TailCall(TailCall::Resolve)),
     // io_uring's continues with them too.
-    loaded("compat_runners", Runs::RawTailCall(Next::Runners)),
-    loaded("compat_resolve", Runs::RawTailCall(Next::Resolve)),
+    loaded("compat_runners", Runs::RawTailCall(TailCall::Runners)),
+    loaded("compat_resolve", Runs::RawTailCall(TailCall::Resolve)),
     Entry {
         program: COMPAT_SEARCH.0,
         runs: Runs::RawTailCall(COMPAT_SEARCH.1),
