@@ -263,7 +263,7 @@ pub struct Watch {
 #[repr(C)]
 #[cfg_attr(feature = "user", derive(FromBytes, Immutable, IntoBytes, KnownLayout))]
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Lingering {
+pub struct PendingRelease {
     /// `struct file *`.
     pub file: u64,
     /// `struct inode *`; 0 if the last reference waits in the work of a task of the process, which drops it

@@ -2,8 +2,8 @@
 
 use crate::{
     CallCount, CallKey, Calls, Candidate, Change, Compat, Dropped, ExecCall, ExecName, Failure,
-    FailureEnd, Hold, Left, Lineage, Lingering, Offsets, PidPair, Refused, Repaired, Run, Runner,
-    TextHeader, TreeEnded, Watch,
+    FailureEnd, Hold, Left, Lineage, Offsets, PendingRelease, PidPair, Refused, Repaired, Run,
+    Runner, TextHeader, TreeEnded, Watch,
 };
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -16,7 +16,28 @@ macro_rules! pod {
     )*};
 }
 pod!(
-    CallCount, CallKey, Calls, Candidate, Change, Compat, Dropped, ExecCall, ExecName, Failure,
-    FailureEnd, Hold, Left, Lineage, Lingering, Offsets, PidPair, Refused, Repaired, Run, Runner,
-    TextHeader, TreeEnded, Watch
+    CallCount,
+    CallKey,
+    Calls,
+    Candidate,
+    Change,
+    Compat,
+    Dropped,
+    ExecCall,
+    ExecName,
+    Failure,
+    FailureEnd,
+    Hold,
+    Left,
+    Lineage,
+    PendingRelease,
+    Offsets,
+    PidPair,
+    Refused,
+    Repaired,
+    Run,
+    Runner,
+    TextHeader,
+    TreeEnded,
+    Watch
 );

@@ -19,7 +19,7 @@ use aya_ebpf::{
 };
 use etxtbsy_trace_common::{
     CallCount, CallKey, Config, Count, ExecCall, ExecName, Exiting, FdWord, FdWordKey, Hold,
-    HoldKey, Lineage, Lingering, Lost, Repair, Run, TEXT_MAX, Table, Watch,
+    HoldKey, Lineage, Lost, PendingRelease, Repair, Run, TEXT_MAX, Table, Watch,
 };
 
 /// Update flags of `bpf_map_update_elem`, include/uapi/linux/bpf.h.
@@ -64,7 +64,7 @@ pub(crate) static ORPHANS_OF: LruHashMap<HoldKey, u64> = LruHashMap::with_max_en
 
 /// Descriptions whose release is to be reported, by the process that holds each. User space adds some.
 #[map]
-pub(crate) static LINGERING: HashMap<u32, Lingering> =
+pub(crate) static PENDING_RELEASE: HashMap<u32, PendingRelease> =
     HashMap::with_max_entries(1_024, NO_PREALLOC);
 
 /// Who forked the processes that inherited write fds, or share their parent's table, by process.

@@ -2,12 +2,12 @@
 //! call under way uses.
 
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns};
-use etxtbsy_trace_common::{Dropped, Kind, Lingering};
+use etxtbsy_trace_common::{Dropped, Kind, PendingRelease};
 
 use crate::{
     emit::ringbuf::{self, WAKE},
     kernel,
-    maps::{ANY, LINGERING},
+    maps::{ANY, PENDING_RELEASE},
 };
 
 /// Has the programs report when a process drops a description that it has without an fd at a failure: at the
@@ -16,7 +16,7 @@ use crate::{
 #[inline(never)]
 pub(crate) extern "C" fn until_exit(tgid: u32, file: u64, inode: u64) -> i32 {
     // If there is no room, user space finds it by a query, a millisecond late.
-    let _ = LINGERING.insert(tgid, Lingering { file, inode }, ANY);
+    let _ = PENDING_RELEASE.insert(tgid, PendingRelease { file, inode }, ANY);
     0
 }
 
@@ -35,9 +35,9 @@ pub(crate) enum At {
 #[inline(always)]
 pub(crate) fn check(at: At) {
     let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
-    let Some(lingering) = LINGERING.get_ptr(tgid) else { return };
+    let Some(pending) = PENDING_RELEASE.get_ptr(tgid) else { return };
     // SAFETY: a map value, see `maps`.
-    let Lingering { file, inode } = unsafe { *lingering };
+    let PendingRelease { file, inode } = unsafe { *pending };
     // A last reference that waits in this task's own work is dropped before it returns to user
     // mode. The address may be in use again, which does not matter at the end of the process.
     let gone = match at {
@@ -45,7 +45,7 @@ pub(crate) fn check(at: At) {
         At::Exit { .. } if inode == 0 => true,
         At::Return | At::Exit { .. } => inode != 0 && !kernel::is_open(file, inode),
     };
-    if !gone || LINGERING.remove(tgid).is_err() {
+    if !gone || PENDING_RELEASE.remove(tgid).is_err() {
         return;
     }
     // SAFETY: no arguments.
