@@ -1,6 +1,6 @@
 //! The meaning of numbers in records; `None` for one that has none.
 
-use crate::{Candidate, Drain, Hold, How, KeptBy, Quiet, Run, Runner, Stage, Stance, Via};
+use crate::{Candidate, Drain, Hold, How, PinnedBy, Quiet, Run, Runner, Stage, Stance, Via};
 
 macro_rules! decoded {
     ($($ty:ty { $($field:ident: $word:ty),* })*) => {$(
@@ -17,7 +17,7 @@ macro_rules! decoded {
 }
 decoded! {
     Hold { via: Via, stage: Stage, how: How }
-    Candidate { drain: Drain, quiet: Quiet, kept_by: KeptBy }
+    Candidate { drain: Drain, quiet: Quiet, pinned_by: PinnedBy }
     Runner { stance: Stance, how: How }
     Run { how: How }
 }

@@ -204,7 +204,7 @@ pub struct Candidate {
     /// 1 if the fd table shows the description at that fd, and the process uses that table.
     pub in_table: u32,
     /// 1 if the description waits in the task's work (`task_struct.task_works`).
-    pub in_works: u32,
+    pub fput_pending: u32,
     /// 1 if the fd is close-on-exec; [`CLOEXEC_UNKNOWN`] if the table does not show it.
     pub cloexec: u32,
     /// 1 if something refers to the description: an fd of any table, a mapping, a queue, a system
@@ -212,9 +212,9 @@ pub struct Candidate {
     pub open: u32,
     /// A [`Drain`].
     pub drain: u32,
-    /// A [`KeptBy`], or 0: what pins the description for this process, which has no fd of it.
-    pub kept_by: u32,
-    /// Of [`KeptBy::Call`] and [`KeptBy::Opening`]: the number of the call.
+    /// A [`PinnedBy`], or 0: what pins the description for this process, which has no fd of it.
+    pub pinned_by: u32,
+    /// Of [`PinnedBy::Call`] and [`PinnedBy::Opening`]: the number of the call.
     pub syscall: i32,
     /// The thread in that call.
     pub tid: u32,
@@ -243,11 +243,11 @@ pub struct Candidate {
 #[repr(u32)]
 #[cfg_attr(feature = "user", derive(strum::FromRepr))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum KeptBy {
+pub enum PinnedBy {
     /// A thread is in a system call on an fd that its process has closed since.
     Call = 1,
     /// An io_uring of the process has it: in its table, or for a request in progress.
-    Ring = 2,
+    IoUring = 2,
     /// It is in the receive queue of a unix socket that the process has.
     Queue = 3,
     /// A thread sleeps in a call that may be opening the file, or truncating it; the programs do not know which

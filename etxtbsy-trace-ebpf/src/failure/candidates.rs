@@ -1,7 +1,7 @@
 //! The noted holds of the busy inode, as they are when the exec fails.
 
 use etxtbsy_trace_common::{
-    CLOEXEC_UNKNOWN, Candidate, Drain, Hold, HoldKey, How, KeptBy, Kind, SLOTS, Stage, TextOf,
+    CLOEXEC_UNKNOWN, Candidate, Drain, Hold, HoldKey, How, Kind, PinnedBy, SLOTS, Stage, TextOf,
 };
 
 use crate::{
@@ -225,11 +225,11 @@ extern "C" fn report_inspected(current: u64, slot: u32, kept: u32, user: u64, lo
     let (odd, became) = unsafe {
         (*record).kind = Kind::Candidate as u32;
         (*record).in_table = shown as u32;
-        (*record).in_works = fput_pending as u32;
+        (*record).fput_pending = fput_pending as u32;
         (*record).cloexec = kernel::cloexec_at(hold.table, hold.fd);
         (*record).open = (looked / OPEN) & 1;
         (*record).drain = looked >> DRAIN;
-        (*record).kept_by = if closing { KeptBy::Call as u32 } else { 0 };
+        (*record).pinned_by = if closing { PinnedBy::Call as u32 } else { 0 };
         (*record).syscall = CALLS.load().close;
         (*record).tid = kernel::int(task, offset!(task_pid));
         (*record).seq = (*search).seq;

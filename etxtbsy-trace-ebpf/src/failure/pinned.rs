@@ -1,6 +1,6 @@
 //! What keeps a description that no fd table shows: the queues of unix sockets, and io_uring.
 
-use etxtbsy_trace_common::{KeptBy, NO_FD};
+use etxtbsy_trace_common::{NO_FD, PinnedBy};
 
 use crate::{
     failure::{outcome, unnoted},
@@ -95,7 +95,7 @@ extern "C" fn search_pinner(current: u64, at: u32) -> i32 {
 
 /// Reports an open file as what keeps a description, if that is one of the busy inode.
 #[inline(always)]
-fn keep(current: u64, file: u64, by: KeptBy) {
+fn keep(current: u64, file: u64, by: PinnedBy) {
     let Some(search) = SEARCHES.get_ptr(current) else { return };
     // SAFETY: a map value, which this task alone uses.
     let (inode, task) = unsafe { ((*search).inode, (*search).task) };
@@ -149,7 +149,7 @@ extern "C" fn search_message(current: u64, fds: u64) -> i32 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn keep_sent(current: u64, file: u64) -> i32 {
-    keep(current, file, KeptBy::Queue);
+    keep(current, file, PinnedBy::Queue);
     0
 }
 
@@ -179,6 +179,6 @@ extern "C" fn search_ring(current: u64, ring: u64) -> i32 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn keep_registered(current: u64, context: u64, at: u32) -> i32 {
-    keep(current, kernel::registered(context, at), KeptBy::Ring);
+    keep(current, kernel::registered(context, at), PinnedBy::IoUring);
     0
 }

@@ -8,7 +8,9 @@
 //! the tables costs nothing until an exec fails.
 
 use aya_ebpf::helpers::bpf_ktime_get_ns;
-use etxtbsy_trace_common::{HoldKey, How, KeptBy, Lost, NO_FD, ORPHAN_SLOTS, TailCall, Via, Watch};
+use etxtbsy_trace_common::{
+    HoldKey, How, Lost, NO_FD, ORPHAN_SLOTS, PinnedBy, TailCall, Via, Watch,
+};
 
 use crate::{
     bounded_loop::in_runs,
@@ -226,7 +228,7 @@ extern "C" fn search_call(current: u64, thread: u64, table: u64) -> i32 {
             thread,
             table,
             0,
-            unnoted::about(KeptBy::Opening as u64, NO_FD),
+            unnoted::about(PinnedBy::Opening as u64, NO_FD),
         );
         return 0;
     }
@@ -250,7 +252,7 @@ extern "C" fn search_call(current: u64, thread: u64, table: u64) -> i32 {
                 thread,
                 table,
                 file,
-                unnoted::about(KeptBy::Call as u64, NO_FD),
+                unnoted::about(PinnedBy::Call as u64, NO_FD),
             );
         }
     }
@@ -279,7 +281,7 @@ extern "C" fn search_worker(current: u64, thread: u64) -> i32 {
             thread,
             0,
             file,
-            unnoted::about(KeptBy::Ring as u64, NO_FD),
+            unnoted::about(PinnedBy::IoUring as u64, NO_FD),
         );
     }
     0

@@ -1,7 +1,7 @@
 //! Processes that have a busy description, though no hold of it is noted.
 
 use aya_ebpf::helpers::bpf_ktime_get_ns;
-use etxtbsy_trace_common::{Candidate, Hold, KeptBy, Kind, Via};
+use etxtbsy_trace_common::{Candidate, Hold, Kind, PinnedBy, Via};
 
 use crate::{
     emit::{
@@ -14,7 +14,7 @@ use crate::{
     maps::{RECEIVED, SEARCHES},
 };
 
-/// For [`about`], beside the numbers of [`KeptBy`], and 0 for an fd: a mapping.
+/// For [`about`], beside the numbers of [`PinnedBy`], and 0 for an fd: a mapping.
 pub(crate) const MAPPED: u64 = 8;
 
 /// What [`report_unnoted`] is about: what keeps the description, and the fd.
@@ -62,11 +62,11 @@ pub(crate) extern "C" fn report_unnoted(
         }
         (*record).kind = Kind::Candidate as u32;
         (*record).in_table = (by == 0) as u32;
-        (*record).in_works = 0;
+        (*record).fput_pending = 0;
         (*record).cloexec = if by == 0 { kernel::cloexec_at(table, fd) } else { 0 };
         (*record).open = (file == 0 || kernel::is_open(file, (*hold).inode)) as u32;
         (*record).drain = 0;
-        (*record).kept_by = if is_mapped { 0 } else { by };
+        (*record).pinned_by = if is_mapped { 0 } else { by };
         (*record).syscall = kernel::last_call(task);
         (*record).tid = kernel::int(task, offset!(task_pid));
         (*record).ending = kernel::is_ending(task) as u32;
@@ -87,7 +87,7 @@ pub(crate) extern "C" fn report_unnoted(
     if file != 0 && opened_ns < unsafe { (*search).exit_ns } {
         references::note_found(current, file, 1);
     }
-    if is_mapped || by == KeptBy::Call as u32 || by == KeptBy::Ring as u32 {
+    if is_mapped || by == PinnedBy::Call as u32 || by == PinnedBy::IoUring as u32 {
         pending_release::until_exit(kernel::tgid_of(task), file, kernel::inode_of(file));
     }
     entry.submit(QUIET);
