@@ -79,7 +79,7 @@ pub enum TailCall {
     /// `runners`.
     Runners = 1,
     /// `refused`.
-    Refused = 2,
+    WriteRefused = 2,
     /// `resolve`.
     Resolve = 3,
 }

@@ -2,8 +2,8 @@
 
 use crate::{
     CallCount, CallKey, Calls, Candidate, Change, Compat, Dropped, ExecCall, ExecName, Failure,
-    FailureEnd, Hold, Left, Lineage, Offsets, PendingRelease, PidPair, Refused, Repaired, Run,
-    Runner, TextHeader, TreeEnded, Watch,
+    FailureEnd, Hold, Lineage, Offsets, PendingRelease, PidPair, ProgramExited, Repaired, Run,
+    Runner, TextHeader, TreeEnded, Watch, WriteRefused,
 };
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -28,12 +28,12 @@ pod!(
     Failure,
     FailureEnd,
     Hold,
-    Left,
+    ProgramExited,
     Lineage,
     PendingRelease,
     Offsets,
     PidPair,
-    Refused,
+    WriteRefused,
     Repaired,
     Run,
     Runner,

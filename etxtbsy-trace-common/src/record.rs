@@ -29,14 +29,14 @@ pub enum Kind {
     TreeEnded = 7,
     /// [`Dropped`].
     Dropped = 8,
-    /// [`Left`].
-    Left = 9,
+    /// [`ProgramExited`].
+    ProgramExited = 9,
     /// [`Runner`].
     Runner = 11,
     /// [`Compat`].
     Compat = 12,
-    /// [`Refused`].
-    Refused = 13,
+    /// [`WriteRefused`].
+    WriteRefused = 13,
     /// [`Repaired`].
     Repaired = 14,
 }
@@ -323,8 +323,8 @@ pub struct Dropped {
 #[repr(C)]
 #[cfg_attr(feature = "user", derive(FromBytes, Immutable, IntoBytes, KnownLayout))]
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Left {
-    /// [`Kind::Left`].
+pub struct ProgramExited {
+    /// [`Kind::ProgramExited`].
     pub kind: u32,
     /// The process.
     pub tgid: u32,
@@ -339,7 +339,7 @@ pub struct Left {
 }
 
 /// A process that ran the file when a write of it was refused. Where the failing call did not show which file
-/// it was ([`Refused`]): one that ran a file whose name the path ends with.
+/// it was ([`WriteRefused`]): one that ran a file whose name the path ends with.
 #[repr(C)]
 #[cfg_attr(feature = "user", derive(FromBytes, Immutable, IntoBytes, KnownLayout))]
 #[derive(Clone, Copy, Debug, Default)]
@@ -407,8 +407,8 @@ pub enum Stance {
 #[repr(C)]
 #[cfg_attr(feature = "user", derive(FromBytes, Immutable, IntoBytes, KnownLayout))]
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Refused {
-    /// [`Kind::Refused`].
+pub struct WriteRefused {
+    /// [`Kind::WriteRefused`].
     pub kind: u32,
     /// `inode.i_writecount`, without what changed it between the failure and this reading.
     pub count: i32,

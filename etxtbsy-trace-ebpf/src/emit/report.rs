@@ -1,7 +1,7 @@
 //! Reports of what happens after a failure.
 
 use aya_ebpf::helpers::bpf_ktime_get_ns;
-use etxtbsy_trace_common::{Change, Hold, HoldKey, Kind, Left, TreeEnded, Via, Watch};
+use etxtbsy_trace_common::{Change, Hold, HoldKey, Kind, ProgramExited, TreeEnded, Via, Watch};
 
 use crate::{
     emit::{
@@ -102,8 +102,8 @@ pub(crate) fn program_exited(tgid: u32, ended: u32, inode: u64) {
     }
     // SAFETY: no arguments.
     let time_ns = unsafe { bpf_ktime_get_ns() };
-    let kind = Kind::Left as u32;
-    ringbuf::record(&Left { kind, tgid, time_ns, ended, pad: 0, inode: ran }, WAKE);
+    let kind = Kind::ProgramExited as u32;
+    ringbuf::record(&ProgramExited { kind, tgid, time_ns, ended, pad: 0, inode: ran }, WAKE);
 }
 
 /// Reports that the last process of the traced tree has ended.

@@ -4,7 +4,7 @@ use core::ffi::c_void;
 
 use aya_ebpf::helpers::generated::{bpf_probe_read_kernel, bpf_probe_read_user};
 use etxtbsy_trace_common::{
-    COMM_LEN, HoldKey, Kind, Refused, Run, Runner, SLOTS, Stance, TailCall, TextOf,
+    COMM_LEN, HoldKey, Kind, Run, Runner, SLOTS, Stance, TailCall, TextOf, WriteRefused,
 };
 
 use crate::{
@@ -357,8 +357,8 @@ extern "C" fn report_file(current: u64) -> i32 {
     let inode = search.refused;
     // Of some that began after the failure, it is not certain that they were in the count.
     let count = search.writers as i32 + search.later as i32;
-    let record = Refused {
-        kind: Kind::Refused as u32,
+    let record = WriteRefused {
+        kind: Kind::WriteRefused as u32,
         count,
         seq: search.seq,
         inode,

@@ -17,7 +17,7 @@ pub fn opened(ctx: TracePointContext) -> u32 {
     let fd = context::result(&ctx);
     if fd < 0 {
         if fd == ETXTBSY {
-            tail_call(&ctx, &TAIL_CALLS, TailCall::Refused);
+            tail_call(&ctx, &TAIL_CALLS, TailCall::WriteRefused);
         }
         return 0;
     }

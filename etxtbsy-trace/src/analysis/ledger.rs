@@ -124,7 +124,7 @@ pub struct Case {
     /// Direction `write`: the processes that ran a file of the name in question.
     pub named: Vec<common::Runner>,
     /// Direction `write`: which file that was, if the failing call showed it.
-    pub refused: Option<common::Refused>,
+    pub refused: Option<common::WriteRefused>,
     /// Direction `write`: the new file that the same process has made in its place.
     pub repaired: Option<common::Repaired>,
     /// Direction `write`: the file that was being run, and by whom.
@@ -353,7 +353,7 @@ impl Ledger {
                     case.named.push(*runner);
                 }
             }
-            Record::Refused(refused) => {
+            Record::WriteRefused(refused) => {
                 if let Some(case) = self.cases.get_mut(&refused.seq) {
                     case.refused = Some(refused);
                 }
@@ -364,7 +364,7 @@ impl Ledger {
                     case.changed = true;
                 }
             }
-            Record::Left(left) => {
+            Record::ProgramExited(left) => {
                 let how = if left.ended == 0 { How::Exec } else { How::Exit };
                 self.left(left.tgid, left.inode, how, left.time_ns);
             }

@@ -168,7 +168,7 @@ pub(super) const PROGRAMS: &[Entry] = &[
     loaded("ring_completes", Runs::IoUring("io_uring_complete")),
     loaded("search", Runs::TailCall(TailCall::Search)),
     loaded("runners", Runs::TailCall(TailCall::Runners)),
-    loaded("refused", Runs::TailCall(TailCall::Refused)),
+    loaded("refused", Runs::TailCall(TailCall::WriteRefused)),
     loaded("resolve", Runs::TailCall(TailCall::Resolve)),
     // io_uring's continues with them too.
     loaded("compat_runners", Runs::RawTailCall(TailCall::Runners)),
