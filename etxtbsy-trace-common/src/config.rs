@@ -20,7 +20,7 @@ pub enum Config {
     /// The address of the kernel function `____fput`; 0 until a failure has shown it.
     Fput = 0,
     /// The process whose child makes that failure: the tracer.
-    Teacher = 1,
+    Tracer = 1,
     /// How many processes user space has put into the tree; those that the programs have put
     /// there, less all that have ended, are [`crate::Count::Tree`].
     TreeFound = 2,

@@ -11,7 +11,7 @@ use crate::COMM_LEN;
 pub enum Count {
     /// Processes that were forked into the traced tree, less all that have ended in it.
     Tree = 0,
-    /// Calls of interest that failed, reported or not. [`Lost::FailureUntold`] and [`Lost::FailureUnkept`]
+    /// Calls of interest that failed, reported or not. [`Lost::FailureUnreported`] and [`Lost::FailureUnkept`]
     /// count those that are not reported.
     Failures = 1,
     /// Other calls of interest that failed with ETXTBSY, which the programs only count (`CALLS_FAILED`).
@@ -72,7 +72,7 @@ pub enum Lost {
     /// A failing call that was not reported, because the ring buffer was full, or more than half full: the
     /// rest is for the failures that are being reported. Each is counted here once, and its first record, if
     /// the program tried to write one, also under [`Lost::RingFull`].
-    FailureUntold = 8,
+    FailureUnreported = 8,
     /// A failure without a search for holders that are not known.
     SearchesFull = 9,
     /// A failing call that was not reported, because user space has as many unfinished failures as it keeps
@@ -96,7 +96,7 @@ impl Lost {
             Self::TreeFull => "processes of the tree: the map was full",
             Self::ExecsFull => "execs: the map was full",
             Self::WatchFull => "releases: too many inodes to watch",
-            Self::FailureUntold => "failures: the ring buffer was full",
+            Self::FailureUnreported => "failures: the ring buffer was full",
             Self::SearchesFull => "searches: the map was full",
             Self::FailureUnkept => "failures: more at once than are kept in detail",
             Self::CompatUnfollowed => "32-bit programs: not followed from their start",
@@ -113,7 +113,7 @@ impl Lost {
         Self::TreeFull,
         Self::ExecsFull,
         Self::WatchFull,
-        Self::FailureUntold,
+        Self::FailureUnreported,
         Self::SearchesFull,
         Self::FailureUnkept,
         Self::CompatUnfollowed,

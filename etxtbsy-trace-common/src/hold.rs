@@ -150,7 +150,7 @@ pub struct Hold {
     pub how: u32,
     /// 1 if this was the last reference to the description when the hold ended: then this hold, and no other,
     /// can have kept the description open until the kernel dropped it.
-    pub last: u32,
+    pub was_last_reference: u32,
     /// 1 if the holder has exec'd since it got the fd, and kept it.
     pub execed: u32,
     /// 1 if no event showed its beginning: it was found in the table, at `acquired_ns`, and began earlier.

@@ -21,7 +21,7 @@ use crate::{
 pub fn introduce(_ctx: *mut c_void) -> i32 {
     let task = kernel::current();
     let (level, namespace) = kernel::pid_namespace(task);
-    let _ = CONFIG.set(Config::Teacher as u32, kernel::tgid_of(task) as u64, ANY);
+    let _ = CONFIG.set(Config::Tracer as u32, kernel::tgid_of(task) as u64, ANY);
     let _ = CONFIG.set(Config::PidLevel as u32, level as u64, ANY);
     let _ = CONFIG.set(Config::PidNamespace as u32, namespace, ANY);
     level as i32

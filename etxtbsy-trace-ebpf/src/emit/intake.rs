@@ -33,7 +33,7 @@ pub(crate) fn is_taken() -> bool {
         return false;
     }
     if EVENTS.query(AVAIL_DATA) > EVENTS.query(RING_SIZE) / 2 {
-        lost(Lost::FailureUntold);
+        lost(Lost::FailureUnreported);
         return false;
     }
     true

@@ -40,7 +40,7 @@ pub(crate) fn report(
     // SAFETY: no arguments.
     let seq = call.exit_ns << 13 | (unsafe { bpf_get_smp_processor_id() } as u64 & 8191);
     let Some(mut entry) = ringbuf::reserve::<Failure>() else {
-        lost(Lost::FailureUntold);
+        lost(Lost::FailureUnreported);
         return None;
     };
     let record = entry.as_mut_ptr();

@@ -89,7 +89,7 @@ fn was_held_up(hold: &Hold, arrival: u64) -> bool {
 /// What [`inspect`] gives. The fd of the hold has its description.
 const SHOWN: u32 = 1;
 /// The description waits in the task's work.
-const IN_WORKS: u32 = 2;
+const FPUT_PENDING: u32 = 2;
 /// The task of the hold is there.
 const LIVES: u32 = 4;
 /// The description is open.
@@ -139,7 +139,7 @@ extern "C" fn inspect(current: u64, slot: u32, kept: u32, user: u64) -> u32 {
     if kept == OUTLIVED && !open {
         return NOTHING;
     }
-    let leaves = (hold.last != 0) | (hold.stage == Stage::ExecClosing as u32);
+    let leaves = (hold.was_last_reference != 0) | (hold.stage == Stage::ExecClosing as u32);
     let leaves = leaves | (hold.stage == Stage::Exiting as u32) | !over;
     // The address may be in use again, by another description.
     let same = kernel::inode_of(file) == inode && kernel::is_writer(file);
@@ -160,15 +160,18 @@ extern "C" fn inspect(current: u64, slot: u32, kept: u32, user: u64) -> u32 {
         drain
     };
     // A close that has not come to its end, perhaps for long: it may wait for a flush.
-    let closing =
-        (kept == OVER) & lives & open & (hold.how == How::Close as u32) & (hold.last != 0)
-            && kernel::is_call_on(task, CALLS.load().close, hold.fd);
+    let closing = (kept == OVER)
+        & lives
+        & open
+        & (hold.how == How::Close as u32)
+        & (hold.was_last_reference != 0)
+        && kernel::is_call_on(task, CALLS.load().close, hold.fd);
     let before = hold.released_ns < enter_ns;
     if (kept == OVER) & !fput_pending & (drain == 0) & !closing & before {
         return NOTHING;
     }
     // (The end of a process is noted when all is dropped.)
-    let is_recent = (hold.how == How::CloseOnExec as u32) & (hold.last != 0) & before;
+    let is_recent = (hold.how == How::CloseOnExec as u32) & (hold.was_last_reference != 0) & before;
     let is_recent = is_recent & (hold.released_ns + DRAIN_NS > exit_ns);
     // SAFETY: as above.
     let arrival = unsafe { (*search).arrival };
@@ -176,7 +179,7 @@ extern "C" fn inspect(current: u64, slot: u32, kept: u32, user: u64) -> u32 {
         return NOTHING;
     }
     shown as u32 * SHOWN
-        | fput_pending as u32 * IN_WORKS
+        | fput_pending as u32 * FPUT_PENDING
         | lives as u32 * LIVES
         | open as u32 * OPEN
         | closing as u32 * CLOSING
@@ -213,7 +216,7 @@ extern "C" fn report_inspected(current: u64, slot: u32, kept: u32, user: u64, lo
     let hold = unsafe { &*hold };
     let (file, task) = (hold.file, if user == 0 { hold.task } else { user });
     let is = |bit: u32| looked & bit != 0;
-    let (shown, fput_pending, closing) = (is(SHOWN), is(IN_WORKS), is(CLOSING));
+    let (shown, fput_pending, closing) = (is(SHOWN), is(FPUT_PENDING), is(CLOSING));
     let Some(mut entry) = ringbuf::reserve::<Candidate>() else {
         // SAFETY: a map value, which this task alone uses.
         unsafe { (*search).lost = 1 };

@@ -45,17 +45,18 @@ extern "C" fn opened_file(task: u64, fput: u64, nth: u32) -> u64 {
     0
 }
 
-/// Learns the address of `____fput` from a failure that a child of user space has made: the first
-/// entry of the task's work is the file it tried to execute. And where the saved registers are,
-/// from the path that it gave.
+/// Calibrates the programs by a failure that a child of the tracer has made. The first entry of the task's
+/// work is the file that it tried to execute: that shows the address of `____fput`. The path that it gave
+/// shows where the saved registers are.
 #[inline(always)]
-fn learn(task: u64, syscall: i32) {
+fn calibrate(task: u64, syscall: i32) {
     let link = word(task, offset!(task_task_works));
     let file = link - offset!(file_task_work) as u64;
-    let taught = CONFIG.get_ptr(Config::Teacher as u32);
+    let tracer = CONFIG.get_ptr(Config::Tracer as u32);
     // SAFETY: a map value, see `maps`.
-    let teacher = taught.is_some_and(|value| unsafe { *value } == kernel::ppid_of(task) as u64);
-    if teacher
+    let is_its_child =
+        tracer.is_some_and(|value| unsafe { *value } == kernel::ppid_of(task) as u64);
+    if is_its_child
         && kernel::int(file, offset!(file_f_flags)) & FMODE_EXEC != 0
         && let Some(fput) = CONFIG.get_ptr_mut(Config::Fput as u32)
     {
@@ -123,7 +124,7 @@ pub(crate) fn report(task: u64, syscall: i32, path: u64) -> bool {
     // SAFETY: a map value, see `maps`.
     let fput = unsafe { *fput };
     if fput == 0 {
-        learn(task, syscall);
+        calibrate(task, syscall);
         return false;
     }
     if !tree::contains(tgid) {
@@ -242,7 +243,7 @@ extern "C" fn is_draining(inode: u64, slot: u32) -> u32 {
     let Some(hold) = ENDED.get_ptr(HoldKey { inode, slot, pad: 0 }) else { return 0 };
     // SAFETY: a map value, see `maps`.
     let hold = unsafe { &*hold };
-    if hold.last == 0 || kernel::references(hold.file) != 0 {
+    if hold.was_last_reference == 0 || kernel::references(hold.file) != 0 {
         return 0;
     }
     let drain = last_drop::drain(hold, inode);

@@ -207,9 +207,9 @@ extern "C" fn finish(inode: u64, slot: u32, how: u32, last: u32) -> i32 {
     // SAFETY: no arguments.
     hold.released_ns = unsafe { bpf_ktime_get_ns() };
     hold.how = if hold.stage == Stage::Exiting as u32 { How::Exit as u32 } else { how };
-    hold.last |= last;
+    hold.was_last_reference |= last;
     hold.stage = Stage::Released as u32;
-    if hold.last == 0 && hold.via == Via::Open as u32 {
+    if hold.was_last_reference == 0 && hold.via == Via::Open as u32 {
         // If there is no room, its opener is not known later.
         let _ = ORPHANS.insert(hold.file, &*hold, ANY);
         let _ = ORPHANS_OF.insert(orphan_key(inode, hold.file), &hold.file, ANY);

@@ -104,7 +104,7 @@ extern "C" fn walk_fd(table: u64, task: u64, about: u64, fd: u32) -> i32 {
     if what == Event::Exiting as u32 {
         kept.stage = Stage::Exiting as u32;
         kept.start_ns = start_ns;
-        kept.last = kernel::is_last_reference(kept.file) as u32;
+        kept.was_last_reference = kernel::is_last_reference(kept.file) as u32;
         kept.task = task;
         return MARKED;
     }

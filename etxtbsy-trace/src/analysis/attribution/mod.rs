@@ -260,7 +260,9 @@ impl Fact {
             // Reported before the fd goes.
             Some(How::Close) => true,
             // The last reference is dropped after that.
-            Some(How::CloseOnExec | How::Dup | How::CloseRange) => self.hold.last != 0,
+            Some(How::CloseOnExec | How::Dup | How::CloseRange) => {
+                self.hold.was_last_reference != 0
+            }
             _ => false,
         };
         (after && seen_end).then_some(Evidence::Event)
@@ -318,7 +320,11 @@ impl Fact {
         // Of a process that is gone already, it was over long before.
         let by_exec = how(hold) == Some(How::CloseOnExec) && self.seen.is_some();
         let over = hold.stage() == Some(Stage::Released) && candidate.open == 0;
-        if over && by_exec && hold.last != 0 && hold.released_ns.saturating_add(DRAIN_NS) > enter {
+        if over
+            && by_exec
+            && hold.was_last_reference != 0
+            && hold.released_ns.saturating_add(DRAIN_NS) > enter
+        {
             return Standing::Recent;
         }
         Standing::Out

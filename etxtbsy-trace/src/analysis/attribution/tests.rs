@@ -45,7 +45,14 @@ fn inherited(origin: &Hold, forked_ns: u64) -> Hold {
 }
 
 fn ended(hold: &Hold, how: How, released_ns: u64, last: u32) -> Hold {
-    Hold { stage: Stage::Released as u32, how: how as u32, released_ns, last, ..*hold }
+    let was_last_reference = last;
+    Hold {
+        stage: Stage::Released as u32,
+        how: how as u32,
+        released_ns,
+        was_last_reference,
+        ..*hold
+    }
 }
 
 fn in_table(hold: Hold) -> Candidate {
