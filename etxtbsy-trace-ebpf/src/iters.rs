@@ -23,7 +23,7 @@ struct TaskFile {
 /// The iterator `task_file`, read once, after every other program is attached: each fd of each table.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/task_file")]
-pub fn seed(ctx: *mut c_void) -> i32 {
+pub fn snapshot_files(ctx: *mut c_void) -> i32 {
     let ctx = ctx.cast::<TaskFile>();
     // SAFETY: the context of this iterator.
     let (task, fd, file) = unsafe { ((*ctx).task, (*ctx).fd, (*ctx).file) };

@@ -22,7 +22,7 @@ pub fn exiting(ctx: RawTracePointContext) -> i32 {
 /// `signal:signal_generate`, raw: the kernel notifies the parent (`exit_notify`). This comes after the files
 /// and the task work, and is the first sign that they are done.
 #[raw_tracepoint(tracepoint = "signal_generate")]
-pub fn parent_told(ctx: RawTracePointContext) -> i32 {
+pub fn sigchld_sent(ctx: RawTracePointContext) -> i32 {
     let signal: i32 = ctx.arg(0);
     if signal == SIGCHLD {
         exit::parent_notified(kernel::current());

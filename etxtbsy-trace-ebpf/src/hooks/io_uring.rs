@@ -21,7 +21,7 @@ const OPENAT2: u32 = 28;
 /// At the completion, where the fd is known. A worker thread may have opened the file, but the process is
 /// the same, and so is the table.
 #[raw_tracepoint(tracepoint = "io_uring_complete")]
-pub fn ring_completes(ctx: RawTracePointContext) -> i32 {
+pub fn io_uring_completes(ctx: RawTracePointContext) -> i32 {
     let request: u64 = ctx.arg(1);
     let opcode = kernel::int(request, offset!(ring_request_opcode)) & 0xff;
     if opcode != OPENAT && opcode != OPENAT2 {

@@ -27,7 +27,7 @@ pub fn compat_search(ctx: RawTracePointContext) -> i32 {
     0
 }
 
-/// Continues [`super::write_refused::refused`]: finds the file of the refused call.
+/// Continues [`super::write_refused::write_refused`]: finds the file of the refused call.
 #[tracepoint]
 pub fn resolve(ctx: TracePointContext) -> u32 {
     resolve::run(|target| tail_call(&ctx, &TAIL_CALLS, target));

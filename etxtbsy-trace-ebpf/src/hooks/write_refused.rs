@@ -16,7 +16,7 @@ use crate::{
 /// arguments that the task's saved registers still have: [`crate::failure::resolve`] walks it again through
 /// the kernel's own entries, and [`crate::failure::runners`] finds who runs the file.
 #[tracepoint]
-pub fn refused(ctx: TracePointContext) -> u32 {
+pub fn write_refused(ctx: TracePointContext) -> u32 {
     if context::result(&ctx) != ETXTBSY {
         return 0;
     }

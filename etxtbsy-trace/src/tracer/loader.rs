@@ -31,7 +31,7 @@ use super::{
     layout,
     numbers::Numbers,
     object, offsets,
-    programs::{COMPAT_RETURNS, Entry, PIDS, PROGRAMS, RECEIVING, Runs, SEED, Start},
+    programs::{COMPAT_RETURNS, Entry, PIDS, PROGRAMS, RECEIVING, Runs, SNAPSHOT, Start},
     tracefs::with_tracefs,
 };
 use crate::event::TreeRole as Role;
@@ -151,7 +151,7 @@ impl Tracer {
         tracer.link()?;
         tracer.attach()?;
         log::debug!("programs attached after {:?}", began.elapsed());
-        tracer.seed()?;
+        tracer.snapshot()?;
         log::debug!("open files noted after {:?}", began.elapsed());
         tracer.follow_compat()?;
         tracer.learn()?;
@@ -227,9 +227,9 @@ impl Tracer {
     }
 
     /// Runs the `task_file` iterator, which notes every write fd that is open.
-    fn seed(&mut self) -> anyhow::Result<()> {
+    fn snapshot(&mut self) -> anyhow::Result<()> {
         // Reading drives the iterator; the program itself writes nothing.
-        std::io::copy(&mut self.iterate(SEED)?, &mut std::io::sink())
+        std::io::copy(&mut self.iterate(SNAPSHOT)?, &mut std::io::sink())
             .context("cannot list the open files")?;
         Ok(())
     }
