@@ -41,8 +41,8 @@ pub struct Offsets {
     pub task_worker_private: u32,
     /// `io_worker.cur_work`, and `io_kiocb.work` and `io_kiocb.file`; `u32::MAX` if not known.
     pub worker_cur_work: u32,
-    pub ring_request_work: u32,
-    pub ring_request_file: u32,
+    pub io_uring_request_work: u32,
+    pub io_uring_request_file: u32,
     pub signal_live: u32,
     pub signal_nr_threads: u32,
     pub signal_thread_head: u32,
@@ -148,25 +148,25 @@ pub struct Offsets {
     pub unix_skb_parms_fp: u32,
     pub scm_fp_list_count: u32,
     pub scm_fp_list_fp: u32,
-    /// Of io_uring; `ring_nodes` is `u32::MAX` where its tables have another shape than since 6.13:
-    /// `ring_files`, and `ring_files_nr`, up to 6.12, `u32::MAX` where they have neither.
-    pub ring_files: u32,
-    pub ring_files_nr: u32,
-    pub ring_nodes: u32,
-    pub ring_nr: u32,
-    pub ring_node_file: u32,
+    /// Of io_uring; `io_uring_nodes` is `u32::MAX` where its tables have another shape than since 6.13:
+    /// `io_uring_files`, and `io_uring_files_nr`, up to 6.12, `u32::MAX` where they have neither.
+    pub io_uring_files: u32,
+    pub io_uring_files_nr: u32,
+    pub io_uring_nodes: u32,
+    pub io_uring_nr: u32,
+    pub io_uring_node_file: u32,
     /// `io_kiocb.opcode`.
-    pub ring_request_opcode: u32,
+    pub io_uring_request_opcode: u32,
     /// `io_kiocb.ctx`, and `io_open.file_slot` in `io_kiocb.cmd`; that is `u32::MAX` if it is not known.
-    pub ring_request_context: u32,
-    pub ring_open_slot: u32,
+    pub io_uring_request_context: u32,
+    pub io_uring_open_slot: u32,
     /// `u32::MAX` where the tracepoint of a completion has the result itself.
-    pub ring_cqe_res: u32,
-    /// `io_kiocb.cqe.user_data`, and the ring's submissions; `ring_sqes` is `u32::MAX` if one of
+    pub io_uring_cqe_res: u32,
+    /// `io_kiocb.cqe.user_data`, and the ring's submissions; `io_uring_sqes` is `u32::MAX` if one of
     /// them is not known.
-    pub ring_user_data: u32,
-    pub ring_sqes: u32,
-    pub ring_sq_entries: u32,
+    pub io_uring_user_data: u32,
+    pub io_uring_sqes: u32,
+    pub io_uring_sq_entries: u32,
     pub regs_second: u32,
     /// The number of the system call.
     pub regs_syscall: u32,

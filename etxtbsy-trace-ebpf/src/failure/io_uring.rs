@@ -19,8 +19,8 @@ const SIZE: u64 = 64;
 /// process reuses that memory.
 #[inline(always)]
 pub(crate) fn report_refusal(request: u64, opcode: u32) -> bool {
-    let ring = word(request, offset!(ring_request_context));
-    let found = submission(ring, word(request, offset!(ring_user_data)), opcode);
+    let ring = word(request, offset!(io_uring_request_context));
+    let found = submission(ring, word(request, offset!(io_uring_user_data)), opcode);
     let (path, directory) = match found {
         0 => (0, 0),
         found => (word(found, 16), kernel::int(found, 4) as i32),
@@ -32,11 +32,11 @@ pub(crate) fn report_refusal(request: u64, opcode: u32) -> bool {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn submission(ring: u64, data: u64, opcode: u32) -> u64 {
-    if offset!(ring_sqes) == u32::MAX {
+    if offset!(io_uring_sqes) == u32::MAX {
         return 0;
     }
-    let submissions = word(ring, offset!(ring_sqes));
-    let many = kernel::int(ring, offset!(ring_sq_entries));
+    let submissions = word(ring, offset!(io_uring_sqes));
+    let many = kernel::int(ring, offset!(io_uring_sq_entries));
     for part in 0..PARTS {
         let at = part * SUBMISSIONS;
         if at >= many {

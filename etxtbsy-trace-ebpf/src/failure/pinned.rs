@@ -159,11 +159,12 @@ extern "C" fn keep_sent(current: u64, file: u64) -> i32 {
 #[inline(never)]
 extern "C" fn search_ring(current: u64, ring: u64) -> i32 {
     let context = word(ring, offset!(file_private_data));
-    let nodes = offset!(ring_nodes) != u32::MAX;
-    if !nodes && offset!(ring_files) == u32::MAX {
+    let nodes = offset!(io_uring_nodes) != u32::MAX;
+    if !nodes && offset!(io_uring_files) == u32::MAX {
         return 0;
     }
-    let count = kernel::int(context, if nodes { offset!(ring_nr) } else { offset!(ring_files_nr) });
+    let count =
+        kernel::int(context, if nodes { offset!(io_uring_nr) } else { offset!(io_uring_files_nr) });
     for at in 0..REGISTERED {
         if at >= count {
             return 0;

@@ -264,7 +264,7 @@ extern "C" fn search_call(current: u64, thread: u64, table: u64) -> i32 {
 #[inline(never)]
 extern "C" fn search_worker(current: u64, thread: u64) -> i32 {
     let Some(search) = SEARCHES.get_ptr(current) else { return 0 };
-    if offset!(worker_cur_work) == u32::MAX || offset!(ring_request_work) == u32::MAX {
+    if offset!(worker_cur_work) == u32::MAX || offset!(io_uring_request_work) == u32::MAX {
         return 0;
     }
     let worker = word(thread, offset!(task_worker_private));
@@ -272,8 +272,8 @@ extern "C" fn search_worker(current: u64, thread: u64) -> i32 {
     if work == 0 {
         return 0;
     }
-    let request = work - offset!(ring_request_work) as u64;
-    let file = word(request, offset!(ring_request_file));
+    let request = work - offset!(io_uring_request_work) as u64;
+    let file = word(request, offset!(io_uring_request_file));
     // SAFETY: a map value, which this task alone uses.
     if kernel::is_writer(file) && kernel::inode_of(file) == unsafe { (*search).inode } {
         unnoted::report_unnoted(

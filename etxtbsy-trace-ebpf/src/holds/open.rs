@@ -42,17 +42,17 @@ const FILE_INDEX_ALLOC: u32 = u32::MAX;
 /// opened straight into the ring's own table, it has no fd: who opened it is kept for the search.
 #[inline(always)]
 pub(crate) fn note_io_uring(request: u64, fd: u32) {
-    let slot = if offset!(ring_open_slot) == u32::MAX {
+    let slot = if offset!(io_uring_open_slot) == u32::MAX {
         0
     } else {
-        kernel::int(request, offset!(ring_open_slot))
+        kernel::int(request, offset!(io_uring_open_slot))
     };
     if slot == 0 {
         note(fd);
     } else {
         // The ring's place, counted from 1, or the one that it chose.
         let at = if slot == FILE_INDEX_ALLOC { fd } else { slot - 1 };
-        let ring = word(request, offset!(ring_request_context));
+        let ring = word(request, offset!(io_uring_request_context));
         note_outlived(kernel::registered(ring, at), at);
     }
 }

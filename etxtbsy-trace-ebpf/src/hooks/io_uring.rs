@@ -23,15 +23,15 @@ const OPENAT2: u32 = 28;
 #[raw_tracepoint(tracepoint = "io_uring_complete")]
 pub fn io_uring_completes(ctx: RawTracePointContext) -> i32 {
     let request: u64 = ctx.arg(1);
-    let opcode = kernel::int(request, offset!(ring_request_opcode)) & 0xff;
+    let opcode = kernel::int(request, offset!(io_uring_request_opcode)) & 0xff;
     if opcode != OPENAT && opcode != OPENAT2 {
         return 0;
     }
     // The newer tracepoint has no fourth argument, which must not be read there.
-    let result = if offset!(ring_cqe_res) == u32::MAX {
+    let result = if offset!(io_uring_cqe_res) == u32::MAX {
         ctx.arg::<i32>(3)
     } else {
-        kernel::int(ctx.arg(2), offset!(ring_cqe_res)) as i32
+        kernel::int(ctx.arg(2), offset!(io_uring_cqe_res)) as i32
     };
     if result < 0 {
         if result as i64 == ETXTBSY && io_uring::report_refusal(request, opcode) {

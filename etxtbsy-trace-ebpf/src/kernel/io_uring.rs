@@ -16,12 +16,12 @@ pub(crate) fn is_ring(file: u64) -> bool {
 /// (`FFS_MASK`).
 #[inline(always)]
 pub(crate) fn registered(context: u64, at: u32) -> u64 {
-    let nodes = offset!(ring_nodes) != u32::MAX;
-    if !nodes && offset!(ring_files) == u32::MAX {
+    let nodes = offset!(io_uring_nodes) != u32::MAX;
+    if !nodes && offset!(io_uring_files) == u32::MAX {
         return 0;
     }
-    let table = if nodes { offset!(ring_nodes) } else { offset!(ring_files) };
+    let table = if nodes { offset!(io_uring_nodes) } else { offset!(io_uring_files) };
     let entry = word(word(context, table) + at as u64 * 8, 0);
-    let file = if nodes { word(entry, offset!(ring_node_file)) } else { entry };
+    let file = if nodes { word(entry, offset!(io_uring_node_file)) } else { entry };
     file & !7
 }
