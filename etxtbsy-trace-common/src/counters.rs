@@ -11,8 +11,8 @@ use crate::COMM_LEN;
 pub enum Count {
     /// Processes that were forked into the traced tree, less all that have ended in it.
     Tree = 0,
-    /// Calls of interest that failed, reported or not. [`Lost::FailureUnreported`] and [`Lost::FailureUnkept`]
-    /// count those that are not reported.
+    /// Calls of interest that failed, reported or not. [`Lost::FailureUnreported`] and
+    /// [`Lost::FailureUnkept`] count those that are not reported.
     Failures = 1,
     /// Other calls of interest that failed with ETXTBSY, which the programs only count (`CALLS_FAILED`).
     OtherCalls = 2,

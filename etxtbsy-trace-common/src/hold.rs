@@ -42,9 +42,9 @@ pub enum Via {
     Fork = 2,
     /// dup, dup2, dup3 or `fcntl(F_DUPFD)` made it.
     Dup = 3,
-    /// Another process sent it (SCM_RIGHTS), or this one fetched it from another (pidfd_getfd). The programs
-    /// see this once they follow it ([`crate::Config::Passed`]); before, user space concludes it for an fd that
-    /// arrived unseen and that another process opened.
+    /// Another process sent it (SCM_RIGHTS), or this one fetched it from another (pidfd_getfd). The
+    /// programs see this once they follow it ([`crate::Config::Passed`]); before, user space concludes it
+    /// for an fd that arrived unseen and that another process opened.
     Passed = 4,
     /// A mapping refers to the description; there is no fd.
     Mapping = 5,

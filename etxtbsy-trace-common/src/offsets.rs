@@ -76,8 +76,8 @@ pub struct Offsets {
     pub file_f_path_dentry: u32,
     /// The `callback_head` that waits in `task_works`; its name changed over the versions.
     pub file_task_work: u32,
-    /// How a freed `struct file` differs from one that is not: 0, by the function of its work (freed by RCU, up
-    /// to 6.6); 1, by the link of its work (`f_freeptr`, 6.12 to 6.19); 2, not at all.
+    /// How a freed `struct file` differs from one that is not: 0, by the function of its work (freed by
+    /// RCU, up to 6.6); 1, by the link of its work (`f_freeptr`, 6.12 to 6.19); 2, not at all.
     pub file_freed: u32,
     pub callback_next: u32,
     pub callback_func: u32,

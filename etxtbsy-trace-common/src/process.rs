@@ -63,7 +63,7 @@ pub struct Run {
     pub script: u32,
     /// 1 if it is a copy of a process that ran the program.
     pub forked: u32,
-    /// How it ended, a [`How`].
+    /// How it ended, a [`crate::How`].
     pub how: u32,
     /// Zero.
     pub pad: u32,

@@ -250,8 +250,8 @@ pub enum PinnedBy {
     IoUring = 2,
     /// It is in the receive queue of a unix socket that the process has.
     Queue = 3,
-    /// A thread sleeps in a call that may be opening the file, or truncating it; the programs do not know which
-    /// file the call is about.
+    /// A thread sleeps in a call that may be opening the file, or truncating it; the programs do not know
+    /// which file the call is about.
     Opening = 4,
 }
 
@@ -379,7 +379,7 @@ pub struct Runner {
     pub stance: u32,
     /// The process that exec'd the script for which this one is the interpreter; 0 if there is none.
     pub script: u32,
-    /// How it ended, a [`How`].
+    /// How it ended, a [`crate::How`].
     pub how: u32,
     /// Zero.
     pub pad: u32,

@@ -5,13 +5,13 @@ use etxtbsy_trace_common::Lost;
 
 use crate::maps::lost;
 
-/// Of a part: it has found what the walk is for.
+/// A part returns: it has found what the walk is for.
 pub(crate) const FOUND: i32 = 1;
-/// Of a part: there are no more after it.
+/// A part returns: it was the last.
 pub(crate) const END: i32 = 2;
 
-/// Walks on from 0, `size` at each call of `part`, which gives [`FOUND`] and [`END`] as they apply;
-/// counts it as lost if there is no end after `calls` of them. [`FOUND`] if any part gave that.
+/// Calls `part` with 0, `size`, twice `size` and so on, until it returns [`END`]; returns [`FOUND`] if any
+/// call did. Counts the rest as lost if there is no end after `calls` of them.
 #[inline(always)]
 pub(crate) fn in_parts(calls: u32, size: u32, part: impl Fn(u32) -> i32) -> i32 {
     let mut found = 0;
@@ -26,8 +26,8 @@ pub(crate) fn in_parts(calls: u32, size: u32, part: impl Fn(u32) -> i32) -> i32 
     found
 }
 
-/// Repeats `part` until a call of it says that it was the last. After `calls` of them, this run of the program
-/// ends in `tail_call`, which runs the same program again, as often as the kernel allows
+/// Repeats `part` until a call of it says that it was the last. After `calls` of them, this run of the
+/// program ends in `tail_call`, which runs the same program again, as often as the kernel allows
 /// (`MAX_TAIL_CALL_CNT`: some 30 times). What remains then is counted as lost. Gives whether it came to the
 /// end.
 #[inline(always)]

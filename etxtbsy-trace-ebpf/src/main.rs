@@ -14,7 +14,10 @@
 //! 5. [`tree`]: which processes are of interest
 //! 6. [`bounded_loop`]: loops that the verifier accepts
 //! 7. [`kernel`]: the running kernel's structures
-//! 8. [`maps`]: the maps, of which [`kernel`] reads what was learnt about the kernel
+//! 8. [`maps`]: the maps; [`kernel`] reads one of them, which has what calibration has shown
+//!
+//! Functions that are `extern "C"` are global: the verifier checks each once, and not again for every path
+//! that leads to it. They take and return only numbers, because kernels before 5.13 accept no pointers there.
 #![no_std]
 #![no_main]
 // The only way to an atomic addition on this target.

@@ -30,16 +30,16 @@ pub(crate) const NOEXIST: u64 = 1;
 pub(crate) const EEXIST: i32 = -17;
 /// Memory for an element when it is needed, not all of it at the start.
 const NO_PREALLOC: u32 = 1;
-/// For user space to read and write without a system call, `BPF_F_MMAPABLE` (5.5): while one is in
-/// bpf(2), the kernel runs no program on its processor, not even for a task that preempts it.
+/// `BPF_F_MMAPABLE` (5.5): user space reads and writes the map without a system call. While a task is in
+/// bpf(2), the kernel runs no program on its CPU, not even for a task that preempts it.
 const MMAPABLE: u32 = 1 << 10;
 
 /// Every fd known to hold an inode open for writing.
 #[map]
 pub(crate) static HOLDS: HashMap<HoldKey, Hold> = HashMap::with_max_entries(65_536, NO_PREALLOC);
 
-/// Holds that have ended, the youngest: a release can come between the moment an exec is refused
-/// and the moment its failure is seen, and the last reference is dropped a little later still.
+/// Holds that have ended, the youngest: a hold can end between the refusal of an exec and the program that
+/// sees its failure, and the kernel drops the last reference a little later still.
 #[map]
 pub(crate) static ENDED: LruHashMap<HoldKey, Hold> = LruHashMap::with_max_entries(8_192, 0);
 
@@ -52,9 +52,9 @@ pub(crate) static FD_WORDS: HashMap<FdWordKey, FdWord> =
 #[map]
 pub(crate) static TABLES: HashMap<u64, Table> = HashMap::with_max_entries(32_768, NO_PREALLOC);
 
-/// The openers' own holds of descriptions that lived on when those ended, by description
-/// (`struct file *`): who opened what came to others unseen. LRU: its entries are never taken out,
-/// and believed only as long as description, inode and flags agree.
+/// The openers' own holds of descriptions that outlived them, by description (`struct file *`): they show
+/// who opened what other processes got unseen. LRU: no program removes an entry, and an entry counts only
+/// while description, inode and flags agree.
 #[map]
 pub(crate) static ORPHANS: LruHashMap<u64, Hold> = LruHashMap::with_max_entries(4_096, 0);
 
@@ -181,7 +181,7 @@ pub(crate) struct SearchState {
     /// User pointer to the path, where the inode is not known, and its length.
     pub(crate) path: u64,
     pub(crate) len: u64,
-    /// The group leader of the process at which the walk through all began.
+    /// The group leader of the process at which the walk through all processes began.
     pub(crate) first: u64,
     /// Where the walk is: a group leader, and the link of the thread that was looked at last; 0 if none was.
     pub(crate) process: u64,
@@ -205,7 +205,7 @@ pub(crate) struct SearchState {
     pub(crate) walked: u32,
     /// Of a refused call: the inode of its file, if the walk found it.
     pub(crate) refused: u64,
-    /// By how many those have changed its count that ran it later only.
+    /// By how many the processes that ran it only later have changed its count.
     pub(crate) later: u64,
     /// The descriptions found so far.
     pub(crate) files: [u64; DESCRIPTIONS],
@@ -245,7 +245,7 @@ pub(crate) struct PathWalk {
     /// Where the victim's root is.
     pub(crate) root_mnt: u64,
     pub(crate) root: u64,
-    /// What is left of the path (user memory), and of the links that it leads through (kernel memory).
+    /// The rest of the path (user memory), and of the links that it leads through (kernel memory).
     pub(crate) rest: [u64; TEXTS],
     /// How many of these there are, less one.
     pub(crate) depth: u64,
@@ -283,8 +283,8 @@ pub(crate) struct Pinner {
 }
 
 impl SearchState {
-    /// Notes that a task searches; `None` if there is no room, which is counted. Written in place: the stack has
-    /// no room for it.
+    /// Notes that a task searches; `None` if there is no room, which is counted. Written in place: the
+    /// stack has no room for it.
     #[inline(always)]
     pub(crate) fn begin(
         task: u64,

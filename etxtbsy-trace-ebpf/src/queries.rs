@@ -39,9 +39,9 @@ pub fn lives(ctx: *mut c_void) -> i32 {
     (same & (kernel::int(signal, offset!(signal_live)) != 0)) as i32
 }
 
-/// Whether a description still has write access: given a `struct task_struct *`, a
-/// `struct file *` and its `struct inode *`, whether anything refers to the description, or its last reference
-/// waits in the task's work.
+/// Whether a description still has write access: given a `struct task_struct *`, a `struct file *` and its
+/// `struct inode *`, whether anything refers to the description, or its last reference waits in the task's
+/// work.
 ///
 /// No tracepoint shows when a task does its work, or when a process unmaps a file.
 #[unsafe(no_mangle)]

@@ -20,7 +20,8 @@ fn set_state(to: Compat32) {
     }
 }
 
-/// A process begins that [`kernel::is_unfollowed_program`]: counted, because the programs miss its first calls.
+/// A process begins that [`kernel::is_unfollowed_program`]: counted, because the programs miss its first
+/// calls.
 #[inline(always)]
 pub(crate) fn began(tgid: u32) {
     if tree::contains(tgid) && intake::is_tracing() {

@@ -7,8 +7,7 @@ use crate::{
     tree,
 };
 
-/// What can be seen of a holder at this moment: zeros if its task has ended. Returns its task, or
-/// 0.
+/// What can be seen of a holder now: zeros if its task has ended. Returns its task, or 0.
 ///
 /// # Safety
 ///

@@ -17,8 +17,8 @@ pub(crate) fn is_tracing() -> bool {
         .is_some_and(|intake| unsafe { intake.read_volatile() } != Intake::Closed as u64)
 }
 
-/// Counts a failure; whether the programs report it. Half of the ring buffer is reserved for failures that are
-/// being reported: the records of a single one, and the releases that follow, have room there.
+/// Counts a failure; whether the programs report it. Half of the ring buffer is reserved for failures that
+/// are being reported: the records of a single one, and the releases that follow, have room there.
 #[inline(always)]
 pub(crate) fn is_taken() -> bool {
     let Some(intake) = CONFIG.get_ptr(Config::Intake as u32) else { return false };

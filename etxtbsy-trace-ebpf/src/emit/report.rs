@@ -21,7 +21,8 @@ pub(crate) fn change(kind: Kind, inode: u64, slot: u32) {
     let began = matches!(kind, Kind::Acquired);
     let hold = if began { HOLDS.get_ptr_mut(key) } else { ENDED.get_ptr_mut(key) };
     let Some(hold) = hold else { return };
-    // SAFETY: map values, see `maps`. If the numbers change at the same time, that costs a record more or less.
+    // SAFETY: map values, see `maps`. If the numbers change at the same time, that costs a record more or
+    // less.
     let matters = unsafe {
         let failed_ns = (*watch).failed_ns;
         if began { begin_matters(watch, hold, failed_ns) } else { end_matters(hold, failed_ns) }
@@ -90,8 +91,8 @@ unsafe fn end_matters(hold: *const Hold, failed_ns: u64) -> bool {
     unsafe { (*hold).acquired_ns <= failed_ns || (*hold).reported != 0 || (*hold).found != 0 }
 }
 
-/// Reports that a process has stopped running a file of interest: it has ended, or runs `inode` now. If that is
-/// the same file, it has not stopped.
+/// Reports that a process has stopped running a file of interest: it has ended, or runs `inode` now. If
+/// that is the same file, it has not stopped.
 #[inline(always)]
 pub(crate) fn program_exited(tgid: u32, ended: u32, inode: u64) {
     let Some(running) = RUNNING.get_ptr(tgid) else { return };

@@ -71,7 +71,7 @@ pub(crate) fn user_string(task: u64, of: TextOf, subject: Subject, address: u64)
     let len = unsafe {
         bpf_probe_read_user_str(text(scratch, 0), TEXT_MAX as u32, address as *const c_void)
     };
-    // With its NUL; but for years, of an empty string, 0 (`strncpy_from_user_nofault`).
+    // With its NUL; many kernels return 0 for an empty string (`strncpy_from_user_nofault`).
     if len >= 0 {
         let text = if len > 0 { len as u32 - 1 } else { 0 };
         emit(scratch, of as u32, subject, text, false);
@@ -79,7 +79,7 @@ pub(crate) fn user_string(task: u64, of: TextOf, subject: Subject, address: u64)
     give_back(task);
 }
 
-/// The length of a string in user memory, cut off at `TEXT_MAX`.
+/// The length of a string in user memory, `TEXT_MAX` at most.
 #[inline(always)]
 pub(crate) fn user_len(task: u64, address: u64) -> u64 {
     let Some(scratch) = take(task) else { return 0 };
@@ -200,7 +200,7 @@ fn climb_step(climb: &mut Scratch) -> i32 {
     climb.len = len + read as u64;
     let parent = word(dentry, offset!(dentry_d_parent));
     climb.dentry = parent;
-    // Not below any root: a memfd, or a file of a mount that has been taken away.
+    // It is below no root: a memfd, or a file of a mount that was detached.
     if parent == dentry { DONE } else { STEPPED }
 }
 

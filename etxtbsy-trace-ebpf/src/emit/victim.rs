@@ -36,7 +36,7 @@ pub(crate) fn report(
     writers: i32,
 ) -> Option<Subject> {
     // The time, and the CPU, of which there are up to 8,192 (NR_CPUS_RANGE_END, arch/x86/Kconfig): no
-    // CPU sees two failures in one nanosecond. What does not fit of the time are multiples of 26 days.
+    // CPU sees two failures in one nanosecond. The bits of the time that do not fit are multiples of 26 days.
     // SAFETY: no arguments.
     let seq = call.exit_ns << 13 | (unsafe { bpf_get_smp_processor_id() } as u64 & 8191);
     let Some(mut entry) = ringbuf::reserve::<Failure>() else {

@@ -16,8 +16,8 @@ use crate::{
     maps::{ENDED, HOLDS, ORPHANS, ORPHANS_OF, RECEIVED, SEARCHES, SearchState},
 };
 
-/// Reports the holds of an inode, then those that have ended. Gives what [`report_candidate`] gives for
-/// any of them. A global function, so that the verifier checks it once.
+/// Reports the holds of an inode, then those that have ended. Returns what [`report_candidate`] returns for
+/// any of them.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn report_candidates(task: u64) -> i32 {
@@ -31,8 +31,8 @@ pub(crate) extern "C" fn report_candidates(task: u64) -> i32 {
     flags
 }
 
-/// Reports the holds of an inode that an exec has ended a while ago, if what they held may have been dropped
-/// during the failing call.
+/// Reports the holds of an inode that an exec ended a while ago, if the kernel may have dropped their
+/// descriptions during the failing call.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn report_recent(task: u64) -> i32 {
@@ -46,14 +46,14 @@ pub(crate) extern "C" fn report_recent(task: u64) -> i32 {
 pub(crate) const CURRENT: u32 = 0;
 const OVER: u32 = 1;
 pub(crate) const OUTLIVED: u32 = 2;
-/// The same as [`OVER`], of what is over for a short time only.
+/// The same as [`OVER`], for holds that ended a short time ago.
 const RECENT: u32 = 3;
 
-/// How long the drop of a last reference takes at the most, after an exec, in nanoseconds: 70 ms have been
-/// seen, of a task that was preempted just then.
+/// The longest time from an exec to the drop of a last reference, in nanoseconds: 70 ms were seen, of a task
+/// that was preempted just then.
 const DRAIN_NS: u64 = 200_000_000;
 
-/// The table has other users than the threads of the process, or it is not known who they are.
+/// The table has other users than the threads of the process, or its users are not known.
 pub(crate) const ODD: i32 = 2;
 
 /// The hold in a place of an inode; `kept` is [`CURRENT`], [`OVER`], [`OUTLIVED`] or [`RECENT`].
@@ -63,49 +63,49 @@ fn hold_at(key: HoldKey, kept: u32) -> Option<*const Hold> {
         CURRENT => HOLDS.get_ptr(key),
         OVER | RECENT => ENDED.get_ptr(key),
         _ => match ORPHANS_OF.get_ptr(key) {
-            // SAFETY: an element of a hash map can be reused once it is deleted, and another orphan be
-            // reported then, which is true as well.
+            // SAFETY: a map value, see `maps`. If its element is reused, the program reports another orphan,
+            // which is true as well.
             Some(file) => ORPHANS.get_ptr(unsafe { *file }),
             None => None,
         },
     }
 }
 
-/// The inode whose holds a failure reports now: another one where the description is one of overlayfs.
+/// The inode whose holds a failure reports now: another one if the description is one of overlayfs.
 #[inline(always)]
 fn inode_reported(search: *const SearchState) -> u64 {
     // SAFETY: a map value, which this task alone uses.
     unsafe { if (*search).other != 0 { (*search).other } else { (*search).inode } }
 }
 
-/// Whether a task may have been preempted between the end of its exec and the drop of what that closed,
-/// which come within microseconds of each other, and have dropped it after `arrival` only: it has not made
-/// another call yet, and got a processor after that time, which is of the scheduler's clock.
+/// Whether a task may have been preempted between the end of its exec and the drop of what the exec closed
+/// (microseconds as a rule), and have dropped it after `arrival`, a time of the scheduler's clock: the task
+/// has made no other call since, and got a CPU after that time.
 #[inline(always)]
 fn was_held_up(hold: &Hold, arrival: u64) -> bool {
     last_drop::may_wait(hold) && kernel::arrival(hold.task) >= arrival
 }
 
-/// What [`inspect`] gives. The fd of the hold has its description.
+/// Bits that [`inspect`] returns. The fd of the hold has its description.
 const SHOWN: u32 = 1;
 /// The description waits in the task's work.
 const FPUT_PENDING: u32 = 2;
-/// The task of the hold is there.
+/// The task of the hold lives.
 const LIVES: u32 = 4;
 /// The description is open.
 const OPEN: u32 = 8;
-/// A close(2) of it has not come to its end.
+/// A close(2) of it has not ended.
 const CLOSING: u32 = 16;
-/// Others use the table now: who, is for the search to find out.
+/// Other processes use the table now; the search finds out which.
 const NOT_OWNED: u32 = 32;
 /// There is nothing to report.
 const NOTHING: u32 = 64;
-/// Where a [`Drain`] begins.
+/// The first bit of a [`Drain`].
 const DRAIN: u32 = 8;
 
-/// Looks at what is left of the hold that [`report_candidate`] is about, with the same arguments: the bits
-/// above. A global function: the verifier takes its result for any number, and follows what comes next
-/// once, not once for each way through this.
+/// Looks at what is left of the hold that [`report_candidate`] is about, with the same arguments, and returns
+/// the bits above. A global function: the verifier takes its result for any number, and follows what comes
+/// next once, not once for each path through this.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn inspect(current: u64, slot: u32, kept: u32, user: u64) -> u32 {
@@ -150,7 +150,7 @@ extern "C" fn inspect(current: u64, slot: u32, kept: u32, user: u64) -> u32 {
     } else {
         last_drop::drain(hold, inode)
     };
-    // It was being dropped a moment ago.
+    // The kernel was dropping it a moment ago.
     // SAFETY: a map value, which this task alone uses.
     let noted =
         unsafe { (*search).draining >> (slot & 63) & 1 != 0 } & (hold.released_ns <= exit_ns);
@@ -159,7 +159,7 @@ extern "C" fn inspect(current: u64, slot: u32, kept: u32, user: u64) -> u32 {
     } else {
         drain
     };
-    // A close that has not come to its end, perhaps for long: it may wait for a flush.
+    // A close that has not ended, perhaps for long: it may wait for a flush.
     let closing = (kept == OVER)
         & lives
         & open
@@ -170,7 +170,7 @@ extern "C" fn inspect(current: u64, slot: u32, kept: u32, user: u64) -> u32 {
     if (kept == OVER) & !fput_pending & (drain == 0) & !closing & before {
         return NOTHING;
     }
-    // (The end of a process is noted when all is dropped.)
+    // (The programs note the end of a process when everything is dropped.)
     let is_recent = (hold.how == How::CloseOnExec as u32) & (hold.was_last_reference != 0) & before;
     let is_recent = is_recent & (hold.released_ns + DRAIN_NS > exit_ns);
     // SAFETY: as above.
@@ -186,11 +186,10 @@ extern "C" fn inspect(current: u64, slot: u32, kept: u32, user: u64) -> u32 {
         | drain << DRAIN
 }
 
-/// Reports the hold in one place of the inode of current's failure, with what can be seen of it at
-/// this moment; `kept` is [`CURRENT`], [`OVER`], [`OUTLIVED`] or [`RECENT`]. One that has ended, and of
-/// which nothing is left, is not reported. Gives [`ODD`] if it applies. Unless it is 0, `user` is a task
-/// that uses the table, and the record is about its process. A global function, so that the
-/// verifier checks it once.
+/// Reports the hold in one place of the inode of current's failure, as it is now; `kept` is [`CURRENT`],
+/// [`OVER`], [`OUTLIVED`] or [`RECENT`]. A hold that has ended, and of which nothing is left, is not
+/// reported. Returns [`ODD`] if it applies. Unless it is 0, `user` is a task that uses the table, and the
+/// record is about its process.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn report_candidate(current: u64, slot: u32, kept: u32, user: u64) -> i32 {
@@ -244,7 +243,7 @@ extern "C" fn report_inspected(current: u64, slot: u32, kept: u32, user: u64, lo
         }
         let seen = holder::of_hold(&raw const (*record).hold, &raw mut (*record).holder);
         let progress = exec::exec_progress(seen);
-        // An exec clears the mark before it takes the fd, which may have happened since it was looked at.
+        // An exec clears the mark before it takes the fd; both may have happened since [`inspect`] looked.
         let is_taken = shown && kernel::file_at(hold.table, hold.fd) != file;
         if progress == exec::UNDER_WAY || is_taken {
             (*record).cloexec = CLOEXEC_UNKNOWN;
@@ -272,7 +271,7 @@ extern "C" fn report_inspected(current: u64, slot: u32, kept: u32, user: u64, lo
     };
     // SAFETY: as above; kept for the texts.
     let (seq, tgid) = unsafe { ((*search).seq, (*record).hold.tgid) };
-    // What was opened since was not counted then.
+    // A description that was opened after the count was not in it.
     // SAFETY: a map value, which this task alone uses.
     let counted = unsafe { hold.opened.time_ns < (*search).exit_ns };
     if (shown | closing) & counted {

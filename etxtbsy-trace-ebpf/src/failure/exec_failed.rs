@@ -63,7 +63,7 @@ fn calibrate(task: u64, syscall: i32) {
         if let Some(call) = EXECS.get_ptr(task)
             && let Some(at) = CONFIG.get_ptr_mut(Config::Registers as u32)
         {
-            // SAFETY: map values; this one is written once.
+            // SAFETY: map values, see `maps`; this one is written once.
             unsafe { *at = kernel::find_registers(task, syscall, (*call).path) };
         }
         // SAFETY: a map value, written once.
@@ -71,8 +71,8 @@ fn calibrate(task: u64, syscall: i32) {
     }
 }
 
-/// The user pointer to the path, for an exec at whose entry the kernel skipped the program: its saved registers
-/// still have it. A global function, because its caller needs the stack.
+/// The user pointer to the path, for an exec at whose entry the kernel skipped the program: its saved
+/// registers still have it. A global function, because its caller needs the stack.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn path_asked(task: u64, syscall: i32) -> u64 {
@@ -88,10 +88,10 @@ const OPENED: u32 = 4;
 
 /// Which of the files that an exec has opened was busy, youngest first; [`NO_FILE`] if there is none.
 ///
-/// The first is `bprm->file` (or, of a binfmt_misc entry with flag `O` or `C`, `bprm->executable`, and
-/// that the second); if an interpreter was refused, that one comes next, then what was opened before.
-/// It is the one that has writers: the exec had denied writing to all others. Where none has writers any more,
-/// the order decides.
+/// The first is `bprm->file` (or, of a binfmt_misc entry with flag `O` or `C`, `bprm->executable`, and that
+/// the second); if an interpreter was refused, that one comes next, then what was opened before. It is the
+/// one that has writers: the exec had denied writing to all others. Where none has writers any more, the
+/// order decides.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn busy_file(task: u64, fput: u64) -> u32 {
@@ -114,9 +114,9 @@ extern "C" fn busy_file(task: u64, fput: u64) -> u32 {
     }
 }
 
-/// Reports an exec that failed with ETXTBSY; if the known holders do not account for it, all but
-/// the end, and leaves in `SEARCHES` what a search needs. False if it is of no interest. `path` is
-/// the user pointer of a 32-bit call, whose entry is not seen, else 0.
+/// Reports an exec that failed with ETXTBSY. If the known holders do not account for it, the report has no
+/// end yet, and `SEARCHES` has what a search needs. False if the failure is of no interest. `path` is the
+/// user pointer of a 32-bit call, whose entry no program sees, else 0.
 #[inline(always)]
 pub(crate) fn report(task: u64, syscall: i32, path: u64) -> bool {
     let tgid = kernel::tgid_of(task);
@@ -146,10 +146,10 @@ pub(crate) fn report(task: u64, syscall: i32, path: u64) -> bool {
     let busy = if nth == NO_FILE { 0 } else { opened_file(task, fput, nth) };
     let inode = if busy == 0 { 0 } else { kernel::inode_of(busy) };
     let writers = kernel::int(inode, offset!(inode_i_writecount)) as i32;
-    // After the count: what ends after this was counted.
+    // After the count: a hold that ends after this time was counted.
     // SAFETY: no arguments.
     let now = unsafe { bpf_ktime_get_ns() };
-    // Without one, the file system itself refused to open it; user space looks.
+    // Without one, the file system itself refused to open the file; user space looks at that.
     if inode != 0 {
         watch(inode, now);
     }
@@ -178,7 +178,7 @@ pub(crate) fn report(task: u64, syscall: i32, path: u64) -> bool {
     unsafe { (*search).seq = subject.seq };
     let odd = if inode == 0 { 0 } else { candidates::report_candidates(task) & candidates::ODD };
     if inode != 0 && references::found_files(task) == 0 {
-        // It may have been dropped since the exec was refused.
+        // The kernel may have dropped the description since it refused the exec.
         candidates::report_recent(task);
     }
     text::file_path(task, TextOf::BusyFile, subject, busy);
@@ -253,7 +253,7 @@ extern "C" fn is_draining(inode: u64, slot: u32) -> u32 {
     (drain == Drain::UnderWay as u32 || waits) as u32
 }
 
-/// Has what happens to an inode reported from now on.
+/// Has the programs report what happens to an inode from now on.
 #[inline(always)]
 fn watch(inode: u64, now: u64) {
     match WATCHED.get_ptr_mut(inode) {

@@ -97,8 +97,8 @@ extern "C" fn next_node(node: u64) -> u64 {
     0
 }
 
-/// A mapping of the busy inode through a description with write access: private and read-only
-/// ones keep it as well.
+/// Reports a mapping of the busy inode through a description with write access. Private and read-only
+/// mappings pin the description as well.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn mapped(current: u64, mm: u64, file: u64) -> i32 {

@@ -8,13 +8,13 @@ use crate::{
     maps::{SEARCHES, WATCHED, lost},
 };
 
-/// Whether a failure of a task is not ended.
+/// Whether there is more to report of a task's failure.
 #[inline(always)]
 pub(crate) fn is_open(task: u64) -> bool {
     SEARCHES.get_ptr(task).is_some()
 }
 
-/// Reports that all is reported of a task's failure; `cut` is 1 if its search is missing.
+/// Reports the end of a task's failure; `cut` is 1 if its search is missing.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn end_failure(task: u64, cut: u32) -> i32 {
@@ -37,7 +37,7 @@ pub(crate) extern "C" fn end_failure(task: u64, cut: u32) -> i32 {
     0
 }
 
-/// Reports the end of a failure that nothing is known of.
+/// Reports the end of a failure whose search had no room.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn end_unknown(seq: u64) -> i32 {
@@ -46,7 +46,7 @@ pub(crate) extern "C" fn end_unknown(seq: u64) -> i32 {
     0
 }
 
-/// Counts that not all was looked at.
+/// Counts that a loop reached its limit, and notes it for the failure.
 #[inline(always)]
 pub(crate) fn cut(current: u64) {
     lost(Lost::WalkTruncated);

@@ -1,4 +1,4 @@
-//! What keeps a description that no fd table shows: the queues of unix sockets, and io_uring.
+//! What pins a description that no fd table shows: the queues of unix sockets, and io_uring.
 
 use etxtbsy_trace_common::{NO_FD, PinnedBy};
 
@@ -18,7 +18,7 @@ const MESSAGES: u32 = 128;
 const FDS: u32 = 64;
 const REGISTERED: u32 = 256;
 
-/// Looks at an open file of the table that is being read: notes it if it may keep descriptions.
+/// Looks at an open file of the table that is being read: notes it if it may pin descriptions.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn note_pinner(current: u64, file: u64) -> i32 {
@@ -62,7 +62,7 @@ fn has_messages(file: u64) -> bool {
     sk != 0 && word(queue, 0) != queue
 }
 
-/// Looks into what was noted: reports the descriptions of the busy inode that it keeps.
+/// Reports the descriptions of the busy inode that the noted files pin.
 #[inline(always)]
 pub(crate) fn search_pinners(current: u64) {
     for at in 0..PINNERS as u32 {
@@ -93,7 +93,7 @@ extern "C" fn search_pinner(current: u64, at: u32) -> i32 {
     1
 }
 
-/// Reports an open file as what keeps a description, if that is one of the busy inode.
+/// Reports that the task's process pins a description, if that is one of the busy inode.
 #[inline(always)]
 fn keep(current: u64, file: u64, by: PinnedBy) {
     let Some(search) = SEARCHES.get_ptr(current) else { return };
@@ -104,7 +104,7 @@ fn keep(current: u64, file: u64, by: PinnedBy) {
     }
 }
 
-/// Descriptions that have been sent to a unix socket and not been received yet
+/// Descriptions that were sent to a unix socket and not received so far
 /// (`unix_attach_fds`, net/unix/af_unix.c).
 #[unsafe(no_mangle)]
 #[inline(never)]

@@ -7,8 +7,8 @@ use crate::{
     maps::{DESCRIPTIONS, HOLDS, SEARCHES},
 };
 
-/// How many copies of the inode's descriptions have been made by forks since a failure, and were not
-/// reported: of children that were being made.
+/// How many copies of the inode's descriptions forks have made since a failure that were not reported:
+/// those of children that were being made.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn copies_since(task: u64) -> i32 {
@@ -42,7 +42,7 @@ pub(crate) extern "C" fn unfound(task: u64) -> i32 {
         // SAFETY: a map value, and an index within the array.
         let (file, before) = unsafe { ((*search).files[at], (*search).references[at]) };
         if file != 0 {
-            // What was found and closed since hides none of the others.
+            // A reference that was found and is closed since must not hide another.
             let now = kernel::references(file);
             references += if now < before { before } else { now };
         }
@@ -52,8 +52,7 @@ pub(crate) extern "C" fn unfound(task: u64) -> i32 {
     if references > found { (references - found) as i32 } else { 0 }
 }
 
-/// Notes that a failure has found a reference to a description, or (`counts` is 0) what is left of
-/// one.
+/// Notes that a failure has found a reference to a description, or (`counts` is 0) what is left of one.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn note_found(task: u64, file: u64, counts: u32) -> i32 {

@@ -26,7 +26,7 @@ use crate::{
     },
 };
 
-/// How many steps one run of [`resolve`] makes, and how many entries or mounts a step looks at.
+/// How many steps one run of the program makes, and how many entries or mounts a step looks at.
 const STEPS: u32 = 128;
 const SOME: u32 = 32;
 /// How many symbolic links a path may lead through (`MAXSYMLINKS`).
@@ -39,7 +39,7 @@ const LINK: u32 = 0o120_000;
 /// `PROC_SUPER_MAGIC`, include/uapi/linux/magic.h.
 const PROC: u64 = 0x9fa0;
 
-/// What a walk does next ([`Walk::next`]).
+/// What a walk does next ([`PathWalk::next`]).
 pub(crate) mod to {
     /// Read the next name.
     pub(crate) const NAME: u64 = 0;
@@ -51,7 +51,7 @@ pub(crate) mod to {
     pub(crate) const UP: u64 = 3;
 }
 
-/// Where in procfs a walk is ([`Walk::proc`]).
+/// Where in procfs a walk is ([`PathWalk::proc`]).
 mod proc {
     /// Nowhere special.
     pub(super) const NO: u64 = 0;
@@ -61,7 +61,7 @@ mod proc {
     pub(super) const FDS: u64 = 2;
 }
 
-/// Of a step: there are more.
+/// A step returns: there are more.
 const MORE: i32 = 0;
 /// It was the last.
 const DONE: i32 = 1;
@@ -121,7 +121,7 @@ extern "C" fn begin_walk(task: u64) -> i32 {
     }
     walk.rest[0] = path;
     let mut first = 0_u8;
-    // SAFETY: one byte.
+    // SAFETY: the helper checks the address, and writes one byte.
     unsafe { bpf_probe_read_user((&raw mut first).cast(), 1, path as *const c_void) };
     if first == b'/' {
         walk.mnt = walk.root_mnt;
@@ -160,7 +160,7 @@ extern "C" fn next_name(task: u64) -> i32 {
     let at = walk.depth as usize & (TEXTS - 1);
     let text = walk.rest[at];
     let len = read_name(task, text, (at == 0) as u32);
-    // That has changed it by a reference of its own.
+    // `read_name` has changed it by a reference of its own.
     let walk = walk_of!(task);
     if len < 0 {
         return FAILED;
@@ -177,8 +177,8 @@ extern "C" fn next_name(task: u64) -> i32 {
         return MORE;
     }
     let mut bounded = len as u64;
-    // SAFETY: a mask. In assembly, because the compiler knows what `read_name` returns and would leave the mask
-    // out; the verifier does not know it.
+    // SAFETY: a mask. In assembly, because the compiler knows what `read_name` returns and would leave the
+    // mask out; the verifier does not know it.
     unsafe { asm!("{} &= 255", inout(reg) bounded) };
     let len = bounded as u32;
     walk.rest[at] = text + len as u64;
@@ -216,7 +216,7 @@ extern "C" fn next_name(task: u64) -> i32 {
 extern "C" fn read_name(task: u64, text: u64, is_user: u32) -> i32 {
     let walk = walk_of!(task);
     let name = walk.name.as_mut_ptr().cast();
-    // SAFETY: the name has so much room.
+    // SAFETY: the helper checks the address, and the name has NAME bytes.
     let read = unsafe {
         if is_user != 0 {
             bpf_probe_read_user_str(name, NAME, text as *const c_void)
@@ -237,7 +237,7 @@ extern "C" fn read_name(task: u64, text: u64, is_user: u32) -> i32 {
         // SAFETY: an index within the name.
         let byte = unsafe { *bytes.add(at) };
         if byte == 0 || byte == b'/' {
-            // With as many bytes as there is room for, the end is the helper's.
+            // If the name fills its room, the NUL is the helper's, and the name is too long.
             return if at == NAME as usize - 1 { -1 } else { at as i32 };
         }
     }
@@ -277,8 +277,8 @@ extern "C" fn some_entries(task: u64) -> i32 {
     MORE
 }
 
-/// Whether an entry, whose name is as long, is the one that is looked for: one that is found by its
-/// name still, and has an inode.
+/// Whether an entry with a name of the same length is the one that the walk looks for. The kernel must
+/// still find it by its name, and it must have an inode.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn is_entry(task: u64, entry: u64) -> i32 {
@@ -359,7 +359,7 @@ extern "C" fn arrive(task: u64) -> i32 {
     MORE
 }
 
-/// A link without a text: one of procfs, that leads to the victim's own process, is followed.
+/// A link without a text: follows one of procfs that leads to the victim's own process.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn magic(task: u64, inode: u64) -> i32 {
@@ -482,7 +482,7 @@ extern "C" fn up(task: u64) -> i32 {
     MORE
 }
 
-/// Notes the file that a walk has ended at, if it is one that is being run or may have been.
+/// Notes the file at the end of a walk, and reports its path.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn note_refused(task: u64) -> i32 {
@@ -494,7 +494,7 @@ extern "C" fn note_refused(task: u64) -> i32 {
     let search: &mut SearchState = unsafe { &mut *search };
     search.refused = inode;
     search.writers = count;
-    // Until when what changes the count is in it.
+    // The time of the count.
     // SAFETY: no arguments.
     search.enter_ns = unsafe { bpf_ktime_get_ns() };
     let subject = Subject { seq: search.seq, tgid: 0 };

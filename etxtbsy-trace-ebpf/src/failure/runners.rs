@@ -26,12 +26,12 @@ const SOME: u32 = 32;
 const CALLS_A_RUN: u32 = 128;
 /// How many mappings of a process are looked at.
 const MAPPINGS: u32 = 128;
-/// How many bytes of a name are compared: whole files are, by user space.
+/// How many bytes of a name are compared; user space compares the files.
 const NAME: usize = 64;
 /// include/linux/mm.h, up to 5.14: the mapping denies writing to its file.
 const VM_DENYWRITE: u64 = 0x800;
 
-/// Reports those who run the file of the refused call, and its end.
+/// Reports the processes that run the file of the refused call, then the end of the failure.
 #[inline(always)]
 pub(crate) fn run(tail_call: impl Fn(TailCall)) {
     let current = kernel::current();
@@ -48,7 +48,7 @@ pub(crate) fn run(tail_call: impl Fn(TailCall)) {
         (((*search).refused != 0) | ((*search).path != 0), (*search).refused != 0)
     };
     if seeks {
-        // All processes, from that of current on.
+        // All processes, beginning with current's.
         let whole =
             in_runs(CALLS_A_RUN, || report_runners(current) != 0, || tail_call(TailCall::Runners));
         // SAFETY: as above.
@@ -80,7 +80,7 @@ extern "C" fn report_process(current: u64) -> i32 {
     // SAFETY: a map value, of this task alone.
     let (process, refused, path, len) =
         unsafe { ((*search).process, (*search).refused, (*search).path, (*search).len) };
-    // A leader that has ended has no memory any more; the youngest thread has.
+    // A leader that has ended no longer has its memory; the youngest thread does.
     let threads = word(process, offset!(task_signal)) + offset!(signal_thread_head) as u64;
     // `list_head.prev`.
     let thread = word(threads, 8) - offset!(task_thread_node) as u64;
@@ -128,8 +128,8 @@ extern "C" fn is_named(file: u64, path: u64, whole: u64) -> i32 {
     (ours == theirs) as i32
 }
 
-/// How many mappings of a process deny writing to an inode (`__vma_link_file`, up to 5.14). Those of
-/// a program are among the lowest, so not all of a large process are looked at.
+/// How many mappings of a process deny writing to an inode (`__vma_link_file`, up to 5.14). The mappings of a
+/// program are among the lowest, so the function looks at the first ones only.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn denials(thread: u64, inode: u64) -> u32 {
@@ -182,8 +182,7 @@ extern "C" fn part_of_stack(from: u64, inode: u64, own: u64, what: u32) -> u32 {
     let words: [u64; WORDS] = kernel::words(from);
     let mut found = 0;
     for one in words {
-        // Only the kernel's addresses are looked at. Without a branch, which would double what the
-        // verifier has to follow.
+        // Only addresses of the kernel count. No branch: each would double what the verifier has to follow.
         let is_kernels = (one >> 47 == 0x1_ffff) as u64;
         found |= refers(one * is_kernels, inode, own, what);
     }
@@ -215,7 +214,7 @@ fn forks(task: u64) -> bool {
         | (syscall == calls.vfork)
 }
 
-/// Reports a process if it runs the file, or is in its exec; gives 1 if that found no room.
+/// Reports a process if it runs the file, or is in an exec of it; returns 1 if the record found no room.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn report_runner(current: u64, leader: u64, thread: u64) -> i32 {
@@ -236,8 +235,8 @@ extern "C" fn report_runner(current: u64, leader: u64, thread: u64) -> i32 {
     }
     let mut stance = if forked != 0 { Stance::Forked as u32 } else { Stance::Runs as u32 };
     if mm == 0 {
-        // It has dropped its memory. If that is still there, it shows so, unless the address has another program's
-        // by now.
+        // It has dropped its memory. The memory's own fields show whether it still exists, unless the
+        // address has that of another program by now.
         mm = if noted_inode == search.refused { noted_mm } else { 0 };
         stance = Stance::Exiting as u32;
     } else if kernel::is_ending(thread) {
@@ -346,8 +345,8 @@ unsafe fn fill(record: *mut Runner, seq: u64, run: &Run, stance: u32, denials: u
     }
 }
 
-/// Reports the file, and, where those that run it do not account for its count, who has run it until
-/// now.
+/// Reports the file. If the processes that run it do not account for its count, also reports those that
+/// have run it until now.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn report_file(current: u64) -> i32 {
@@ -355,7 +354,7 @@ extern "C" fn report_file(current: u64) -> i32 {
     // SAFETY: a map value, of this task alone.
     let search = unsafe { &mut *search };
     let inode = search.refused;
-    // Of some that began after the failure, it is not certain that they were in the count.
+    // It is not certain that all runs that began after the failure are in the count.
     let count = search.writers as i32 + search.later as i32;
     let record = WriteRefused {
         kind: Kind::WriteRefused as u32,
@@ -378,11 +377,11 @@ extern "C" fn report_file(current: u64) -> i32 {
     0
 }
 
-/// How long ago a run can have ended that a call was refused for: longer than a call takes to return
-/// on a processor that others want too.
+/// The longest time between the end of a run that refused a call and the return of that call, in nanoseconds:
+/// longer than a call takes to return on a busy CPU.
 const RECENT_NS: u64 = 100_000_000;
 
-/// Reports a run of the file that was over shortly before the call returned, or since.
+/// Reports a run of the file that ended shortly before the call returned, or since.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn report_ended(current: u64, slot: u32) -> i32 {

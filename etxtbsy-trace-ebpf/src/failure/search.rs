@@ -1,11 +1,10 @@
-//! The search for holders that no event showed: at a failure that the known ones do not account for,
-//! all tasks' fd tables are read, and all mappings of the inode; then, if some writer or reference
-//! is still missing, what keeps descriptions without an fd: queues of sockets, io_uring, system calls
-//! under way.
+//! The search for holders that no event showed, at a failure that the known ones do not account for. It reads
+//! the fd tables of all tasks and all mappings of the inode. If some writer or reference is still missing, it
+//! reads what pins descriptions without an fd: queues of sockets, io_uring, system calls in progress.
 //!
-//! Fds arrive unseen by SCM_RIGHTS, `pidfd_getfd`, io_uring, 32-bit system calls, or by an open of a file system
-//! that opens another's file (overlayfs). Following those would cost every message that is received; reading
-//! the tables costs nothing until an exec fails.
+//! Fds arrive unseen by SCM_RIGHTS, `pidfd_getfd`, io_uring, 32-bit system calls, or by an open of a file
+//! system that opens another's file (overlayfs). Following those would cost every message that is received;
+//! reading the tables costs nothing until an exec fails.
 
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use etxtbsy_trace_common::{
@@ -23,8 +22,7 @@ use crate::{
     maps::{ANY, DESCRIPTIONS, HOLDS, ORPHANS, ORPHANS_OF, SEARCHES, WATCHED, lost},
 };
 
-/// How many fds and threads the walk through all tables looks at, before it begins no more
-/// processes.
+/// How many fds and threads the walk through all tables looks at. After that it begins no other process.
 const STEPS: u32 = 1 << 18;
 /// How many threads and words of fd tables one call of [`search_some`] looks at, and how many such calls
 /// one run of the program makes: no more, because the verifier follows each.
@@ -33,7 +31,7 @@ const CALLS_A_RUN: u32 = 256;
 /// [`crate::maps::SearchState::word`] while no fd table is being read.
 const NO_WORD: u64 = u64::MAX;
 /// How many words of an fd table's bitmap are looked at: those of as many fds as a process may have
-/// (`sysctl_nr_open`, fs/file.c), for one that is freed meanwhile may seem to have any number.
+/// (`sysctl_nr_open`, fs/file.c). A table that is being freed may seem to have any number.
 const WORDS: u64 = (1 << 20) / 64;
 /// How many fds of a word of an fd table's bitmap are looked at.
 const FDS: u32 = 64;
@@ -56,16 +54,16 @@ pub(crate) fn run(tail_call: impl Fn(TailCall)) {
             begin_pass(current);
         }
     }
-    // The tables of current's process first, then of those that are in the list after it, round to where
-    // it began.
+    // The tables of current's process first, then those of the processes after it in the list, which is a
+    // circle.
     let whole = in_runs(CALLS_A_RUN, || search_some(current) != 0, || tail_call(TailCall::Search));
     // SAFETY: as above.
     let (pass, inode) = unsafe {
         (*search).lost |= !whole as u32;
         ((*search).pass, (*search).inode)
     };
-    // The tree of mappings can change while it is walked without its lock: then the walk misses some. So it
-    // is walked in both passes.
+    // The tree of mappings can change, because the walk does not take its lock: then the walk misses some. So
+    // both passes walk it.
     if whole && (pass == 0 || is_missing(current) != 0) {
         mappings::walk_mappings(current, inode);
     }
@@ -89,7 +87,7 @@ pub(crate) fn run(tail_call: impl Fn(TailCall)) {
     outcome::end_failure(current, 0);
 }
 
-/// Has a walk through all processes begin at current's.
+/// Starts a walk through all processes at current's.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn begin_pass(current: u64) -> i32 {
@@ -121,8 +119,7 @@ extern "C" fn is_missing(current: u64) -> i32 {
     ((references::found_files(current) < writers) | (references::unfound(current) > 0)) as i32
 }
 
-/// Those whose opener's fd is closed, and which something refers to: who opened them, if nothing is found
-/// to keep them.
+/// Reports who opened the descriptions whose opener's fd is closed, and which something still refers to.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn search_orphans(current: u64) -> i32 {
@@ -149,7 +146,7 @@ extern "C" fn search_some(current: u64) -> i32 {
         let signal = word(process, offset!(task_signal));
         let head = signal + offset!(signal_thread_head) as u64;
         let link = if last == 0 { head } else { last };
-        // The list of a process that is freed meanwhile may end in zeros.
+        // The list of a process that is being freed may end in zeros.
         let thread = word(link, 0);
         if thread != head && thread != 0 {
             search_thread(current, thread - offset!(task_thread_node) as u64);
@@ -174,8 +171,8 @@ extern "C" fn search_some(current: u64) -> i32 {
     0
 }
 
-/// Has the fd table of a thread looked at next, unless it is that of its process which was read last; in
-/// the second pass, reports what the thread keeps by the call that it is in.
+/// Makes the fd table of a thread the next to be read, unless the search has just read it for the same
+/// process. In the second pass, reports what the thread pins by the call that it is in.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn search_thread(current: u64, thread: u64) -> i32 {
@@ -188,13 +185,13 @@ extern "C" fn search_thread(current: u64, thread: u64) -> i32 {
         (*search).steps += 1;
         ((*search).pass, (*search).table, (*search).task)
     };
-    // (Up to 5.11 it is a kernel thread, which does not show whose request it is at.)
+    // (Up to 5.11 it is a kernel thread, which does not show whose request it processes.)
     if pass != 0 && flags & (PF_IO_WORKER | PF_KTHREAD) == PF_IO_WORKER {
         search_worker(current, thread);
     } else if pass != 0 && state != TASK_RUNNING && flags & PF_KTHREAD == 0 {
         search_call(current, thread, table);
     }
-    // Threads of one process share a table as a rule; processes may, and each is a holder then.
+    // As a rule, threads of one process share a table. Processes may share one too; then each is a holder.
     let same = before == table && kernel::tgid_of(before_task) == kernel::tgid_of(thread);
     // The fork of a task that is being made will report it, or is reporting it just now.
     if flags & PF_KTHREAD != 0 || state & TASK_NEW != 0 || table == 0 || same {
@@ -209,8 +206,8 @@ extern "C" fn search_thread(current: u64, thread: u64) -> i32 {
     0
 }
 
-/// Looks at the call in which a thread sleeps: whether it keeps a description whose fd is closed, or may
-/// be opening the file just now.
+/// Looks at the call in which a thread sleeps: whether it pins a description whose fd is closed, or may be
+/// opening the file just now.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn search_call(current: u64, thread: u64, table: u64) -> i32 {
@@ -244,7 +241,7 @@ extern "C" fn search_call(current: u64, thread: u64, table: u64) -> i32 {
         let Some(orphan) = ORPHANS.get_ptr(file) else { continue };
         // SAFETY: as above.
         let its = unsafe { ((*orphan).tgid, (*orphan).fd) };
-        // Where the fd is another file by now, the call may have begun after that.
+        // If the fd is another file by now, the call may have begun after that change.
         let is_closed = kernel::file_at(table, fd) == 0;
         if its == (tgid, fd) && kernel::is_open(file, inode) && is_closed {
             unnoted::report_unnoted(
@@ -259,7 +256,7 @@ extern "C" fn search_call(current: u64, thread: u64, table: u64) -> i32 {
     0
 }
 
-/// Looks at the request that a worker thread of an io_uring is at.
+/// Looks at the request that a worker thread of an io_uring processes.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn search_worker(current: u64, thread: u64) -> i32 {
@@ -379,7 +376,7 @@ const NOTED: i32 = 1;
 /// There is no place for it.
 const UNPLACED: i32 = 2;
 
-/// An fd that refers to the busy inode: notes it if no event brought it.
+/// Looks at an fd that refers to the busy inode: notes it if it is not noted.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn found(current: u64, task: u64, table: u64, fd: u32) -> i32 {

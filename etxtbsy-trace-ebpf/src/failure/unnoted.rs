@@ -17,14 +17,14 @@ use crate::{
 /// For [`about`], beside the numbers of [`PinnedBy`], and 0 for an fd: a mapping.
 pub(crate) const MAPPED: u64 = 8;
 
-/// What [`report_unnoted`] is about: what keeps the description, and the fd.
+/// An argument of [`report_unnoted`]: what pins the description, and the fd.
 #[inline(always)]
 pub(crate) fn about(by: u64, fd: u32) -> u64 {
     by << 32 | fd as u64
 }
 
-/// Reports a process that has a description, though no hold of it is noted; `about` says how it has it. `table` is
-/// its fd table, or its memory. `file` is 0 if it is not known.
+/// Reports a process that has a description, though no hold of it is noted; `about` says how it has it.
+/// `table` is its fd table, or its memory. `file` is 0 if it is not known.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn report_unnoted(
@@ -94,7 +94,7 @@ pub(crate) extern "C" fn report_unnoted(
     0
 }
 
-/// Makes a hold zeros, word by word: no call that takes a frame.
+/// Sets a hold to zeros, word by word: no call, which would take a frame.
 ///
 /// # Safety
 ///

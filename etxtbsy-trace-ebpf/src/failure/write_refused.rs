@@ -30,8 +30,8 @@ pub(crate) fn report_call(syscall: i32) -> bool {
     report(syscall, path, directory)
 }
 
-/// Records that a call of current's failed with ETXTBSY, and leaves in `SEARCHES` what
-/// [`crate::resolve`] needs; false if there is nothing to continue with.
+/// Reports that a call of current's failed with ETXTBSY, and leaves in `SEARCHES` what
+/// [`crate::failure::resolve`] needs; false if there is nothing to continue with.
 /// `path` is a user pointer, 0 if there is none; `directory` is the fd that it is relative to.
 #[inline(always)]
 pub(crate) fn report(syscall: i32, path: u64, directory: i32) -> bool {

@@ -53,7 +53,7 @@ pub(crate) fn execed(task: u64, bprm: u64) {
         // SAFETY: a map value, which this task alone writes.
         let left = unsafe { core::mem::take(&mut (*call).table) };
         if left != table {
-            // `begin_new_exec` unshares the table: what is left in it is what the program inherits.
+            // `begin_new_exec` unshares the table: the program inherits what is left in it.
             fd_table_copy::left_shared(task);
             return;
         }
@@ -76,7 +76,7 @@ pub(crate) fn execed(task: u64, bprm: u64) {
     }
 }
 
-/// An exec has succeeded: the files that it closed are dropped next.
+/// Ends the marked holds of a task whose exec has succeeded: the kernel drops their files next.
 #[inline(always)]
 pub(crate) fn succeeded(task: u64) {
     // SAFETY: a map value, see `maps`.
@@ -98,8 +98,8 @@ pub(crate) const DONE: i32 = 1;
 /// fds.
 pub(crate) const UNDER_WAY: i32 = 2;
 
-/// How far a task other than current has got with an exec; 0 for not at all, or no task. A global
-/// function, because its caller needs the stack.
+/// How far a task has come with an exec since its fork: [`DONE`], [`UNDER_WAY`], or 0 for not at all, or no
+/// task. A global function, because its caller needs the stack.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn exec_progress(task: u64) -> i32 {
@@ -109,16 +109,16 @@ pub(crate) extern "C" fn exec_progress(task: u64) -> i32 {
     if task == kernel::current() {
         return DONE;
     }
-    // The program at `sched_process_exec` takes the table. The kernel may have skipped the one at the entry (7.2
-    // on).
-    // SAFETY: a map value, see `maps`.
+    // The program at `sched_process_exec` takes the table. The kernel may have skipped the one at the entry
+    // (7.2 on). SAFETY: a map value, see `maps`.
     let begun = EXECS.get_ptr(task).is_some_and(|call| unsafe { (*call).table } != 0);
     let (calls, last) = (CALLS.load(), kernel::last_call(task));
     let execs = begun | (last == calls.execve) | (last == calls.execveat);
     if execs { UNDER_WAY } else { DONE }
 }
 
-/// When the exec of a task began, and whether its new memory is there already; 0 if it is in none.
+/// When the exec that a task is in began, and whether the task has its new memory already; 0 if it is in
+/// none.
 ///
 /// The note of an exec that was killed stays, and the task's address may be in use again.
 #[inline(always)]

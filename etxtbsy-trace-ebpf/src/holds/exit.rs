@@ -47,7 +47,7 @@ pub(crate) fn begin(task: u64) {
 #[inline(always)]
 pub(crate) fn parent_notified(current: u64) {
     exited(current);
-    // The same signal is sent for a child that was stopped, or by hand.
+    // The kernel sends the same signal for a child that was stopped, and a process may send it by kill(2).
     if is_last(current) {
         pending_release::check(At::End);
         // SAFETY: no arguments.
@@ -65,8 +65,8 @@ pub(crate) fn freed(task: u64) {
     }
 }
 
-/// Whether this is the last thread of its process, and is ending: `do_exit` counts
-/// `signal->live` down before all of these tracepoints.
+/// Whether this is the last thread of its process, and is ending: `do_exit` counts `signal->live` down before
+/// all of these tracepoints.
 #[inline(always)]
 fn is_last(task: u64) -> bool {
     kernel::int(word(task, offset!(task_signal)), offset!(signal_live)) == 0

@@ -30,8 +30,8 @@ extern "C" fn copy_table(task: u64, parent_table: u64, now_ns: u64) -> i32 {
     in_parts(CALLS, WORDS, |from| copy_words(task, parent_table, now_ns, from))
 }
 
-/// The fds of some words of the bitmap. (Few variables: the frames of functions within each other
-/// have 512 bytes together.)
+/// The fds of some words of the bitmap. (Few variables: the frames of nested functions have 512 bytes
+/// together.)
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn copy_words(task: u64, parent_table: u64, now_ns: u64, from: u32) -> i32 {
@@ -102,7 +102,7 @@ pub(crate) fn left_shared(task: u64) {
     note(task, 0, unsafe { bpf_ktime_get_ns() });
 }
 
-/// Notes the write fds of the table of a task that may have got one of its own.
+/// Notes the write fds of the table of a task that may have one of its own now.
 #[inline(always)]
 pub(crate) fn unshared(task: u64) {
     if TABLES.get_ptr(kernel::table_of(task)).is_none() {

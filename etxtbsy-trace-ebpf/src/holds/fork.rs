@@ -11,7 +11,7 @@ use crate::{
     tree,
 };
 
-/// Notes what a child has of the files that were open for writing, and what it runs.
+/// Notes which write fds a child has inherited, and what it runs.
 #[inline(always)]
 pub(crate) fn note(parent: u64, child: u64) {
     let tgid = kernel::tgid_of(child);

@@ -1,4 +1,4 @@
-//! How far the drop of a last reference has come, after the hold that had it ended.
+//! How far the kernel has come with the drop of a last reference, after its hold ended.
 
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use etxtbsy_trace_common::{Hold, How, Stage};
@@ -11,8 +11,8 @@ const DROP_NS: u64 = 1_000_000;
 /// The same for close(2), counted from its entry.
 const CLOSE_NS: u64 = 20_000;
 
-/// Whether the task of a hold that is over may still be in the call that ended it. Later, a description in its
-/// work is another one, at an address that is in use again.
+/// Whether the task of a hold that is over may still be in the call that ended it. Later, a description in
+/// its work is another one, at an address that is in use again.
 #[inline(always)]
 pub(crate) fn may_wait(hold: &Hold) -> bool {
     may_be_in_call(hold.task, hold.how, hold.fd, hold.released_ns) != 0

@@ -1,10 +1,10 @@
 //! Which fd of which table holds which inode open for writing.
 //!
-//! A hold is in `HOLDS` under its inode and a place, so that a failing exec finds the holds
-//! of its inode by looking at 64 keys, whatever else is open on the machine. Inserting with
-//! NOEXIST gives a place to one holder without a lock. `FD_WORDS` leads from an fd to its hold. A hold that ends
-//! enters `ENDED` first and leaves `HOLDS` second. A failing exec marks the inode as watched, then reads
-//! `HOLDS`, then `ENDED`: so it misses none.
+//! A hold is in `HOLDS` under its inode and a place, so that a failing exec finds the holds of its inode by
+//! looking at 64 keys, whatever else is open on the machine. Inserting with NOEXIST gives a place to one
+//! holder without a lock. `FD_WORDS` leads from an fd to its hold. A hold that ends enters `ENDED` first
+//! and leaves `HOLDS` second. A failing exec marks the inode as watched, then reads `HOLDS`, then `ENDED`:
+//! so it misses none.
 
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use etxtbsy_trace_common::{
@@ -23,13 +23,13 @@ use crate::{
 
 pub(crate) const FDS: u32 = FDS_PER_WORD as u32;
 
-/// Writes a hold that begins now, or at another time: an fd of `task`'s table that refers to
-/// `file`. Nothing is known of its origin yet. All but [`Hold::file`], which the caller writes
-/// last: readers treat a hold whose `file` is 0 as absent. Field by field, because the stack has no room for it.
+/// Writes a hold that begins at `acquired_ns`: an fd of `task`'s table that refers to `file`. Its origin is
+/// not known so far. The caller writes [`Hold::file`] last: readers treat a hold whose `file` is 0 as
+/// absent. Field by field, because the stack has no room for it.
 ///
 /// # Safety
 ///
-/// `hold` can be written, and is zeros as yet.
+/// `hold` can be written, and is zeros.
 #[inline(always)]
 pub(crate) unsafe fn begin(
     hold: *mut Hold,
@@ -83,7 +83,7 @@ pub(crate) fn key_at(table: u64, fd: u32) -> Option<HoldKey> {
     (key.inode != 0).then_some(key)
 }
 
-/// Where a description that outlives its opener's fd is found by its inode.
+/// The key by which a search finds a description that outlived its opener's fd.
 #[inline(always)]
 fn orphan_key(inode: u64, file: u64) -> HoldKey {
     // Objects of a slab differ in their middle bits.
@@ -173,12 +173,12 @@ extern "C" fn take_place(inode: u64, table: u64, fd: u32, tgid: u32) -> u64 {
             }
         }
     }
-    // What concerns one file only is reported with a failure about that file.
+    // Not counted as lost: this concerns one file, and failures of that file report it.
     let _ = CROWDED.insert(inode, 1, ANY);
     SLOTS as u64
 }
 
-/// Leads from an fd to its hold, which is written.
+/// Enters in `FD_WORDS` where the hold of an fd is, once that is written.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn publish(inode: u64, slot: u32, table: u64, fd: u32) -> i32 {
@@ -224,12 +224,12 @@ extern "C" fn finish(inode: u64, slot: u32, how: u32, last: u32) -> i32 {
     1
 }
 
-/// How long an ended hold is kept and reported, in nanoseconds: its description may still be open, because the
-/// task that drops it may be preempted.
+/// How long an ended hold is kept and reported, in nanoseconds: its description may still be open, because
+/// the task that drops it may be preempted.
 pub(crate) const KEEP_NS: u64 = 500_000_000;
 
 /// The place of an ended hold: one that is free, or has an earlier hold of the same fd, or one
-/// that ended long ago. (Its place in `HOLDS` may be taken again before that.)
+/// that ended long ago. (Its place in `HOLDS` may be in use again before that.)
 #[inline(always)]
 fn ended_slot(inode: u64, hold: &Hold) -> u32 {
     let home = home(hold.table, hold.fd);
@@ -272,7 +272,7 @@ pub(crate) fn release_closing(table: u64, fd: u32) {
         let file = unsafe { (*hold).file };
         if kernel::file_at(table, fd) == file {
             let task = kernel::current();
-            // Who closes it: whether that is over shows in its task.
+            // The task that closes it: its registers show whether the close is over.
             // SAFETY: a map value, see `maps`.
             unsafe {
                 (*hold).task = task;

@@ -23,7 +23,7 @@ pub(crate) fn note(fd: u32) {
     ledger::acquire(task, table, fd, file, Via::Open, now, |hold| {
         hold.opened = kernel::actor(task, now);
     });
-    // Of a description that lay at the same address.
+    // It is of an earlier description at the same address.
     if ORPHANS.get_ptr(file).is_some() {
         let _ = ORPHANS.remove(file);
     }
@@ -57,7 +57,7 @@ pub(crate) fn note_io_uring(request: u64, fd: u32) {
     }
 }
 
-/// Notes who opened a description that has no fd, if it is open for writing: for a search.
+/// Notes for the search who opened a description that has no fd, if it is open for writing.
 #[inline(always)]
 pub(crate) fn note_outlived(file: u64, at: u32) {
     if file != 0 && kernel::is_writer(file) {
@@ -65,7 +65,7 @@ pub(crate) fn note_outlived(file: u64, at: u32) {
     }
 }
 
-/// Names current as opener in the copies of an fd that were made before its open was seen.
+/// Enters current as opener in the copies of an fd that forks made before the program saw its open.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn name_opener(inode: u64, file: u64, now: u64) -> i32 {

@@ -9,10 +9,10 @@ use crate::{
     maps::{ANY, ENDED, HOLDS, LINEAGE, ORPHANS, ZERO},
 };
 
-/// Who opened the description at an fd, for one that inherits it: from the hold that the fd has,
-/// or had until a moment ago. Leaves `opener` as it is if that is not known.
+/// Finds who opened the description at an fd, for a copy of that fd: from the hold that the fd has, or had a
+/// moment ago. Leaves `opener` as it is if that is not known.
 ///
-/// Gives when the fd ended there, if it did and the table does not show the description at it again;
+/// Returns when the fd's hold ended, if it did and the table does not show the description there again;
 /// else 0.
 #[inline(always)]
 pub(crate) fn find_opener(opener: &mut Actor, table: u64, fd: u32, file: u64, inode: u64) -> u64 {
@@ -35,10 +35,6 @@ pub(crate) fn find_opener(opener: &mut Actor, table: u64, fd: u32, file: u64, in
 }
 
 /// The place in `ENDED` of the hold that an fd had; [`SLOTS`] if there is none.
-///
-/// A global function, as are the others here that are `extern "C"`: the verifier checks each
-/// once, and not again for every path that leads to it. What they take and give are numbers:
-/// kernels before 5.13 know no pointers there.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn ended_at(table: u64, fd: u32, file: u64, inode: u64) -> u64 {
@@ -55,8 +51,8 @@ extern "C" fn ended_at(table: u64, fd: u32, file: u64, inode: u64) -> u64 {
     SLOTS as u64
 }
 
-/// Finds out who opened the description of a hold that came otherwise than by open or fork, and
-/// how this process came to it, if it has other fds of it.
+/// Finds who opened the description of a hold that neither an open nor a fork made, and how this process
+/// got it, if it has other fds of it.
 #[inline(always)]
 pub(crate) fn find_origin(hold: &mut Hold, file: u64) {
     let inode = hold.inode;
@@ -94,8 +90,8 @@ pub(crate) fn find_origin(hold: &mut Hold, file: u64) {
     }
 }
 
-/// When the opener of a description closed its own fd of it, while something else kept it open; 0 if no program
-/// saw that.
+/// When the opener of a description closed its own fd of it, while something else kept it open; 0 if no
+/// program saw that.
 #[inline(always)]
 pub(crate) fn closed_ns(inode: u64, file: u64, opened_ns: u64) -> u64 {
     match ORPHANS.get_ptr(file) {
@@ -123,7 +119,8 @@ extern "C" fn other_at(inode: u64, file: u64, tgid: u32) -> u64 {
     SLOTS as u64
 }
 
-/// Whether [`other_at`] looks for the hold in a place. A function of its own, which the verifier follows once.
+/// Whether [`other_at`] looks for the hold in a place. A function of its own, which the verifier follows
+/// once.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn is_other(inode: u64, slot: u32, file: u64, tgid: u32) -> i32 {
@@ -136,7 +133,7 @@ extern "C" fn is_other(inode: u64, slot: u32, file: u64, tgid: u32) -> i32 {
     (same & wanted) as i32
 }
 
-/// Notes current as the opener of a description that has no fd, as if that had been closed.
+/// Notes current as the opener of a description that has no fd, as if current had closed its fd.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn note_outlived(file: u64, fd: u32) -> i32 {
@@ -157,8 +154,8 @@ pub(crate) extern "C" fn note_outlived(file: u64, fd: u32) -> i32 {
     0
 }
 
-/// Notes of a hold that a fork brought it to a process, if that was forked while the table it was made
-/// from had the fd; else no fork did.
+/// Notes that a hold came to its process by a fork, if that fork was after the open; else notes that it did
+/// not.
 ///
 /// # Safety
 ///

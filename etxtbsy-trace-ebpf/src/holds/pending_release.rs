@@ -1,5 +1,5 @@
-//! The release of descriptions that no fd table shows: a mapping's, one in a socket's queue, one that a system
-//! call under way uses.
+//! The release of descriptions that no fd table shows: a mapping's, one in a socket's queue, one that a
+//! system call in progress uses.
 
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns};
 use etxtbsy_trace_common::{Dropped, Kind, PendingRelease};

@@ -22,9 +22,9 @@ const HEADER: u64 = 16;
 const HEADERS: u32 = 2;
 const FDS: u64 = 32;
 
-/// Notes the fds that a call of current's has brought, which returned `result`.
+/// Notes the fds that a call of current's has brought; the call returned `result`.
 ///
-/// What is in the control data is only where to look: user space can have written there since.
+/// The control data only shows where to look: user space can have written there since.
 #[inline(always)]
 pub(crate) fn note_call(syscall: i32, result: u32) {
     let task = kernel::current();

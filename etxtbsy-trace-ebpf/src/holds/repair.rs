@@ -15,8 +15,8 @@ pub(crate) fn is_expected() -> bool {
     CONFIG.get_ptr(Config::Repairs as u32).is_some_and(|any| unsafe { *any } != 0)
 }
 
-/// Reports that a process whose write was refused has replaced the file: it has opened another file for writing
-/// by the same name in the same directory.
+/// Reports that a process whose write was refused has replaced the file: it has opened another file for
+/// writing by the same name in the same directory.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn check_repair(file: u64, inode: u64, time_ns: u64) -> i32 {

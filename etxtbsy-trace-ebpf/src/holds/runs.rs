@@ -1,5 +1,5 @@
 //! What each process runs, since when. When a running program's file refuses a call, this shows who ran it at
-//! the refusal, although some exec, fork or exit is under way or just over.
+//! the refusal, even during an exec, fork or exit, or just after one.
 
 use core::ffi::c_void;
 
@@ -12,7 +12,7 @@ use crate::{
     maps::{ANY, ENDED_RUNS, EXECS, RUNS, SCRIPTS, ZERO},
 };
 
-/// The run that is noted of the process of `leader`; `None` if it is another's.
+/// The noted run of a process with that start time; `None` if the note is another process's.
 #[inline(always)]
 pub(crate) fn of(tgid: u32, start_ns: u64) -> Option<*mut Run> {
     let run = RUNS.get_ptr_mut(tgid)?;
@@ -20,7 +20,7 @@ pub(crate) fn of(tgid: u32, start_ns: u64) -> Option<*mut Run> {
     (unsafe { (*run).start_ns } == start_ns).then_some(run)
 }
 
-/// The inode of the program that a memory is of.
+/// The inode of the program of a memory, `struct mm_struct *`.
 #[inline(always)]
 pub(crate) fn program(mm: u64) -> u64 {
     kernel::inode_of(word(mm, offset!(mm_exe_file)))
@@ -151,7 +151,7 @@ pub(crate) extern "C" fn note_exit(task: u64, now: u64) -> i32 {
     0
 }
 
-/// Moves a copy of a run to those that are over.
+/// Puts a copy of a run among those that are over.
 #[inline(always)]
 fn over(run: *mut Run, now: u64, how: How) {
     // SAFETY: a map value, from [`of`].

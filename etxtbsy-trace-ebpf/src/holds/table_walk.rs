@@ -9,7 +9,7 @@ use crate::{
     maps::{FD_WORDS, HOLDS, TABLES},
 };
 
-/// What has happened to a table, for which its holds are walked.
+/// An event that concerns all holds of a table.
 #[repr(u32)]
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Event {
@@ -22,7 +22,7 @@ pub(crate) enum Event {
     Range = 2,
     /// Its last user is about to exit: marks all.
     Exiting = 3,
-    /// Its files are gone: ends all, and forgets the table.
+    /// Its files are closed: ends all, and forgets the table.
     Exited = 4,
 }
 
@@ -31,8 +31,8 @@ pub(crate) enum Event {
 const SOME: u32 = 64;
 const MOST: u32 = 32;
 
-/// Does what follows from `what` with every hold of a table of process `tgid`, on behalf of
-/// `task`; whether any had left the table or was marked.
+/// Applies the event `what` to every hold of a table of process `tgid`, on behalf of `task`; whether any
+/// had left the table or was marked.
 #[inline(always)]
 pub(crate) fn walk(table: u64, task: u64, tgid: u32, what: Event) -> bool {
     TABLES.get_ptr(table).is_some()
@@ -95,7 +95,7 @@ extern "C" fn walk_fd(table: u64, task: u64, about: u64, fd: u32) -> i32 {
     let Some(hold) = HOLDS.get_ptr_mut(key) else { return 0 };
     // SAFETY: a map value, see `maps`.
     let kept = unsafe { &mut *hold };
-    // A table at this address may have been another process's, whose end was not seen.
+    // The table at this address may have been that of another process, whose end no program saw.
     if kept.tgid != tgid && what == Event::Closing as u32 {
         return 0;
     }

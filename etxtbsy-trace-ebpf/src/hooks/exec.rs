@@ -35,7 +35,7 @@ pub fn enter_execveat(ctx: TracePointContext) -> u32 {
 ///
 /// `do_close_on_exec` (in `begin_new_exec`) has emptied their places. A file whose last reference went with
 /// its place is still open: `fput` has put it into the task's work, where it waits until the execve returns
-/// to user mode. This is the first point after that where both can be told apart.
+/// to user mode. This is the first point after that where the program can distinguish the two.
 #[raw_tracepoint(tracepoint = "sched_process_exec")]
 pub fn execed(ctx: RawTracePointContext) -> i32 {
     exec::execed(ctx.arg(0), ctx.arg(2));

@@ -41,8 +41,8 @@ pub fn compat_resolve(ctx: RawTracePointContext) -> i32 {
     0
 }
 
-/// Continues [`resolve()`]: reports the processes that run the file, before they are gone. Where the file is not
-/// known, it reports those whose program has the name that the path ends with.
+/// Continues [`resolve()`]: reports the processes that run the file, before they are gone. Where the file
+/// is not known, it reports those whose program has the name that the path ends with.
 #[tracepoint]
 pub fn runners(ctx: TracePointContext) -> u32 {
     runners::run(|target| tail_call(&ctx, &TAIL_CALLS, target));

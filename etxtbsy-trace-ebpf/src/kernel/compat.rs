@@ -13,7 +13,7 @@ use crate::{
 /// `TS_COMPAT`, arch/x86/include/asm/thread_info.h: the system call is a 32-bit one.
 const TS_COMPAT: u32 = 2;
 
-/// Whether a task's program is a 32-bit one, as far as that matters: they are not followed yet.
+/// Whether a task's program is a 32-bit one whose system calls no program follows yet.
 #[inline(always)]
 pub(crate) fn is_unfollowed_program(task: u64) -> bool {
     if compat_state() == Compat32::Followed as u64 {
@@ -24,23 +24,14 @@ pub(crate) fn is_unfollowed_program(task: u64) -> bool {
     task_size != 0 && task_size >> 32 == 0
 }
 
-/// Whether a task is in a 32-bit system call, as far as that matters: that of a 32-bit program, or
+/// Whether a task is in a 32-bit system call that no program follows yet: that of a 32-bit program, or
 /// `int $0x80` of a 64-bit one.
 #[inline(always)]
 pub(crate) fn is_in_unfollowed_call(task: u64) -> bool {
-    compat_state() != Compat32::Followed as u64 && status(task) & TS_COMPAT != 0
+    compat_state() != Compat32::Followed as u64 && can_follow_compat() && is_compat_call(task)
 }
 
-/// `thread_info.status`; 0 where 32-bit calls cannot be followed.
-#[inline(always)]
-fn status(task: u64) -> u32 {
-    if offset!(task_thread_status) == u32::MAX {
-        return 0;
-    }
-    int(task, offset!(task_thread_status))
-}
-
-/// Whether 32-bit calls can be followed on this kernel.
+/// Whether the programs can follow 32-bit calls on this kernel.
 #[inline(always)]
 pub(crate) fn can_follow_compat() -> bool {
     offset!(task_thread_status) != u32::MAX
@@ -52,7 +43,7 @@ pub(crate) fn is_compat_call(task: u64) -> bool {
     int(task, offset!(task_thread_status)) & TS_COMPAT != 0
 }
 
-/// A [`Compat32`].
+/// Whether the programs follow 32-bit calls, a [`Compat32`].
 #[inline(always)]
 pub(crate) fn compat_state() -> u64 {
     // SAFETY: an element of an array map lives as long as the map, and every number is a value.

@@ -57,9 +57,9 @@ pub(crate) fn references(file: u64) -> u32 {
 /// How far the drop of a last reference has come, if no list of work has it: `task` may have taken its list,
 /// and be working on it (`task_work_run`). `how` says how the reference left the table of `task`.
 ///
-/// A freed description shows that it is freed ([`Offsets::file_freed`]), so this is evidence: a description that
-/// has no reference and is not freed is in `__fput`, which drops the write access just before it frees the
-/// description.
+/// A freed description shows that it is freed (`Offsets::file_freed`), so this is evidence: a description
+/// that has no reference and is not freed is in `__fput`, which drops the write access just before it frees
+/// the description.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn drain_of(task: u64, file: u64, inode: u64, how: u32) -> u32 {
@@ -74,8 +74,8 @@ pub(crate) extern "C" fn drain_of(task: u64, file: u64, inode: u64, how: u32) ->
     let is_work = function == fput;
     let freed = offset!(file_freed);
     if !is_work {
-        // close(2) drops it without work from 6.8 on; the field then has the read-ahead of the file, which begins
-        // with zeros where nothing was read.
+        // close(2) drops it without work from 6.8 on; the field then has the read-ahead of the file, which
+        // begins with zeros where nothing was read.
         let closing = (how == How::Close as u32) & (freed == 1) & (link == 0);
         return if closing { Drain::UnderWay as u32 } else { Drain::None as u32 };
     }

@@ -1,8 +1,8 @@
 //! The running kernel's structures: how to read them, and what they say.
 //!
-//! Here belongs what only reads the kernel: a function takes a pointer, and gives what a field or a few
-//! fields mean. What a holder, a failure or a record is belongs elsewhere; so does every map but
-//! `CONFIG`, which has what was learnt about this kernel.
+//! Here belongs what only reads the kernel: a function takes a pointer, and returns what one or a few fields
+//! mean. What a holder, a failure or a record is belongs elsewhere, and so does every map but `CONFIG`, which
+//! has what calibration has shown about this kernel.
 
 mod compat;
 mod fd_table;

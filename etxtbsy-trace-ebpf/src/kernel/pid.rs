@@ -51,7 +51,7 @@ pub(crate) fn local_pid(task: u64) -> u32 {
     int(upid, offset!(upid_nr))
 }
 
-/// A task's pid namespace: how many there are above it, and it, `struct pid_namespace *`.
+/// A task's pid namespace, `struct pid_namespace *`, after how many there are above it.
 #[inline(always)]
 pub(crate) fn pid_namespace(task: u64) -> (u32, u64) {
     let pid = pid_of(task);

@@ -74,7 +74,8 @@ pub(crate) fn last_call(task: u64) -> i32 {
 #[inline(always)]
 pub(crate) fn is_open_call(syscall: i32) -> bool {
     let calls = CALLS.load();
-    // −1 is a call that this architecture does not have, and the call of a task that entered the kernel by none.
+    // −1 is a call that this architecture does not have, and the call of a task that entered the kernel by
+    // none.
     (syscall >= 0)
         & ((syscall == calls.openat)
             | (syscall == calls.openat2)

@@ -111,8 +111,9 @@ pub(crate) extern "C" fn quiet_since(task: u64, since: u64) -> u32 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn thread_quiet(thread: u64, since: u64) -> u32 {
-    // A thread that sleeps in such a call has not received anything in it, and the fd that an open gives is in
-    // the table before that call returns. One that was preempted there may have run when the other call began.
+    // A thread that sleeps in such a call has not received anything in it, and the fd that an open gives is
+    // in the table before that call returns. One that was preempted there may have run when the other call
+    // began.
     let calls = CALLS.load();
     let syscall = last_call(thread);
     let receives = (syscall == calls.recvmsg) | (syscall == calls.recvmmsg);
@@ -127,7 +128,8 @@ extern "C" fn thread_quiet(thread: u64, since: u64) -> u32 {
     Quiet::NotReceiving as u32
 }
 
-/// Whether a task's process is ending while it still has its files: by a fatal signal, and perhaps a core dump.
+/// Whether a task's process is ending while it still has its files: by a fatal signal, and perhaps a core
+/// dump.
 #[inline(always)]
 pub(crate) fn is_ending(task: u64) -> bool {
     let flags = int(task, offset!(task_flags)) & (PF_FATAL | PF_EXITING);
