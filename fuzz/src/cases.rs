@@ -13,8 +13,8 @@ use etxtbsy_trace::{
     tracer::records::Record,
 };
 use etxtbsy_trace_common::{
-    Candidate, Change, Compat, Dropped, Failure, FailureEnd, Hold, Kind, Left, Refused, Repaired,
-    Runner, TreeEnded,
+    Candidate, Change, Compat, Dropped, Failure, FailureEnd, Hold, Kind, ProgramExited, Repaired,
+    Runner, TreeEnded, WriteRefused,
 };
 
 /// When the failing calls begin, and end: the moments that records speak of lie around them.
@@ -147,10 +147,10 @@ impl Input<'_> {
             5 => (Kind::Acquired, size_of::<Change>()),
             6 => (Kind::Released, size_of::<Change>()),
             7 => (Kind::Dropped, size_of::<Dropped>()),
-            8 => (Kind::Left, size_of::<Left>()),
+            8 => (Kind::ProgramExited, size_of::<ProgramExited>()),
             9 => (Kind::Runner, size_of::<Runner>()),
             _ => match self.byte().unwrap_or(0) % 4 {
-                0 => (Kind::Refused, size_of::<Refused>()),
+                0 => (Kind::WriteRefused, size_of::<WriteRefused>()),
                 1 => (Kind::Repaired, size_of::<Repaired>()),
                 2 => (Kind::Compat, size_of::<Compat>()),
                 _ => (Kind::TreeEnded, size_of::<TreeEnded>()),

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use etxtbsy_trace_common::{
-    self as common, Candidate, Change, Failure, Hold, HoldPlace, How, KeptBy, Stage, TextOf, Via,
+    self as common, Candidate, Change, Failure, Hold, HoldPlace, How, PinnedBy, Stage, TextOf, Via,
 };
 
 use crate::{
@@ -124,7 +124,7 @@ pub struct Case {
     /// Direction `write`: the processes that ran a file of the name in question.
     pub named: Vec<common::Runner>,
     /// Direction `write`: which file that was, if the failing call showed it.
-    pub refused: Option<common::Refused>,
+    pub refused: Option<common::WriteRefused>,
     /// Direction `write`: the new file that the same process has made in its place.
     pub repaired: Option<common::Repaired>,
     /// Direction `write`: the file that was being run, and by whom.
@@ -152,14 +152,15 @@ impl Case {
                 && hold.acquired_ns > enter_ns
                 && hold.via() == Some(Via::Unknown)
                 && hold.opened.tgid != hold.tgid;
-            unseen && candidate.kept_by().is_none() || candidate.kept_by() == Some(KeptBy::Queue)
+            unseen && candidate.pinned_by().is_none()
+                || candidate.pinned_by() == Some(PinnedBy::Queue)
         })
     }
 
     /// The threads, with their processes, that sleep in a call which may be opening the file.
     #[must_use]
     pub fn openings(&self) -> Vec<(u32, u32)> {
-        let opens = |candidate: &&Candidate| candidate.kept_by() == Some(KeptBy::Opening);
+        let opens = |candidate: &&Candidate| candidate.pinned_by() == Some(PinnedBy::Opening);
         let threads = self.candidates.iter().filter(opens);
         threads.map(|candidate| (candidate.hold.tgid, candidate.tid)).collect()
     }
@@ -200,7 +201,7 @@ impl Case {
     fn lingering(&self) -> Vec<&Candidate> {
         let lingers = |candidate: &&Candidate| {
             let hold = &candidate.hold;
-            let waits = candidate.in_works != 0 && hold.stage() == Some(Stage::Released);
+            let waits = candidate.fput_pending != 0 && hold.stage() == Some(Stage::Released);
             let mapped = candidate.open != 0 && hold.via() == Some(Via::Mapping);
             (waits || mapped || is_kept(candidate))
                 && !self.dropped.contains_key(&(hold.file, hold.tgid))
@@ -267,7 +268,7 @@ impl Case {
 
 /// Whether a process keeps the description of a candidate without an fd.
 fn is_kept(candidate: &Candidate) -> bool {
-    matches!(candidate.kept_by(), Some(KeptBy::Call | KeptBy::Ring))
+    matches!(candidate.pinned_by(), Some(PinnedBy::Call | PinnedBy::IoUring))
 }
 
 /// What a record means for the session, beyond the ledger.
@@ -352,7 +353,7 @@ impl Ledger {
                     case.named.push(*runner);
                 }
             }
-            Record::Refused(refused) => {
+            Record::WriteRefused(refused) => {
                 if let Some(case) = self.cases.get_mut(&refused.seq) {
                     case.refused = Some(refused);
                 }
@@ -363,7 +364,7 @@ impl Ledger {
                     case.changed = true;
                 }
             }
-            Record::Left(left) => {
+            Record::ProgramExited(left) => {
                 let how = if left.ended == 0 { How::Exec } else { How::Exit };
                 self.left(left.tgid, left.inode, how, left.time_ns);
             }

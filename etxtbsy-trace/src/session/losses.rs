@@ -110,7 +110,7 @@ fn loss_kind(lost: Lost) -> LossKind {
         Lost::TreeFull => LossKind::TreeMapFull,
         Lost::ExecsFull => LossKind::ExecsMapFull,
         Lost::WatchFull => LossKind::WatchMapFull,
-        Lost::FailureUntold => LossKind::FailuresRingFull,
+        Lost::FailureUnreported => LossKind::FailuresRingFull,
         Lost::SearchesFull => LossKind::SearchesMapFull,
         Lost::FailureUnkept => LossKind::FailuresOverload,
         Lost::CompatUnfollowed => LossKind::CompatUnfollowed,

@@ -260,7 +260,8 @@ impl<B: Backend> Session<B> {
         self.read();
         self.tell_calls();
         self.summary.failures = self.tracer.failures();
-        let lost = [Lost::FailureUntold, Lost::FailureUnkept].map(|what| self.tracer.lost(what));
+        let lost =
+            [Lost::FailureUnreported, Lost::FailureUnkept].map(|what| self.tracer.lost(what));
         let known = self.taken + lost.iter().sum::<u64>();
         let unread = self.summary.failures.saturating_sub(known);
         if self.role == TreeRole::Victim {

@@ -1,6 +1,6 @@
 //! Watches how holds end: asks where no event shows it, and ends the watch over quiet inodes.
 
-use etxtbsy_trace_common::{Hold, Lingering, Stage};
+use etxtbsy_trace_common::{Hold, PendingRelease, Stage};
 use nix::time::ClockId;
 
 use super::Session;
@@ -16,7 +16,7 @@ impl<B: Backend> Session<B> {
         for ((file, _), hold) in self.ledger.lingering() {
             // The others are done in microseconds.
             if hold.stage() == Some(Stage::Held) || self.ledger.is_kept(file) {
-                let lingering = Lingering { file, inode: hold.inode };
+                let lingering = PendingRelease { file, inode: hold.inode };
                 if let Err(error) = self.tracer.await_end(hold.tgid, &lingering) {
                     log::warn!("{error:#}");
                 }
@@ -31,7 +31,7 @@ impl<B: Backend> Session<B> {
             // The address of one that waits in a task's work may be in use again by now.
             let waits = hold.stage() == Some(Stage::Released) && !session.ledger.is_kept(file);
             let inode = if waits { 0 } else { hold.inode };
-            session.tracer.still_open(hold.task, &Lingering { file, inode })
+            session.tracer.still_open(hold.task, &PendingRelease { file, inode })
         });
         if closed.is_empty() {
             return;

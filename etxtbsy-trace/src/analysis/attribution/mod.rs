@@ -11,7 +11,7 @@
 //! shown another. Anything else stays unexplained, with those that may have held the file as suspects.
 
 use etxtbsy_trace_common::{
-    Actor, CLOEXEC_UNKNOWN, Candidate, Change, Drain, Hold, Holder, How, KeptBy, NO_FD, Quiet,
+    Actor, CLOEXEC_UNKNOWN, Candidate, Change, Drain, Hold, Holder, How, NO_FD, PinnedBy, Quiet,
     SWAP_FILE, Stage, Via,
 };
 
@@ -181,9 +181,9 @@ struct Fact {
     /// What showed it at the end of the call.
     evidence: Option<Evidence>,
     standing: Standing,
-    kept_by: Option<KeptBy>,
+    pinned_by: Option<PinnedBy>,
     call: Option<i32>,
-    in_works: bool,
+    fput_pending: bool,
     /// The kernel is about to free its description, and may have given up the write access by then.
     is_dropping: bool,
     cloexec: Option<bool>,
@@ -197,23 +197,24 @@ struct Fact {
 impl Fact {
     fn of_candidate(candidate: &Candidate, case: &Case) -> Self {
         let hold = candidate.hold;
-        let kept_by =
-            candidate.kept_by().or(case.registered.contains(&hold.file).then_some(KeptBy::Ring));
+        let pinned_by = candidate
+            .pinned_by()
+            .or(case.registered.contains(&hold.file).then_some(PinnedBy::IoUring));
         // A close(2) that has taken the fd, and drops the file.
         let is_closing = candidate.drain() == Some(Drain::UnderWay)
-            && candidate.kept_by().is_none()
+            && candidate.pinned_by().is_none()
             && how(&hold) == Some(How::Close);
-        let kept_by = if is_closing { Some(KeptBy::Call) } else { kept_by };
+        let pinned_by = if is_closing { Some(PinnedBy::Call) } else { pinned_by };
         let mut fact = Self {
             hold,
             evidence: None,
             standing: Standing::Out,
-            kept_by,
-            call: matches!(kept_by, Some(KeptBy::Call | KeptBy::Opening))
+            pinned_by,
+            call: matches!(pinned_by, Some(PinnedBy::Call | PinnedBy::Opening))
                 .then_some(candidate.syscall),
-            in_works: candidate.in_works != 0,
+            fput_pending: candidate.fput_pending != 0,
             is_dropping: candidate.drain() == Some(Drain::UnderWay)
-                && candidate.in_works == 0
+                && candidate.fput_pending == 0
                 && candidate.in_table == 0,
             cloexec: (candidate.in_table != 0 && candidate.cloexec != CLOEXEC_UNKNOWN)
                 .then_some(candidate.cloexec != 0),
@@ -231,15 +232,15 @@ impl Fact {
     fn shown(&self, candidate: &Candidate, case: &Case) -> Option<Evidence> {
         let exit = case.failure.exit_ns;
         let is_call = |call: i32| i64::from(call) == libc::SYS_close || process::takes_fd(call);
-        match self.kept_by {
-            Some(KeptBy::Call) => {
+        match self.pinned_by {
+            Some(PinnedBy::Call) => {
                 return self.call.filter(|call| is_call(*call)).map(|_| Evidence::KernelObject);
             }
-            Some(KeptBy::Ring) => return Some(Evidence::KernelObject),
-            Some(KeptBy::Opening) => {
+            Some(PinnedBy::IoUring) => return Some(Evidence::KernelObject),
+            Some(PinnedBy::Opening) => {
                 return case.opening.contains(&candidate.tid).then_some(Evidence::KernelObject);
             }
-            Some(KeptBy::Queue) => return None,
+            Some(PinnedBy::Queue) => return None,
             None => {}
         }
         if candidate.in_table != 0 {
@@ -248,7 +249,7 @@ impl Fact {
         if candidate.open != 0 && self.hold.via() == Some(Via::Mapping) {
             return Some(Evidence::Mapping);
         }
-        if candidate.in_works != 0 {
+        if candidate.fput_pending != 0 {
             return Some(Evidence::TaskWork);
         }
         if candidate.drain() == Some(Drain::UnderWay) {
@@ -259,7 +260,9 @@ impl Fact {
             // Reported before the fd goes.
             Some(How::Close) => true,
             // The last reference is dropped after that.
-            Some(How::CloseOnExec | How::Dup | How::CloseRange) => self.hold.last != 0,
+            Some(How::CloseOnExec | How::Dup | How::CloseRange) => {
+                self.hold.was_last_reference != 0
+            }
             _ => false,
         };
         (after && seen_end).then_some(Evidence::Event)
@@ -275,10 +278,10 @@ impl Fact {
         if self.evidence.is_none() {
             return self.stood(candidate, enter);
         }
-        if self.kept_by.is_some() || hold.via() == Some(Via::Mapping) {
+        if self.pinned_by.is_some() || hold.via() == Some(Via::Mapping) {
             // Of a description that was opened before, it takes a call to come by one of these: a moment
             // ago, there was an fd in its place.
-            let is_known = hold.opened.time_ns != 0 || self.kept_by == Some(KeptBy::Opening);
+            let is_known = hold.opened.time_ns != 0 || self.pinned_by == Some(PinnedBy::Opening);
             let is_old = is_known || candidate.quiet() == Some(Quiet::Idle) || !is_found;
             return if is_old { Standing::There } else { Standing::After };
         }
@@ -296,7 +299,7 @@ impl Fact {
     /// Where it stands if nothing shows it at the end of the call.
     fn stood(&self, candidate: &Candidate, enter: u64) -> Standing {
         let hold = &self.hold;
-        if self.kept_by.is_some() || hold.acquired_ns > enter {
+        if self.pinned_by.is_some() || hold.acquired_ns > enter {
             return Standing::Out;
         }
         if hold.stage() == Some(Stage::Released) && hold.released_ns >= enter {
@@ -317,7 +320,11 @@ impl Fact {
         // Of a process that is gone already, it was over long before.
         let by_exec = how(hold) == Some(How::CloseOnExec) && self.seen.is_some();
         let over = hold.stage() == Some(Stage::Released) && candidate.open == 0;
-        if over && by_exec && hold.last != 0 && hold.released_ns.saturating_add(DRAIN_NS) > enter {
+        if over
+            && by_exec
+            && hold.was_last_reference != 0
+            && hold.released_ns.saturating_add(DRAIN_NS) > enter
+        {
             return Standing::Recent;
         }
         Standing::Out
@@ -333,9 +340,9 @@ impl Fact {
             hold,
             evidence: (standing > Standing::Out).then_some(Evidence::Event),
             standing,
-            kept_by: None,
+            pinned_by: None,
             call: None,
-            in_works: false,
+            fput_pending: false,
             is_dropping: false,
             cloexec: Some(change.cloexec != 0),
             ending: false,
@@ -565,7 +572,7 @@ fn queued(case: &Case) -> (Vec<u64>, Vec<Unheld>) {
     let (mut files, mut unheld) = (Vec::new(), Vec::new());
     for candidate in &case.candidates {
         let hold = candidate.hold;
-        if candidate.kept_by() == Some(KeptBy::Queue)
+        if candidate.pinned_by() == Some(PinnedBy::Queue)
             && hold.opened.time_ns <= case.failure.exit_ns
             && !files.contains(&hold.file)
         {
@@ -591,7 +598,7 @@ fn orphans<'a>(case: &'a Case, facts: &'a [Fact]) -> impl Iterator<Item = Hold> 
     let outlived = |candidate: &&Candidate| {
         candidate.open != 0
             && candidate.in_table == 0
-            && candidate.kept_by().is_none()
+            && candidate.pinned_by().is_none()
             && candidate.hold.via() != Some(Via::Mapping)
             && candidate.hold.stage() == Some(Stage::Released)
             && (1..=case.failure.exit_ns).contains(&candidate.hold.opened.time_ns)
@@ -603,7 +610,7 @@ fn orphans<'a>(case: &'a Case, facts: &'a [Fact]) -> impl Iterator<Item = Hold> 
 /// Threads that were in a call that may have been opening the file.
 fn opening_suspects(case: &Case) -> Vec<Suspect> {
     let may_open = |candidate: &&Candidate| {
-        candidate.kept_by() == Some(KeptBy::Opening)
+        candidate.pinned_by() == Some(PinnedBy::Opening)
             && case.may_open.contains(&candidate.tid)
             && !case.opening.contains(&candidate.tid)
     };
@@ -705,7 +712,7 @@ fn gather(case: &Case) -> Vec<Fact> {
         let same = |fact: &&mut Fact| {
             fact.hold.is(&new.hold)
                 && fact.hold.tgid == new.hold.tgid
-                && fact.kept_by.is_some() == new.kept_by.is_some()
+                && fact.pinned_by.is_some() == new.pinned_by.is_some()
         };
         match facts.iter_mut().find(same) {
             // It ended while the holds were being reported.
@@ -745,7 +752,7 @@ fn bury_under_address(facts: &mut [Fact], exit: u64) {
             .max_by_key(|(_, opened)| opened.time_ns);
         let Some((_, youngest)) = youngest.filter(|_| own.time_ns != 0) else { continue };
         let is_shown = matches!(fact.evidence, Some(Evidence::FdTable | Evidence::Mapping));
-        if is_shown || fact.kept_by == Some(KeptBy::Ring) {
+        if is_shown || fact.pinned_by == Some(PinnedBy::IoUring) {
             fact.hold.opened = *youngest;
         } else {
             fact.standing = Standing::Out;
@@ -760,7 +767,7 @@ fn held(facts: Vec<Fact>, evidence: Option<Evidence>, case: &Case) -> Vec<Held> 
     for fact in facts {
         let fd = HeldFd { fd: fact.hold.fd, flags: fact.hold.flags, cloexec: fact.cloexec };
         // An fd that is gone is none; what keeps the description is said instead.
-        let is_gone = fd.fd == NO_FD || fact.kept_by.is_some();
+        let is_gone = fd.fd == NO_FD || fact.pinned_by.is_some();
         let fds = if is_gone { vec![] } else { vec![fd] };
         let released = released(&fact, case);
         let evidence = match evidence {
@@ -824,14 +831,14 @@ fn released(fact: &Fact, case: &Case) -> Option<(How, u64)> {
         return dropped
             .map(|drop| (if drop.exiting { How::Exit } else { How::Unmap }, drop.time_ns));
     }
-    if fact.kept_by.is_some() {
+    if fact.pinned_by.is_some() {
         let by = how(hold).unwrap_or(How::Close);
         return dropped.map(|drop| (if drop.exiting { How::Exit } else { by }, drop.time_ns));
     }
     let over = hold.stage() == Some(Stage::Released);
     if over && hold.released_ns <= exit {
         let by = how(hold).unwrap_or(How::None);
-        if fact.in_works {
+        if fact.fput_pending {
             return dropped.map(|drop| (by, drop.time_ns));
         }
         return Some((by, exit));
