@@ -1,45 +1,38 @@
 //! The eBPF programs of etxtbsy-trace.
 //!
-//! They keep, per inode, who holds it open for writing ([`hold`]), at a few map operations per
-//! open for writing and none at all for other system calls, and tell user space nothing until an
-//! exec fails ([`fail`]). Every program stands on a tracepoint, for those work on kernels that
-//! are locked down or lack kprobes. Field offsets come from the running kernel's BTF ([`kernel`]).
+//! They keep, per inode, who holds it open for writing ([`holds`]), at a few map operations per open for
+//! writing and none at all for other system calls. They report nothing until an exec fails ([`failure`]).
+//! They use only tracepoints, so they also work on kernels without kprobes and under lockdown=integrity.
+//! Field offsets come from the running kernel's BTF ([`kernel`]).
+//!
+//! The modules import one way, each only from those below it:
+//!
+//! 1. [`hooks`], [`iters`], [`queries`]: what the kernel or user space calls
+//! 2. [`failure`]: what a failed call makes the programs do
+//! 3. [`holds`]: who holds files open for writing, and who runs which
+//! 4. [`emit`]: records for user space
+//! 5. [`tree`]: which processes are of interest
+//! 6. [`bounded_loop`]: loops that the verifier accepts
+//! 7. [`kernel`]: the running kernel's structures
+//! 8. [`maps`]: the maps; [`kernel`] reads one of them, which has what calibration has shown
+//!
+//! Functions that are `extern "C"` are global: the verifier checks each once, and not again for every path
+//! that leads to it. They take and return only numbers, because kernels before 5.13 accept no pointers there.
 #![no_std]
 #![no_main]
 // The only way to an atomic addition on this target.
 #![feature(asm_experimental_arch)]
 
-mod ask;
-mod calls;
-mod close;
-mod compat;
-mod copied;
-mod dup;
-mod exec;
-mod exit;
-mod fail;
-mod fork;
-mod hold;
-mod keeper;
+mod bounded_loop;
+mod emit;
+mod failure;
+mod holds;
+mod hooks;
+mod iters;
 mod kernel;
-mod linger;
 mod maps;
-mod open;
-mod pids;
-mod received;
-mod refused;
-mod resolve;
-mod ring;
-mod run;
-mod runners;
-mod search;
-mod seed;
-mod tell;
-mod text;
+mod queries;
 mod tree;
-mod unshare;
-mod victim;
-mod walk;
 
 #[panic_handler]
 fn panic(_info: &core::panic::PanicInfo) -> ! {

@@ -1,14 +1,14 @@
-//! The maps, and what is counted when they are full.
+//! The maps, their values, and the counters of what found no room in them.
 //!
 //! Why a pointer to a map's value can be read and written, which SAFETY comments refer to: the verifier
 //! checks that it was compared with null and stays within the value, and the kernel frees no element
 //! while a program runs that may have found it (RCU). Values are integers, for which every pattern is
-//! one. What nothing rules out is that another processor writes the value meanwhile, and that the element of a
-//! hash map is deleted and serves another key at once (BPF_F_NO_PREALLOC or not). Then what is read belongs to
-//! another inode, table or task, in part or as a whole. That is harmless because a value has in it what it
-//! is of, and whoever makes a claim of it compares that at the end with the kernel's own structures: a
+//! one. Two things nothing rules out: another processor may write the value at the same time, and the element
+//! of a hash map may be deleted and serve another key at once (BPF_F_NO_PREALLOC or not). Then what a program
+//! reads belongs to another inode, table or task, in part or as a whole. That is harmless because each value
+//! names what it belongs to, and the program compares that at the end with the kernel's own structures: a
 //! hold with the file that its table has at its fd, a run with its process's start time, a table's entry with
-//! its owner. The values of `SEARCHES`, `WALKS` and `SCRATCH` are one task's own, which takes them out
+//! its owner. The values of `SEARCHES`, `PATH_WALKS` and `SCRATCH` are one task's own, which takes them out
 //! itself.
 
 use core::arch::asm;
@@ -19,31 +19,31 @@ use aya_ebpf::{
 };
 use etxtbsy_trace_common::{
     CallCount, CallKey, Config, Count, ExecCall, ExecName, Exiting, FdWord, FdWordKey, Hold,
-    HoldKey, Lineage, Lingering, Lost, Repair, Run, TEXT_MAX, Table, Watch,
+    HoldKey, Lineage, Lost, PendingRelease, Repair, Run, TEXT_MAX, Table, Watch,
 };
 
 /// Update flags of `bpf_map_update_elem`, include/uapi/linux/bpf.h.
 pub(crate) const ANY: u64 = 0;
-/// Fails with −EEXIST if the key is there: what makes a place in [`HOLDS`] taken by one alone.
+/// Fails with −EEXIST if the key is there: so only one can take a place in [`HOLDS`].
 pub(crate) const NOEXIST: u64 = 1;
 /// −EEXIST.
 pub(crate) const EEXIST: i32 = -17;
 /// Memory for an element when it is needed, not all of it at the start.
 const NO_PREALLOC: u32 = 1;
-/// For user space to read and write without a system call, `BPF_F_MMAPABLE` (5.5): while one is in
-/// bpf(2), the kernel runs no program on its processor, not even for a task that preempts it.
+/// `BPF_F_MMAPABLE` (5.5): user space reads and writes the map without a system call. While a task is in
+/// bpf(2), the kernel runs no program on its CPU, not even for a task that preempts it.
 const MMAPABLE: u32 = 1 << 10;
 
 /// Every fd known to hold an inode open for writing.
 #[map]
 pub(crate) static HOLDS: HashMap<HoldKey, Hold> = HashMap::with_max_entries(65_536, NO_PREALLOC);
 
-/// Holds that have ended, the youngest: a release can come between the moment an exec is refused
-/// and the moment its failure is seen, and the last reference is dropped a little later still.
+/// Holds that have ended, the youngest: a hold can end between the refusal of an exec and the program that
+/// sees its failure, and the kernel drops the last reference a little later still.
 #[map]
 pub(crate) static ENDED: LruHashMap<HoldKey, Hold> = LruHashMap::with_max_entries(8_192, 0);
 
-/// Where in [`HOLDS`] the fds of a table are.
+/// Where in [`HOLDS`] the holds of a table's fds are.
 #[map]
 pub(crate) static FD_WORDS: HashMap<FdWordKey, FdWord> =
     HashMap::with_max_entries(32_768, NO_PREALLOC);
@@ -52,9 +52,9 @@ pub(crate) static FD_WORDS: HashMap<FdWordKey, FdWord> =
 #[map]
 pub(crate) static TABLES: HashMap<u64, Table> = HashMap::with_max_entries(32_768, NO_PREALLOC);
 
-/// The openers' own holds of descriptions that lived on when those ended, by description
-/// (`struct file *`): who opened what came to others unseen. LRU: its entries are never taken out,
-/// and believed only as long as description, inode and flags agree.
+/// The openers' own holds of descriptions that outlived them, by description (`struct file *`): they show
+/// who opened what other processes got unseen. LRU: no program removes an entry, and an entry counts only
+/// while description, inode and flags agree.
 #[map]
 pub(crate) static ORPHANS: LruHashMap<u64, Hold> = LruHashMap::with_max_entries(4_096, 0);
 
@@ -62,9 +62,9 @@ pub(crate) static ORPHANS: LruHashMap<u64, Hold> = LruHashMap::with_max_entries(
 #[map]
 pub(crate) static ORPHANS_OF: LruHashMap<HoldKey, u64> = LruHashMap::with_max_entries(4_096, 0);
 
-/// Descriptions whose end is waited for, by the process that holds each. User space puts them in.
+/// Descriptions whose release is to be reported, by the process that holds each. User space adds some.
 #[map]
-pub(crate) static LINGERING: HashMap<u32, Lingering> =
+pub(crate) static PENDING_RELEASE: HashMap<u32, PendingRelease> =
     HashMap::with_max_entries(1_024, NO_PREALLOC);
 
 /// Who forked the processes that inherited write fds, or share their parent's table, by process.
@@ -76,7 +76,7 @@ pub(crate) static LINEAGE: LruHashMap<u32, Lineage> = LruHashMap::with_max_entri
 #[map]
 pub(crate) static EXECS: LruHashMap<u64, ExecCall> = LruHashMap::with_max_entries(4_096, 0);
 
-/// What tasks that closed write fds in a successful exec were asked to execute, by
+/// The paths of successful execs that closed write fds, by
 /// `struct task_struct *`.
 #[map]
 pub(crate) static EXEC_NAMES: LruHashMap<u64, ExecName> = LruHashMap::with_max_entries(1_024, 0);
@@ -86,8 +86,8 @@ pub(crate) static EXEC_NAMES: LruHashMap<u64, ExecName> = LruHashMap::with_max_e
 #[map]
 pub(crate) static RUNS: LruHashMap<u32, Run> = LruHashMap::with_max_entries(8_192, 0);
 
-/// Runs that have ended, the youngest, by inode: who ran a file can be gone by the exit of the call
-/// that was refused.
+/// Runs that have ended, the youngest, by inode: a process that ran a file can have ended by the exit of the
+/// call that was refused.
 #[map]
 pub(crate) static ENDED_RUNS: LruHashMap<HoldKey, Run> = LruHashMap::with_max_entries(4_096, 0);
 
@@ -100,13 +100,14 @@ pub(crate) static SCRIPTS: LruHashMap<u32, ExecName> = LruHashMap::with_max_entr
 #[map]
 pub(crate) static RUNNING: HashMap<u32, u64> = HashMap::with_max_entries(4_096, NO_PREALLOC);
 
-/// Processes that were refused of late, and may make the file anew.
+/// Processes whose writes were refused recently, and which may replace the file.
 #[map]
 pub(crate) static REPAIRS: LruHashMap<u32, Repair> = LruHashMap::with_max_entries(1_024, 0);
 
 /// The walks along the paths of refused calls, by task.
 #[map]
-pub(crate) static WALKS: HashMap<u64, Walk> = HashMap::with_max_entries(1_024, NO_PREALLOC);
+pub(crate) static PATH_WALKS: HashMap<u64, PathWalk> =
+    HashMap::with_max_entries(1_024, NO_PREALLOC);
 
 /// Threads in `do_exit` whose table had holds, by `struct task_struct *`.
 #[map]
@@ -126,18 +127,19 @@ pub(crate) static RECEIVED: LruHashMap<u64, u64> = LruHashMap::with_max_entries(
 
 /// The failures whose holders are being searched for, by the victim's `struct task_struct *`.
 #[map]
-pub(crate) static SEARCHES: HashMap<u64, Sought> = HashMap::with_max_entries(1_024, NO_PREALLOC);
+pub(crate) static SEARCHES: HashMap<u64, SearchState> =
+    HashMap::with_max_entries(1_024, NO_PREALLOC);
 
-/// The programs that others go on with: [`etxtbsy_trace_common::Next`].
+/// The targets of tail calls: [`etxtbsy_trace_common::TailCall`].
 #[map]
-pub(crate) static NEXT: ProgramArray = ProgramArray::with_max_entries(4, 0);
+pub(crate) static TAIL_CALLS: ProgramArray = ProgramArray::with_max_entries(4, 0);
 
-/// The same for `compat_returns`, whose context is of another type: those of
-/// [`etxtbsy_trace_common::Next`] that it continues with.
+/// The same for the programs on raw tracepoints, whose context is of another type.
 #[map]
-pub(crate) static COMPAT_NEXT: ProgramArray = ProgramArray::with_max_entries(4, 0);
+pub(crate) static RAW_TAIL_CALLS: ProgramArray = ProgramArray::with_max_entries(4, 0);
 
-/// How often calls failed with ETXTBSY that are only counted ([`crate::calls`]), by process and call.
+/// How often calls failed with ETXTBSY that are only counted ([`crate::failure::other_calls`]), by process
+/// and call.
 #[map]
 pub(crate) static CALLS_FAILED: HashMap<CallKey, CallCount> =
     HashMap::with_max_entries(1_024, NO_PREALLOC);
@@ -162,7 +164,7 @@ pub(crate) static LOST: Array<u64> = Array::with_max_entries(Lost::ALL.len() as 
 #[map]
 pub(crate) static COUNTS: Array<u64> = Array::with_max_entries(Count::ALL, MMAPABLE);
 
-/// [`etxtbsy_trace_common::Config`], one value each.
+/// [`Config`], one value each.
 #[map]
 pub(crate) static CONFIG: Array<u64> = Array::with_max_entries(Config::ALL, MMAPABLE);
 
@@ -173,15 +175,15 @@ pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(4 << 20, 0);
 /// A failure, as the search needs it.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub(crate) struct Sought {
+pub(crate) struct SearchState {
     pub(crate) inode: u64,
     pub(crate) seq: u64,
     /// User pointer to the path, where the inode is not known, and its length.
     pub(crate) path: u64,
     pub(crate) len: u64,
-    /// The group leader of the process at which the walk through all began.
+    /// The group leader of the process at which the walk through all processes began.
     pub(crate) first: u64,
-    /// How far it has come: a group leader, and the link of the thread that was looked at last; 0 if none was.
+    /// Where the walk is: a group leader, and the link of the thread that was looked at last; 0 if none was.
     pub(crate) process: u64,
     pub(crate) thread: u64,
     /// The fd table that is being read or was read last, the thread it was found at, and the next word of its
@@ -203,14 +205,14 @@ pub(crate) struct Sought {
     pub(crate) walked: u32,
     /// Of a refused call: the inode of its file, if the walk found it.
     pub(crate) refused: u64,
-    /// By how many those have changed its count that ran it later only.
+    /// By how many the processes that ran it only later have changed its count.
     pub(crate) later: u64,
     /// The descriptions found so far.
     pub(crate) files: [u64; DESCRIPTIONS],
     /// How many references there were to each when it was found, until the search begins.
     pub(crate) references: [u32; DESCRIPTIONS],
-    /// The sockets and io_urings that may keep descriptions, ended by zeros.
-    pub(crate) keepers: [Keeper; KEEPERS],
+    /// The sockets and io_urings that may pin descriptions, ended by zeros.
+    pub(crate) pinners: [Pinner; PINNERS],
     /// How many of the references that were found are mappings.
     pub(crate) mapped: u32,
     pub(crate) pad: u32,
@@ -218,7 +220,7 @@ pub(crate) struct Sought {
     pub(crate) found: u32,
     /// `i_writecount` at the exit of the call.
     pub(crate) writers: u32,
-    /// 0 while fd tables are read for the inode, 1 while they are for what keeps descriptions otherwise.
+    /// 0 while the search reads fd tables for the inode, 1 while it reads them for what may pin descriptions.
     pub(crate) pass: u32,
     /// How many holders have no place of their own.
     pub(crate) unplaced: u32,
@@ -231,8 +233,8 @@ pub(crate) struct Sought {
 /// A walk along a path.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub(crate) struct Walk {
-    /// Where it has come to: a mount (`struct vfsmount *`) and an entry in it.
+pub(crate) struct PathWalk {
+    /// Where the walk is: a mount (`struct vfsmount *`) and an entry in it.
     pub(crate) mnt: u64,
     pub(crate) dentry: u64,
     /// The entry that was found in it, and the mount of that.
@@ -243,18 +245,18 @@ pub(crate) struct Walk {
     /// Where the victim's root is.
     pub(crate) root_mnt: u64,
     pub(crate) root: u64,
-    /// What is left of the path (user memory), and of the links that it leads through (kernel memory).
+    /// The rest of the path (user memory), and of the links that it leads through (kernel memory).
     pub(crate) rest: [u64; TEXTS],
     /// How many of these there are, less one.
     pub(crate) depth: u64,
-    /// What comes next, one of [`crate::resolve::Do`].
+    /// What comes next, one of `crate::failure::resolve::to`.
     pub(crate) next: u64,
     /// The directory and the name (`hash_len`) of what the path itself ends with.
     pub(crate) directory: u64,
     pub(crate) last: u64,
     /// How many links were followed.
     pub(crate) links: u64,
-    /// What procfs shows of the victim's own process: one of [`crate::resolve::Proc`].
+    /// What procfs shows of the victim's own process: one of `crate::failure::resolve::proc`.
     pub(crate) proc: u64,
     /// The name that is looked for, its length, and the name that it is compared with.
     pub(crate) len: u64,
@@ -267,22 +269,22 @@ pub(crate) const TEXTS: usize = 8;
 /// A name with its NUL (`NAME_MAX` + 1), in words.
 pub(crate) const NAME_WORDS: usize = 32;
 
-/// How many descriptions of one inode a search tells apart.
+/// How many descriptions of one inode a search distinguishes.
 pub(crate) const DESCRIPTIONS: usize = 16;
 /// How many sockets with something in their queues, and io_urings, a search looks into.
-pub(crate) const KEEPERS: usize = 64;
+pub(crate) const PINNERS: usize = 64;
 
 /// A socket or an io_uring, and a thread that has it.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub(crate) struct Keeper {
+pub(crate) struct Pinner {
     pub(crate) file: u64,
     pub(crate) task: u64,
 }
 
-impl Sought {
-    /// Notes that a task searches; `None` if there is no room, which is counted. In place, for want
-    /// of stack.
+impl SearchState {
+    /// Notes that a task searches; `None` if there is no room, which is counted. Written in place: the
+    /// stack has no room for it.
     #[inline(always)]
     pub(crate) fn begin(
         task: u64,
@@ -294,8 +296,8 @@ impl Sought {
         let zero = ZERO.get_ptr(0)?;
         // SAFETY: a map value of zeros, larger than this one, for which zeros are a value.
         let _ = SEARCHES.insert(task, unsafe { &*zero.cast::<Self>() }, ANY);
-        let sought = SEARCHES.get_ptr_mut(task);
-        let Some(found) = sought else {
+        let search = SEARCHES.get_ptr_mut(task);
+        let Some(found) = search else {
             crate::maps::lost(Lost::SearchesFull);
             return None;
         };
@@ -306,7 +308,7 @@ impl Sought {
             (*found).path = path;
             (*found).lost = lost;
         }
-        sought
+        search
     }
 }
 
@@ -314,8 +316,8 @@ impl Sought {
 #[repr(C)]
 pub(crate) struct Scratch {
     pub(crate) bytes: [u8; TEXT_MAX + 512],
-    /// How far a climb up a path has come. Here, for the verifier takes what is in a map for any
-    /// value, and does not follow the climb through each.
+    /// Where a climb up a path is. In a map, because the verifier takes what is there for any value, and does
+    /// not follow the climb through each.
     pub(crate) dentry: u64,
     pub(crate) mnt: u64,
     pub(crate) len: u64,
@@ -328,7 +330,7 @@ pub(crate) union Zero {
     pub(crate) words: FdWord,
 }
 
-/// Counts something that could not be kept or told.
+/// Counts something that could not be kept or reported.
 #[inline(always)]
 pub(crate) fn lost(what: Lost) {
     add(&LOST, what as u32, 1);

@@ -1,12 +1,9 @@
-//! The processes whose failures are of interest: all, or the descendants of some.
+//! Which processes are of interest: all, or the descendants of some.
 
 use aya_ebpf::Global;
-use etxtbsy_trace_common::{Config, Count, Interest, Kind, Lost, TreeEnded};
+use etxtbsy_trace_common::{Config, Count, Interest, Lost};
 
-use crate::{
-    maps::{CONFIG, COUNTS, EEXIST, NOEXIST, TREE, count, lost},
-    tell::{self, WAKE},
-};
+use crate::maps::{CONFIG, COUNTS, EEXIST, NOEXIST, TREE, count, lost};
 
 /// An [`Interest`]: whether only the processes in `TREE` are of interest. Set by user space before
 /// loading.
@@ -39,24 +36,24 @@ pub(crate) fn forked(parent: u32, child: u32) {
     }
     match TREE.insert(child, 1, NOEXIST) {
         Ok(()) => count(Count::Tree, 1),
-        // User space has found it meanwhile, and counts it.
+        // User space has found it first, and counts it.
         Err(EEXIST) => {}
         Err(_) => lost(Lost::TreeFull),
     }
 }
 
-/// A process has ended: user space is told when it was the last.
+/// Forgets a process that has ended; whether it was the last of the tree.
 #[inline(always)]
-pub(crate) fn ended(tgid: u32) {
+pub(crate) fn ended(tgid: u32) -> bool {
     if FILTERED.load() == Interest::All as u32 || TREE.remove(tgid).is_err() {
-        return;
+        return false;
     }
     count(Count::Tree, -1);
-    if let Some(left) = COUNTS.get_ptr(Count::Tree as u32)
-        && let Some(found) = CONFIG.get_ptr(Config::TreeFound as u32)
-        // SAFETY: map values.
-        && unsafe { left.read_volatile().wrapping_add(found.read_volatile()) } == 0
-    {
-        tell::record(&TreeEnded { kind: Kind::TreeEnded as u32, tgid }, WAKE);
-    }
+    let (Some(left), Some(found)) =
+        (COUNTS.get_ptr(Count::Tree as u32), CONFIG.get_ptr(Config::TreeFound as u32))
+    else {
+        return false;
+    };
+    // SAFETY: map values, see `maps`.
+    unsafe { left.read_volatile().wrapping_add(found.read_volatile()) == 0 }
 }

@@ -5,6 +5,8 @@ mod bench;
 mod command;
 mod component;
 mod fuzz;
+#[cfg(test)]
+mod layers;
 mod linker;
 mod picture;
 mod setup;

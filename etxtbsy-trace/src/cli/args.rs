@@ -1,6 +1,6 @@
 //! The command line, and what it says about the terminal.
 
-use crate::{demo, event::TreeRole, host::owned_output::is_stdout};
+use crate::{demo, event::TreeRole, host::owned_output::is_stdout, output::formats::Format};
 use clap::{
     ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum,
     builder::PossibleValuesParser,
@@ -184,17 +184,6 @@ pub struct Options {
     /// Say more on stderr (repeat for more)
     #[arg(short, long, global = true, action = ArgAction::Count)]
     pub verbose: u8,
-}
-
-/// What is shown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Format {
-    /// A live view, on a terminal; with `run`, CMD reads nothing, and its output has a pane
-    Tui,
-    /// Incidents in words, as they are found
-    Text,
-    /// JSON lines
-    Json,
 }
 
 /// When to colour.

@@ -5,13 +5,14 @@ use std::io;
 use anyhow::Context as _;
 
 use super::{
-    args::{Cli, Format},
+    args::Cli,
     presentation::{Presentation, Stream},
     streams::present,
 };
 use crate::{
     check,
     host::{identity::Invoker, owned_output, stdio},
+    output::formats::Format,
     output::{self, json::Json},
 };
 

@@ -5,7 +5,7 @@ use std::io::{self, Write as _};
 use anyhow::Context as _;
 
 use super::{
-    args::{Cli, Demo, Format},
+    args::{Cli, Demo},
     presentation::{Presentation, Stream},
     streams::present,
     trace::{ToRun, trace},
@@ -13,6 +13,7 @@ use super::{
 use crate::{
     demo::{self, Demonstration},
     host::identity,
+    output::formats::Format,
 };
 
 /// Lists the demos, or shows one, or the tour.

@@ -20,13 +20,14 @@ use clap::Parser as _;
 use nix::sys::signal::Signal;
 
 use self::{
-    args::{Cli, Command, Format},
+    args::{Cli, Command},
     streams::{present, say},
     workload::WorkloadCli,
 };
 use crate::{
     command::ExecError,
     host::{memory::FAILED_TO_TRACE, stdio},
+    output::formats::Format,
     tui::terminal::held::Held,
 };
 

@@ -2,8 +2,8 @@
 
 use std::ffi::OsString;
 
-use super::args::{Cli, Color, Command, Format};
-use crate::host::owned_output::is_stdout;
+use super::args::{Cli, Color, Command};
+use crate::{host::owned_output::is_stdout, output::formats::Format};
 
 /// One of the two streams that output can go to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,15 +47,13 @@ pub fn presentation(
         cli.format()
     };
     let stdout_is_taken = matches!(cli.command, Some(Command::Run(_))) || to_stdout;
-    let stream = match format {
-        Format::Text | Format::Tui if stdout_is_taken => Stream::Stderr,
-        Format::Text | Format::Json | Format::Tui => Stream::Stdout,
-    };
+    let stream =
+        if stdout_is_taken && !format.is_for_programs() { Stream::Stderr } else { Stream::Stdout };
     let is_tty = match stream {
         Stream::Stdout => stdout_is_tty,
         Stream::Stderr => stderr_is_tty,
     };
-    let color = format != Format::Json
+    let color = !format.is_for_programs()
         && match cli.options.color {
             Color::Always => true,
             Color::Never => false,

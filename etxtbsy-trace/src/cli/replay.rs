@@ -5,12 +5,13 @@ use std::io::{self, Write as _};
 use anyhow::Context as _;
 
 use super::{
-    args::{Cli, Format, Replay},
+    args::{Cli, Replay},
     streams::{present, sinks, state},
 };
 use crate::{
     event::Line,
     host::{identity::Invoker, stdio},
+    output::formats::Format,
     output::recording::Recording,
     session::Sink,
     tui::{

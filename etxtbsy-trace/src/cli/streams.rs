@@ -9,7 +9,7 @@ use std::{
 use anyhow::Context as _;
 
 use super::{
-    args::{Cli, Format},
+    args::Cli,
     presentation::{Presentation, Stream, presentation},
 };
 use crate::{
@@ -18,7 +18,7 @@ use crate::{
         owned_output::{self, is_stdout},
         stdio,
     },
-    output::{Output, json::Json, text::Text},
+    output::{json::Json, text::Text},
     session::Sink,
     text::escape,
     tui::{model::state::State, terminal::held::Held},
@@ -55,17 +55,13 @@ pub(super) fn sinks(
     // Not by the standard library's, whose lock a thread may hold that waits for a reader.
     let name = stream_name(stream);
     let writer = own(stream)?;
-    let output: Box<dyn Output> = match format {
-        Format::Json => Box::new(Json::new(writer)),
-        Format::Text => Box::new(Text::new(writer, color, cli.options.verbose > 0)),
-        Format::Tui => {
-            let Some(held) = after_view else { return Ok(sinks) };
-            let text = Text::new(held.clone(), color, cli.options.verbose > 0);
-            sinks.push(Sink::direct(name, text.only_the_end()));
-            return Ok(sinks);
-        }
-    };
-    sinks.push(Sink::new(name.to_owned(), output));
+    let verbose = cli.options.verbose > 0;
+    if let Some(output) = format.open(writer, color, verbose) {
+        sinks.push(Sink::new(name.to_owned(), output));
+    } else if let Some(held) = after_view {
+        let text = Text::new(held.clone(), color, verbose);
+        sinks.push(Sink::direct(name, text.only_the_end()));
+    }
     Ok(sinks)
 }
 

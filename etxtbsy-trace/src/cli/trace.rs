@@ -7,7 +7,7 @@ use nix::sys::signal::Signal;
 use tokio::sync::Notify;
 
 use super::{
-    args::{Cli, Format},
+    args::Cli,
     presentation::Stream,
     streams::{present, say, sinks, state},
 };
@@ -21,6 +21,7 @@ use crate::{
         privileges::{self, SessionKind},
         process_tree, stdio,
     },
+    output::formats::Format,
     session::{
         Ended, Limits, Sink,
         trace_run::{self, Outcome, TraceRun},

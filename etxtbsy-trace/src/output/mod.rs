@@ -6,6 +6,7 @@
 
 pub mod bounds;
 pub mod check;
+pub mod formats;
 mod incident;
 pub mod json;
 mod look;

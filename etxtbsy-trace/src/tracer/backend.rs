@@ -3,7 +3,7 @@
 
 use std::{io, os::fd::AsRawFd};
 
-use etxtbsy_trace_common::{CallCount, CallKey, Hold, Intake, Lineage, Lingering, Lost, Run};
+use etxtbsy_trace_common::{CallCount, CallKey, Hold, Intake, Lineage, Lost, PendingRelease, Run};
 
 use crate::host::pids::Pids;
 
@@ -79,7 +79,7 @@ pub trait Backend {
     /// Whether a description still has write access to its inode.
     ///
     /// Or whether its last reference waits in the work of `task`, a `struct task_struct *`.
-    fn still_open(&mut self, task: u64, lingering: &Lingering) -> anyhow::Result<bool>;
+    fn still_open(&mut self, task: u64, lingering: &PendingRelease) -> anyhow::Result<bool>;
 
     /// Whether the process of `task`, a `struct task_struct *` that started at `start_ns`, lives.
     fn lives(&mut self, task: u64, start_ns: u64) -> anyhow::Result<bool>;
@@ -101,7 +101,7 @@ pub trait Backend {
     fn still_there(&mut self, hold: &Hold) -> anyhow::Result<bool>;
 
     /// Has it told at once when `tgid` lets go of a description.
-    fn await_end(&mut self, tgid: u32, lingering: &Lingering) -> anyhow::Result<()>;
+    fn await_end(&mut self, tgid: u32, lingering: &PendingRelease) -> anyhow::Result<()>;
 
     /// Has no such thing told any more.
     fn await_no_end(&mut self);

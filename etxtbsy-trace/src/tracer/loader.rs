@@ -20,7 +20,7 @@ use aya::{
     },
 };
 use aya_log::EbpfLogger;
-use etxtbsy_trace_common::{Calls, Config, Count, Interest, Lineage, Lost, Next, Offsets};
+use etxtbsy_trace_common::{Calls, Config, Count, Interest, Lineage, Lost, Offsets, TailCall};
 use tokio::io::unix::AsyncFd;
 
 use super::{
@@ -31,7 +31,7 @@ use super::{
     layout,
     numbers::Numbers,
     object, offsets,
-    programs::{COMPAT_RETURNS, Entry, PIDS, PROGRAMS, RECEIVING, Runs, SEED, Start},
+    programs::{COMPAT_RETURNS, Entry, PIDS, PROGRAMS, RECEIVING, Runs, SNAPSHOT, Start},
     tracefs::with_tracefs,
 };
 use crate::event::TreeRole as Role;
@@ -151,7 +151,7 @@ impl Tracer {
         tracer.link()?;
         tracer.attach()?;
         log::debug!("programs attached after {:?}", began.elapsed());
-        tracer.seed()?;
+        tracer.snapshot()?;
         log::debug!("open files noted after {:?}", began.elapsed());
         tracer.follow_compat()?;
         tracer.learn()?;
@@ -176,7 +176,8 @@ impl Tracer {
                 Runs::TailCall(next) => {
                     let program: &mut TracePoint = program_of(&mut self.ebpf, entry.program)?;
                     let program = program.fd()?.try_clone()?;
-                    let mut map: ProgramArray<_> = ProgramArray::try_from(self.map_mut("NEXT")?)?;
+                    let mut map: ProgramArray<_> =
+                        ProgramArray::try_from(self.map_mut("TAIL_CALLS")?)?;
                     map.set(next as u32, &program, 0)?;
                 }
                 Runs::RawTailCall(next) => self.link_raw(entry.program, next)?,
@@ -187,10 +188,10 @@ impl Tracer {
     }
 
     /// The same for a program on a raw tracepoint.
-    pub(super) fn link_raw(&mut self, name: &str, next: Next) -> anyhow::Result<()> {
+    pub(super) fn link_raw(&mut self, name: &str, next: TailCall) -> anyhow::Result<()> {
         let program: &mut RawTracePoint = program_of(&mut self.ebpf, name)?;
         let program = program.fd()?.try_clone()?;
-        let mut map: ProgramArray<_> = ProgramArray::try_from(self.map_mut("COMPAT_NEXT")?)?;
+        let mut map: ProgramArray<_> = ProgramArray::try_from(self.map_mut("RAW_TAIL_CALLS")?)?;
         Ok(map.set(next as u32, &program, 0)?)
     }
 
@@ -226,9 +227,9 @@ impl Tracer {
     }
 
     /// Runs the `task_file` iterator, which notes every write fd that is open.
-    fn seed(&mut self) -> anyhow::Result<()> {
+    fn snapshot(&mut self) -> anyhow::Result<()> {
         // Reading drives the iterator; the program itself writes nothing.
-        std::io::copy(&mut self.iterate(SEED)?, &mut std::io::sink())
+        std::io::copy(&mut self.iterate(SNAPSHOT)?, &mut std::io::sink())
             .context("cannot list the open files")?;
         Ok(())
     }

@@ -22,7 +22,7 @@ pub fn resolve(kernel: &impl Layout) -> anyhow::Result<Offsets> {
         ))
     });
     // Up to 6.12.
-    let ring_files = at("io_ring_ctx", &["file_table"]).and_then(|table| {
+    let io_uring_files = at("io_ring_ctx", &["file_table"]).and_then(|table| {
         Ok((table + at("io_file_table", &["files"])?, at("io_ring_ctx", &["nr_user_files"])?))
     });
     let last_arrival = at("task_struct", &["sched_info"])
@@ -67,8 +67,8 @@ pub fn resolve(kernel: &impl Layout) -> anyhow::Result<Offsets> {
         task_last_arrival: last_arrival.unwrap_or(u32::MAX),
         task_worker_private: worker.as_ref().map_or(u32::MAX, |(private, _)| *private),
         worker_cur_work: worker.as_ref().map_or(u32::MAX, |(_, work)| *work),
-        ring_request_work: at("io_kiocb", &["work"]).unwrap_or(u32::MAX),
-        ring_request_file: at("io_kiocb", &["file"]).unwrap_or(u32::MAX),
+        io_uring_request_work: at("io_kiocb", &["work"]).unwrap_or(u32::MAX),
+        io_uring_request_file: at("io_kiocb", &["file"]).unwrap_or(u32::MAX),
         signal_live: at("signal_struct", &["live"])?,
         signal_nr_threads: at("signal_struct", &["nr_threads"])?,
         signal_thread_head: at("signal_struct", &["thread_head"])?,
@@ -116,23 +116,23 @@ pub fn resolve(kernel: &impl Layout) -> anyhow::Result<Offsets> {
         unix_skb_parms_fp: at("unix_skb_parms", &["fp"]).unwrap_or(u32::MAX),
         scm_fp_list_count: at("scm_fp_list", &["count"])?,
         scm_fp_list_fp: at("scm_fp_list", &["fp"])?,
-        ring_files: ring_files.as_ref().map_or(u32::MAX, |(files, _)| *files),
-        ring_files_nr: ring_files.as_ref().map_or(u32::MAX, |(_, nr)| *nr),
-        ring_nodes: rsrc.as_ref().map_or(u32::MAX, |(data, _, nodes, _)| data + nodes),
-        ring_nr: rsrc.as_ref().map_or(0, |(data, nr, _, _)| data + nr),
-        ring_node_file: rsrc.as_ref().map_or(0, |(_, _, _, file)| *file),
-        ring_request_opcode: at("io_kiocb", &["opcode"]).unwrap_or(0),
-        ring_request_context: at("io_kiocb", &["ctx"]).unwrap_or(0),
-        ring_open_slot: at("io_open", &["file_slot"])
+        io_uring_files: io_uring_files.as_ref().map_or(u32::MAX, |(files, _)| *files),
+        io_uring_files_nr: io_uring_files.as_ref().map_or(u32::MAX, |(_, nr)| *nr),
+        io_uring_nodes: rsrc.as_ref().map_or(u32::MAX, |(data, _, nodes, _)| data + nodes),
+        io_uring_nr: rsrc.as_ref().map_or(0, |(data, nr, _, _)| data + nr),
+        io_uring_node_file: rsrc.as_ref().map_or(0, |(_, _, _, file)| *file),
+        io_uring_request_opcode: at("io_kiocb", &["opcode"]).unwrap_or(0),
+        io_uring_request_context: at("io_kiocb", &["ctx"]).unwrap_or(0),
+        io_uring_open_slot: at("io_open", &["file_slot"])
             .and_then(|slot| Ok(at("io_kiocb", &["cmd"])? + slot))
             .unwrap_or(u32::MAX),
-        ring_cqe_res: match features::ring_completion(kernel) {
+        io_uring_cqe_res: match features::ring_completion(kernel) {
             RingCompletion::Cqe => at("io_uring_cqe", &["res"])?,
             RingCompletion::Result | RingCompletion::Unknown => u32::MAX,
         },
-        ring_user_data: submissions.as_ref().map_or(0, |(data, ..)| *data),
-        ring_sqes: submissions.as_ref().map_or(u32::MAX, |(_, sqes, _)| *sqes),
-        ring_sq_entries: submissions.as_ref().map_or(0, |(_, _, entries)| *entries),
+        io_uring_user_data: submissions.as_ref().map_or(0, |(data, ..)| *data),
+        io_uring_sqes: submissions.as_ref().map_or(u32::MAX, |(_, sqes, _)| *sqes),
+        io_uring_sq_entries: submissions.as_ref().map_or(0, |(_, _, entries)| *entries),
         inode_i_ino: at("inode", &["i_ino"])?,
         inode_i_generation: at("inode", &["i_generation"])?,
         inode_i_sb: at("inode", &["i_sb"])?,

@@ -1,6 +1,6 @@
 //! The eBPF programs: one table of what runs where, and when each is loaded and attached.
 
-use etxtbsy_trace_common::Next;
+use etxtbsy_trace_common::TailCall;
 
 /// An eBPF program, and how it gets to run.
 #[derive(Clone, Copy, Debug)]
@@ -30,9 +30,9 @@ pub(super) enum Runs {
     /// ([`features::ring_completion`](super::features::ring_completion)).
     IoUring(&'static str),
     /// A tail call of a program at a system call's tracepoint.
-    TailCall(Next),
+    TailCall(TailCall),
     /// A tail call of a program at a raw tracepoint.
-    RawTailCall(Next),
+    RawTailCall(TailCall),
     /// A read of an iterator (`bpf_iter`).
     Iterator,
     /// A query of user space (`BPF_PROG_TEST_RUN`).
@@ -85,9 +85,9 @@ pub(super) const CALL_RETURNS: &str = "call_returns";
 /// The program that is attached once a 32-bit program runs.
 pub(super) const COMPAT_RETURNS: &str = "compat_returns";
 /// The tail call of [`COMPAT_RETURNS`] after an exec, which is loaded then.
-pub(super) const COMPAT_SEARCH: (&str, Next) = ("compat_search", Next::Search);
+pub(super) const COMPAT_SEARCH: (&str, TailCall) = ("compat_search", TailCall::Search);
 /// The iterator over all open files, at the start.
-pub(super) const SEED: &str = "seed";
+pub(super) const SNAPSHOT: &str = "snapshot_files";
 /// The iterator over the processes of our pid namespace.
 pub(super) const PIDS: &str = "pids";
 /// The raw tracepoint at the return of every system call.
@@ -102,7 +102,7 @@ pub(super) const PROGRAMS: &[Entry] = &[
     at_calls("closing", &["sys_enter_close"], false),
     // 5.9 on.
     at_calls("closed_range", &["sys_exit_close_range"], true),
-    at_calls("refused", &["sys_exit_truncate"], false),
+    at_calls("write_refused", &["sys_exit_truncate"], false),
     at_calls(
         "slow_call_returns",
         &[
@@ -158,27 +158,27 @@ pub(super) const PROGRAMS: &[Entry] = &[
         start: Start::IfPreempted,
     },
     loaded(RECEIVED, Runs::Calls { tracepoints: RECEIVING, optional: false }),
-    at_raw("parent_told", "signal_generate"),
+    at_raw("sigchld_sent", "signal_generate"),
     at_raw("freed", "sched_process_free"),
     at_raw("exiting", "sched_process_exit"),
     at_raw("execed", "sched_process_exec"),
     at_raw("forked", "sched_process_fork"),
     loaded(CALL_RETURNS, Runs::Raw(SYS_EXIT)),
     Entry { program: COMPAT_RETURNS, runs: Runs::Raw(SYS_EXIT), start: COMPAT },
-    loaded("ring_completes", Runs::IoUring("io_uring_complete")),
-    loaded("search", Runs::TailCall(Next::Search)),
-    loaded("runners", Runs::TailCall(Next::Runners)),
-    loaded("refused", Runs::TailCall(Next::Refused)),
-    loaded("resolve", Runs::TailCall(Next::Resolve)),
+    loaded("io_uring_completes", Runs::IoUring("io_uring_complete")),
+    loaded("search", Runs::TailCall(TailCall::Search)),
+    loaded("runners", Runs::TailCall(TailCall::Runners)),
+    loaded("write_refused", Runs::TailCall(TailCall::WriteRefused)),
+    loaded("resolve", Runs::TailCall(TailCall::Resolve)),
     // io_uring's continues with them too.
-    loaded("compat_runners", Runs::RawTailCall(Next::Runners)),
-    loaded("compat_resolve", Runs::RawTailCall(Next::Resolve)),
+    loaded("compat_runners", Runs::RawTailCall(TailCall::Runners)),
+    loaded("compat_resolve", Runs::RawTailCall(TailCall::Resolve)),
     Entry {
         program: COMPAT_SEARCH.0,
         runs: Runs::RawTailCall(COMPAT_SEARCH.1),
         start: Start::Later,
     },
-    loaded(SEED, Runs::Iterator),
+    loaded(SNAPSHOT, Runs::Iterator),
     Entry { program: PIDS, runs: Runs::Iterator, start: Start::Later },
     loaded("introduce", Runs::Query),
     loaded("lives", Runs::Query),

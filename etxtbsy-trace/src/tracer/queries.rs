@@ -11,8 +11,8 @@ use aya::{
     programs::{RawTracePoint, RawTracePointRunOptions, TestRun as _, TracePoint},
 };
 use etxtbsy_trace_common::{
-    CallCount, CallKey, Compat32, Config, Count, ExecCall, ExecName, Hold, Intake, Lineage,
-    Lingering, Lost, PidPair, Run, Watch,
+    CallCount, CallKey, Compat32, Config, Count, ExecCall, ExecName, Hold, Intake, Lineage, Lost,
+    PendingRelease, PidPair, Run, Watch,
 };
 use nix::time::ClockId;
 use tokio::io::{Interest, unix::AsyncFd};
@@ -157,8 +157,8 @@ impl Backend for Tracer {
         (!name.is_empty()).then(|| name.to_vec())
     }
 
-    fn still_open(&mut self, task: u64, lingering: &Lingering) -> anyhow::Result<bool> {
-        let Lingering { file, inode } = *lingering;
+    fn still_open(&mut self, task: u64, lingering: &PendingRelease) -> anyhow::Result<bool> {
+        let PendingRelease { file, inode } = *lingering;
         Ok(self.ask("still_open", &[task, file, inode])? != 0)
     }
 
@@ -194,8 +194,9 @@ impl Backend for Tracer {
         Ok(self.ask("still_there", &args)? != 0)
     }
 
-    fn await_end(&mut self, tgid: u32, lingering: &Lingering) -> anyhow::Result<()> {
-        let mut map: HashMap<_, u32, Lingering> = HashMap::try_from(self.map_mut("LINGERING")?)?;
+    fn await_end(&mut self, tgid: u32, lingering: &PendingRelease) -> anyhow::Result<()> {
+        let mut map: HashMap<_, u32, PendingRelease> =
+            HashMap::try_from(self.map_mut("PENDING_RELEASE")?)?;
         map.insert(tgid, lingering, 0)?;
         if self.call_returns.is_none() {
             let program: &mut RawTracePoint = program_of(&mut self.ebpf, CALL_RETURNS)?;

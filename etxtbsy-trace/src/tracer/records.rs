@@ -1,8 +1,8 @@
 //! The records of the ring buffer as values.
 
 use etxtbsy_trace_common::{
-    Candidate, Change, Compat, Dropped, Failure, FailureEnd, Kind, Left, Refused, Repaired, Runner,
-    TextHeader, TextOf, TreeEnded,
+    Candidate, Change, Compat, Dropped, Failure, FailureEnd, Kind, ProgramExited, Repaired, Runner,
+    TextHeader, TextOf, TreeEnded, WriteRefused,
 };
 
 use zerocopy::FromBytes;
@@ -31,11 +31,11 @@ pub enum Record {
     /// A process that ran the refused file, or one of the name in question.
     Runner(Box<Runner>),
     /// Which file was refused.
-    Refused(Refused),
+    WriteRefused(WriteRefused),
     /// The process that was refused has made the file anew.
     Repaired(Repaired),
     /// A process that ran a file of interest runs it no more.
-    Left(Left),
+    ProgramExited(ProgramExited),
 }
 
 /// A text.
@@ -65,10 +65,10 @@ impl Record {
             Kind::Released => Self::Released(Box::new(read(bytes)?)),
             Kind::Dropped => Self::Dropped(read(bytes)?),
             Kind::Runner => Self::Runner(Box::new(read(bytes)?)),
-            Kind::Refused => Self::Refused(read(bytes)?),
+            Kind::WriteRefused => Self::WriteRefused(read(bytes)?),
             Kind::Repaired => Self::Repaired(read(bytes)?),
             Kind::Compat => Self::Compat(read(bytes)?),
-            Kind::Left => Self::Left(read(bytes)?),
+            Kind::ProgramExited => Self::ProgramExited(read(bytes)?),
             Kind::TreeEnded => Self::TreeEnded(read(bytes)?),
             Kind::Text => {
                 let head: TextHeader = read(bytes)?;

@@ -1,8 +1,13 @@
 //! Cases as the kernel side tells them, and what has to come of them.
 
+use super::hold_fact::{CLOSE_NS, DRAIN_NS};
 use super::*;
-use crate::analysis::ledger::Drop;
-use etxtbsy_trace_common::Failure;
+use crate::analysis::case::{DescriptionClosed, Pin};
+use crate::event::State;
+use etxtbsy_trace_common::{
+    Actor, CLOEXEC_UNKNOWN, Candidate, Change, Drain, Failure, Hold, Holder, How, NO_FD, PinnedBy,
+    Quiet, SWAP_FILE, Stage, Via,
+};
 
 const ENTER: u64 = 1_000_000_000;
 const EXIT: u64 = ENTER + 10_000;
@@ -45,15 +50,22 @@ fn inherited(origin: &Hold, forked_ns: u64) -> Hold {
 }
 
 fn ended(hold: &Hold, how: How, released_ns: u64, last: u32) -> Hold {
-    Hold { stage: Stage::Released as u32, how: how as u32, released_ns, last, ..*hold }
+    let was_last_reference = last;
+    Hold {
+        stage: Stage::Released as u32,
+        how: how as u32,
+        released_ns,
+        was_last_reference,
+        ..*hold
+    }
 }
 
 fn in_table(hold: Hold) -> Candidate {
     Candidate { in_table: 1, cloexec: 1, hold, ..Candidate::default() }
 }
 
-fn in_works(hold: Hold) -> Candidate {
-    Candidate { in_works: 1, hold, ..Candidate::default() }
+fn fput_pending(hold: Hold) -> Candidate {
+    Candidate { fput_pending: 1, hold, ..Candidate::default() }
 }
 
 fn gone(hold: Hold) -> Candidate {
@@ -85,7 +97,7 @@ fn case(writers: i32, candidates: Vec<Candidate>) -> Case {
             ..Failure::default()
         },
         candidates,
-        told: true,
+        reported: true,
         ..Case::default()
     }
 }
@@ -138,12 +150,13 @@ fn a_child_that_has_not_execed_holds_what_its_parent_has_closed() {
 #[test]
 fn an_exec_that_waits_to_drop_the_file_holds_it() {
     let child = inherited(&opened(0xa, 500_000), ENTER - 200_000);
-    let mut case = case(1, vec![in_works(ended(&child, How::CloseOnExec, ENTER - 50_000, 1))]);
+    let mut case = case(1, vec![fput_pending(ended(&child, How::CloseOnExec, ENTER - 50_000, 1))]);
     let found = attribute(&case);
     assert_eq!((pids(&found), found.holders[0].state), (vec![CHILD], State::ExecClosing));
     assert_eq!(found.holders[0].released, None, "not before the kernel has dropped it");
 
-    case.dropped.insert((child.file, CHILD), Drop { time_ns: EXIT + 70_000, exiting: false });
+    case.dropped
+        .insert((child.file, CHILD), DescriptionClosed { time_ns: EXIT + 70_000, exiting: false });
     let found = attribute(&case);
     assert_eq!(found.holders[0].released, Some((How::CloseOnExec, EXIT + 70_000)));
 }
@@ -253,7 +266,7 @@ fn a_holder_that_let_go_while_the_call_was_failing_is_likely_if_there_is_no_othe
     let mut blind = case(0, vec![gone(during)]);
     blind.blind = true;
     assert_eq!(pids(&attribute(&blind)), [0; 0]);
-    let rival = Candidate { kept_by: KeptBy::Opening as u32, tid: 9, ..Candidate::default() };
+    let rival = Candidate { pinned_by: PinnedBy::Opening as u32, tid: 9, ..Candidate::default() };
     let mut rivals = case(1, vec![gone(during), rival]);
     rivals.may_open.insert(9);
     assert_eq!(pids(&attribute(&rivals)), [0; 0]);
@@ -465,9 +478,9 @@ fn a_mapping_holds_until_the_description_is_closed() {
     assert_eq!((found.holders[0].fds.len(), found.holders[0].released), (0, None));
     assert_eq!(found.unheld, []);
 
-    case.dropped.insert((0xa, OPENER), Drop { time_ns: EXIT + 5, exiting: false });
+    case.dropped.insert((0xa, OPENER), DescriptionClosed { time_ns: EXIT + 5, exiting: false });
     assert_eq!(attribute(&case).holders[0].released, Some((How::Unmap, EXIT + 5)));
-    case.dropped.insert((0xa, OPENER), Drop { time_ns: EXIT + 5, exiting: true });
+    case.dropped.insert((0xa, OPENER), DescriptionClosed { time_ns: EXIT + 5, exiting: true });
     assert_eq!(attribute(&case).holders[0].released, Some((How::Exit, EXIT + 5)));
 }
 
@@ -477,18 +490,18 @@ fn a_description_that_no_process_holds_is_reported_with_its_opener() {
     let found = attribute(&case);
     assert_eq!((found.explained, pids(&found)), (0, vec![]));
     assert_eq!(found.unheld.iter().map(|one| one.hold.opened.tgid).collect::<Vec<_>>(), [OPENER]);
-    assert_eq!((&found.unheld[0].keeper, found.is_complete()), (&Keeper::Unknown, false));
+    assert_eq!((&found.unheld[0].pin, found.is_complete()), (&Pin::Unknown, false));
 
     // A loop device is backed by the file.
-    case.kept = vec![Keeper::LoopDevice("/dev/loop0".to_owned())];
+    case.pins = vec![Pin::LoopDevice("/dev/loop0".to_owned())];
     let found = attribute(&case);
     assert_eq!((found.explained, found.is_complete()), (1, true));
-    assert_eq!(found.unheld[0].keeper, Keeper::LoopDevice("/dev/loop0".to_owned()));
-    case.kept.clear();
+    assert_eq!(found.unheld[0].pin, Pin::LoopDevice("/dev/loop0".to_owned()));
+    case.pins.clear();
 
     // A thread of the process that closed the fd is in a call on it.
     let syscall = libc::SYS_flock as i32;
-    let kept = Candidate { kept_by: KeptBy::Call as u32, syscall, ..outlived(0xa) };
+    let kept = Candidate { pinned_by: PinnedBy::Call as u32, syscall, ..outlived(0xa) };
     case.candidates.push(kept);
     let found = attribute(&case);
     assert_eq!((found.explained, pids(&found), found.unheld.len()), (1, vec![OPENER], 0));
@@ -497,11 +510,11 @@ fn a_description_that_no_process_holds_is_reported_with_its_opener() {
     case.candidates.pop();
 
     // It lies in a socket's queue, once for each process that has the socket.
-    let queued = Candidate { kept_by: KeptBy::Queue as u32, ..outlived(0xa) };
+    let queued = Candidate { pinned_by: PinnedBy::Queue as u32, ..outlived(0xa) };
     case.candidates.extend([queued, queued]);
     let found = attribute(&case);
     assert_eq!((found.explained, found.unheld.len(), found.is_certain()), (1, 1, true));
-    assert_eq!(found.unheld[0].keeper, Keeper::SocketQueue);
+    assert_eq!(found.unheld[0].pin, Pin::SocketQueue);
 }
 
 /// The kernel's own description of an active swap file has no opener; a writer beside it is a holder.
@@ -511,7 +524,7 @@ fn a_swap_file_is_kept_by_the_kernel() {
     case.failure.inode_flags = SWAP_FILE | 1;
     let found = attribute(&case);
     assert_eq!((found.explained, pids(&found), found.is_certain()), (1, vec![], true));
-    assert_eq!(found.unheld, [Unheld { hold: Hold::default(), keeper: Keeper::SwapFile }]);
+    assert_eq!(found.unheld, [Unheld { hold: Hold::default(), pin: Pin::SwapFile }]);
 
     case.failure.writers = 2;
     assert!(!attribute(&case).is_complete());
@@ -579,7 +592,7 @@ fn where_records_were_lost_nothing_is_complete_and_nothing_is_guessed() {
 
 #[test]
 fn an_address_that_was_opened_anew_is_that_of_the_younger_description() {
-    let old = in_works(ended(&opened(0xa, 500_000), How::CloseOnExec, ENTER - 300_000, 1));
+    let old = fput_pending(ended(&opened(0xa, 500_000), How::CloseOnExec, ENTER - 300_000, 1));
     let young = Hold { tgid: 300, table: 0x1200, opened: actor(300, ENTER - 9), ..opened(0xa, 9) };
     let found = attribute(&case(1, vec![old, in_table(young)]));
     assert_eq!((pids(&found), found.is_certain()), (vec![300], true));

@@ -6,8 +6,8 @@
 
 use crate::analysis::verdict::words::{name, opener, span};
 use crate::{
-    analysis::group::Wait,
-    event::{Holder, Incident, Place, Runtime, VerdictKind, Via},
+    analysis::{wait::Wait, ways},
+    event::{Holder, Incident, Runtime, VerdictKind, Via},
     host::runtime::by_name,
     text::other_pids,
 };
@@ -645,22 +645,6 @@ static TABLE: &[Row] = &[
     ),
 ];
 
-/// Advice where something in the kernel keeps the file and no process holds it.
-static PLACES: &[(Place, &str)] = &[
-    (
-        Place::SocketQueue,
-        "have the other end receive the fd and close it before the file is executed; or send one that was opened read-only",
-    ),
-    (
-        Place::IoUring,
-        "unregister the file from the io_uring, or wait for the completion of its requests, before the file is executed",
-    ),
-    (
-        Place::Unknown,
-        "look for what the process that opened it gave the fd to: a socket, an io_uring, a device",
-    ),
-];
-
 /// Whose names the advice has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Names {
@@ -679,9 +663,9 @@ pub(super) fn of(
 ) -> Vec<String> {
     if culprit.is_none()
         && let Some(unheld) = incident.unheld.first()
-        && let Some((_, text)) = PLACES.iter().find(|(place, _)| *place == unheld.place)
+        && let Some(text) = ways::of_place(unheld.place).advice
     {
-        return vec![(*text).to_owned()];
+        return vec![text.to_owned()];
     }
     let scene = Scene { incident, culprit, names };
     let runtime = runtime(incident, culprit).unwrap_or(Native);
@@ -779,7 +763,7 @@ impl Scene<'_> {
     fn holder(&self) -> String {
         match (self.culprit, self.names) {
             (Some(holder), Names::Incident) => name(holder),
-            (Some(holder), Names::Group) => crate::analysis::group::holder_program(holder)
+            (Some(holder), Names::Group) => crate::analysis::programs::holder_program(holder)
                 .unwrap_or_else(|| "the process that holds it".to_owned()),
             (None, _) => "the process that holds it".to_owned(),
         }
@@ -791,7 +775,7 @@ impl Scene<'_> {
         match (opened, self.names) {
             (Some((holder, opened)), Names::Incident) => opener(holder, opened),
             (Some((holder, opened)), Names::Group) => {
-                crate::analysis::group::opener_program(holder, opened).unwrap_or_else(unknown)
+                crate::analysis::programs::opener_program(holder, opened).unwrap_or_else(unknown)
             }
             // It had it open before tracing began.
             (None, _) if self.culprit.is_some() => self.holder(),

@@ -18,8 +18,11 @@ mod words;
 
 pub use change_first::ChangeFirst;
 
-use crate::event::{
-    Direction, Evidence, Holder, Incident, Place, Reason, State, Unheld, Verdict, VerdictKind, Via,
+use crate::{
+    analysis::ways::{self, PinWay},
+    event::{
+        Direction, Evidence, Holder, Incident, Place, Reason, Unheld, Verdict, VerdictKind, Via,
+    },
 };
 use advice::Names;
 use inherited::Inherited;
@@ -117,9 +120,9 @@ fn is_fixed_by_one_remedy(incident: &Incident) -> bool {
 fn kind_of(incident: &Incident, holder: &Holder) -> Option<VerdictKind> {
     match (holder.via, inherited::of(incident, holder)) {
         _ if incident.direction == Direction::Write => Some(VerdictKind::RunningExecutable),
-        (Via::Mapping, _) => Some(VerdictKind::SharedMapping),
+        (Via::Mapping, _) => ways::of(holder.via).verdict,
         _ if is_opener(holder) => Some(VerdictKind::StillOpen),
-        (Via::Passed, _) => Some(VerdictKind::PassedFd),
+        (via, _) if ways::of(via).verdict.is_some() => ways::of(via).verdict,
         (_, Some(Inherited::Racing)) => Some(VerdictKind::ForkExecRace),
         (_, Some(Inherited::Leaked)) => Some(VerdictKind::LeakedFd),
         (_, None) => holder.opened.is_none().then_some(VerdictKind::StillOpen),
@@ -171,52 +174,44 @@ fn unheld(incident: &Incident, unheld: &Unheld) -> Verdict {
         None => "the file".to_owned(),
     };
     let device = unheld.device.as_deref().unwrap_or("?");
-    let (kind, what) = match unheld.place {
-        Place::SocketQueue => (
-            VerdictKind::PassedFd,
-            format!(
-                "{file} lies in the queue of a unix socket: its fd was sent and not received yet"
-            ),
-        ),
-        Place::LoopDevice => {
-            (VerdictKind::LoopDevice, format!("{file} backs {device}, which writes to it"))
-        }
-        Place::IoUring => {
-            (VerdictKind::StillOpen, format!("an io_uring keeps {}", file.trim_end_matches(',')))
-        }
-        Place::SwapFile => (VerdictKind::SwapFile, format!("{file} is an active swap file")),
-        Place::BinfmtMisc => (
-            VerdictKind::BinfmtMisc,
-            format!("the binfmt_misc entry {device} keeps the file open (flag F)"),
-        ),
-        Place::FileSystem => {
-            let at = unheld.mount.as_deref().map(|mount| format!(" at {mount}"));
-            let at = at.unwrap_or_default();
-            let what = format!("the file system itself ({device}{at}) refused the call");
-            // That nobody here runs the file was found out a moment later.
-            let likely = if incident.certain { "" } else { "likely: " };
-            let summary = match incident.direction {
-                Direction::Write => {
-                    format!("{likely}{what}: no process was seen here to run the file")
-                }
-                _ => format!("{what}: no writer here made it fail"),
-            };
-            let kind = VerdictKind::RefusedByFilesystem;
-            let advice = advice::of(kind, incident, None, Names::Incident);
-            return Verdict { kind, summary, advice };
-        }
-        Place::Unknown | Place::Other(_) => (
-            VerdictKind::Unexplained,
-            format!(
-                "{file} was still open: something in the kernel kept it, such as the queue of a socket"
-            ),
-        ),
-    };
+    let PinWay { verdict: kind, sentence, .. } = ways::of_place(unheld.place);
+    if unheld.place == Place::FileSystem {
+        let at = unheld.mount.as_deref().map(|mount| format!(" at {mount}"));
+        let device = format!("{device}{}", at.unwrap_or_default());
+        let what = fill(sentence, &file, &device);
+        // That nobody here runs the file was found out a moment later.
+        let likely = if incident.certain { "" } else { "likely: " };
+        let summary = match incident.direction {
+            Direction::Write => {
+                format!("{likely}{what}: no process was seen here to run the file")
+            }
+            _ => format!("{what}: no writer here made it fail"),
+        };
+        let advice = advice::of(kind, incident, None, Names::Incident);
+        return Verdict { kind, summary, advice };
+    }
     Verdict {
         kind,
-        summary: format!("{what}; no process holds it"),
+        summary: format!("{}; no process holds it", fill(sentence, &file, device)),
         advice: advice::of(kind, incident, None, Names::Incident),
     }
+}
+
+/// A sentence of [`ways`] with its names, which may hold braces themselves.
+fn fill(sentence: &str, file: &str, device: &str) -> String {
+    let mut filled = String::new();
+    let mut rest = sentence;
+    while let Some((before, after)) = rest.split_once('{') {
+        let (word, after) = after.split_once('}').unwrap_or((after, ""));
+        filled.push_str(before);
+        filled.push_str(match word {
+            "file" => file,
+            "object" => file.trim_end_matches(','),
+            _ => device,
+        });
+        rest = after;
+    }
+    filled + rest
 }
 
 /// The verdict where it is not known which of some processes held the file.
@@ -272,12 +267,7 @@ pub fn unexplained(direction: Direction) -> Verdict {
 /// Sorts holders: those to blame first.
 #[must_use]
 pub fn blame(holder: &Holder) -> (u32, u64) {
-    let rank = match (holder.via, is_opener(holder)) {
-        (_, true) => 0,
-        (Via::Fork, _) => 1,
-        (Via::Dup | Via::Passed | Via::Mapping | Via::Running, _) => 2,
-        (Via::Open | Via::Unknown | Via::Other(_), _) => 3,
-    };
+    let rank = if is_opener(holder) { 0 } else { ways::of(holder.via).blame };
     (rank, holder.start_ns.unwrap_or(0))
 }
 
@@ -286,16 +276,13 @@ fn is_opener(holder: &Holder) -> bool {
     holder.opened.as_ref().is_some_and(|opened| opened.pid == holder.pid)
 }
 
-/// Whether a child has exec'd since it got the fd, as far as its state at the failure shows.
-#[must_use]
-pub fn has_execed(holder: &Holder) -> bool {
-    holder.via != Via::Fork || holder.state == State::Running && !inherited::is_helper(holder)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{event::How, output::samples};
+    use crate::{
+        event::{How, State},
+        output::samples,
+    };
 
     #[test]
     fn incidents_are_judged_by_what_their_holders_were_doing() {

@@ -2,9 +2,8 @@
 
 use super::style;
 use crate::{
-    event::{
-        Ancestor, Direction, Evidence, Fd, Holder, How, Incident, Opened, Place, Released, Via,
-    },
+    analysis::ways,
+    event::{Ancestor, Direction, Evidence, Fd, Holder, How, Incident, Opened, Place, Released},
     text::{
         escape::{self, Charset},
         name, other_pids, time,
@@ -179,15 +178,11 @@ fn tree(state: &State, incident: &Incident) -> Vec<Node> {
             nodes = &mut same(nodes, opener(state, incident, opened, None)).below;
         }
         let mut node = Node::new("kept ", style::holder(state), None, Key::Leaf);
+        let label = ways::of_place(unheld.place).label;
         node.facts.push(match unheld.place {
-            Place::SocketQueue => plain("in the queue of a socket, sent and not received"),
-            Place::LoopDevice => named("by the loop device ", unheld.device.as_deref()),
-            Place::IoUring => plain("by an io_uring"),
-            Place::SwapFile => plain("by swapping: it is an active swap file"),
-            Place::BinfmtMisc => named("by the binfmt_misc entry ", unheld.device.as_deref()),
-            Place::FileSystem => named("by its file system, ", unheld.device.as_deref()),
-            Place::Unknown => plain("by the kernel: a socket's queue, an io_uring, a device"),
             Place::Other(_) => plain(format!("by {}", name(unheld.place))),
+            _ if label.ends_with(' ') => named(label, unheld.device.as_deref()),
+            _ => plain(label),
         });
         nodes.push(node);
     }
@@ -238,9 +233,8 @@ fn held(state: &State, incident: &Incident, holder: &Holder) -> Node {
         facts.push(Fact { style: style::bad(state), ..plain("likely") });
     }
     facts.extend(numbers(&holder.fds));
-    match holder.via {
-        Via::Open | Via::Fork | Via::Running => {}
-        via => facts.push(plain(format!("via {}", name(via)))),
+    if ways::of(holder.via).is_named {
+        facts.push(plain(format!("via {}", name(holder.via))));
     }
     facts.push(plain(name(holder.state)));
     let (until, look) = match &holder.released {

@@ -1,0 +1,57 @@
+//! A process forks.
+
+use aya_ebpf::helpers::bpf_ktime_get_ns;
+use etxtbsy_trace_common::Lineage;
+
+use crate::{
+    emit::compat_request,
+    holds::{fd_table_copy, runs},
+    kernel::{self, offset, word},
+    maps::{ANY, LINEAGE},
+    tree,
+};
+
+/// Notes which write fds a child has inherited, and what it runs.
+#[inline(always)]
+pub(crate) fn note(parent: u64, child: u64) {
+    let tgid = kernel::tgid_of(child);
+    let is_process = tgid == kernel::int(child, offset!(task_pid));
+    if is_process {
+        tree::forked(kernel::tgid_of(parent), tgid);
+        if kernel::is_in_unfollowed_call(parent) {
+            compat_request::began(tgid);
+        }
+    }
+    // SAFETY: no arguments.
+    let now_ns = unsafe { bpf_ktime_get_ns() };
+    if is_process {
+        runs::note_fork(parent, child, now_ns);
+    }
+    let (parent_table, child_table) = (kernel::table_of(parent), kernel::table_of(child));
+    if child_table == 0 {
+        return;
+    }
+    // A table that is shared (CLONE_FILES) gets no holds of its own for this.
+    let inherits = if child_table == parent_table {
+        is_process
+    } else {
+        fd_table_copy::note(child, parent_table, now_ns)
+    };
+    if inherits {
+        remember(parent, child, now_ns);
+    }
+}
+
+/// Keeps who forked a process. A function of its own, because the walk of the table needs the stack.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn remember(parent: u64, child: u64, now_ns: u64) -> i32 {
+    let lineage = Lineage {
+        forker: kernel::actor(parent, now_ns),
+        start_ns: word(child, offset!(task_start_time)),
+        ppid: kernel::ppid_of(parent),
+        pad: 0,
+    };
+    let _ = LINEAGE.insert(kernel::tgid_of(child), lineage, ANY);
+    0
+}
