@@ -17,13 +17,15 @@ use crate::event::check::{self as lines, Checked, Line, Status, Theme};
 use crate::tracer::{memlock, nofile};
 
 /// The themes and their probes. Later ones depend on earlier ones.
-const THEMES: [(Theme, fn() -> Vec<Probe>); 5] = [
+const THEMES: [(Theme, MakeProbes); 5] = [
     (Theme::Place, place::probes),
     (Theme::Privileges, privileges::probes),
     (Theme::Kernel, system::probes),
     (Theme::Features, features::probes),
     (Theme::Tracing, tracing::probes),
 ];
+
+type MakeProbes = fn() -> Vec<Probe>;
 
 /// Finds out one fact.
 struct Probe {

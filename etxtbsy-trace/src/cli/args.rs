@@ -60,6 +60,7 @@ pub struct Cli {
     )]
     pub pids: Vec<u32>,
 
+    /// Options of all subcommands.
     #[command(flatten)]
     pub options: Options,
 }

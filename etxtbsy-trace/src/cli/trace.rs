@@ -40,6 +40,8 @@ use crate::{
 
 /// Undocumented: the size of the ring buffer. Tests use it to make the buffer overflow.
 const RING_BYTES: &str = "ETXTBSY_TRACE_RING_BYTES";
+/// Undocumented: the path of a new file for a copy of the records. Unit tests of the session replay it.
+const RECORDS: &str = "ETXTBSY_TRACE_RECORDS";
 
 /// A command to trace.
 #[derive(Clone, Copy)]
@@ -162,6 +164,7 @@ fn start_tracing(
         roots: tracked,
         role: cli.options.role,
         ring_bytes,
+        copy_to: std::env::var_os(RECORDS).map(Into::into),
         verbose: cli.options.verbose > 0,
     };
     let mut tracer = Tracer::start(&options).map_err(check::explain)?;

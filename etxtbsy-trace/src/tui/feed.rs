@@ -1,7 +1,7 @@
 //! How lines, and what else happens, get to the view: from a recording, which waits for the view,
 //! and from a live session, which never does.
 
-use crate::tui::model::live;
+use crate::tui::model::{incidents::Skipped, live};
 use crate::{
     event::{Incident, Line},
     output::Output,
@@ -51,17 +51,6 @@ impl End {
     pub fn quit() -> Self {
         Self { words: String::new(), quit: true }
     }
-}
-
-/// Incidents that are counted and not shown.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Skipped {
-    /// How many.
-    pub incidents: u64,
-    /// How many of them are complete.
-    pub explained: u64,
-    /// How many things were dropped meanwhile.
-    pub lost: u64,
 }
 
 /// Where lines for the view go.

@@ -1,11 +1,8 @@
 //! What came in: counts of everything, and the details of the latest incidents.
 
-use crate::tui::{
-    feed::Skipped,
-    model::{
-        rate::{Axis, Rate},
-        statistics::Statistics,
-    },
+use super::{
+    rate::{Axis, Rate},
+    statistics::Statistics,
 };
 use crate::{
     analysis::group::{Cause, GROUPS, Tally},
@@ -17,6 +14,17 @@ use std::collections::{HashMap, VecDeque};
 const KEPT: usize = 10_000;
 /// How many bytes they take at most, about.
 const BYTES: usize = 256 << 20;
+
+/// Incidents that are counted and not shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Skipped {
+    /// How many.
+    pub incidents: u64,
+    /// How many of them are complete.
+    pub explained: u64,
+    /// How many things were dropped meanwhile.
+    pub lost: u64,
+}
 
 /// An incident that is kept whole.
 pub struct Kept {
