@@ -1,4 +1,4 @@
-//! Forked children that do one thing each and report with their exit status.
+//! Forked children, whose exit status is an errno or 0.
 
 use super::report::Task;
 use anyhow::{Context, Result, bail, ensure};
@@ -14,22 +14,22 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::{iter, ptr};
 
-/// Forks a child that runs `body` and exits with what it returns.
+/// Forks a child that runs `body` and exits with the status that it returns.
 ///
-/// For processes of one thread, or for a `body` of system calls only.
+/// If this process has several threads, `body` may only make system calls.
 pub(super) fn fork(body: impl FnOnce() -> c_int) -> Result<Pid> {
-    // SAFETY: see above: no lock can be held by a thread that the child does not have.
+    // SAFETY: as required above, the child uses no lock that a missing thread may hold.
     match unsafe { nix::unistd::fork() }.context("fork")? {
         ForkResult::Parent { child } => Ok(child),
         ForkResult::Child => {
             let status = body();
-            // SAFETY: always sound; exit(3) would flush and run what belongs to the parent.
+            // SAFETY: _exit(2) has no preconditions. (exit(3) would flush the parent's buffers.)
             unsafe { libc::_exit(status) }
         }
     }
 }
 
-/// Waits for the end of a child and gives its exit status.
+/// Waits for a child to end, and returns its exit status.
 pub(super) fn wait(pid: Pid) -> Result<c_int> {
     match waitpid(pid, None).context("waitpid")? {
         WaitStatus::Exited(_, status) => Ok(status),
@@ -37,26 +37,26 @@ pub(super) fn wait(pid: Pid) -> Result<c_int> {
     }
 }
 
-/// Waits for a child that should do its work.
+/// Waits for a child to end; its exit status must be 0.
 pub(super) fn wait_success(pid: Pid) -> Result<()> {
     let status = wait(pid)?;
     ensure!(status == 0, "a child of the workload failed: {}", Errno::from_raw(status));
     Ok(())
 }
 
-/// Waits for a child whose exit status is the errno of its exec, which should be ETXTBSY.
+/// Waits for a child to end; its exit status, the errno of its exec, must be ETXTBSY.
 pub(super) fn wait_busy(pid: Pid) -> Result<()> {
     match wait(pid)? {
         libc::ETXTBSY => Ok(()),
         0 => bail!(
-            "the exec of a file open for writing passed: \
-             this kernel does not deny it (see: etxtbsy-trace check)"
+            "the exec of a file that is open for writing succeeded: \
+             this kernel does not refuse it (see: etxtbsy-trace check)"
         ),
         errno => bail!("the exec failed with {} instead of ETXTBSY", Errno::from_raw(errno)),
     }
 }
 
-/// A program with its arguments, laid out before the fork so that the exec is one system call.
+/// A program with its arguments, allocated before the fork so that the exec is one system call.
 pub(super) struct Program {
     path: CString,
     arguments: Vec<CString>,
@@ -77,8 +77,8 @@ impl Program {
         })
     }
 
-    /// Replaces this process, with the path as the first argument and no environment; returns
-    /// the errno if that fails.
+    /// Execs the program, with the path as the first argument and an empty environment; returns the
+    /// errno if that fails.
     pub(super) fn exec(&self) -> Errno {
         let mut argv = [ptr::null(); 4];
         let words = iter::once(&self.path).chain(&self.arguments);
@@ -92,22 +92,22 @@ impl Program {
     }
 }
 
-/// Closes an fd that is nobody's value: one that was inherited, or that another thread uses.
+/// Closes an fd that no Rust value owns: an inherited one, or one that another thread uses.
 pub(super) fn close(fd: RawFd) {
-    // SAFETY: see above; what the fd refers to is not used again.
+    // SAFETY: no value owns the fd, so nothing uses it after this.
     unsafe { libc::close(fd) };
 }
 
-/// Tells whoever reads the pipe some numbers, at once.
-pub(super) fn tell<const N: usize>(writer: &PipeWriter, numbers: [i64; N]) {
-    // SAFETY: a pipe takes up to PIPE_BUF bytes at once; the buffer is as long as it says.
+/// Writes numbers to the pipe in one call.
+pub(super) fn send_numbers<const N: usize>(writer: &PipeWriter, numbers: [i64; N]) {
+    // SAFETY: the pointer and the length are those of `numbers`.
     unsafe {
         libc::write(writer.as_raw_fd(), numbers.as_ptr().cast(), size_of_val(&numbers));
     }
 }
 
-/// Reads what a child tells.
-pub(super) fn hear<const N: usize>(mut reader: &PipeReader) -> Result<[i64; N]> {
+/// Reads the numbers that a child sent.
+pub(super) fn receive_numbers<const N: usize>(mut reader: &PipeReader) -> Result<[i64; N]> {
     let mut numbers = [0; N];
     for number in &mut numbers {
         let mut bytes = [0; 8];
@@ -117,13 +117,13 @@ pub(super) fn hear<const N: usize>(mut reader: &PipeReader) -> Result<[i64; N]> 
     Ok(numbers)
 }
 
-/// Just before and just after a call, in nanoseconds of CLOCK_MONOTONIC.
+/// The times just before and just after a call, in nanoseconds of CLOCK_MONOTONIC.
 pub(super) type Span = (u64, u64);
 
-/// Makes a call and notes when.
+/// Makes a call and records its times.
 pub(super) fn timed<T>(call: impl FnOnce() -> T) -> (T, Span) {
     let now = || {
-        // Cannot fail: the clock exists on every Linux.
+        // Cannot fail: every Linux has this clock.
         let now = clock_gettime(ClockId::CLOCK_MONOTONIC).unwrap_or(TimeSpec::new(0, 0));
         now.num_nanoseconds().cast_unsigned()
     };
@@ -132,90 +132,90 @@ pub(super) fn timed<T>(call: impl FnOnce() -> T) -> (T, Span) {
     (value, (before, now()))
 }
 
-/// A forked child that plays a part in a scene: it tells numbers, and waits to be told to go on.
+/// A forked child of a scene. It sends numbers to its parent, and waits until the parent resumes it.
 pub(super) struct Actor {
     pid: Pid,
-    go: PipeWriter,
-    told: PipeReader,
+    resume_writer: PipeWriter,
+    report_reader: PipeReader,
 }
 
-/// An actor's own end of it.
-pub(super) struct Cue {
-    gate: PipeReader,
-    tell: PipeWriter,
+/// The child's connection to its parent.
+pub(super) struct Control {
+    resume_reader: PipeReader,
+    report_writer: PipeWriter,
 }
 
 impl Actor {
-    /// As [`fork`]; what `part` returns is the child's exit status.
-    pub(super) fn start(part: impl FnOnce(&Cue) -> nix::Result<()>) -> Result<Self> {
-        let (gate, go) = std::io::pipe()?;
-        let (told, tell) = std::io::pipe()?;
-        let cue = Cue { gate, tell };
+    /// Forks the child, which runs `part` and exits with the errno that it returns, or 0.
+    pub(super) fn start(part: impl FnOnce(&Control) -> nix::Result<()>) -> Result<Self> {
+        let (resume_reader, resume_writer) = std::io::pipe()?;
+        let (report_reader, report_writer) = std::io::pipe()?;
+        let control = Control { resume_reader, report_writer };
         let pid = fork(|| {
-            // Or the end of the parent would not end the pipe.
-            close(go.as_raw_fd());
-            part(&cue).map_or_else(|errno| errno as c_int, |()| 0)
+            // Otherwise the pipe would not end with the parent.
+            close(resume_writer.as_raw_fd());
+            part(&control).map_or_else(|errno| errno as c_int, |()| 0)
         })?;
-        Ok(Self { pid, go, told })
+        Ok(Self { pid, resume_writer, report_reader })
     }
 
     pub(super) fn pid(&self) -> Pid {
         self.pid
     }
 
-    /// Its first thread.
+    /// The child's first thread.
     pub(super) fn task(&self) -> Task {
         Task::main_of(self.pid.as_raw())
     }
 
-    /// What it tells next.
-    pub(super) fn hear<const N: usize>(&self) -> Result<[i64; N]> {
-        hear(&self.told)
+    /// The next numbers that the child sends.
+    pub(super) fn receive<const N: usize>(&self) -> Result<[i64; N]> {
+        receive_numbers(&self.report_reader)
     }
 
-    /// Lets it go on, with a number.
-    pub(super) fn go(&self, number: i64) -> Result<()> {
-        Ok((&self.go).write_all(&number.to_ne_bytes())?)
+    /// Resumes the child, and sends it a number.
+    pub(super) fn resume(&self, number: i64) -> Result<()> {
+        Ok((&self.resume_writer).write_all(&number.to_ne_bytes())?)
     }
 
-    /// Lets it go on to its end, and gives when that was.
+    /// Resumes the child, waits for it to end, and returns the times around that.
     pub(super) fn end(self) -> Result<Span> {
         let (outcome, span) = timed(|| {
-            self.go(0)?;
+            self.resume(0)?;
             wait_success(self.pid)
         });
         outcome.map(|()| span)
     }
 
-    /// Lets it go on to its end, by [`Cue::let_go`], and gives when it made that call.
-    pub(super) fn let_go(self) -> Result<Span> {
-        self.go(0)?;
-        let [before, after] = self.hear()?;
+    /// Resumes the child for [`Control::release`], waits for it to end, and returns the times of the call.
+    pub(super) fn release(self) -> Result<Span> {
+        self.resume(0)?;
+        let [before, after] = self.receive()?;
         wait_success(self.pid)?;
         Ok((before.cast_unsigned(), after.cast_unsigned()))
     }
 }
 
-impl Cue {
-    /// Tells the parent some numbers.
-    pub(super) fn tell<const N: usize>(&self, numbers: [i64; N]) {
-        tell(&self.tell, numbers);
+impl Control {
+    /// Sends numbers to the parent.
+    pub(super) fn send<const N: usize>(&self, numbers: [i64; N]) {
+        send_numbers(&self.report_writer, numbers);
     }
 
-    /// Waits until the parent says go, and gives its number; EPIPE if the parent has ended.
+    /// Waits until the parent resumes this child, and returns its number; EPIPE if the parent has ended.
     pub(super) fn wait(&self) -> nix::Result<i64> {
         let mut bytes = [0; 8];
-        match nix::unistd::read(&self.gate, &mut bytes)? {
+        match nix::unistd::read(&self.resume_reader, &mut bytes)? {
             8 => Ok(i64::from_ne_bytes(bytes)),
             _ => Err(Errno::EPIPE),
         }
     }
 
-    /// Once the parent says go, makes the call that lets go of the file, and tells when.
-    pub(super) fn let_go(&self, call: impl FnOnce()) -> nix::Result<()> {
+    /// Waits until the parent resumes this child, makes the call that drops the file, and sends its times.
+    pub(super) fn release(&self, call: impl FnOnce()) -> nix::Result<()> {
         self.wait()?;
         let ((), (before, after)) = timed(call);
-        self.tell([before.cast_signed(), after.cast_signed()]);
+        self.send([before.cast_signed(), after.cast_signed()]);
         Ok(())
     }
 }

@@ -1,4 +1,4 @@
-//! The clock that the kernel stamps its events with.
+//! The clock of the tracer's timestamps.
 
 use nix::time::{ClockId, clock_gettime};
 

@@ -1,5 +1,5 @@
-//! A process receives a description and closes it, again and again; another holds the file all the
-//! time. At every other failure only that one does.
+//! One process repeatedly receives a description and closes it; another holds the file all the time. At
+//! every second failure only the other process holds it.
 
 use super::child::{self, Actor, Program, close, fork, timed, wait_busy};
 use super::report::{BusyExec, HeldBy, Mixed, PossibleHolder, Race, Task};
@@ -20,36 +20,36 @@ use std::time::Instant;
 /// Arguments of `closed-again`.
 #[derive(Clone, Debug, PartialEq, clap::Args)]
 pub struct Args {
-    /// How often; two execs fail each time.
+    /// Number of rounds; two execs fail in each.
     #[arg(long, default_value_t = 40)]
     rounds: u32,
 }
 
 pub(super) fn run(args: &Args) -> Result<Mixed> {
-    let dir = stage::directory(Path::new(stage::PLACE))?;
+    let dir = stage::directory(Path::new(stage::DEFAULT_DIR))?;
     let path = dir.path().join("busy");
     drop(stage::script(&path)?);
     let (ino, target) = (path.metadata()?.ino(), Program::new(&path)?);
-    // What is freed on a CPU is used again there first.
+    // Memory that was freed on a CPU is reused there first.
     reused::stay_on_one_cpu()?;
-    let (near, far) = UnixStream::pair()?;
-    let receiver = Actor::start(|cue| {
-        close(near.as_raw_fd());
-        while cue.wait()? != 0 {
-            let fd = passed::receive(&far)?;
-            cue.tell([fd.into()]);
-            cue.wait()?;
+    let (sender, receiver_socket) = UnixStream::pair()?;
+    let receiver = Actor::start(|control| {
+        close(sender.as_raw_fd());
+        while control.wait()? != 0 {
+            let fd = passed::receive(&receiver_socket)?;
+            control.send([fd.into()]);
+            control.wait()?;
             close(fd);
-            cue.tell([0]);
+            control.send([0]);
         }
         Ok(())
     })?;
-    let holder = Actor::start(|cue| {
+    let holder = Actor::start(|control| {
         let fd = open(&path, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())?.into_raw_fd();
-        cue.tell([fd.into()]);
-        cue.wait().map(drop)
+        control.send([fd.into()]);
+        control.wait().map(drop)
     })?;
-    let [fd] = holder.hear()?;
+    let [fd] = holder.receive()?;
     let holds = |actor: &Actor, fd: i64| PossibleHolder {
         pid: actor.task().pid,
         by: HeldBy::Fd,
@@ -67,13 +67,13 @@ pub(super) fn run(args: &Args) -> Result<Mixed> {
     };
     for _ in 0..args.rounds {
         let file = OpenOptions::new().write(true).open(&path)?;
-        passed::send(&near, &file)?;
+        passed::send(&sender, &file)?;
         drop(file);
-        receiver.go(1)?;
-        let [received] = receiver.hear()?;
+        receiver.resume(1)?;
+        let [received] = receiver.receive()?;
         fail(vec![holds(&holder, fd), holds(&receiver, received)])?;
-        receiver.go(1)?;
-        let [_] = receiver.hear()?;
+        receiver.resume(1)?;
+        let [_] = receiver.receive()?;
         fail(vec![holds(&holder, fd)])?;
     }
     let seconds = start.elapsed().as_secs_f64();
@@ -95,15 +95,15 @@ pub(super) fn run(args: &Args) -> Result<Mixed> {
     })
 }
 
-/// Forks a process whose exec fails; gives it, and when that was.
+/// Forks a process whose exec fails; returns its pid and the times of the exec.
 fn fail(target: &Program) -> Result<(Pid, child::Span)> {
-    let (told, tell) = std::io::pipe()?;
+    let (report_reader, report_writer) = std::io::pipe()?;
     let victim = fork(|| {
         let (errno, (before, after)) = timed(|| target.exec());
-        child::tell(&tell, [before, after].map(u64::cast_signed));
+        child::send_numbers(&report_writer, [before, after].map(u64::cast_signed));
         errno as c_int
     })?;
     wait_busy(victim)?;
-    let [before, after] = child::hear(&told)?.map(i64::cast_unsigned);
+    let [before, after] = child::receive_numbers(&report_reader)?.map(i64::cast_unsigned);
     Ok((victim, (before, after)))
 }

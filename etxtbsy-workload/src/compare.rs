@@ -1,4 +1,4 @@
-//! What the tracer says of the mixed load, compared with what is true.
+//! Compares the tracer's incidents with the report of `mixed`.
 
 use super::refused::{WriteTally, compare_refusals};
 use super::report::{BusyExec, HeldBy, Mixed, PossibleHolder, Refusals};
@@ -15,67 +15,67 @@ use std::path::{Path, PathBuf};
 pub struct Args {
     /// The report of `workload mixed`, or of `workload refusals`
     truth: PathBuf,
-    /// The JSON lines of the tracer that ran it
+    /// The JSON lines of the tracer that ran the workload
     trace: PathBuf,
 }
 
-/// Under which name holders are counted of which it is not said how they are known.
+/// Counts holders without evidence.
 const NO_EVIDENCE: &str = "none";
-/// How many faults are described.
-const DESCRIBED: usize = 100;
+/// The maximum number of faults that are described.
+const MAX_DESCRIBED: usize = 100;
 
-/// What came of a comparison.
+/// The result of a comparison.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tally {
-    /// Execs that failed.
+    /// Failed execs.
     pub failures: u64,
-    /// Those of which there is an incident.
+    /// Failed execs with an incident.
     pub compared: u64,
-    /// Those whose details were lost, by the tracer's own account.
+    /// Failed execs that the tracer counted as lost.
     pub lost: u64,
-    /// Incidents that are complete.
+    /// Complete incidents.
     pub complete: u64,
-    /// Incidents that are certain.
+    /// Certain incidents.
     pub certain: u64,
-    /// Holders named.
+    /// Named holders.
     pub holders: u64,
-    /// Holders named by their `evidence`; `none` for those without.
+    /// Named holders by their `evidence`; `none` for those without.
     pub evidence: BTreeMap<String, u64>,
-    /// Holders named that cannot have held the file.
+    /// Named holders that cannot have held the file.
     pub wrong: u64,
-    /// Those of them in incidents that are complete.
+    /// Wrong holders in complete incidents.
     pub wrong_in_complete: u64,
-    /// Those of them in incidents that are certain.
+    /// Wrong holders in certain incidents.
     pub wrong_in_certain: u64,
-    /// The wrong ones by their `evidence`.
+    /// Wrong holders by their `evidence`.
     pub wrong_evidence: BTreeMap<String, u64>,
-    /// Processes that surely held a file while its exec failed.
+    /// Processes that certainly held a file while its exec failed.
     pub sure: u64,
-    /// Those of them that are not named.
+    /// Certain holders that are not named.
     pub missed: u64,
-    /// Those of them in incidents that are complete.
+    /// Certain holders that are not named in complete incidents.
     pub missed_in_complete: u64,
     /// Faults of other kinds.
     pub others: u64,
-    /// The first faults, in words; what was missed in an incomplete incident is among them.
+    /// Descriptions of the first faults, including holders that incomplete incidents missed.
     pub faults: Vec<String>,
 }
 
 impl Tally {
-    /// Whether no incident says what is not so.
+    /// Whether no incident contradicts the report.
     #[must_use]
     pub fn is_sound(&self) -> bool {
-        let unsaid = self.evidence.contains_key(NO_EVIDENCE);
-        self.wrong == 0 && self.missed_in_complete == 0 && self.others == 0 && !unsaid
+        let lacks_evidence = self.evidence.contains_key(NO_EVIDENCE);
+        self.wrong == 0 && self.missed_in_complete == 0 && self.others == 0 && !lacks_evidence
     }
 
     fn fault(&mut self, fault: impl FnOnce() -> String) {
-        if self.faults.len() < DESCRIBED {
+        if self.faults.len() < MAX_DESCRIBED {
             self.faults.push(fault());
         }
     }
 
-    fn other(&mut self, fault: impl FnOnce() -> String) {
+    fn other_fault(&mut self, fault: impl FnOnce() -> String) {
         self.others += 1;
         self.fault(fault);
     }
@@ -85,7 +85,7 @@ impl Tally {
         self.complete += u64::from(incident.complete);
         self.certain += u64::from(incident.certain);
         for fault in inconsistencies(failed, incident) {
-            self.other(|| describe(&fault, failed, incident));
+            self.other_fault(|| describe(&fault, failed, incident));
         }
         for holder in &incident.holders {
             self.holders += 1;
@@ -115,7 +115,7 @@ impl Tally {
 }
 
 impl BusyExec {
-    /// The processes that can have held the file: each once for everything it can have held it by.
+    /// The processes that may have held the file, each once: a certain hold is preferred.
     fn processes(&self) -> impl Iterator<Item = &PossibleHolder> {
         let is_sure =
             |pid| self.holders.iter().any(|it| it.is_process() && it.pid == pid && it.sure);
@@ -136,11 +136,11 @@ impl PossibleHolder {
     }
 }
 
-/// Compares the incidents of one run of the mixed load with what that knows.
+/// Compares the incidents of one run of `mixed` with its report.
 #[must_use]
 pub fn compare(truth: &Mixed, incidents: &[Incident], lost: &[Lost]) -> Tally {
     let mut tally = Tally { failures: truth.failed.len() as u64, ..Tally::default() };
-    // Pids are used again, so there may be several of a pid and a file.
+    // Pids are reused, so a pid may have several incidents with one file.
     let mut by_victim: HashMap<u32, Vec<&Incident>> = HashMap::new();
     for incident in incidents.iter().filter(|incident| incident.direction == Direction::Exec) {
         by_victim.entry(incident.victim.pid).or_default().push(incident);
@@ -155,28 +155,28 @@ pub fn compare(truth: &Mixed, incidents: &[Incident], lost: &[Lost]) -> Tally {
         }
     }
     for incident in by_victim.into_values().flatten() {
-        tally.other(|| format!("no such failure: {}", json(incident)));
+        tally.other_fault(|| format!("the incident has no failed exec: {}", json(incident)));
     }
-    let counted = lost.iter().filter(|lost| is_of_failures(lost)).map(|lost| lost.count).sum();
+    let counted = lost.iter().filter(|lost| counts_failures(lost)).map(|lost| lost.count).sum();
     tally.lost = counted;
     for failed in missing.into_iter().skip(usize::try_from(counted).unwrap_or(usize::MAX)) {
-        tally.other(|| format!("no incident of {}", json(failed)));
+        tally.other_fault(|| format!("a failed exec has no incident: {}", json(failed)));
     }
     for one in lost.iter().filter(|one| one.kind == LossKind::CountContradicted) {
-        tally.other(|| format!("{}, in {} incidents", one.what, one.count));
+        tally.other_fault(|| format!("{}, in {} incidents", one.what, one.count));
     }
     tally
 }
 
-/// Whether it means failures of which nothing else is said. A program that the kernel skipped may have been
-/// that of a failure.
-pub(super) fn is_of_failures(lost: &Lost) -> bool {
+/// Whether it counts failures without an incident. (A program that the kernel skipped may have been the
+/// one for a failure.)
+pub(super) fn counts_failures(lost: &Lost) -> bool {
     use LossKind::{FailuresOverload, FailuresRingFull, FailuresUnread, ProgramsSkipped};
     matches!(lost.kind, FailuresOverload | FailuresRingFull | FailuresUnread | ProgramsSkipped)
         || (lost.kind == LossKind::Unknown && lost.what.starts_with("failures:"))
 }
 
-/// What an incident says that cannot be so, whoever held the file.
+/// What is false in an incident, whoever held the file.
 fn inconsistencies(failed: &BusyExec, incident: &Incident) -> Vec<String> {
     let mut faults = Vec::new();
     if incident.file.ino != Some(failed.ino) {
@@ -186,35 +186,35 @@ fn inconsistencies(failed: &BusyExec, incident: &Incident) -> Vec<String> {
         Some(Ok(writers)) if incident.explained > writers => {
             faults.push(format!("{} of {writers} writers explained", incident.explained));
         }
-        // The other way round, others may hold the same descriptions.
+        // The converse is no fault: other processes may hold the same descriptions.
         Some(Ok(writers)) if incident.complete && incident.explained != writers => {
             faults.push(format!("complete with {} of {writers} writers", incident.explained));
         }
         _ => {}
     }
     if incident.certain && !incident.complete {
-        faults.push("certain and not complete".into());
+        faults.push("certain but not complete".into());
     }
     let in_queues = incident.unheld.iter().filter(|it| it.place == Place::SocketQueue).count();
     let queued = failed.holders.iter().filter(|it| it.by == HeldBy::SocketQueue).count();
     if in_queues > queued {
-        faults.push(format!("{in_queues} in queues of sockets, where {queued} can have been"));
+        faults.push(format!("{in_queues} in socket queues, at most {queued} are possible"));
     }
     let elsewhere = |place| !matches!(place, Place::SocketQueue | Place::Unknown);
     for unheld in incident.unheld.iter().filter(|unheld| elsewhere(unheld.place)) {
-        faults.push(format!("nothing was held by {:?}", unheld.place));
+        faults.push(format!("{:?} held nothing", unheld.place));
     }
     for holder in &incident.holders {
         let pid = holder.pid;
         if incident.certain && holder.evidence == Some(Evidence::Elimination) {
-            faults.push(format!("certain, and {pid} by elimination"));
+            faults.push(format!("certain, but {pid} is named by elimination"));
         }
         if holder.opened.as_ref().is_some_and(|opened| opened.time_ns >= incident.time_ns) {
-            faults.push(format!("{pid} held what was opened after the failure"));
+            faults.push(format!("the description of {pid} was opened after the failure"));
         }
         let early = |at: u64| at < failed.enter_ns;
         if holder.released.as_ref().is_some_and(|released| early(released.time_ns)) {
-            faults.push(format!("{pid} had released the file before the call"));
+            faults.push(format!("{pid} released the file before the call"));
         }
         let known: Vec<u32> = failed
             .holders
@@ -224,9 +224,9 @@ fn inconsistencies(failed: &BusyExec, incident: &Incident) -> Vec<String> {
             .collect();
         let named = holder.fds.iter().map(|fd| fd.fd);
         let unknown: Vec<u32> = named.filter(|fd| !known.contains(fd)).collect();
-        // One that cannot have held the file is counted as such.
+        // A process that cannot have held the file at all is counted as wrong.
         if !unknown.is_empty() && failed.processes().any(|known| known.pid == pid) {
-            faults.push(format!("{pid} cannot have held it at {unknown:?}"));
+            faults.push(format!("{pid} cannot have held the file at the fds {unknown:?}"));
         }
     }
     faults
@@ -245,14 +245,14 @@ fn describe(fault: &str, failed: &BusyExec, incident: &Incident) -> String {
     format!("incident {}: {fault}: {}: {}", incident.id, json(failed), json(incident))
 }
 
-/// What came of a comparison, by what was compared.
-pub(super) enum Compared {
+/// The result for either report.
+pub(super) enum Comparison {
     Mixed(Tally),
     Refusals(WriteTally),
 }
 
-/// Compares what two files have.
-pub(super) fn run(args: &Args) -> Result<Compared> {
+/// Compares the report in one file with the JSON lines in another.
+pub(super) fn run(args: &Args) -> Result<Comparison> {
     let read = |path: &Path| fs::read(path).with_context(|| path.display().to_string());
     let truth = read(&args.truth)?;
     let trace = File::open(&args.trace).with_context(|| args.trace.display().to_string())?;
@@ -266,11 +266,12 @@ pub(super) fn run(args: &Args) -> Result<Compared> {
         }
     }
     if let Ok(truth) = serde_json::from_slice::<Refusals>(&truth) {
-        return Ok(Compared::Refusals(compare_refusals(&truth, &incidents, &lost)));
+        return Ok(Comparison::Refusals(compare_refusals(&truth, &incidents, &lost)));
     }
-    let truth: Mixed = serde_json::from_slice(&truth)
-        .with_context(|| format!("{} is no report of mixed or refusals", args.truth.display()))?;
-    Ok(Compared::Mixed(compare(&truth, &incidents, &lost)))
+    let truth: Mixed = serde_json::from_slice(&truth).with_context(|| {
+        format!("{} is not a report of mixed or refusals", args.truth.display())
+    })?;
+    Ok(Comparison::Mixed(compare(&truth, &incidents, &lost)))
 }
 
 #[cfg(test)]
@@ -307,7 +308,7 @@ mod tests {
             "ancestors": [], "released": {"how": "close", "time_ns": 300, "after_ns": 150}})
     }
 
-    /// An incident that names them, complete and certain, of as many writers.
+    /// A complete and certain incident that names these holders, each a writer.
     fn incident(holders: &[Value]) -> Value {
         json!({"id": 1, "time": "", "time_ns": 150, "direction": "exec", "syscall": "execve",
             "errno": "ETXTBSY", "victim": {"pid": VICTIM, "tid": VICTIM},
@@ -328,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn the_truth_is_sound() {
+    fn true_incidents_are_sound() {
         let holders = [holder(3, HeldBy::Fd, true), holder(4, HeldBy::Call, false)];
         for names in [&[named(3)][..], &[named(3), named(4)]] {
             let tally = tally(&holders, &[incident(names)], &[]);
@@ -338,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn a_holder_that_cannot_have_held_is_wrong() {
+    fn an_impossible_holder_is_wrong() {
         let holders = [holder(3, HeldBy::Fd, true), holder(4, HeldBy::SocketQueue, true)];
         let tally = tally(&holders, &[incident(&[named(3), named(4)])], &[]);
         assert_eq!(counts(&tally), [1, 0, 0]);
@@ -346,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sure_holder_is_missed_once_whatever_it_held_by() {
+    fn a_missed_holder_is_counted_once() {
         let holders = [
             holder(3, HeldBy::Fd, true),
             holder(4, HeldBy::Fd, false),
@@ -366,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_is_found() {
+    fn false_incidents_are_detected() {
         let holders = [holder(3, HeldBy::Fd, true)];
         let change = |path: &str, value: Value| {
             let mut one = incident(&[named(3)]);
@@ -387,8 +388,8 @@ mod tests {
         }
         let fd = json!([{"fd": 7, "flags": [], "cloexec": true}]);
         assert!(tally(&holders, &[change("/holders/0/fds", fd)], &[]).others > 0);
-        let unsaid = change("/holders/0/evidence", json!(null));
-        assert!(!tally(&holders, &[unsaid], &[]).is_sound());
+        let without_evidence = change("/holders/0/evidence", json!(null));
+        assert!(!tally(&holders, &[without_evidence], &[]).is_sound());
         let mut opened = incident(&[named(3)]);
         opened["holders"][0]["opened"] = json!({"pid": 3, "tid": 3, "time_ns": 151});
         let mut queued = incident(&[named(3)]);

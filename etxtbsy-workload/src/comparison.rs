@@ -1,28 +1,28 @@
-//! What a workload counted that does the same thing in several ways, one after the other.
+//! The report of a workload that does one task in several ways, one after the other.
 
 use super::report::Race;
 use serde::{Deserialize, Serialize};
 
-/// The ways, side by side.
+/// The report.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Comparison {
-    /// Its name on the command line: of the workload, or of the remedy that is tried.
+    /// The name of the workload or of the remedy on the command line.
     pub scenario: String,
-    /// The ways; the first is the one that the others are compared with.
+    /// The ways; the others are compared with the first.
     pub sides: Vec<Side>,
 }
 
-/// One of the ways.
+/// One way.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Side {
-    /// What it is called.
+    /// The name of the way.
     pub name: String,
-    /// The calls of exec, in a directory of its own.
+    /// The execs, in their own directory.
     pub race: Race,
-    /// How often a program was to be run: less than the calls of exec if those are repeated.
+    /// How many programs were to be run: fewer than the execs if failed execs are repeated.
     pub runs: u64,
-    /// How often none of the calls passed.
+    /// How many of these were never executed.
     pub given_up: u64,
-    /// The longest time from the first call of a run to its last.
+    /// The longest time from the first to the last exec of a run.
     pub longest_ns: u64,
 }

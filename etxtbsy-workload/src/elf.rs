@@ -7,10 +7,10 @@ use std::io::Read;
 const EHDR: usize = size_of::<libc::Elf64_Ehdr>();
 const PHDR: usize = size_of::<libc::Elf64_Phdr>();
 
-/// Where the file is loaded, if it is.
+/// The load address.
 const BASE: u64 = 0x40_0000;
 
-/// What exits with status 0 at once: `_exit(0)` in machine code; `None` for other architectures.
+/// `_exit(0)` in machine code; `None` for other architectures.
 const EXIT: Option<&[u8]> = if cfg!(target_arch = "x86_64") {
     // xor edi, edi; mov eax, 60; syscall
     Some(b"\x31\xff\xb8\x3c\x00\x00\x00\x0f\x05")
@@ -21,8 +21,7 @@ const EXIT: Option<&[u8]> = if cfg!(target_arch = "x86_64") {
     None
 };
 
-/// A program that does nothing, the shortest that there is: so that a process which runs it is gone
-/// soon.
+/// The shortest program, which exits at once.
 pub(super) fn exit() -> Result<Vec<u8>> {
     match EXIT {
         Some(code) => file(libc::PT_LOAD, libc::PF_R | libc::PF_X, code),
@@ -30,8 +29,8 @@ pub(super) fn exit() -> Result<Vec<u8>> {
     }
 }
 
-/// A program that sleeps for so many nanoseconds, less than a second, and exits with status 0; and for
-/// how many at least.
+/// A program that sleeps for `nap_ns`, less than a second, and exits with status 0; and the guaranteed
+/// time in nanoseconds.
 pub(super) fn nap(nap_ns: u32) -> Result<(Vec<u8>, u32)> {
     if !cfg!(target_arch = "x86_64") {
         return Ok((exit()?, 0));
@@ -45,13 +44,13 @@ pub(super) fn nap(nap_ns: u32) -> Result<(Vec<u8>, u32)> {
     Ok((file(libc::PT_LOAD, libc::PF_R | libc::PF_X, &code)?, nap_ns))
 }
 
-/// A program that consists of its headers and the name of its interpreter: as far as the kernel
-/// reads it before it opens that.
+/// A program of headers and the name of its interpreter: the kernel reads no more before it opens the
+/// interpreter.
 pub(super) fn interpreted(interpreter: &[u8]) -> Result<Vec<u8>> {
     file(libc::PT_INTERP, libc::PF_R, &[interpreter, b"\0"].concat())
 }
 
-/// A file of one segment, which is what follows the headers.
+/// An ELF file with one segment, which follows the headers.
 fn file(kind: u32, flags: u32, segment: &[u8]) -> Result<Vec<u8>> {
     let offset = (EHDR + PHDR) as u64;
     let length = segment.len() as u64;
@@ -93,8 +92,8 @@ pub(super) fn waits_in_32_bits() -> Vec<u8> {
     in_32_bits(TEXT, &code)
 }
 
-/// A 32-bit program for x86 that makes one system call and exits with its errno. `data` is at
-/// [`DATA_IN_32_BITS`].
+/// A 32-bit program for x86 that makes one system call and exits with its errno. [`DATA_IN_32_BITS`] is
+/// the address of `data`.
 #[cfg(target_arch = "x86_64")]
 pub(super) fn calls_in_32_bits(number: u32, arguments: [u32; 3], data: &[u8]) -> Vec<u8> {
     let [first, second, third] = arguments;
@@ -109,7 +108,7 @@ pub(super) fn calls_in_32_bits(number: u32, arguments: [u32; 3], data: &[u8]) ->
     in_32_bits(data, &code)
 }
 
-/// Where the data of a 32-bit program is.
+/// The address of a 32-bit program's data.
 #[cfg(target_arch = "x86_64")]
 pub(super) const DATA_IN_32_BITS: u32 = BASE_IN_32_BITS + HEADERS_IN_32_BITS as u32;
 #[cfg(target_arch = "x86_64")]

@@ -1,8 +1,8 @@
-//! golang/go#22315: threads that each write a script of their own, close it, fork, and exec it.
-//! The child that one thread forks has a copy of what another has open at that moment.
+//! golang/go#22315: threads each write their own script, close it, fork, and exec it. A child that one
+//! thread forks has copies of the fds that other threads have open at that moment.
 
 use super::child::{Program, fork, wait};
-use super::race::{self, Counts, Course, Crowd};
+use super::race::{self, Counts, RaceArgs, RaceLimits};
 use super::report::{Race, Task};
 use super::stage;
 use anyhow::Result;
@@ -12,21 +12,21 @@ use std::path::{Path, PathBuf};
 #[derive(Clone, Debug, PartialEq, clap::Args)]
 pub struct Args {
     #[command(flatten)]
-    crowd: Crowd,
-    /// Where to make the directory for the scripts.
-    #[arg(long, value_name = "DIR", default_value = stage::PLACE)]
+    race: RaceArgs,
+    /// Where to create the directory for the scripts.
+    #[arg(long, value_name = "DIR", default_value = stage::DEFAULT_DIR)]
     dir: PathBuf,
-    /// Once the threads have started, print a line and wait for a line on stdin.
+    /// Print a line when the threads have started, then wait for a line on stdin.
     #[arg(long)]
     wait_for_go: bool,
 }
 
 pub(super) fn run(args: &Args) -> Result<Race> {
-    let Crowd { threads, course } = &args.crowd;
+    let RaceArgs { threads, limits } = &args.race;
     let dir = stage::directory(&args.dir)?;
     let ready = || if args.wait_for_go { stage::wait_for_go() } else { Ok(()) };
-    let outcome = race::run(*threads, course, ready, |index, counts| {
-        write_and_run(&dir.path().join(format!("fork-exec-{index}")), course, counts)?;
+    let outcome = race::run(*threads, limits, ready, |index, counts| {
+        write_and_run(&dir.path().join(format!("fork-exec-{index}")), limits, counts)?;
         Ok(Task::current().tid)
     })?;
     Ok(Race {
@@ -40,11 +40,11 @@ pub(super) fn run(args: &Args) -> Result<Race> {
     })
 }
 
-fn write_and_run(path: &Path, course: &Course, counts: &Counts) -> Result<()> {
+fn write_and_run(path: &Path, limits: &RaceLimits, counts: &Counts) -> Result<()> {
     let program = Program::new(path)?;
-    while counts.goes_on() {
+    while counts.should_continue() {
         let script = stage::rewrite_script(path)?;
-        course.write();
+        limits.pause_while_open();
         drop(script);
         counts.attempt(wait(fork(|| program.exec() as i32)?)?)?;
     }

@@ -1,12 +1,12 @@
-//! The race of go22315 in which the holders of every failure are known: each child says what it
-//! has inherited, and when it went on to its exec.
+//! The race of go22315 with record holders: each child records which fds it inherited, and when it
+//! called exec.
 //!
-//! Each thread writes a new file each time, so that an inode number names one description, closes
-//! it, and forks a child that execs it. A description is therefore held by children of other
-//! threads only, and by each from its fork until it is through its exec, or ends.
+//! Each thread writes a new file each time, so that an inode number identifies one description. It
+//! closes the file, and forks a child that execs it. So only children of other threads hold a
+//! description, from their fork until their exec has succeeded or they end.
 
 use super::child::{Program, fork, wait};
-use super::race::{self, Counts, Course, Crowd};
+use super::race::{self, Counts, RaceArgs, RaceLimits};
 use super::report::{FailedExec, GroundTruth, Inheritor, Race, Task};
 use super::{elf, stage};
 use crate::clock::now_ns;
@@ -27,39 +27,38 @@ use std::thread;
 #[derive(Clone, Debug, PartialEq, clap::Args)]
 pub struct Args {
     #[command(flatten)]
-    crowd: Crowd,
-    /// Where to make the directory for the programs: on a tmpfs, so that inode numbers are not
-    /// used twice.
+    race: RaceArgs,
+    /// Where to create the directory for the programs: on a tmpfs, which does not reuse inode numbers.
     #[arg(long, value_name = "DIR", default_value = "/dev/shm")]
     dir: PathBuf,
 }
 
-/// Every how often a thread lets others run while it has its file open: a file on a tmpfs is
-/// written too soon else. (Always would make a third of all execs fail.)
-const LINGER: u32 = 4;
+/// A thread yields in every Nth round while it has its file open, because writing to a tmpfs is too
+/// fast for failures. (Yielding in every round would make a third of all execs fail.)
+const YIELD_EVERY: u32 = 4;
 
-/// What one thread knows.
-struct Known {
+/// What one thread recorded.
+struct ThreadRecord {
     tid: u32,
     children: Vec<Child>,
-    failures: Vec<Failure>,
+    failures: Vec<FailedCall>,
 }
 
-/// A child that has inherited what other threads had open.
+/// A child that inherited fds that other threads had open.
 struct Child {
     pid: u32,
-    /// Just before its exec; it had the fds until then.
+    /// Just before its exec; it had the fds at least until then.
     before_exec_ns: u64,
-    /// Just after its exec failed, or the same as that.
+    /// Just after its exec failed; if it succeeded, the same as `before_exec_ns`.
     held_until_ns: u64,
-    /// It had been waited for.
+    /// A time by which it had been waited for.
     gone_by_ns: u64,
-    /// Fds that are open for writing, and their inode numbers.
+    /// The inherited fds that are open for writing, with their inode numbers.
     fds: Vec<(u32, u64)>,
 }
 
 /// An exec that failed.
-struct Failure {
+struct FailedCall {
     victim: u32,
     ino: u64,
     /// Just before the call.
@@ -69,22 +68,22 @@ struct Failure {
 }
 
 pub(super) fn run(args: &Args) -> Result<GroundTruth> {
-    let Crowd { threads, course } = &args.crowd;
+    let RaceArgs { threads, limits } = &args.race;
     let dir = stage::directory(&args.dir)?;
     let program = elf::exit()?;
-    // The lowest free fd is taken, so those of the threads' files are below this.
+    // The kernel assigns the lowest free fd, so the threads' files have fds below this.
     let fds = fs::read_dir("/proc/self/fd")?.count() as u32 + *threads;
     let words = WORDS + 2 * fds as usize;
     let shared = Shared::new(*threads as usize * words)?;
-    let notes = shared.words();
+    let shared_words = shared.words();
     let outcome = race::run(
         *threads,
-        course,
+        limits,
         || Ok(()),
         |index, counts| {
-            let notes = &notes[index as usize * words..][..words];
+            let shared_words = &shared_words[index as usize * words..][..words];
             let path = dir.path().join(format!("fork-exec-{index}"));
-            write_and_run(&path, &program, course, notes, counts)
+            write_and_run(&path, &program, limits, shared_words, counts)
         },
     )?;
     Ok(GroundTruth {
@@ -96,7 +95,7 @@ pub(super) fn run(args: &Args) -> Result<GroundTruth> {
             attempts: outcome.attempts,
             failures: outcome.failures,
             seconds: outcome.seconds,
-            threads: outcome.threads.iter().map(|known| known.tid).collect(),
+            threads: outcome.threads.iter().map(|record| record.tid).collect(),
         },
     })
 }
@@ -104,30 +103,30 @@ pub(super) fn run(args: &Args) -> Result<GroundTruth> {
 fn write_and_run(
     path: &Path,
     program: &[u8],
-    course: &Course,
-    notes: &[AtomicU64],
+    limits: &RaceLimits,
+    shared_words: &[AtomicU64],
     counts: &Counts,
-) -> Result<Known> {
+) -> Result<ThreadRecord> {
     let tid = Task::current().tid;
-    let mut known = Known { tid, children: Vec::new(), failures: Vec::new() };
+    let mut record = ThreadRecord { tid, children: Vec::new(), failures: Vec::new() };
     let target = Program::new(path)?;
     for round in 0_u32.. {
-        if !counts.goes_on() {
+        if !counts.should_continue() {
             break;
         }
         let file = stage::executable(path, program)?;
-        if round.is_multiple_of(LINGER) {
+        if round.is_multiple_of(YIELD_EVERY) {
             thread::yield_now();
         }
-        course.write();
+        limits.pause_while_open();
         drop(file);
         let ino = path.metadata()?.ino();
 
         let child = fork(|| {
-            note_fds(notes);
-            notes[BEFORE].store(now_ns(), Relaxed);
+            record_fds(shared_words);
+            shared_words[BEFORE].store(now_ns(), Relaxed);
             let errno = target.exec() as c_int;
-            notes[AFTER].store(now_ns(), Relaxed);
+            shared_words[AFTER].store(now_ns(), Relaxed);
             errno
         })?;
         let errno = wait(child)?;
@@ -136,19 +135,20 @@ fn write_and_run(
 
         let pid = child.as_raw().cast_unsigned();
         let [before_exec_ns, after_ns, count] =
-            [BEFORE, AFTER, COUNT].map(|at| notes[at].load(Relaxed));
+            [BEFORE, AFTER, COUNT].map(|at| shared_words[at].load(Relaxed));
         let failed = counts.attempt(errno)?;
         if failed {
-            let failure = Failure { victim: pid, ino, enter_ns: before_exec_ns, exit_ns: after_ns };
-            known.failures.push(failure);
+            let failure =
+                FailedCall { victim: pid, ino, enter_ns: before_exec_ns, exit_ns: after_ns };
+            record.failures.push(failure);
         }
         if count > 0 {
-            known.children.push(Child {
+            record.children.push(Child {
                 pid,
                 before_exec_ns,
                 held_until_ns: if failed { after_ns } else { before_exec_ns },
                 gone_by_ns,
-                fds: notes[WORDS..]
+                fds: shared_words[WORDS..]
                     .chunks_exact(2)
                     .take(count as usize)
                     .map(|pair| (pair[0].load(Relaxed) as u32, pair[1].load(Relaxed)))
@@ -156,21 +156,20 @@ fn write_and_run(
             });
         }
     }
-    Ok(known)
+    Ok(record)
 }
 
-/// What a child notes, in words that it shares with its parent: when it called exec, when that
-/// returned, how many fds it has inherited that are open for writing; then the fd and the inode
-/// number of each.
+/// Indices of the words that a child shares with its parent: when it called exec, when exec returned,
+/// how many inherited fds are open for writing; then the fd and the inode number of each.
 const BEFORE: usize = 0;
 const AFTER: usize = 1;
 const COUNT: usize = 2;
 const WORDS: usize = 3;
 
-/// In a child: notes the fds that it has inherited and that are open for writing.
-fn note_fds(notes: &[AtomicU64]) {
-    let fds = (notes.len() - WORDS) / 2;
-    let mut places = notes[WORDS..].chunks_exact(2);
+/// In a child: records the inherited fds that are open for writing.
+fn record_fds(shared_words: &[AtomicU64]) {
+    let fds = (shared_words.len() - WORDS) / 2;
+    let mut places = shared_words[WORDS..].chunks_exact(2);
     let mut count = 0;
     for fd in 3..fds as c_int {
         if let Some(ino) = written_file(fd)
@@ -181,41 +180,43 @@ fn note_fds(notes: &[AtomicU64]) {
             count += 1;
         }
     }
-    notes[COUNT].store(count, Relaxed);
+    shared_words[COUNT].store(count, Relaxed);
 }
 
-/// The inode number of a regular file that is open for writing at an fd.
+/// The inode number of the fd's file, if it is a regular file that is open for writing.
 fn written_file(fd: c_int) -> Option<u64> {
-    // SAFETY: fcntl(2) without an argument, on an fd that may well not be open.
+    // SAFETY: F_GETFL has no argument, and fails on an fd that is not open.
     let flags = unsafe { libc::fcntl(fd, libc::F_GETFL) };
     if flags == -1 || flags & libc::O_ACCMODE == libc::O_RDONLY {
         return None;
     }
     let mut stat = MaybeUninit::<libc::stat>::uninit();
-    // SAFETY: `stat` has the size that the call writes.
+    // SAFETY: the pointer refers to a `struct stat` that outlives the call.
     if unsafe { libc::fstat(fd, stat.as_mut_ptr()) } != 0 {
         return None;
     }
-    // SAFETY: the call has passed.
+    // SAFETY: fstat(2) succeeded, so it has filled in `stat`.
     let stat = unsafe { stat.assume_init() };
     (stat.st_mode & libc::S_IFMT == libc::S_IFREG).then_some(stat.st_ino)
 }
 
-/// What is true of each failure, from what all threads know.
-fn failed(threads: &[Known]) -> Vec<FailedExec> {
+/// Combines the records of all threads into the facts of each failure.
+fn failed(threads: &[ThreadRecord]) -> Vec<FailedExec> {
     let failures = || {
-        threads.iter().flat_map(|known| known.failures.iter().map(|failure| (known.tid, failure)))
+        threads
+            .iter()
+            .flat_map(|record| record.failures.iter().map(|failure| (record.tid, failure)))
     };
     let busy: HashSet<u64> = failures().map(|(_, failure)| failure.ino).collect();
     let mut inheritors: HashMap<u64, Vec<(u32, &Child)>> = HashMap::new();
-    for known in threads {
-        for child in &known.children {
+    for record in threads {
+        for child in &record.children {
             for ino in child.fds.iter().map(|(_, ino)| *ino).filter(|ino| busy.contains(ino)) {
-                inheritors.entry(ino).or_default().push((known.tid, child));
+                inheritors.entry(ino).or_default().push((record.tid, child));
             }
         }
     }
-    let of = |(writer, failure): (u32, &Failure)| {
+    let failed_exec = |(writer, failure): (u32, &FailedCall)| {
         let inherited = inheritors.get(&failure.ino).into_iter().flatten();
         let in_time = inherited.filter(|(_, child)| child.gone_by_ns >= failure.enter_ns);
         FailedExec {
@@ -231,20 +232,20 @@ fn failed(threads: &[Known]) -> Vec<FailedExec> {
                     forked_by: *forked_by,
                     before_exec_ns: child.before_exec_ns,
                     gone_by_ns: child.gone_by_ns,
-                    // Its copy is older than the victim, whose parent had closed the file.
+                    // It inherited the file before the victim's parent closed it and forked the victim.
                     sure: child.held_until_ns >= failure.exit_ns,
                 })
                 .collect(),
         }
     };
-    failures().map(of).collect()
+    failures().map(failed_exec).collect()
 }
 
 fn fds_of(child: &Child, ino: u64) -> Vec<u32> {
     child.fds.iter().filter(|fd| fd.1 == ino).map(|fd| fd.0).collect()
 }
 
-/// Zeroed words that the process has in common with its children.
+/// Zeroed words that the process shares with its children.
 struct Shared {
     start: NonNull<c_void>,
     words: usize,
@@ -254,21 +255,21 @@ impl Shared {
     fn new(words: usize) -> Result<Self> {
         let length = NonZero::new(words * size_of::<AtomicU64>()).context("no words to share")?;
         let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
-        // SAFETY: a new mapping at a place of the kernel's choice.
+        // SAFETY: a new mapping at an address that the kernel chooses replaces no other.
         let start = unsafe { mmap_anonymous(None, length, protection, MapFlags::MAP_SHARED) }?;
         Ok(Self { start, words })
     }
 
     fn words(&self) -> &[AtomicU64] {
-        // SAFETY: the mapping is that long, page-aligned, zeroed, and lives as long as `self`; it
-        // is written through these atomics only.
+        // SAFETY: the mapping has `words` zeroed words, is page-aligned, and lives as long as `self`; all
+        // access is through these atomics.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr().cast(), self.words) }
     }
 }
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        // SAFETY: no reference into it outlives `self`.
+        // SAFETY: references into the mapping borrow `self`, so none is left.
         let unmapped = unsafe { munmap(self.start, self.words * size_of::<AtomicU64>()) };
         debug_assert_eq!(unmapped, Ok(()));
     }

@@ -1,9 +1,9 @@
-//! Programs that make ETXTBSY happen, each in a known form, and then say what is true of it.
+//! Workloads: programs that make known ETXTBSY failures, and report what is true of them.
 //!
-//! `etxtbsy-trace workload NAME` runs one; the demos and the live tests run them under the tracer
-//! and compare. The races ([`Race`]) count their own failures; the scenes ([`Scene`]) make one
-//! call fail and know every pid, thread and fd of it; the comparisons ([`Comparison`]) do the same in
-//! several ways; the storms ([`Storm`]) are many of one thing at once. Each ends with one JSON line on stdout.
+//! `etxtbsy-trace workload NAME` runs one. The demos and the live tests run them under the tracer and
+//! compare. A race ([`Race`]) counts its failures. A scene ([`Scene`]) makes one call fail, and knows all
+//! pids, threads and fds. A comparison ([`Comparison`]) does one task in several ways. A storm ([`Storm`])
+//! does one thing many times at once. Each prints one JSON line to stdout at the end.
 
 mod child;
 mod clock;
@@ -41,63 +41,63 @@ use std::error::Error;
 use std::fmt::{self, Display, Formatter};
 use std::io::{self, Write};
 
-/// The workloads, by the name and arguments they have on the command line.
+/// The workloads, with their names and arguments on the command line.
 #[derive(Clone, Debug, PartialEq, clap::Subcommand)]
 pub enum Workload {
-    /// golang/go#22315: threads that each write a script of their own, fork and exec it.
+    /// golang/go#22315: threads each write their own script, fork, and exec it.
     Go22315(go22315::Args),
-    /// The same race, in which the children note what they have inherited.
+    /// The same race; the children record which fds they inherited.
     GroundTruth(ground_truth::Args),
-    /// Several processes hold a few files in every way there is, and exec them.
+    /// Several processes hold a few files in all possible ways, and exec them.
     Mixed(mixed::Args),
-    /// Programs run for a moment each, while threads want to write them.
+    /// Programs run for a moment each, while threads try to write them.
     Refusals(refusals::Args),
-    /// A process receives the file and closes it, over and over, while another holds it.
+    /// A process receives an fd of the file and closes it, repeatedly, while another holds the file.
     ClosedAgain(closed_again::Args),
-    /// Compares a report of `mixed` or `refusals` with what the tracer wrote.
+    /// Compares a report of `mixed` or `refusals` with the tracer's output.
     Compare(compare::Args),
     /// rust-lang/rust#114554: one thread spawns /bin/true, another writes a script and runs it.
     Rust114554(rust114554::Args),
-    /// JDK-8068370: threads of a Java program that write scripts and run them.
+    /// JDK-8068370: threads of a Java program write scripts and run them.
     Java(java::Args),
-    /// The race without and with a protection.
+    /// The race without and with a remedy.
     Remedy(remedy::Args),
-    /// An executable is written anew, in three ways, while another process runs it.
+    /// An executable is rewritten in three ways while another process runs it.
     RewriteInPlace,
-    /// Several of these, one after the other.
+    /// Several workloads, one after the other.
     Tour(tour::Args),
-    /// One thing on all processors as fast as they can.
+    /// One thing on all CPUs as fast as possible.
     Storm(storm::Args),
-    /// The opener itself still has the file open.
+    /// The opener still has the file open.
     StillOpen {
-        /// Once the file is open, print a line and wait for a line on stdin.
+        /// Print a line when the file is open, then wait for a line on stdin.
         #[arg(long)]
         wait_for_go: bool,
     },
-    /// A child still being made by a fork of a large process has a copy of the fd.
+    /// A child has a copy of the fd while the fork of a large process is in progress.
     ForkInProgress(scene::fork_in_progress::Args),
-    /// What is busy is the interpreter in a script's `#!` line.
+    /// The interpreter in a script's `#!` line is busy.
     BusyScriptInterpreter(scene::interpreter::Args),
-    /// What is busy is the interpreter in an ELF file's header.
+    /// The interpreter in an ELF file's header is busy.
     BusyElfInterpreter(scene::interpreter::Args),
-    /// The pids of processes that held the file are used again. Prints a line and waits for a line
-    /// on stdin; when all is told, waits for the end of stdin.
+    /// The pids of processes that held the file are reused. Prints a line, and waits for a line on
+    /// stdin; after the report, waits for the end of stdin.
     ReusedPid,
-    /// A 32-bit program prints a line, and waits for a line on stdin.
+    /// A 32-bit program prints a line, then waits for a line on stdin.
     #[command(name = "wait-in-32-bits")]
     WaitIn32Bits,
-    /// 32-bit programs started one after the other without a pause; one call of each fails.
+    /// 32-bit programs start one after the other without a pause; one call of each fails.
     #[command(name = "fail-in-32-bits")]
     FailIn32Bits(scene::compat::Args),
-    /// Any other of the scenes, by its name.
+    /// Any other scene, by its name.
     #[command(external_subcommand)]
     Scene(Vec<String>),
 }
 
-/// The exit status of a workload that cannot be on this kernel, or for this user.
+/// The exit status of a workload that cannot run on this kernel, or as this user.
 pub const UNSUPPORTED: u8 = 77;
 
-/// What this kernel, or this user, cannot do, so that a workload cannot be.
+/// What this kernel or this user cannot do, so that a workload cannot run.
 #[derive(Debug)]
 struct Unsupported(String);
 
@@ -110,16 +110,19 @@ impl Display for Unsupported {
 impl Error for Unsupported {}
 
 impl Workload {
-    /// Runs it to its end, prints its report, a [`Race`], a [`Scene`] or a [`Comparison`], as one line
-    /// of JSON, and gives the exit status: 0, or [`UNSUPPORTED`] after a line on stderr that says why.
+    /// Runs the workload and prints its report as one line of JSON. Returns the exit status: 0, or
+    /// [`UNSUPPORTED`] after a line on stderr with the reason.
     ///
-    /// It forks: the process must have no other thread when this is called.
+    /// It forks, so the process must have no other thread.
     pub fn run(self) -> Result<u8> {
         match self.run_and_print() {
             Ok(()) => Ok(0),
             Err(error) => match error.downcast::<Unsupported>() {
                 Ok(unsupported) => {
-                    writeln!(io::stderr(), "etxtbsy-trace: not possible here: {unsupported}")?;
+                    writeln!(
+                        io::stderr(),
+                        "etxtbsy-trace: this workload cannot run here: {unsupported}"
+                    )?;
                     Ok(UNSUPPORTED)
                 }
                 Err(error) => Err(error),
@@ -135,8 +138,8 @@ impl Workload {
             Self::Refusals(args) => print(&refusals::run(&args)?),
             Self::ClosedAgain(args) => print(&closed_again::run(&args)?),
             Self::Compare(args) => match compare::run(&args)? {
-                compare::Compared::Mixed(tally) => print(&tally),
-                compare::Compared::Refusals(tally) => print(&tally),
+                compare::Comparison::Mixed(tally) => print(&tally),
+                compare::Comparison::Refusals(tally) => print(&tally),
             },
             Self::Rust114554(args) => print(&rust114554::run(&args)?),
             Self::Java(args) => print(&java::run(&args)?),
@@ -153,7 +156,7 @@ impl Workload {
             Self::FailIn32Bits(args) => print(&scene::compat::fail(&args)?),
             Self::Scene(words) => match &words[..] {
                 [name] => print(&scene::play(name)?),
-                _ => bail!("the workload takes no arguments: {}", words.join(" ")),
+                _ => bail!("the workload takes no arguments, leave them out: {}", words.join(" ")),
             },
         }
     }

@@ -1,4 +1,4 @@
-//! What the races of many threads share: their arguments, their counts, and when they stop.
+//! What races with many threads share: arguments, counts, and when to stop.
 
 use super::stage;
 use anyhow::{Result, anyhow, bail};
@@ -9,58 +9,58 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use std::{io, thread};
 
-/// How a race of many threads goes.
+/// Arguments of a race with many threads.
 #[derive(Clone, Debug, PartialEq, clap::Args)]
-pub(super) struct Crowd {
-    /// How many threads.
+pub(super) struct RaceArgs {
+    /// Number of threads.
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=200))]
     pub(super) threads: u32,
     #[command(flatten)]
-    pub(super) course: Course,
+    pub(super) limits: RaceLimits,
 }
 
-/// How a race goes.
+/// How long a race runs.
 #[derive(Clone, Debug, PartialEq, clap::Args)]
-pub(super) struct Course {
-    /// How long.
+pub(super) struct RaceLimits {
+    /// Duration.
     #[arg(long, default_value_t = 10)]
     pub(super) seconds: u64,
     /// Stop when that many execs have failed.
     #[arg(long, value_name = "N")]
     pub(super) failures: Option<u64>,
-    /// For how long a file is being written: the longer, the more execs fail.
+    /// Time for which a file stays open for writing: the longer, the more execs fail.
     #[arg(long, value_name = "MICROSECONDS", default_value_t = 0)]
     pub(super) writing_takes: u64,
 }
 
-impl Course {
-    /// Passes the time that writing takes, with the file open.
-    pub(super) fn write(&self) {
+impl RaceLimits {
+    /// Sleeps for the time for which the file stays open.
+    pub(super) fn pause_while_open(&self) {
         if self.writing_takes > 0 {
             thread::sleep(Duration::from_micros(self.writing_takes));
         }
     }
 }
 
-/// What the threads count together.
+/// Counts of all threads.
 pub(super) struct Counts {
     pub(super) attempts: AtomicU64,
     pub(super) failures: AtomicU64,
     limit: u64,
-    /// When to stop; the threads wait for it to be set.
+    /// When to stop; the threads wait until it is set.
     end: OnceLock<Instant>,
-    /// Stop before that: there were failures enough, or something else than ETXTBSY went wrong.
+    /// Stop earlier: the limit of failures is reached, or another error occurred.
     stop: AtomicBool,
 }
 
 impl Counts {
-    pub(super) fn goes_on(&self) -> bool {
+    pub(super) fn should_continue(&self) -> bool {
         Instant::now() < *self.end.wait()
             && !self.stop.load(Ordering::Relaxed)
             && !stage::interrupted()
     }
 
-    /// Counts an exec by its errno, 0 if it passed; says whether it failed with ETXTBSY.
+    /// Counts an exec by its errno, which is 0 on success; returns whether it failed with ETXTBSY.
     pub(super) fn attempt(&self, errno: c_int) -> Result<bool> {
         self.attempts.fetch_add(1, Ordering::Relaxed);
         match errno {
@@ -75,20 +75,20 @@ impl Counts {
     }
 }
 
-/// What came of a race.
+/// The result of a race.
 pub(super) struct Outcome<T> {
     pub(super) attempts: u64,
     pub(super) failures: u64,
     pub(super) seconds: f64,
-    /// What each thread came to.
+    /// The result of each thread.
     pub(super) threads: Vec<T>,
 }
 
-/// Runs `body(index, counts)` in that many threads `fork-exec-<index>`; `ready` is called when they
-/// have started, before the clock does.
+/// Runs `body(index, counts)` in threads named `fork-exec-<index>`. Calls `ready` when they have
+/// started, before the time starts.
 pub(super) fn run<T: Send>(
     threads: u32,
-    course: &Course,
+    limits: &RaceLimits,
     ready: impl FnOnce() -> Result<()>,
     body: impl Fn(u32, &Counts) -> Result<T> + Sync,
 ) -> Result<Outcome<T>> {
@@ -96,7 +96,7 @@ pub(super) fn run<T: Send>(
     let counts = Counts {
         attempts: AtomicU64::new(0),
         failures: AtomicU64::new(0),
-        limit: course.failures.unwrap_or(u64::MAX),
+        limit: limits.failures.unwrap_or(u64::MAX),
         end: OnceLock::new(),
         stop: AtomicBool::new(false),
     };
@@ -114,7 +114,7 @@ pub(super) fn run<T: Send>(
         let ready = if started.is_ok() { ready() } else { Ok(()) };
         counts.stop.store(started.is_err() || ready.is_err(), Ordering::Relaxed);
         let start = Instant::now();
-        counts.end.get_or_init(|| start + Duration::from_secs(course.seconds));
+        counts.end.get_or_init(|| start + Duration::from_secs(limits.seconds));
         ready?;
         let threads = started?
             .into_iter()

@@ -1,10 +1,10 @@
-//! Programs that run for a moment each, while threads want to write them.
+//! Programs run for a moment each, while threads try to write them.
 //!
-//! Each thread records when it made which call: who can have run which program when a call was refused,
-//! and who surely did, is worked out from that. The report has it for every refused call.
+//! Each thread records the times of its calls. From these the workload computes which processes may have
+//! run the program during each refused call, and which certainly did.
 
 use super::child::{Span, timed, wait};
-use super::race::Course;
+use super::race::RaceLimits;
 use super::report::{PossibleRunner, Refusal, Refusals};
 use super::{elf, stage};
 use anyhow::{Context, Result, bail};
@@ -25,24 +25,24 @@ use std::time::{Duration, Instant};
 #[derive(Clone, Debug, PartialEq, clap::Args)]
 pub struct Args {
     #[command(flatten)]
-    course: Course,
-    /// How many threads run programs.
+    limits: RaceLimits,
+    /// Number of threads that run programs.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=64))]
     runners: u32,
-    /// How many threads open them for writing; one more truncates them.
+    /// Number of threads that open the programs for writing; one more thread truncates them.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
     openers: u32,
-    /// How long a thread naps between its calls, on average.
+    /// Average pause of a thread between its calls.
     #[arg(long, value_name = "MICROSECONDS", default_value_t = 500)]
     pause: u64,
-    /// Where to make the directory for the programs.
+    /// Where to create the directory for the programs.
     #[arg(long, value_name = "DIR", default_value = "/dev/shm")]
     dir: PathBuf,
 }
 
-/// How long the programs run at least, in nanoseconds; each is a file of its own.
+/// How long each program runs at least, in nanoseconds.
 const NAPS_NS: [u32; 3] = [200_000, 1_000_000, 5_000_000];
-/// How often to look whether to stop.
+/// How often to check whether to stop.
 const POLL: Duration = Duration::from_millis(2);
 
 /// A program that is run and written.
@@ -58,14 +58,14 @@ struct Target {
 struct Run {
     target: usize,
     pid: u32,
-    /// Before the fork, and after the process was waited for.
+    /// From before the fork until after the process was waited for.
     span: Span,
-    /// When the exec had surely passed; 0 if that is not known.
+    /// A time by which the exec had certainly succeeded; 0 if unknown.
     execed_ns: u64,
 }
 
-/// One call that was refused.
-struct Refused {
+/// A refused call.
+struct RefusedCall {
     target: usize,
     tid: u32,
     span: Span,
@@ -86,10 +86,10 @@ impl Shared {
     }
 }
 
-/// Numbers that are random enough (xorshift64).
-struct Dice(u64);
+/// Random numbers (xorshift64).
+struct Random(u64);
 
-impl Dice {
+impl Random {
     fn below(&mut self, limit: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
@@ -97,7 +97,7 @@ impl Dice {
         self.0 % limit.max(1)
     }
 
-    /// Naps for a while, `average` microseconds of it.
+    /// Sleeps for a random time of `average` microseconds on average.
     fn nap(&mut self, average: u64) {
         thread::sleep(Duration::from_micros(self.below(2 * average)));
     }
@@ -109,21 +109,21 @@ pub(super) fn run(args: &Args) -> Result<Refusals> {
     let shared = Shared {
         targets: NAPS_NS.iter().map(|nap| target(dir.path(), *nap)).collect::<Result<_>>()?,
         pause: args.pause,
-        limit: args.course.failures.unwrap_or(u64::MAX),
+        limit: args.limits.failures.unwrap_or(u64::MAX),
         refused: AtomicU64::new(0),
         stop: AtomicBool::new(false),
     };
     let start = Instant::now();
-    let until = Duration::from_secs(args.course.seconds);
+    let until = Duration::from_secs(args.limits.seconds);
     let shared = &shared;
     let (runs, refused) = thread::scope(|scope| {
         let runners: Vec<_> = (0..args.runners)
-            .map(|seed| scope.spawn(move || run_programs(shared, dice(seed))))
+            .map(|seed| scope.spawn(move || run_programs(shared, random(seed))))
             .collect();
         let writers: Vec<_> = (0..=args.openers)
             .map(|at| {
                 let truncates = at == 0;
-                scope.spawn(move || write_programs(shared, dice(100 + at), truncates))
+                scope.spawn(move || write_programs(shared, random(100 + at), truncates))
             })
             .collect();
         while !shared.is_over() && start.elapsed() < until && !stage::interrupted() {
@@ -153,11 +153,11 @@ pub(super) fn run(args: &Args) -> Result<Refusals> {
     })
 }
 
-fn dice(seed: u32) -> Dice {
-    Dice(0x9e37_79b9_7f4a_7c15 ^ u64::from(seed) << 17 | 1)
+fn random(seed: u32) -> Random {
+    Random(0x9e37_79b9_7f4a_7c15 ^ u64::from(seed) << 17 | 1)
 }
 
-/// What a thread comes to.
+/// The result of a thread.
 fn joined<T>(outcome: thread::Result<Result<T>>) -> Result<T> {
     outcome.unwrap_or_else(|_| bail!("a thread of the workload panicked"))
 }
@@ -176,36 +176,37 @@ fn target(dir: &Path, nap_ns: u32) -> Result<Target> {
 }
 
 /// Runs the programs, one after the other, by fork, vfork and posix_spawn.
-fn run_programs(shared: &Shared, mut dice: Dice) -> Result<Vec<Run>> {
+fn run_programs(shared: &Shared, mut random: Random) -> Result<Vec<Run>> {
     let mut runs = Vec::new();
     while !shared.is_over() {
-        let target = dice.below(shared.targets.len() as u64) as usize;
-        let way = dice.below(3);
+        let target = random.below(shared.targets.len() as u64) as usize;
+        let way = random.below(3);
         let mut execed_ns = 0;
         let (pid, span) = timed(|| -> Result<u32> {
             let (pid, (_, after)) = timed(|| start(way, &shared.targets[target].name));
             let Some(pid) = pid? else { return Ok(0) };
-            // vfork and posix_spawn return when the child has exec'd, or has failed to.
+            // vfork and posix_spawn return when the child's exec has succeeded or failed.
             execed_ns = if way == 0 { 0 } else { after };
             match wait(pid)? {
                 0 => Ok(pid.as_raw().cast_unsigned()),
                 libc::ETXTBSY => Ok(0),
-                status => bail!("a program could not be run: {}", Errno::from_raw(status)),
+                status => bail!("cannot run a program: {}", Errno::from_raw(status)),
             }
         });
         runs.push(Run { target, pid: pid?, span, execed_ns });
-        dice.nap(shared.pause);
+        random.nap(shared.pause);
     }
     Ok(runs)
 }
 
-/// Starts a program; `None` if that failed with ETXTBSY, as the exit status of its process may say too.
+/// Starts a program; `None` if posix_spawn failed with ETXTBSY. After fork and vfork, the exit status of
+/// the process is the errno.
 fn start(way: u64, name: &CString) -> Result<Option<Pid>> {
     let argv = [name.as_ptr().cast_mut(), ptr::null_mut()];
     let envp: [*mut c_char; 1] = [ptr::null_mut()];
     if way == 2 {
         let mut pid = 0;
-        // SAFETY: a C string and two lists of them that end with a null pointer.
+        // SAFETY: a C string and two null-terminated lists of C strings, which outlive the call.
         let error = unsafe {
             libc::posix_spawn(
                 &raw mut pid,
@@ -222,9 +223,9 @@ fn start(way: u64, name: &CString) -> Result<Option<Pid>> {
             error => Err(Errno::from_raw(error)).context("posix_spawn"),
         };
     }
-    // SAFETY: the child makes system calls only, and a child that shares this memory writes none of it
-    // but its own errno.
-    #[allow(deprecated, reason = "vfork is what is to be seen")]
+    // SAFETY: the child only makes system calls. A child that shares this memory writes only to the errno
+    // of this thread, which waits.
+    #[allow(deprecated, reason = "the workload tests vfork")]
     let pid = unsafe {
         let pid = if way == 0 { libc::fork() } else { libc::vfork() };
         if pid == 0 {
@@ -236,12 +237,16 @@ fn start(way: u64, name: &CString) -> Result<Option<Pid>> {
     Ok(Some(Pid::from_raw(Errno::result(pid).context("fork")?)))
 }
 
-/// Opens the programs for writing, or truncates them to the length that they have.
-fn write_programs(shared: &Shared, mut dice: Dice, truncates: bool) -> Result<Vec<Refused>> {
+/// Opens the programs for writing, or truncates them to their own length.
+fn write_programs(
+    shared: &Shared,
+    mut random: Random,
+    truncates: bool,
+) -> Result<Vec<RefusedCall>> {
     let tid = gettid().as_raw().cast_unsigned();
     let mut refused = Vec::new();
     while !shared.is_over() {
-        let target = dice.below(shared.targets.len() as u64) as usize;
+        let target = random.below(shared.targets.len() as u64) as usize;
         let Target { path, length, .. } = &shared.targets[target];
         let (outcome, span) = timed(|| {
             if truncates {
@@ -253,24 +258,24 @@ fn write_programs(shared: &Shared, mut dice: Dice, truncates: bool) -> Result<Ve
         match outcome {
             Ok(()) => {}
             Err(Errno::ETXTBSY) => {
-                refused.push(Refused { target, tid, span });
+                refused.push(RefusedCall { target, tid, span });
                 shared.refused.fetch_add(1, Ordering::Relaxed);
             }
-            Err(errno) => return Err(errno).context("writing a program"),
+            Err(errno) => return Err(errno).context("cannot write to a program"),
         }
-        dice.nap(shared.pause);
+        random.nap(shared.pause);
     }
     Ok(refused)
 }
 
-/// Who can have run the program when a call was refused, and who surely did.
-fn refusal(refused: &Refused, runs: &[Run], targets: &[Target]) -> Refusal {
+/// The processes that may have run the program during a refused call, and which certainly did.
+fn refusal(refused: &RefusedCall, runs: &[Run], targets: &[Target]) -> Refusal {
     let (enter_ns, exit_ns) = refused.span;
     let target = &targets[refused.target];
     let of_target = runs.iter().filter(|run| run.target == refused.target && run.pid != 0);
     let runners = of_target.filter(|run| run.span.0 <= exit_ns && run.span.1 >= enter_ns);
-    let is_sure = |run: &Run| {
-        // It naps that long after its exec, which came after the fork.
+    let is_certain = |run: &Run| {
+        // The program sleeps for `nap_ns` after its exec, which came after the fork.
         let until = run.span.0 + u64::from(target.nap_ns);
         run.execed_ns != 0 && run.execed_ns <= enter_ns && exit_ns <= until
     };
@@ -278,7 +283,7 @@ fn refusal(refused: &Refused, runs: &[Run], targets: &[Target]) -> Refusal {
         pid: run.pid,
         from_ns: run.span.0,
         until_ns: run.span.1,
-        sure: is_sure(run),
+        sure: is_certain(run),
     });
     let runners = runners.collect();
     Refusal { tid: refused.tid, ino: target.ino, enter_ns, exit_ns, runners }

@@ -1,54 +1,54 @@
-//! What the tracer says of refused writes, compared with what is true.
+//! Compares the tracer's incidents of refused writes with the report of `refusals`.
 
-use super::compare::is_of_failures;
+use super::compare::counts_failures;
 use super::report::{Refusal, Refusals};
 use etxtbsy_trace_event::{Direction, Incident, Lost};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 
-/// How many faults are described.
-const DESCRIBED: usize = 100;
+/// The maximum number of faults that are described.
+const MAX_DESCRIBED: usize = 100;
 
-/// What came of a comparison.
+/// The result of a comparison.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WriteTally {
-    /// Calls that were refused.
+    /// Refused calls.
     pub refused: u64,
-    /// Those of which there is an incident.
+    /// Refused calls with an incident.
     pub compared: u64,
-    /// Those whose details were lost, by the tracer's own account.
+    /// Refused calls that the tracer counted as lost.
     pub lost: u64,
     /// Incidents that name a process.
     pub with_culprit: u64,
-    /// Incidents that are complete.
+    /// Complete incidents.
     pub complete: u64,
-    /// Processes named.
+    /// Named processes.
     pub named: u64,
-    /// Processes named that cannot have run the file.
+    /// Named processes that cannot have run the file.
     pub wrong: u64,
-    /// Processes that surely ran the file while a call was refused.
+    /// Processes that certainly ran the file during a refused call.
     pub sure: u64,
-    /// Those of them that are not named.
+    /// Certain processes that are not named.
     pub missed: u64,
-    /// Those of them in incidents that are complete.
+    /// Certain processes that are not named in complete incidents.
     pub missed_in_complete: u64,
-    /// Incidents that explain more than the kernel counted.
+    /// Incidents that explain more than the kernel's count.
     pub over_explained: u64,
     /// Faults of other kinds.
     pub others: u64,
-    /// The first faults, in words.
+    /// Descriptions of the first faults.
     pub faults: Vec<String>,
 }
 
 impl WriteTally {
-    /// Whether no incident says what is not so.
+    /// Whether no incident contradicts the report.
     #[must_use]
     pub fn is_sound(&self) -> bool {
         [self.wrong, self.missed_in_complete, self.over_explained, self.others] == [0; 4]
     }
 
     fn fault(&mut self, fault: impl FnOnce() -> String) {
-        if self.faults.len() < DESCRIBED {
+        if self.faults.len() < MAX_DESCRIBED {
             self.faults.push(fault());
         }
     }
@@ -56,30 +56,31 @@ impl WriteTally {
     fn compare(&mut self, truth: &Refusal, incident: &Incident) {
         let describe = |fault: &str| {
             let json = |value: serde_json::Result<String>| value.unwrap_or_default();
-            let (truth, said) = (serde_json::to_string(truth), serde_json::to_string(incident));
-            format!("incident {}: {fault}: {}: {}", incident.id, json(truth), json(said))
+            let (truth, incident_json) =
+                (serde_json::to_string(truth), serde_json::to_string(incident));
+            format!("incident {}: {fault}: {}: {}", incident.id, json(truth), json(incident_json))
         };
         self.compared += 1;
         self.complete += u64::from(incident.complete);
         if incident.holders.is_empty() {
-            self.fault(|| describe("nobody is named"));
+            self.fault(|| describe("no process is named"));
         } else {
             self.with_culprit += 1;
         }
         if incident.file.ino.is_some_and(|ino| ino != truth.ino) {
             self.others += 1;
-            self.fault(|| describe("another file"));
+            self.fault(|| describe("the incident has another file"));
         }
         let count = incident.file.writers.map_or(1, |count| i64::from(count).saturating_neg());
         if i64::from(incident.explained) > count {
             self.over_explained += 1;
-            self.fault(|| describe("more explained than there are"));
+            self.fault(|| describe("explains more than the kernel's count"));
         }
         for holder in &incident.holders {
             self.named += 1;
             if !truth.runners.iter().any(|known| known.pid == holder.pid) {
                 self.wrong += 1;
-                self.fault(|| describe(&format!("{} cannot have run it", holder.pid)));
+                self.fault(|| describe(&format!("{} cannot have run the file", holder.pid)));
             }
         }
         for known in truth.runners.iter().filter(|known| known.sure) {
@@ -89,12 +90,12 @@ impl WriteTally {
             }
             self.missed += 1;
             self.missed_in_complete += u64::from(incident.complete);
-            self.fault(|| describe(&format!("{} ran it and is not named", known.pid)));
+            self.fault(|| describe(&format!("{} ran the file and is not named", known.pid)));
         }
     }
 }
 
-/// Compares the incidents of one run of `refusals` with what that knows.
+/// Compares the incidents of one run of `refusals` with its report.
 #[must_use]
 pub fn compare_refusals(truth: &Refusals, incidents: &[Incident], lost: &[Lost]) -> WriteTally {
     let mut tally = WriteTally { refused: truth.refused.len() as u64, ..WriteTally::default() };
@@ -113,13 +114,13 @@ pub fn compare_refusals(truth: &Refusals, incidents: &[Incident], lost: &[Lost])
     }
     for incident in by_thread.into_values().flatten() {
         tally.others += 1;
-        tally.fault(|| format!("no such refusal: incident {}", incident.id));
+        tally.fault(|| format!("incident {} has no refused call", incident.id));
     }
-    tally.lost = lost.iter().filter(|lost| is_of_failures(lost)).map(|lost| lost.count).sum();
-    let unsaid = u64::saturating_sub(missing, tally.lost);
-    tally.others += unsaid;
-    if unsaid > 0 {
-        tally.fault(|| format!("no incidents of {unsaid} refusals"));
+    tally.lost = lost.iter().filter(|lost| counts_failures(lost)).map(|lost| lost.count).sum();
+    let unreported = u64::saturating_sub(missing, tally.lost);
+    tally.others += unreported;
+    if unreported > 0 {
+        tally.fault(|| format!("{unreported} refused calls have no incident"));
     }
     tally
 }
@@ -166,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn the_truth_is_sound() {
+    fn true_incidents_are_sound() {
         for pids in [&[3][..], &[3, 4]] {
             let tally = tally(&[incident(pids)]);
             assert!(tally.is_sound(), "{:?}", tally.faults);
@@ -175,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_is_found() {
+    fn false_incidents_are_detected() {
         let change = |path: &str, value: Value| {
             let mut one = incident(&[3]);
             *one.pointer_mut(path).unwrap() = value;

@@ -1,4 +1,4 @@
-//! What a workload knows to be true of the failures it made.
+//! Reports of workloads: what is true of the failures that they made.
 
 use etxtbsy_trace_event::{Evidence, How, Place, Role, State, VerdictKind, Via};
 use nix::unistd::{getpid, gettid};
@@ -8,9 +8,9 @@ use std::path::PathBuf;
 /// A thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Task {
-    /// Its process.
+    /// The process id.
     pub pid: u32,
-    /// Its own number.
+    /// The thread id.
     pub tid: u32,
 }
 
@@ -25,103 +25,102 @@ impl Task {
     }
 }
 
-/// What a race counted.
+/// The report of a race.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Race {
     /// Its name on the command line.
     pub scenario: String,
     /// Its process.
     pub pid: u32,
-    /// The directory in which it wrote its scripts; gone by now.
+    /// The directory of its scripts, which is removed at the end.
     pub dir: PathBuf,
-    /// Calls of exec on those scripts.
+    /// The number of execs of those scripts.
     pub attempts: u64,
     /// How many of them failed with ETXTBSY.
     pub failures: u64,
     /// How long it took.
     pub seconds: f64,
-    /// Its threads. The script `<dir>/fork-exec-N` is written, forked for and exec'd only by
-    /// thread N of this list.
+    /// Its threads. Only thread N of this list writes and execs `<dir>/fork-exec-N`, and forks for it.
     pub threads: Vec<u32>,
 }
 
-/// What a storm did.
+/// The report of a storm.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Storm {
     /// Its name on the command line.
     pub scenario: String,
     /// Its process, which had the busy file open for writing, and made the calls that failed.
     pub pid: u32,
-    /// The busy file; gone by now.
+    /// The busy file, which is removed at the end.
     pub path: PathBuf,
-    /// How many of what it is a storm of.
+    /// How often it did its thing.
     pub done: u64,
-    /// How many calls of exec failed with ETXTBSY: all there were.
+    /// The number of execs, all of which failed with ETXTBSY.
     pub failures: u64,
-    /// How long it took, but for the last failure.
+    /// How long it took, without the last failure.
     pub seconds: f64,
 }
 
-/// What is true of each failure of a race.
+/// The report of the race `ground-truth`, with the facts of each failure.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GroundTruth {
-    /// What it counted.
+    /// The counts.
     #[serde(flatten)]
     pub race: Race,
-    /// The execs that failed, in no order.
+    /// The execs that failed, unordered.
     pub failed: Vec<FailedExec>,
 }
 
-/// An exec that failed, and who can have held its file. Times are nanoseconds of CLOCK_MONOTONIC.
+/// A failed exec, and who may have held its file. Times are nanoseconds of CLOCK_MONOTONIC.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FailedExec {
     /// The process whose exec failed.
     pub victim: u32,
-    /// The file's inode number, which no other file has had.
+    /// The file's inode number, which is never reused.
     pub ino: u64,
     /// The thread that wrote the file, closed it, and then forked the victim.
     pub writer: u32,
-    /// Before the call.
+    /// The time before the call.
     pub enter_ns: u64,
-    /// After it.
+    /// The time after the call.
     pub exit_ns: u64,
-    /// The processes that had inherited the file and were not known to be gone before the call.
-    /// Nobody else can have held it.
+    /// The processes that had inherited the file and may have lived during the call. No other process
+    /// can have held it.
     pub inheritors: Vec<Inheritor>,
 }
 
 /// A process that inherited an fd of a file that was busy.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Inheritor {
-    /// Process.
+    /// The process id.
     pub pid: u32,
-    /// The fds that it inherited, ascending.
+    /// The inherited fds, ascending.
     pub fds: Vec<u32>,
     /// The thread that forked it.
     pub forked_by: u32,
-    /// Before it called exec; it had the fds until then at least.
+    /// The time before its exec; it had the fds at least until then.
     pub before_exec_ns: u64,
-    /// It had been waited for by then.
+    /// A time by which it had been waited for.
     pub gone_by_ns: u64,
-    /// Whether it surely held the file all through the call.
+    /// Whether it certainly held the file during the whole call.
     pub sure: bool,
 }
 
-/// What is true of each failure of the mixed load.
+/// The report of the workload `mixed`, with the facts of each failure.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Mixed {
-    /// What it counted. There are no threads in it.
+    /// The counts, without threads.
     #[serde(flatten)]
     pub race: Race,
-    /// Where its random choices began.
+    /// The seed of its random choices.
     pub seed: u64,
-    /// How many calls were refused write access with ETXTBSY because a hot file was being run.
+    /// How many calls failed with ETXTBSY because one of the files was running.
     pub refused: u64,
-    /// The execs that failed, in the order in which they were called.
+    /// The failed execs, in the order of the calls.
     pub failed: Vec<BusyExec>,
 }
 
-/// An exec that failed, and all that can have held its file. Times are nanoseconds of
+/// A failed exec, and everything that may have held its file. Times are nanoseconds of
 /// CLOCK_MONOTONIC.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BusyExec {
@@ -129,78 +128,78 @@ pub struct BusyExec {
     pub victim: u32,
     /// The file's inode number.
     pub ino: u64,
-    /// Before the call.
+    /// The time before the call.
     pub enter_ns: u64,
-    /// After it.
+    /// The time after the call.
     pub exit_ns: u64,
-    /// Nobody else can have held the file during the call.
+    /// Everything that may have held the file during the call.
     pub holders: Vec<PossibleHolder>,
 }
 
-/// What is true of each call that was refused because a program ran.
+/// The report of the workload `refusals`, with the facts of each refused call.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Refusals {
     /// Its name on the command line.
     pub scenario: String,
     /// Its process, which made the calls.
     pub pid: u32,
-    /// How often a program was run.
+    /// How many programs were run.
     pub runs: u64,
-    /// How many calls of exec failed with ETXTBSY.
+    /// How many execs failed with ETXTBSY.
     pub failed_execs: u64,
     /// How long it took.
     pub seconds: f64,
-    /// The calls that were refused, in no order.
+    /// The refused calls, unordered.
     pub refused: Vec<Refusal>,
 }
 
-/// A call that was refused, and who can have run the file. Times are nanoseconds of CLOCK_MONOTONIC.
+/// A refused call, and who may have run the file. Times are nanoseconds of CLOCK_MONOTONIC.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refusal {
-    /// The thread that made it.
+    /// The thread that made the call.
     pub tid: u32,
     /// The file's inode number.
     pub ino: u64,
-    /// Before the call.
+    /// The time before the call.
     pub enter_ns: u64,
-    /// After it.
+    /// The time after the call.
     pub exit_ns: u64,
-    /// Nobody else can have run the file during the call.
+    /// Every process that may have run the file during the call.
     pub runners: Vec<PossibleRunner>,
 }
 
-/// A process that can have run a file during a call.
+/// A process that may have run a file during a call.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PossibleRunner {
-    /// Process.
+    /// The process id.
     pub pid: u32,
-    /// Before its fork.
+    /// The time before its fork.
     pub from_ns: u64,
-    /// It had been waited for by then.
+    /// A time by which it had been waited for.
     pub until_ns: u64,
-    /// Whether it surely ran the file all through the call.
+    /// Whether it certainly ran the file during the whole call.
     pub sure: bool,
 }
 
-/// A process that can have held a file during a call.
+/// A process that may have held a file during a call.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PossibleHolder {
-    /// Process; for the queue of a socket, who sent it.
+    /// The process id; for the queue of a socket, that of the sender.
     pub pid: u32,
-    /// By what.
+    /// What it held the file by.
     pub by: HeldBy,
-    /// Whether it surely held the file all through the call.
+    /// Whether it certainly held the file during the whole call.
     pub sure: bool,
-    /// The fds at which it can have held it.
+    /// The fds that may have referred to the file.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub fds: Vec<u32>,
-    /// It did not before.
+    /// It did not hold the file before this time.
     pub may_from_ns: u64,
-    /// It did not after.
+    /// It did not hold the file after this time.
     pub may_until_ns: u64,
 }
 
-/// What keeps an open file description.
+/// What keeps an open file description open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum HeldBy {
@@ -208,13 +207,13 @@ pub enum HeldBy {
     Fd,
     /// A memory mapping.
     Mapping,
-    /// The queue of a socket: no process.
+    /// The queue of a socket; no process holds it.
     SocketQueue,
-    /// A call under way: an open(2) that has not returned, a truncate(2), a sendmsg(2).
+    /// A call that has not returned: open(2), truncate(2) or sendmsg(2).
     Call,
 }
 
-/// What is true of the one call that a scene made fail.
+/// The report of a scene: the facts of its failed call.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Scene {
     /// Its name on the command line.
@@ -223,75 +222,74 @@ pub struct Scene {
     pub syscall: String,
     /// The path as the caller gave it.
     pub path: PathBuf,
-    /// The path of the file that was really busy; gone by now.
+    /// The path of the busy file, which is removed at the end.
     pub busy: PathBuf,
     /// The inode number of that file.
     pub ino: u64,
-    /// What that file was to the exec; `null` if the call was none.
+    /// The file's role in the exec; `null` if the call was not an exec.
     pub role: Option<Role>,
-    /// How many open file descriptions had write access to it; below zero, by how many processes
-    /// it was being run.
+    /// How many open file descriptions had write access to it; below zero, how many processes ran it.
     pub writers: i32,
-    /// Who made the call.
+    /// The thread that made the call.
     pub victim: Task,
-    /// Who held the file, in no order.
+    /// The holders, unordered.
     pub holders: Vec<Holder>,
-    /// What held it otherwise, in no order.
+    /// Descriptions that no process held, unordered.
     #[serde(default)]
     pub unheld: Vec<Unheld>,
-    /// What it comes to.
+    /// The expected verdict.
     pub verdict: VerdictKind,
 }
 
 /// An open file description that no process held.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unheld {
-    /// What kept it.
+    /// What kept it open.
     pub place: Place,
-    /// Who opened it.
+    /// The thread that opened it.
     pub opened: Task,
 }
 
 /// A process that held the file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holder {
-    /// Process.
+    /// The process id.
     pub pid: u32,
-    /// Its pid in its own pid namespace, if that is not the same.
+    /// Its pid in its own pid namespace, if different.
     #[serde(default)]
     pub ns_pid: Option<u32>,
-    /// The fds through which it held the file, ascending.
+    /// The fds that referred to the file, ascending.
     pub fds: Vec<u32>,
-    /// Whether those are close-on-exec.
+    /// Whether these fds were close-on-exec.
     pub cloexec: bool,
-    /// How it came to hold it.
+    /// How it came to hold the file.
     pub via: Via,
     /// What it was doing at the failure.
     pub state: State,
-    /// Who opened the file for writing; `null` if it was opened for nothing of the kind.
+    /// The thread that opened the file for writing; `null` if no open is involved.
     pub opened: Option<Task>,
-    /// The path by which it was opened, if that is not the path of the busy file.
+    /// The path that was opened, if it is not the path of the busy file.
     #[serde(default)]
     pub opened_as: Option<PathBuf>,
-    /// Who forked this holder; `null` unless `via` is `fork`.
+    /// The thread that forked this holder; `null` unless `via` is `fork`.
     pub forked: Option<Task>,
-    /// Its ancestors up to the workload's own process, nearest first; empty if it is that process.
+    /// Its ancestors up to the workload's process, nearest first; empty for that process.
     pub ancestors: Vec<u32>,
-    /// How it let go, after the failure.
+    /// How it dropped the file after the failure.
     pub released: How,
-    /// Just before and just after the call by which it let go, or else the time from when it was
-    /// told to until it had ended; nanoseconds of CLOCK_MONOTONIC.
+    /// The times just before and after the call that dropped the file, or from the order to end until the
+    /// end; nanoseconds of CLOCK_MONOTONIC.
     #[serde(default)]
     pub released_after: Option<(u64, u64)>,
     /// The program it exec'd, for `close-on-exec`.
     pub exec: Option<PathBuf>,
-    /// How it is known that it held the file, if that is the matter of the scene.
+    /// The expected evidence, if the scene tests it.
     #[serde(default)]
     pub evidence: Option<Evidence>,
-    /// The call under way that kept the description, if that is the matter of the scene.
+    /// The call in progress that kept the description open, if the scene tests it.
     #[serde(default)]
     pub call: Option<String>,
-    /// Its name, and that of the thread that opened the file, if those are the matter of the scene.
+    /// Its name, and that of the opener's thread, if the scene tests them.
     #[serde(default)]
     pub names: Option<(String, String)>,
 }

@@ -1,5 +1,5 @@
-//! A linker writes its output over the executable that an earlier run left there, as mold does
-//! (rui314/mold#1361), while another process runs that: in three ways.
+//! A linker replaces an executable from an earlier run, as mold does (rui314/mold#1361), while another
+//! process runs it: in three ways.
 
 use super::child::{Actor, Program, fork, wait};
 use super::comparison::{Comparison, Side};
@@ -13,19 +13,19 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Instant;
 
-/// How often each way is gone.
+/// The number of links in each way.
 const ROUNDS: u64 = 10;
-/// The executable.
+/// The program that is copied as the executable.
 const PROGRAM: &str = "/bin/true";
 
-/// How the linker makes its output.
+/// How the linker creates its output.
 #[derive(Clone, Copy)]
 enum Way {
     /// It opens the old file for writing.
     InPlace,
-    /// It removes the old file and makes a new one of that name.
+    /// It removes the old file and creates a new one with that name.
     UnlinkFirst,
-    /// It makes a new file of another name and renames that when it is complete.
+    /// It creates a new file with another name, and renames it when it is complete.
     Rename,
 }
 
@@ -39,7 +39,7 @@ pub(super) fn run() -> Result<Comparison> {
 }
 
 fn side(name: &str, way: Way) -> Result<Side> {
-    let dir = stage::directory(Path::new(stage::PLACE))?;
+    let dir = stage::directory(Path::new(stage::DEFAULT_DIR))?;
     let output = dir.path().join("output");
     stage::copy_program(PROGRAM, &output)?;
     let contents = fs::read(PROGRAM)?;
@@ -47,15 +47,15 @@ fn side(name: &str, way: Way) -> Result<Side> {
     let start = Instant::now();
     let mut busy = 0;
     for _ in 0..ROUNDS {
-        let linker = Actor::start(|cue| {
+        let linker = Actor::start(|control| {
             let halfway = || {
-                cue.tell([0]);
-                cue.wait().map(drop)
+                control.send([0]);
+                control.wait().map(drop)
             };
             link(way, &output, &contents, halfway)
                 .map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))
         })?;
-        let [_] = linker.hear()?;
+        let [_] = linker.receive()?;
         let victim = fork(|| program.exec() as i32)?;
         let status = wait(victim);
         linker.end()?;
@@ -84,7 +84,7 @@ fn side(name: &str, way: Way) -> Result<Side> {
     })
 }
 
-/// Makes the output; `halfway` is called when half of it is written.
+/// Creates the output; calls `halfway` when half of it is written.
 fn link(
     way: Way,
     output: &Path,

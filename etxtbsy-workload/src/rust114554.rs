@@ -1,7 +1,7 @@
-//! rust-lang/rust#114554: one thread spawns /bin/true again and again, another writes a script,
-//! sets its mode, closes it and runs it; both by std alone.
+//! rust-lang/rust#114554: one thread spawns /bin/true repeatedly, another writes a script, sets its
+//! mode, closes it and runs it. Both use only std.
 
-use super::race::Course;
+use super::race::RaceLimits;
 use super::report::{Race, Task};
 use super::stage::{self, SCRIPT};
 use anyhow::{Context, Result, anyhow, bail, ensure};
@@ -18,9 +18,9 @@ use std::time::{Duration, Instant};
 #[derive(Clone, Debug, PartialEq, clap::Args)]
 pub struct Args {
     #[command(flatten)]
-    course: Course,
-    /// Where to make the directory for the script.
-    #[arg(long, value_name = "DIR", default_value = stage::PLACE)]
+    limits: RaceLimits,
+    /// Where to create the directory for the script.
+    #[arg(long, value_name = "DIR", default_value = stage::DEFAULT_DIR)]
     dir: PathBuf,
 }
 
@@ -29,11 +29,11 @@ pub(super) fn run(args: &Args) -> Result<Race> {
     let dir = stage::directory(&args.dir)?;
     let path = dir.path().join("fork-exec-0");
     let stop = AtomicBool::new(false);
-    let limit = args.course.failures.unwrap_or(u64::MAX);
+    let limit = args.limits.failures.unwrap_or(u64::MAX);
     let (mut attempts, mut failures) = (0, 0);
     let start = Instant::now();
-    let looper = thread::scope(|scope| {
-        let looper = thread::Builder::new().name("bin-true".into()).spawn_scoped(scope, || {
+    let spawner = thread::scope(|scope| {
+        let spawner = thread::Builder::new().name("bin-true".into()).spawn_scoped(scope, || {
             while !stop.load(Ordering::Relaxed) {
                 let status = Command::new("/bin/true").status().context("/bin/true")?;
                 ensure!(status.success(), "/bin/true: {status}");
@@ -41,17 +41,17 @@ pub(super) fn run(args: &Args) -> Result<Race> {
             Ok(Task::current().tid)
         })?;
         let outcome = (|| {
-            let end = start + Duration::from_secs(args.course.seconds);
-            let goes_on = || !looper.is_finished() && !stage::interrupted();
-            while Instant::now() < end && failures < limit && goes_on() {
+            let end = start + Duration::from_secs(args.limits.seconds);
+            let should_continue = || !spawner.is_finished() && !stage::interrupted();
+            while Instant::now() < end && failures < limit && should_continue() {
                 attempts += 1;
-                failures += u64::from(write_and_run(&path, &args.course)?);
+                failures += u64::from(write_and_run(&path, &args.limits)?);
             }
             anyhow::Ok(())
         })();
         stop.store(true, Ordering::Relaxed);
-        let looper = looper.join().map_err(|_| anyhow!("the thread panicked"))?;
-        outcome.and(looper)
+        let spawner = spawner.join().map_err(|_| anyhow!("the thread panicked"))?;
+        outcome.and(spawner)
     })?;
     Ok(Race {
         scenario: "rust114554".into(),
@@ -60,16 +60,16 @@ pub(super) fn run(args: &Args) -> Result<Race> {
         attempts,
         failures,
         seconds: start.elapsed().as_secs_f64(),
-        threads: vec![Task::current().tid, looper],
+        threads: vec![Task::current().tid, spawner],
     })
 }
 
-/// Whether it failed with ETXTBSY.
-fn write_and_run(path: &Path, course: &Course) -> Result<bool> {
+/// Writes and runs the script; returns whether the exec failed with ETXTBSY.
+fn write_and_run(path: &Path, limits: &RaceLimits) -> Result<bool> {
     let mut file = File::create(path)?;
     file.write_all(SCRIPT)?;
     fs::set_permissions(path, PermissionsExt::from_mode(0o755))?;
-    course.write();
+    limits.pause_while_open();
     drop(file);
     match Command::new(path).stdin(Stdio::null()).status() {
         Ok(status) => {

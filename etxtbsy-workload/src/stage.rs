@@ -10,27 +10,27 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tempfile::TempDir;
 
-/// Where a workload makes its directory unless told otherwise.
-pub(super) const PLACE: &str = "/var/tmp";
+/// Where a workload creates its directory by default.
+pub(super) const DEFAULT_DIR: &str = "/var/tmp";
 
-/// What the workloads write and run.
+/// The script that the workloads write and run.
 pub(super) const SCRIPT: &[u8] = b"#!/bin/sh\nexit 0\n";
 
-/// A new directory below `place`, removed when dropped.
-pub(super) fn directory(place: &Path) -> Result<TempDir> {
-    let place = place.canonicalize().with_context(|| place.display().to_string())?;
+/// Creates a directory below `parent`, which is removed when dropped.
+pub(super) fn directory(parent: &Path) -> Result<TempDir> {
+    let parent = parent.canonicalize().with_context(|| parent.display().to_string())?;
     tempfile::Builder::new()
         .prefix("etxtbsy-trace-")
-        .tempdir_in(&place)
-        .with_context(|| format!("cannot make a directory in {}", place.display()))
+        .tempdir_in(&parent)
+        .with_context(|| format!("cannot create a directory in {}", parent.display()))
 }
 
-/// Makes an executable script and gives the fd, close-on-exec, by which it was written.
+/// Creates an executable script; returns the write fd, which is close-on-exec.
 pub(super) fn script(path: &Path) -> Result<File> {
     executable(path, SCRIPT)
 }
 
-/// Makes an executable file and gives the fd, close-on-exec, by which it was written.
+/// Creates an executable file; returns the write fd, which is close-on-exec.
 pub(super) fn executable(path: &Path, content: &[u8]) -> Result<File> {
     let mut file = OpenOptions::new()
         .write(true)
@@ -42,8 +42,7 @@ pub(super) fn executable(path: &Path, content: &[u8]) -> Result<File> {
     Ok(file)
 }
 
-/// Writes an executable script at a path that may have one already, and gives the fd,
-/// close-on-exec, by which it was written.
+/// Writes an executable script to a path that may exist; returns the write fd, which is close-on-exec.
 pub(super) fn rewrite_script(path: &Path) -> Result<File> {
     let mut file = OpenOptions::new()
         .write(true)
@@ -56,31 +55,35 @@ pub(super) fn rewrite_script(path: &Path) -> Result<File> {
     Ok(file)
 }
 
-/// Copies a program that every system has.
+/// Copies a program.
 pub(super) fn copy_program(from: &str, to: &Path) -> Result<()> {
     std::fs::copy(from, to).with_context(|| format!("{from} to {}", to.display()))?;
     std::fs::set_permissions(to, PermissionsExt::from_mode(0o755))?;
     Ok(())
 }
 
-/// Tells whoever started the workload that all is ready, and waits for a line on stdin.
+/// Prints a line when all is ready, then waits for a line on stdin.
 pub(super) fn wait_for_go() -> Result<()> {
     writeln!(io::stdout(), "ready")?;
     let mut line = String::new();
-    ensure!(io::stdin().read_line(&mut line)? > 0, "stdin ended before the line that says go");
+    ensure!(
+        io::stdin().read_line(&mut line)? > 0,
+        "stdin ended before the line for which --wait-for-go waits"
+    );
     Ok(())
 }
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
-/// Makes Ctrl-C and SIGTERM end a long workload by [`interrupted`], so that its directory goes.
+/// Makes Ctrl-C and SIGTERM end a long workload by [`interrupted`], so that it removes its directory.
 pub(super) fn catch_interrupts() -> Result<()> {
-    extern "C" fn note(_: c_int) {
+    extern "C" fn set_interrupted(_: c_int) {
         INTERRUPTED.store(true, Ordering::Relaxed);
     }
-    let action = SigAction::new(SigHandler::Handler(note), SaFlags::SA_RESTART, SigSet::empty());
+    let action =
+        SigAction::new(SigHandler::Handler(set_interrupted), SaFlags::SA_RESTART, SigSet::empty());
     for signal in [Signal::SIGINT, Signal::SIGTERM] {
-        // SAFETY: the handler stores to an atomic.
+        // SAFETY: the handler only stores to an atomic, which is async-signal-safe.
         unsafe { sigaction(signal, &action) }?;
     }
     Ok(())

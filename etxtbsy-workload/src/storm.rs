@@ -1,7 +1,7 @@
-//! Storms: one thing on all processors as fast as they can, counted.
+//! Storms: one thing on all CPUs as fast as possible.
 //!
-//! All but the storm of execs end with one exec that fails, about which all is known: the opener is
-//! this process, which has the file open at one fd.
+//! Each storm, except that of execs, ends with one failed exec with known facts: this process is the
+//! opener, and has the file open at one fd.
 
 use super::child::{self, Actor, Program};
 use super::report::{Storm, Task};
@@ -22,36 +22,36 @@ use std::time::{Duration, Instant};
 /// Arguments of `storm`.
 #[derive(Clone, Debug, PartialEq, clap::Args)]
 pub struct Args {
-    /// Of what.
+    /// What to do.
     #[arg(value_enum)]
     of: Of,
-    /// How many in all.
+    /// How often in all.
     #[arg(long, default_value_t = u64::MAX)]
     count: u64,
-    /// For how long at most.
+    /// Maximum duration in seconds.
     #[arg(long, default_value_t = 2)]
     seconds: u64,
-    /// Where to make the directory for the files.
+    /// Where to create the directory for the files.
     #[arg(long, value_name = "DIR", default_value = "/dev/shm")]
     dir: PathBuf,
-    /// Print a line, wait for a line on stdin, and at last for its end.
+    /// Print a line and wait for a line on stdin; at the end, wait for the end of stdin.
     #[arg(long)]
     wait_for_go: bool,
 }
 
-/// How many fds a process needs besides.
-const SPARE: u64 = 64;
+/// Fds that a process needs for other files.
+const SPARE_FDS: u64 = 64;
 
-/// What there are many of.
+/// What a storm does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum Of {
-    /// Execs of a file that this process has open for writing: each fails.
+    /// Execs of a file that this process has open for writing; each fails.
     Execs,
     /// Forks of this process, which has a file open for writing.
     Forks,
     /// Opens for writing, each closed again.
     Opens,
-    /// Files open for writing at once: by this process, and by children if it may not have so many.
+    /// Many files open for writing at once, also in children if this process may not have so many.
     Held,
     /// Threads of this process, which has a file open for writing.
     Threads,
@@ -65,13 +65,13 @@ pub(super) fn run(args: &Args, print: impl FnOnce(&Storm) -> Result<()>) -> Resu
     if args.wait_for_go {
         stage::wait_for_go()?;
     }
-    // Open to the end.
+    // Stays open until the end.
     let writer = stage::script(&path)?;
     let began = Instant::now();
     let until = began + Duration::from_secs(args.seconds);
-    let goes_on = || Instant::now() < until && !stage::interrupted();
+    let should_continue = || Instant::now() < until && !stage::interrupted();
     let each =
-        |body: &(dyn Fn() -> Result<()> + Sync)| on_all_processors(args.count, goes_on, body);
+        |body: &(dyn Fn() -> Result<()> + Sync)| on_all_cpus(args.count, should_continue, body);
     let mut held = None;
     let done = match args.of {
         Of::Execs => each(&|| fail(&target))?,
@@ -81,7 +81,9 @@ pub(super) fn run(args: &Args, print: impl FnOnce(&Storm) -> Result<()>) -> Resu
             held = Some(hold_many(args.count, dir.path(), &writer)?);
             args.count
         }
-        Of::Threads => each(&|| thread::spawn(|| ()).join().map_err(|_| anyhow!("a thread")))?,
+        Of::Threads => {
+            each(&|| thread::spawn(|| ()).join().map_err(|_| anyhow!("a thread panicked")))?
+        }
     };
     let seconds = began.elapsed().as_secs_f64();
     if args.of != Of::Execs {
@@ -97,17 +99,16 @@ pub(super) fn run(args: &Args, print: impl FnOnce(&Storm) -> Result<()>) -> Resu
     others.into_iter().try_for_each(|other| other.end().map(drop))
 }
 
-/// Does something `count` times, as long as it goes on, in one thread for each processor; gives how
-/// often.
-fn on_all_processors(
+/// Runs `body` up to `count` times in one thread per CPU, while `should_continue`; returns how often.
+fn on_all_cpus(
     count: u64,
-    goes_on: impl Fn() -> bool + Sync,
+    should_continue: impl Fn() -> bool + Sync,
     body: &(dyn Fn() -> Result<()> + Sync),
 ) -> Result<u64> {
     let threads = thread::available_parallelism().map_or(1, NonZero::get) as u64;
     let work = |share| {
         let mut done = 0;
-        while done < share && goes_on() {
+        while done < share && should_continue() {
             body()?;
             done += 1;
         }
@@ -123,40 +124,40 @@ fn on_all_processors(
     })
 }
 
-/// An exec that fails in this very process.
+/// An exec in this process, which must fail.
 fn fail(target: &Program) -> Result<()> {
     let errno = target.exec();
     ensure!(errno == Errno::ETXTBSY, "the exec failed with {errno} instead of ETXTBSY");
     Ok(())
 }
 
-/// Opens a new file for writing, which has no name.
+/// Opens a new unnamed file for writing.
 fn hold(dir: &Path) -> Result<OwnedFd> {
     let flags = OFlag::O_WRONLY | OFlag::O_TMPFILE | OFlag::O_CLOEXEC;
     open(dir, flags, Mode::S_IRWXU).context("cannot open a file for writing")
 }
 
-/// Files open for writing, and children that have others.
-type Held = (Vec<OwnedFd>, Vec<Actor>);
+/// Files open for writing, and children with more of them.
+type OpenFiles = (Vec<OwnedFd>, Vec<Actor>);
 
-/// Opens as many files as that: in this process, and in children what it may not have itself.
-fn hold_many(count: u64, dir: &Path, writer: &File) -> Result<Held> {
+/// Opens `count` files: in this process, and those beyond its limit in children.
+fn hold_many(count: u64, dir: &Path, writer: &File) -> Result<OpenFiles> {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    let wanted = hard.max(count + SPARE);
-    // Raising the hard limit takes CAP_SYS_RESOURCE.
+    let wanted = hard.max(count + SPARE_FDS);
+    // Raising the hard limit needs CAP_SYS_RESOURCE.
     setrlimit(Resource::RLIMIT_NOFILE, wanted, wanted)
         .or_else(|_| setrlimit(Resource::RLIMIT_NOFILE, hard, hard))?;
     let (most, _) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    let share = most.saturating_sub(SPARE);
+    let share = most.saturating_sub(SPARE_FDS);
     let (mut left, mut others) = (count, Vec::new());
     while left > share {
-        let other = Actor::start(|cue| {
+        let other = Actor::start(|control| {
             child::close(writer.as_raw_fd());
             let files: Result<Vec<_>> = (0..share).map(|_| hold(dir)).collect();
-            cue.tell([files.is_ok().into()]);
-            cue.wait().map(drop)
+            control.send([files.is_ok().into()]);
+            control.wait().map(drop)
         })?;
-        ensure!(other.hear()? == [1], "a child cannot open {share} files for writing");
+        ensure!(other.receive()? == [1], "a child cannot open {share} files for writing");
         others.push(other);
         left -= share;
     }

@@ -1,4 +1,4 @@
-//! Several workloads, one after the other, each in a process of its own.
+//! Several workloads, one after the other, each in its own process.
 
 use anyhow::{Context, Result, ensure};
 use std::process::Command;
@@ -6,14 +6,14 @@ use std::process::Command;
 /// Arguments of `tour`.
 #[derive(Clone, Debug, PartialEq, clap::Args)]
 pub struct Args {
-    /// A workload with its arguments, all in one word, such as `'go22315 --failures 3'`.
+    /// A workload with its arguments in one word, such as `'go22315 --failures 3'`.
     #[arg(required = true)]
     stops: Vec<String>,
 }
 
-/// Each prints its own report.
+/// Runs the workloads; each prints its own report.
 pub(super) fn run(args: &Args) -> Result<()> {
-    let this = std::env::current_exe().context("cannot find this program's own file")?;
+    let this = std::env::current_exe().context("cannot find the executable of this program")?;
     for stop in &args.stops {
         let status =
             Command::new(&this).arg("workload").args(stop.split_ascii_whitespace()).status()?;

@@ -1,4 +1,4 @@
-//! Who is named for a failure, whatever sequence of records it comes to.
+//! Checks who is named for a failure, for any sequence of records.
 
 use std::collections::HashMap;
 
@@ -18,14 +18,14 @@ use etxtbsy_trace_common::{
     Runner, TreeEnded, WriteRefused,
 };
 
-/// When the failing calls begin, and end: the moments that records speak of lie around them.
+/// The times at which the failing calls begin and end; the times in records are near these.
 const ENTER: u64 = 1_000_000_000;
 const EXIT: u64 = ENTER + 10_000;
 /// The busy file's `struct inode *`.
 const INODE: u64 = 1;
 
-/// Bytes as what is heard of some failures. Nobody is named for one without evidence, and no more of its
-/// writers are accounted for than the kernel counted.
+/// Reads the bytes as records of some failures. Checks that no holder is named without evidence, and that an
+/// incident does not explain more writers than the kernel counted.
 pub fn attribution(bytes: &[u8]) {
     let mut input = Input(bytes);
     let mut ledger = Ledger::default();
@@ -65,12 +65,12 @@ pub fn attribution(bytes: &[u8]) {
     }
     cases.extend(ledger.drain());
     for case in &cases {
-        judge(case);
+        assert_case_holds(case);
     }
 }
 
-/// What must hold of a case.
-fn judge(case: &Case) {
+/// Checks what must hold for a case.
+fn assert_case_holds(case: &Case) {
     let found = attribute(case);
     let writers = found.writers.unwrap_or(0);
     assert!(found.explained <= writers || found.writers.is_none(), "{found:#?} of {case:#?}");
@@ -80,7 +80,7 @@ fn judge(case: &Case) {
         holds.into_iter().any(|hold| hold.tgid == tgid)
     };
     for held in &found.holders {
-        assert!(known(held.tgid), "nothing was recorded of {held:#?} in {case:#?}");
+        assert!(known(held.tgid), "no record has {held:#?} in {case:#?}");
     }
     let world = World {
         roots: &[],
@@ -105,7 +105,7 @@ fn judge(case: &Case) {
     assert!(!is_explained || !holders.is_empty() || is_pinned, "{incident:#?} of {case:#?}");
 }
 
-/// What is left of the bytes; zeros without end after the last.
+/// The remaining bytes, followed by endless zeros.
 struct Input<'a>(&'a [u8]);
 
 impl Input<'_> {
@@ -119,8 +119,7 @@ impl Input<'_> {
         self.byte().is_some_and(|byte| byte % 2 == 1)
     }
 
-    /// A small number, or a moment around the call: what records mean depends on which are equal, and
-    /// which is first.
+    /// A small number, or a time near the call, so that values of records are often equal or in order.
     fn value(&mut self) -> u64 {
         let byte = self.byte().unwrap_or(0);
         let step = u64::from(byte % 16);
@@ -139,7 +138,7 @@ impl Input<'_> {
         }
     }
 
-    /// The bytes of a record, with some of its words set.
+    /// The bytes of a record with some words set.
     fn record(&mut self, step: u8) -> Vec<u8> {
         let (kind, size) = match step {
             0 => (Kind::Failure, size_of::<Failure>()),
@@ -183,7 +182,7 @@ impl Input<'_> {
             }
             _ => {}
         }
-        // Where a word begins, and what it is; 64 bits if the place says so.
+        // The place and the value of a word; the place's top bit makes it 64 bits wide.
         for _ in 0..self.byte().unwrap_or(0) % 32 {
             let place = self.byte().unwrap_or(0);
             let at = 4 * (1 + usize::from(place % 128) % (size / 4 - 1));
@@ -194,7 +193,7 @@ impl Input<'_> {
         record
     }
 
-    /// What user space can find out about a failure.
+    /// Sets something that user space can find out about a failure.
     fn find_out(&mut self, case: &mut Case) {
         match self.byte().unwrap_or(0) % 8 {
             0 => drop(case.opening.insert(self.value() as u32)),

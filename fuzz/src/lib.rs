@@ -1,10 +1,11 @@
-//! What must hold whatever bytes come in: of a recording, of the kernel's ring buffer, and of a command
-//! line with its environment. `cargo xtask fuzz` looks for bytes with which it does not; those of `corpus/` are tried with the tests.
+//! Checks that must hold for any bytes: of a recording, of the kernel's ring buffer, or of a command line
+//! with its environment. `cargo xtask fuzz` searches for bytes that violate them; the tests run those of
+//! `corpus/`.
 #![allow(
     clippy::expect_used,
     clippy::missing_panics_doc,
     clippy::unnecessary_debug_formatting,
-    reason = "what it finds are panics, with the bytes that lead to them"
+    reason = "the fuzzer reports panics with the bytes that caused them"
 )]
 
 mod cases;
@@ -26,14 +27,14 @@ use etxtbsy_trace::{
 };
 use ratatui::{Terminal, backend::TestBackend};
 
-/// Bytes as a recording: each line that is read can be written, shown, and read again.
+/// Reads the bytes as a recording: each line can be written, shown, and read again.
 pub fn replay(bytes: &[u8]) {
     let lines: Vec<Line> = Recording::new("fuzz", bytes).map_while(Result::ok).collect();
-    hold(&lines);
+    assert_lines_hold(&lines);
 }
 
-/// Bytes as records of the ring buffer, each after its length of two bytes: whatever incidents they
-/// come to can be written, shown, and read again.
+/// Reads the bytes as records of the ring buffer, each after its length in two bytes: the incidents can be
+/// written, shown, and read again.
 pub fn records(mut bytes: &[u8]) {
     let mut ledger = Ledger::default();
     while let Some((length, rest)) = bytes.split_first_chunk() {
@@ -61,11 +62,11 @@ pub fn records(mut bytes: &[u8]) {
             Line::Incident(Box::new(incident))
         })
         .collect();
-    hold(&lines);
+    assert_lines_hold(&lines);
 }
 
-fn hold(lines: &[Line]) {
-    // Nothing written is no recording.
+fn assert_lines_hold(lines: &[Line]) {
+    // A recording has at least one line.
     if lines.is_empty() {
         return;
     }

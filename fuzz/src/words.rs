@@ -1,4 +1,4 @@
-//! The command line, and the environment of the command under sudo.
+//! Checks the command line, and the environment of the command under sudo.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -15,14 +15,14 @@ use etxtbsy_trace::{
 };
 use nix::unistd::{Gid, Uid};
 
-/// What parts the inputs; no valid UTF-8 has it.
-const PART: u8 = 0xff;
+/// Separates the inputs; no valid UTF-8 contains it.
+const SEPARATOR: u8 = 0xff;
 
-/// Bytes as arguments, sudo's environment and command line, and that of its program, parted by 0xff, their words
-/// ended by NUL: no error has more than its own lines, no user is root by mistake, and the command's
-/// environment is the caller's.
+/// Reads the bytes as arguments, sudo's environment, sudo's command line and its program's environment,
+/// separated by 0xff, with words that end with NUL. Checks that errors contain no control characters, that
+/// no user is root by mistake, and that the command gets the caller's environment.
 pub fn command(bytes: &[u8]) {
-    let mut parts = bytes.splitn(4, |byte| *byte == PART);
+    let mut parts = bytes.splitn(4, |byte| *byte == SEPARATOR);
     let mut part = || parts.next().unwrap_or_default();
     arguments(part());
     let (before, command_line, given) = (part(), part(), sudo::variables(part()));
@@ -64,7 +64,7 @@ fn environment(before: &[u8], command_line: &[u8], given: &sudo::Variables) {
     for sudo in [
         Sudo::None,
         Sudo::Known(change),
-        Sudo::Unknown { why: "it has gone".to_owned(), login: login.clone() },
+        Sudo::Unknown { why: "sudo has ended".to_owned(), login: login.clone() },
     ] {
         let user = Invoker {
             uid: caller.uid,

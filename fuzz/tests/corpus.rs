@@ -1,14 +1,14 @@
-//! What `cargo xtask fuzz` has found worth keeping.
+//! Runs the inputs that `cargo xtask fuzz` has kept.
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
 
 use std::{fs, path::Path};
 
-/// Tries each file of a directory.
-fn each(of: &str, hold: impl Fn(&[u8])) {
-    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join(of);
+/// Runs a check on each file of a directory.
+fn for_each_file(directory: &str, check: impl Fn(&[u8])) {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join(directory);
     let mut tried = 0;
     for file in fs::read_dir(corpus).unwrap() {
-        hold(&fs::read(file.unwrap().path()).unwrap());
+        check(&fs::read(file.unwrap().path()).unwrap());
         tried += 1;
     }
     assert!(tried > 0);
@@ -16,25 +16,25 @@ fn each(of: &str, hold: impl Fn(&[u8])) {
 
 #[test]
 fn recordings() {
-    each("corpus/replay", etxtbsy_trace_fuzz::replay);
+    for_each_file("corpus/replay", etxtbsy_trace_fuzz::replay);
 }
 
 #[test]
 fn recordings_of_a_later_version() {
-    each("../etxtbsy-trace/tests/later", etxtbsy_trace_fuzz::replay);
+    for_each_file("../etxtbsy-trace/tests/later", etxtbsy_trace_fuzz::replay);
 }
 
 #[test]
 fn command_lines() {
-    each("corpus/command", etxtbsy_trace_fuzz::command);
+    for_each_file("corpus/command", etxtbsy_trace_fuzz::command);
 }
 
 #[test]
 fn attributions() {
-    each("corpus/attribution", etxtbsy_trace_fuzz::attribution);
+    for_each_file("corpus/attribution", etxtbsy_trace_fuzz::attribution);
 }
 
 #[test]
 fn ring_buffers() {
-    each("corpus/records", etxtbsy_trace_fuzz::records);
+    for_each_file("corpus/records", etxtbsy_trace_fuzz::records);
 }

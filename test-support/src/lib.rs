@@ -1,5 +1,5 @@
-//! What the tests of the workspace share: a test that cannot run here says so, and one that must not be
-//! root runs as another user.
+//! Shared by the tests of the workspace: skips tests that cannot run here, and runs tests that must not be
+//! root as another user.
 
 use std::{
     env,
@@ -13,14 +13,14 @@ use std::{
 
 use nix::unistd::geteuid;
 
-/// The variable that names the file in which skipped tests are recorded: a line each, the test, a tab,
-/// and the reason. `cargo xtask test` makes the file and reads it.
+/// The variable with the file that records skipped tests, one line each: the test, a tab, and the reason.
+/// `cargo xtask test` creates and reads the file.
 pub const RECORD: &str = "ETXTBSY_TRACE_SKIPPED_TESTS";
 
-/// A user who is not root, on every system.
+/// The uid of the user nobody, on every system.
 pub const NOBODY: u32 = 65534;
 
-/// Returns from a test that cannot run here, with the reason: `skip!("java is not installed")`.
+/// Returns from a test that cannot run here, and records the reason: `skip!("java is not installed")`.
 #[macro_export]
 macro_rules! skip {
     ($($reason:tt)+) => {{
@@ -29,7 +29,7 @@ macro_rules! skip {
     }};
 }
 
-/// Reports that this test, or a part of it, is skipped: on stderr, and in the file that [`RECORD`] names.
+/// Reports that this test, or a part of it, is skipped: on stderr, and in the file of [`RECORD`].
 ///
 /// # Panics
 ///
@@ -41,7 +41,7 @@ pub fn skipped(reason: impl Display) {
     let test = thread.name().unwrap_or("an unnamed test");
     let reason = reason.to_string();
     let reason = reason.split_whitespace().collect::<Vec<_>>().join(" ");
-    // The harness captures what the print macros write, and nothing else.
+    // Not the print macros, whose output the harness captures.
     let mut written = io::stderr().write_all(format!("{test} skipped: {reason}\n").as_bytes());
     if let Some(path) = env::var_os(RECORD) {
         let file = OpenOptions::new().append(true).open(path);
@@ -51,7 +51,7 @@ pub fn skipped(reason: impl Display) {
     assert!(written.is_ok(), "cannot report that {test} is skipped: {written:?}");
 }
 
-/// As root, runs the test that calls this once more in a process of an ordinary user, and returns from it.
+/// As root, runs the calling test again in a process of an ordinary user, and then returns from it.
 #[macro_export]
 macro_rules! as_ordinary_user {
     () => {{
@@ -62,8 +62,8 @@ macro_rules! as_ordinary_user {
     }};
 }
 
-/// False if this process is an ordinary user's. As root, runs the test around the function of that name
-/// as nobody.
+/// Returns false if this process is not root. As root, runs the test around the function of that name as
+/// nobody.
 ///
 /// # Panics
 ///
@@ -76,7 +76,7 @@ pub fn has_run_as_ordinary_user(here: &str) -> bool {
     // CRATE::MODULES::TEST::here, where the body of an async test is a closure.
     let path = here.trim_end_matches("::here").trim_end_matches("::{{closure}}");
     let test = path.split_once("::").map_or(path, |(_, test)| test);
-    // By this name, the program can be executed although its directory is closed to others.
+    // Through this path, nobody can execute the program although its directory is closed to others.
     let output = Command::new("/proc/self/exe")
         .args(["--exact", test, "--nocapture"])
         .env_remove(RECORD)
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn a_skipped_test_is_written_to_stderr_and_recorded() {
+    fn skip_writes_to_stderr_and_the_record() {
         let record = tempfile::NamedTempFile::new().unwrap();
         let output = Command::new(env::current_exe().unwrap())
             .args(["--ignored", "--exact", "tests::helper_that_is_skipped"])
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn an_ordinary_user_runs_the_test() {
+    fn as_ordinary_user_does_not_run_as_root() {
         as_ordinary_user!();
         assert!(!geteuid().is_root());
     }

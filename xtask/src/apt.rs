@@ -4,12 +4,12 @@ use anyhow::Result;
 
 use crate::command::{command, is_installed, output, root, run};
 
-/// True where packages are installed with apt.
+/// Whether this machine installs packages with apt.
 pub(crate) fn exists() -> bool {
     is_installed("apt-get")
 }
 
-/// The version that would be installed, without its epoch; none if the package is not known.
+/// The version that apt would install, without its epoch; `None` if apt does not know the package.
 pub(crate) fn candidate(package: &str) -> Option<String> {
     let policy = output(command("apt-cache").env("LC_ALL", "C").args(["policy", package]))?;
     let (_, after) = policy.split_once("Candidate: ")?;
@@ -17,14 +17,14 @@ pub(crate) fn candidate(package: &str) -> Option<String> {
     Some(version.split_once(':').map_or(version, |(_epoch, rest)| rest).to_owned())
 }
 
-/// Fetches the lists of packages. Not an error if a list cannot be had: others may do.
+/// Fetches the package lists. A failure is no error, because the other lists may suffice.
 pub(crate) fn update() {
     if let Err(e) = run(root("apt-get").arg("update")) {
-        eprintln!("    {e:#}; going on");
+        eprintln!("    {e:#}; continuing");
     }
 }
 
-/// Installs the packages, never at the cost of others.
+/// Installs the packages without removing others.
 pub(crate) fn install(packages: &[String]) -> Result<()> {
     let install = || {
         run(root("env")

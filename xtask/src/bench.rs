@@ -1,5 +1,5 @@
-//! What tracing costs: everything is measured without and with it, in turn, and told as a ratio.
-#![expect(clippy::cast_precision_loss, reason = "nothing here counts to 2⁵³")]
+//! Measures what tracing costs: everything alternately without and with the tracer, as a ratio.
+#![expect(clippy::cast_precision_loss, reason = "all counts are below 2⁵³")]
 
 mod build;
 mod observer;
@@ -32,50 +32,50 @@ use sample::{Spread, bytes, count, time};
 
 use tracer::{Output, Tracer};
 
-/// How long the tracer is watched while nothing happens.
+/// How long the idle tracer is measured.
 const IDLE: Duration = Duration::from_secs(3);
 
-/// Counts calls of `truncate` on all processors, as long as what follows runs.
+/// Counts calls of `truncate` on all CPUs while the command that follows runs.
 const PERF: [&str; 7] = ["stat", "-a", "-o", "/dev/null", "-e", TRUNCATE, "--"];
 const TRUNCATE: &str = "syscalls:sys_enter_truncate,syscalls:sys_exit_truncate";
 
-/// Runs what follows, with tracefs where it belongs.
+/// Mounts tracefs if needed, then runs the command that follows.
 const WITH_TRACEFS: &str = "test -e /sys/kernel/tracing/events || \
                             mount -t tracefs tracefs /sys/kernel/tracing; exec \"$@\"";
 
-/// How often a block is measured again that another tracer has disturbed.
+/// How often a block is measured again because another tracer ran meanwhile.
 const TRIES: u32 = 10;
 
 /// Arguments of `cargo xtask bench`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// How many times each is measured both without and with tracing
+    /// How often each operation is measured, both without and with tracing
     #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u32).range(1..))]
     pairs: u32,
-    /// How long each system call is measured at a time
+    /// How long one measurement of a system call takes
     #[arg(long, value_name = "MILLISECONDS", default_value_t = 200)]
     slice: u64,
-    /// How long the race golang/go#22315 runs at a time; 0: not at all
+    /// How long one run of the race golang/go#22315 takes; 0: no race
     #[arg(long, value_name = "SECONDS", default_value_t = 2)]
     race: u64,
-    /// Compares with strace and bpftrace instead, where they are installed; builds and test runs too
+    /// Compares with strace and bpftrace, if installed; also measures builds and test runs
     #[arg(long)]
     side_by_side: bool,
-    /// Where the files are that are opened for writing
+    /// Directory of the files that are opened for writing
     #[arg(long, value_name = "DIR", default_value = "/var/tmp")]
     dir: PathBuf,
     /// Prints tables in Markdown
     #[arg(long)]
     markdown: bool,
-    /// Measures this program, not one that is built beforehand
+    /// Measures this program instead of building one
     #[arg(long, value_name = "FILE")]
     pub(crate) tracer: Option<PathBuf>,
-    /// Only repeats this operation, in the process that the benchmark starts for it
+    /// Only repeats this operation; the benchmark starts a process with this option
     #[arg(long, hide = true)]
     pub(crate) operation: Option<Operation>,
 }
 
-/// Measures `tracer`, as root: starts this program again if need be.
+/// Measures `tracer` as root; starts this program again with sudo if needed.
 pub(crate) fn run(args: &Args, tracer: &Path) -> Result<()> {
     if command::is_root() {
         return if args.side_by_side {
@@ -84,8 +84,8 @@ pub(crate) fn run(args: &Args, tracer: &Path) -> Result<()> {
             Bench { args, tracer }.run()
         };
     }
-    step("measuring, as root: loading eBPF programs takes root");
-    let mut again = root(env::current_exe().context("cannot tell what to start as root")?);
+    step("measuring, as root: loading eBPF programs needs root");
+    let mut again = root(env::current_exe().context("cannot find the executable of this program")?);
     again.args(["bench", "--pairs", &args.pairs.to_string()]);
     again.args(["--slice", &args.slice.to_string(), "--race", &args.race.to_string()]);
     again.arg("--dir").arg(&args.dir).arg("--tracer").arg(tracer);
@@ -94,7 +94,7 @@ pub(crate) fn run(args: &Args, tracer: &Path) -> Result<()> {
     command::run(&mut again)
 }
 
-/// Repeats one operation, and prints what [`Measured::of`] reads.
+/// Repeats one operation, and prints the result for [`Measured::of`].
 pub(crate) fn repeat(args: &Args, operation: Operation) -> Result<()> {
     println!("{}", operation.measure(Duration::from_millis(args.slice), &args.dir)?);
     Ok(())
@@ -105,9 +105,9 @@ struct Bench<'a> {
     tracer: &'a Path,
 }
 
-/// What one block measures: the same things whether the tracer runs or not.
+/// The measurements of one block, which are the same with and without the tracer.
 struct Block {
-    /// Nanoseconds a call, in the order of the operations.
+    /// Nanoseconds per call, in the order of the operations.
     operations: Vec<f64>,
     race: Option<Race>,
 }
@@ -122,10 +122,10 @@ impl Bench<'_> {
         let mut floor = Vec::new();
         for pair in 0..self.args.pairs {
             eprintln!("pair {} of {}", pair + 1, self.args.pairs);
-            // In turn, so that a machine that gets faster or slower favours neither.
+            // The order alternates, so that a machine that gets faster or slower favours neither.
             for second in [false, true] {
-                let with_it = second == (pair % 2 == 0);
-                if with_it {
+                let with_tracer = second == (pair % 2 == 0);
+                if with_tracer {
                     let tracer = Tracer::start(self.tracer, &output)?;
                     with.push(self.undisturbed(1, second)?);
                     ready.push(tracer.ready_after.as_secs_f64() * 1e9);
@@ -136,13 +136,13 @@ impl Bench<'_> {
                 }
             }
         }
-        self.tell_ratios(&without, &floor, &with);
-        self.tell_race(&without, &with);
+        self.print_ratios(&without, &floor, &with);
+        self.print_race(&without, &with);
 
         let tracer = Tracer::start(self.tracer, &output)?;
         programs::wait_for_tracers(1)?;
         let idle = Self::idle(&tracer)?;
-        self.tell_programs(&tracer)?;
+        self.print_programs(&tracer)?;
         let mut own = Table::new(["the tracer itself", ""]);
         own.row([
             "from its start until it sees failures (quartiles)".into(),
@@ -153,11 +153,11 @@ impl Bench<'_> {
         }
         self.print(&own);
         lost += tracer.stop(&output)?;
-        ensure!(lost == 0, "what was measured is not all: the tracers lost {lost} records");
+        ensure!(lost == 0, "the measurement is incomplete: the tracers lost {lost} records");
         Ok(())
     }
 
-    /// Measures all while `tracers` run on this machine, and no other.
+    /// Measures a block while exactly that many tracers run on this machine.
     fn undisturbed(&self, tracers: usize, mirrored: bool) -> Result<Block> {
         for _ in 0..TRIES {
             programs::wait_for_tracers(tracers)?;
@@ -166,11 +166,11 @@ impl Bench<'_> {
                 return Ok(block);
             }
         }
-        bail!("another etxtbsy-trace is started time and again: end what starts it")
+        bail!("another etxtbsy-trace starts again and again: stop what starts it")
     }
 
-    /// Measures all, in the opposite order if `mirrored`: what is compared most closely, because
-    /// the machine changes meanwhile, then stands side by side in a pair.
+    /// Measures a block, in the opposite order if `mirrored`. The last operation of one block is then
+    /// measured right before the same one of the next, because the machine changes with time.
     fn block(&self, mirrored: bool) -> Result<Block> {
         let mut block = Block { operations: Vec::new(), race: None };
         let race = || Race::run(command(self.tracer), self.args.race, &self.args.dir);
@@ -188,8 +188,8 @@ impl Bench<'_> {
         Ok(block)
     }
 
-    /// A call that is not traced, while perf, if there is any, counts calls of another: what the kernel
-    /// itself takes as soon as one tracepoint of a system call is in use.
+    /// A call that is not traced, while perf (if installed) counts another call: the kernel's own cost as
+    /// soon as any system call tracepoint is in use.
     fn floor(&self) -> Result<Option<f64>> {
         if !is_installed("perf") {
             return Ok(None);
@@ -199,8 +199,8 @@ impl Bench<'_> {
         Ok(Some(measured_by(self.args, perf, Operation::NullCall)?.nanoseconds))
     }
 
-    /// Measures one operation in a process of its own, so that nothing here is part of it: not
-    /// the threads, and not the stdout that may be a file open for writing.
+    /// Measures one operation in its own process, which has neither this process's threads nor its stdout,
+    /// which may be a file that is open for writing.
     fn measure(&self, operation: Operation) -> Result<Measured> {
         measured_by(self.args, command(env::current_exe()?), operation)
     }
@@ -209,7 +209,7 @@ impl Bench<'_> {
         println!("{}", table.shown(self.args.markdown));
     }
 
-    fn tell_ratios(&self, without: &[Block], floor: &[f64], with: &[Block]) {
+    fn print_ratios(&self, without: &[Block], floor: &[f64], with: &[Block]) {
         let mut table =
             Table::new(["CPU time of", "without", "with", "added", "ratio (quartiles)"]);
         let mut row = |name: String, before: &[f64], after: &[f64]| {
@@ -232,7 +232,7 @@ impl Bench<'_> {
         self.print(&table);
     }
 
-    fn tell_race(&self, without: &[Block], with: &[Block]) {
+    fn print_race(&self, without: &[Block], with: &[Block]) {
         let races = |blocks: &[Block]| blocks.iter().filter_map(|it| it.race).collect::<Vec<_>>();
         let (before, after) = (races(without), races(with));
         if before.is_empty() {
@@ -273,8 +273,8 @@ impl Bench<'_> {
         ])
     }
 
-    /// What the kernel says each program took, for each operation.
-    fn tell_programs(&self, tracer: &Tracer) -> Result<()> {
+    /// Prints the kernel's statistics of each program, for each operation.
+    fn print_programs(&self, tracer: &Tracer) -> Result<()> {
         let mut table =
             Table::new(["time of programs in", "program", "runs a call", "a run", "a call"]);
         let names = programs::names()?;
@@ -294,7 +294,7 @@ impl Bench<'_> {
             all.sort_by_key(|(_, spent)| Reverse(spent.nanoseconds));
             for (tag, spent) in all {
                 let runs = spent.runs as f64;
-                // Fewer are other processes' on this machine.
+                // Fewer runs come from other processes on this machine.
                 if runs >= calls / 2.0 {
                     let nanoseconds = spent.nanoseconds as f64;
                     table.row([
@@ -312,7 +312,7 @@ impl Bench<'_> {
     }
 }
 
-/// Measures one operation by a command that starts this program with what follows.
+/// Measures one operation in a process that `worker` starts: this program with the added arguments.
 fn measured_by(args: &Args, mut worker: Command, operation: Operation) -> Result<Measured> {
     worker.args(["bench", "--slice", &args.slice.to_string(), "--dir"]);
     worker.arg(&args.dir).args(["--operation", &operation.word()]);
@@ -320,17 +320,17 @@ fn measured_by(args: &Args, mut worker: Command, operation: Operation) -> Result
     let process::Output { status, stdout, stderr } = worker.output()?;
     ensure!(status.success(), "{operation}: {}", String::from_utf8_lossy(&stderr).trim_end());
     Measured::of(&String::from_utf8_lossy(&stdout))
-        .with_context(|| format!("{operation}: cannot read what was measured"))
+        .with_context(|| format!("{operation}: cannot parse the measurement"))
 }
 
-/// A program that finds tracefs where it belongs, mounted for it alone if need be.
+/// A command for a program that needs tracefs, which is mounted only for it if needed.
 fn with_tracefs(program: &str) -> Command {
     let mut unshare = command("unshare");
     unshare.args(["--mount", "sh", "-c", WITH_TRACEFS, "sh", program]);
     unshare
 }
 
-/// What this was measured on.
+/// Describes the machine.
 fn machine() -> Result<String> {
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease")?;
     let load = fs::read_to_string("/proc/loadavg")?;

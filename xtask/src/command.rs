@@ -1,4 +1,4 @@
-//! Starting other programs: shown beforehand, as root where need be, checked afterwards.
+//! Starts other programs: prints each command, runs it as root if needed, and checks its status.
 
 use std::{
     env,
@@ -12,12 +12,12 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::toolchain;
 
-/// Announces a step and why it is done.
+/// Prints a step and its reason.
 pub(crate) fn step(text: &str) {
     eprintln!("==> {text}");
 }
 
-/// A command that finds what `cargo install` installed, and works in the workspace's root.
+/// A command that runs in the workspace's root and finds programs of `cargo install`.
 pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
     command
@@ -26,19 +26,19 @@ pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
     command
 }
 
-/// The cargo that runs this, with arguments.
+/// The cargo that runs this program, with arguments.
 pub(crate) fn cargo<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Command {
     let mut cargo = command(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.args(args);
     cargo
 }
 
-/// True if whoever runs this is root already.
+/// Whether this process is root.
 pub(crate) fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
 }
 
-/// A command that runs as root: by sudo, unless [`is_root`].
+/// A command that runs as root, with sudo unless [`is_root`].
 pub(crate) fn root(program: impl AsRef<OsStr>) -> Command {
     if is_root() {
         return command(program);
@@ -48,7 +48,7 @@ pub(crate) fn root(program: impl AsRef<OsStr>) -> Command {
     sudo
 }
 
-/// Runs the command on this terminal; the error names it.
+/// Runs the command on this terminal; an error names the command.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
     let line = shown(command);
     eprintln!("    {line}");
@@ -57,37 +57,37 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
         Ok(status) => bail!("`{line}` failed: {status}"),
         Err(e) if e.kind() == io::ErrorKind::NotFound && command.get_program() == "sudo" => {
             let wanted = line.strip_prefix("sudo ").unwrap_or(&line);
-            bail!("this takes root, and sudo is not installed: run `su -c '{wanted}'`")
+            bail!("this needs root, and sudo is not installed: run `su -c '{wanted}'`")
         }
         Err(e) => Err(e).with_context(|| format!("cannot start `{line}`")),
     }
 }
 
-/// What the command writes to stdout; none if it is not installed or fails.
+/// The command's stdout; `None` if it is not installed or fails.
 pub(crate) fn output(command: &mut Command) -> Option<String> {
     let Output { status, stdout, .. } = command.output().ok()?;
     let stdout = String::from_utf8_lossy(&stdout).trim_end().to_owned();
     status.success().then_some(stdout)
 }
 
-/// True if the program is installed.
+/// Whether the program is installed.
 pub(crate) fn is_installed(program: impl AsRef<OsStr>) -> bool {
     output(command(program).arg("--version")).is_some()
 }
 
-/// The directory cargo builds in, in which this program itself is `debug/xtask`.
+/// Cargo's target directory, in which this program is `debug/xtask`.
 pub(crate) fn target_dir() -> Result<PathBuf> {
-    let own = env::current_exe().context("cannot tell where cargo builds")?;
-    let dir = own.ancestors().nth(2).context("not started by `cargo xtask`")?;
+    let own = env::current_exe().context("cannot find cargo's target directory")?;
+    let dir = own.ancestors().nth(2).context("not started by `cargo xtask`: run it that way")?;
     Ok(dir.to_owned())
 }
 
-/// The program of that name as `cargo build --release` leaves it.
+/// The path of that program after `cargo build --release`.
 pub(crate) fn built(name: &str) -> Result<PathBuf> {
     Ok(target_dir()?.join("release").join(name))
 }
 
-/// The command as one would type it.
+/// The command as a user would type it.
 pub(crate) fn shown(command: &Command) -> String {
     let name = Path::new(command.get_program()).file_name();
     let words = name.into_iter().chain(command.get_args());

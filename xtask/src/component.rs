@@ -1,4 +1,4 @@
-//! Parts of Rust that may be missing: core's sources, clippy, rustfmt.
+//! Components of Rust that may be missing: core's sources, clippy, rustfmt.
 
 use anyhow::{Context as _, Result, bail};
 
@@ -8,7 +8,7 @@ use crate::{
     toolchain::is_recent_enough,
 };
 
-/// What rustup calls a component.
+/// A component of rustup.
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) enum Component {
     RustSrc,
@@ -25,7 +25,7 @@ impl Component {
         }
     }
 
-    /// Debian's and Ubuntu's package of it, for the Rust they package as `rustc<suffix>`.
+    /// The component's package in Debian and Ubuntu, for the Rust in their package `rustc<suffix>`.
     fn package(self, suffix: &str) -> String {
         match self {
             Self::RustSrc => format!("rust{suffix}-src"),
@@ -34,32 +34,32 @@ impl Component {
         }
     }
 
-    /// Adds it to the active toolchain. Core's sources may come with a toolchain of their own:
-    /// where rustup cannot fetch anything, the distribution's is linked beside rustup's as `bpf`.
+    /// Adds the component to the active toolchain. If rustup cannot fetch core's sources, this links the
+    /// distribution's toolchain as `bpf` in addition.
     pub(crate) fn install(self) -> Result<()> {
         let name = self.name();
         if !is_installed("rustup") {
             return self.install_packaged();
         }
-        // A retry for luck; without a network the next best is to come soon.
+        // Only one retry: without a network, the fallback should start soon.
         let added = run(command("rustup")
             .args(["component", "add", name])
             .env("RUSTUP_MAX_RETRIES", "1")
             .env("RUST_BACKTRACE", "0"));
         match added {
             Err(e) if self == Self::RustSrc && apt::exists() => {
-                step(&format!("{e:#}; taking the Rust that the distribution packages"));
+                step(&format!("{e:#}; using the distribution's Rust"));
                 link_packaged()
             }
             added => added,
         }
     }
 
-    /// Adds it to the Rust in use, which is the distribution's.
+    /// Adds the component to the distribution's Rust, which is in use.
     fn install_packaged(self) -> Result<()> {
         let name = self.name();
         let sysroot = output(command("rustc").args(["--print", "sysroot"]))
-            .context("there is no rustc: install Rust from https://rustup.rs")?;
+            .context("rustc is not installed: install Rust from https://rustup.rs")?;
         let rustc = format!("{sysroot}/bin/rustc");
         // "rustc-web: /usr/bin/rustc"
         let suffix = output(command("dpkg").args(["-S", &rustc]))
@@ -74,7 +74,7 @@ impl Component {
     }
 }
 
-/// Installs the distribution's Rust with core's sources, and tells rustup of it.
+/// Installs the distribution's Rust with core's sources, and links it into rustup.
 fn link_packaged() -> Result<()> {
     let suffix = packaged().or_else(|| {
         apt::update();
@@ -82,8 +82,8 @@ fn link_packaged() -> Result<()> {
     });
     let suffix = suffix.with_context(|| {
         format!(
-            "no package has core's sources of Rust {} or later: \
-             give this machine a network and run `rustup component add rust-src`",
+            "no package has core's sources of Rust {} or newer: \
+             connect this machine to a network and run `rustup component add rust-src`",
             env!("CARGO_PKG_RUST_VERSION")
         )
     })?;
@@ -99,8 +99,8 @@ fn link_packaged() -> Result<()> {
     run(command("rustup").args(["toolchain", "link", "bpf", &sysroot]))
 }
 
-/// The suffix of a packaged Rust that is recent enough: `-web` (Debian's for browsers, recent in
-/// its stable releases too), none, or Ubuntu's `-1.91`.
+/// The suffix of a packaged Rust that is recent enough: `-web` (Debian's Rust for browsers, which is
+/// recent in stable releases too), none, or Ubuntu's `-1.91`.
 fn packaged() -> Option<String> {
     let names = output(command("apt-cache").args(["pkgnames", "rustc-1."])).unwrap_or_default();
     let versioned = names.lines().filter_map(|name| name.strip_prefix("rustc"));

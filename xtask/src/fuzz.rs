@@ -1,7 +1,7 @@
-//! `fuzz`: libFuzzer on what reads bytes that others wrote.
+//! `fuzz`: runs libFuzzer on the readers of untrusted bytes.
 //!
-//! With the compiler that builds everything else: what cargo-fuzz takes a nightly one for are the
-//! sanitizers of memory, which the few lines of unsafe code here do without.
+//! It uses the same compiler as everything else. cargo-fuzz needs a nightly one only for memory
+//! sanitizers, which matter little here because there is little unsafe code.
 
 use std::{env, fs};
 
@@ -12,24 +12,24 @@ use crate::command::{cargo, command, run, step, target_dir};
 /// Arguments of `cargo xtask fuzz`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// How long to look, for each target
+    /// How long to fuzz each target
     #[arg(long, default_value_t = 60)]
     seconds: u32,
 }
 
-/// The targets, and directories of fuzz/corpus.
+/// The targets, which are also the directories of fuzz/corpus.
 const TARGETS: [&str; 4] = ["replay", "records", "command", "attribution"];
 
-/// Has the compiler tell libFuzzer which branches are taken, and what is compared.
+/// Makes the compiler report branches and comparisons to libFuzzer.
 const COVERAGE: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
      -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
      -Cllvm-args=-sanitizer-coverage-pc-table -Cllvm-args=-sanitizer-coverage-trace-compares \
      --cfg fuzzing";
 
-/// Fuzzes each target for the time given; what reaches new code is added to its corpus.
+/// Fuzzes each target for that time; adds inputs that reach new code to its corpus.
 pub(crate) fn fuzz(Args { seconds }: &Args) -> Result<()> {
     let dir = target_dir()?.join("fuzz");
-    // With it named, build scripts and macros are built as ever.
+    // With an explicit target, the flags do not apply to build scripts and macros.
     let host = format!("{}-unknown-linux-gnu", env::consts::ARCH);
     let flags = host.to_uppercase().replace('-', "_");
     step("building the fuzz targets");
@@ -41,7 +41,7 @@ pub(crate) fn fuzz(Args { seconds }: &Args) -> Result<()> {
     for target in TARGETS {
         step(&format!("fuzzing {target} for {seconds} s"));
         let found = dir.join("found").join(target);
-        fs::create_dir_all(&found).context("cannot make a directory for what is found")?;
+        fs::create_dir_all(&found).context("cannot create a directory for new inputs")?;
         let fuzzer = || command(dir.join(&host).join("release").join(format!("fuzz-{target}")));
         let corpus = format!("fuzz/corpus/{target}");
         run(fuzzer()

@@ -1,5 +1,5 @@
-//! The direction of imports within a crate: its rooms, the modules at its root, are floors of a house, and
-//! each imports only from those below it.
+//! Tests the direction of imports within a crate: the modules at its root are layers, and each imports only
+//! from lower ones.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -7,29 +7,29 @@ use std::{
     path::Path,
 };
 
-/// A module, as the names that lead to it from the root of its crate.
+/// The path of a module from the root of its crate.
 type Module = Vec<String>;
 
-/// The modules of a crate, and the paths that each of them names in its code.
+/// The modules of a crate, and the paths that the code of each names.
 type Imports = BTreeMap<Module, BTreeSet<Module>>;
 
-/// What stands against `rooms`, which has the modules at the root of a crate, the highest first; one line
-/// each. `source` is the crate's `src`.
-fn upward_imports(source: &Path, rooms: &[&str]) -> io::Result<Vec<String>> {
-    let floor = |module: &Module| {
-        module.first().and_then(|name| rooms.iter().position(|room| room == name))
+/// The imports from a higher layer, one line each. `layers` has the modules at the root of the crate, the
+/// highest first; `source` is the crate's `src`.
+fn upward_imports(source: &Path, layers: &[&str]) -> io::Result<Vec<String>> {
+    let layer_of = |module: &Module| {
+        module.first().and_then(|name| layers.iter().position(|layer| layer == name))
     };
     let mut found = Vec::new();
     for (module, paths) in imports(source)? {
         if module.is_empty() {
             continue;
         }
-        let Some(own) = floor(&module) else {
-            found.push(format!("{} has no floor: add it to the list", module[0]));
+        let Some(own) = layer_of(&module) else {
+            found.push(format!("{} has no layer: add it to the list", module[0]));
             continue;
         };
         for path in paths {
-            if floor(&path).is_some_and(|other| other < own) {
+            if layer_of(&path).is_some_and(|other| other < own) {
                 found.push(format!("{} imports {}", module.join("::"), path.join("::")));
             }
         }
@@ -38,8 +38,8 @@ fn upward_imports(source: &Path, rooms: &[&str]) -> io::Result<Vec<String>> {
     Ok(found)
 }
 
-/// The circles between modules that lie in one folder; one line each.
-fn circles(source: &Path) -> io::Result<Vec<String>> {
+/// The import cycles between modules in one folder, one line each.
+fn cycles(source: &Path) -> io::Result<Vec<String>> {
     let imports = imports(source)?;
     let folders: BTreeSet<&[String]> =
         imports.keys().filter_map(|module| Some(module.split_last()?.1)).collect();
@@ -54,7 +54,7 @@ fn circles(source: &Path) -> io::Result<Vec<String>> {
             });
             below.entry(own).or_default().extend(others);
         }
-        // Whatever stands on nothing that is left goes; what remains stands on itself.
+        // Removes modules that import none of the others, until only cycles are left.
         while let Some(lowest) =
             below.iter().find(|(_, on)| on.iter().all(|it| !below.contains_key(it)))
         {
@@ -68,7 +68,7 @@ fn circles(source: &Path) -> io::Result<Vec<String>> {
     Ok(found)
 }
 
-/// The name after `folder` in the path of a module that is in it.
+/// The name after `folder` in the path of a module in that folder.
 fn child<'a>(folder: &[String], module: &'a [String]) -> Option<&'a str> {
     Some(module.strip_prefix(folder)?.first()?)
 }
@@ -95,7 +95,7 @@ fn collect(folder: &Path, module: &[String], found: &mut Imports) -> io::Result<
     Ok(())
 }
 
-/// The paths in the code of a file that begin with `crate` or `super`, from the root of the crate on.
+/// The paths in the code of a file that begin with `crate` or `super`, from the root of the crate.
 fn paths(text: &str, module: &[String]) -> BTreeSet<Module> {
     let code: String = text
         .split("#[cfg(test)]\nmod ")
@@ -109,7 +109,7 @@ fn paths(text: &str, module: &[String]) -> BTreeSet<Module> {
     let mut rest = code.as_str();
     while let Some(at) = rest.find("::") {
         let before = &rest[..at];
-        let start = before.rfind(|it: char| !is_of_name(it)).map_or(0, |at| at + 1);
+        let start = before.rfind(|it: char| !is_name_char(it)).map_or(0, |at| at + 1);
         let mut base = match &before[start..] {
             "crate" => Vec::new(),
             "super" => module[..module.len().saturating_sub(1)].to_vec(),
@@ -128,7 +128,7 @@ fn paths(text: &str, module: &[String]) -> BTreeSet<Module> {
     found
 }
 
-/// Reads what follows a path: names, and groups of them in braces. Gives what comes after that.
+/// Parses what follows a path: names, and groups in braces. Returns the rest of the text.
 fn leaves<'a>(text: &'a str, base: &[String], found: &mut BTreeSet<Module>) -> &'a str {
     let text = text.trim_start();
     if let Some(mut rest) = text.strip_prefix('{') {
@@ -140,11 +140,11 @@ fn leaves<'a>(text: &'a str, base: &[String], found: &mut BTreeSet<Module>) -> &
                 None => {}
             }
             let after = leaves(rest, base, found);
-            // `*`, or `as`: nothing that a path has.
+            // Skips a character that is not part of a path, as in `*` or `as`.
             rest = if after.len() == rest.len() { &rest[1..] } else { after };
         }
     }
-    let end = text.find(|it: char| !is_of_name(it)).unwrap_or(text.len());
+    let end = text.find(|it: char| !is_name_char(it)).unwrap_or(text.len());
     let (name, rest) = text.split_at(end);
     if name.is_empty() || name == "self" {
         found.insert(base.to_vec());
@@ -158,11 +158,11 @@ fn leaves<'a>(text: &'a str, base: &[String], found: &mut BTreeSet<Module>) -> &
     rest
 }
 
-fn is_of_name(it: char) -> bool {
+fn is_name_char(it: char) -> bool {
     it.is_alphanumeric() || it == '_'
 }
 
-/// The rooms of `etxtbsy-trace-ebpf`, the highest first. The head of its `main.rs` says what each is for.
+/// The layers of `etxtbsy-trace-ebpf`, the highest first. The head of its `main.rs` describes each.
 const EBPF: [&str; 10] = [
     "hooks",
     "iters",
@@ -176,7 +176,7 @@ const EBPF: [&str; 10] = [
     "maps",
 ];
 
-/// The rooms of the program, the highest first.
+/// The layers of the program, the highest first.
 const PROGRAM: [&str; 14] = [
     "main", "cli", "demo", "check", "tui", "session", "output", "timeline", "analysis", "command",
     "tracer", "host", "event", "text",
@@ -187,27 +187,27 @@ const PROGRAM_SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../etxtbsy-tr
 const EBPF_SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../etxtbsy-trace-ebpf/src");
 
 #[test]
-fn the_ebpf_programs_import_downwards_only() {
+fn ebpf_modules_import_only_lower_layers() {
     assert_eq!(upward_imports(Path::new(EBPF_SOURCE), &EBPF).unwrap(), [""; 0]);
 }
 
 #[test]
-fn no_modules_of_the_ebpf_programs_import_each_other_in_a_circle() {
-    assert_eq!(circles(Path::new(EBPF_SOURCE)).unwrap(), [""; 0]);
+fn ebpf_modules_have_no_import_cycles() {
+    assert_eq!(cycles(Path::new(EBPF_SOURCE)).unwrap(), [""; 0]);
 }
 
 #[test]
-fn the_program_imports_downwards_only() {
+fn program_modules_import_only_lower_layers() {
     assert_eq!(upward_imports(Path::new(PROGRAM_SOURCE), &PROGRAM).unwrap(), [""; 0]);
 }
 
 #[test]
-fn no_modules_of_the_program_import_each_other_in_a_circle() {
-    assert_eq!(circles(Path::new(PROGRAM_SOURCE)).unwrap(), [""; 0]);
+fn program_modules_have_no_import_cycles() {
+    assert_eq!(cycles(Path::new(PROGRAM_SOURCE)).unwrap(), [""; 0]);
 }
 
 #[test]
-fn upward_imports_and_circles_are_found() {
+fn upward_imports_and_cycles_are_detected() {
     let crate_ = tempfile::tempdir().unwrap();
     let write = |name: &str, text: &str| fs::write(crate_.path().join(name), text).unwrap();
     fs::create_dir(crate_.path().join("low")).unwrap();
@@ -219,10 +219,10 @@ fn upward_imports_and_circles_are_found() {
     write("new.rs", "");
     assert_eq!(
         upward_imports(crate_.path(), &["high", "low"]).unwrap(),
-        ["low::a imports high::f", "new has no floor: add it to the list"]
+        ["low::a imports high::f", "new has no layer: add it to the list"]
     );
     assert_eq!(
-        circles(crate_.path()).unwrap(),
+        cycles(crate_.path()).unwrap(),
         [
             r#"in crate::: {"high": {"low"}, "low": {"high"}}"#,
             r#"in crate::low: {"a": {"b"}, "b": {"a"}}"#

@@ -1,4 +1,4 @@
-//! The tasks of this repository: `cargo xtask demo` and `cargo xtask test` are all a newcomer needs.
+//! The tasks of this repository. Start with `cargo xtask demo` and `cargo xtask test`.
 
 mod apt;
 mod bench;
@@ -25,7 +25,7 @@ use clap::{Parser, Subcommand};
 
 use command::{cargo, root, run, step};
 
-/// Every task first installs what the eBPF programs are built with, where that is missing
+/// Tasks of this repository. Every task first installs missing tools for building the eBPF programs
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 struct Cli {
@@ -35,32 +35,32 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Builds etxtbsy-trace and shows it at work (as root, by sudo if need be)
+    /// Builds etxtbsy-trace and runs its demo (as root, with sudo if needed)
     Demo {
-        /// For `etxtbsy-trace demo`
+        /// Arguments of `etxtbsy-trace demo`
         #[arg(last = true)]
         args: Vec<OsString>,
     },
-    /// Format, lints, unit tests, then the tests on the live kernel (as root, by sudo if need be)
+    /// Checks format, lints and unit tests, then runs the live tests (as root, with sudo if needed)
     Test {
-        /// For `cargo test`, which is then all that runs, as root: `-- --test live -- fork`
+        /// Arguments of `cargo test`: runs only that, as root, for example `-- --test live -- fork`
         #[arg(last = true)]
         args: Vec<OsString>,
     },
-    /// Leaves target/release/etxtbsy-trace
+    /// Builds target/release/etxtbsy-trace
     Build,
-    /// Draws docs/view.svg, the view of a real session (as root, by sudo if need be; takes tmux)
+    /// Draws docs/view.svg, the view of a real session (as root, with sudo if needed; needs tmux)
     Picture,
-    /// Installs what is missing, and nothing else
+    /// Only installs missing tools
     Setup,
-    /// Measures what tracing costs (as root, by sudo if need be)
+    /// Measures what tracing costs (as root, with sudo if needed)
     Bench(bench::Args),
-    /// Watches the tracer for long under a load of which everything is known (as root, by sudo if need
-    /// be)
+    /// Runs the tracer for long under loads with known failures, and checks memory and results (as root,
+    /// with sudo if needed)
     Soak(soak::Args),
-    /// Looks for bytes that a reader cannot take, and keeps those worth trying again in fuzz/corpus
+    /// Fuzzes the readers of untrusted bytes; keeps inputs that reach new code in fuzz/corpus
     Fuzz(fuzz::Args),
-    /// Runs the tests on other kernels, in virtual machines (takes no root)
+    /// Runs the live tests on other kernels, in virtual machines (needs no root)
     Vm(vm::Args),
 }
 
@@ -75,7 +75,7 @@ fn main() -> ExitCode {
 }
 
 fn start(task: Task) -> Result<()> {
-    // These build nothing.
+    // The measuring processes, which build nothing.
     if let Task::Bench(args) = &task {
         if let Some(operation) = args.operation {
             return bench::repeat(args, operation);
@@ -92,8 +92,8 @@ fn start(task: Task) -> Result<()> {
     let toolchain = setup::run()?;
     match task {
         Task::Setup => {
-            let (name, place) = (toolchain.name, toolchain.sysroot.display());
-            step(&format!("ready: {name} in {place} and bpf-linker build the eBPF programs"));
+            let (name, sysroot) = (toolchain.name, toolchain.sysroot.display());
+            step(&format!("ready: {name} in {sysroot} and bpf-linker build the eBPF programs"));
             Ok(())
         }
         Task::Build => build(),
@@ -109,7 +109,7 @@ fn start(task: Task) -> Result<()> {
         Task::Vm(args) => vm::run(&args),
         Task::Demo { args } => {
             build()?;
-            step("demo, as root: loading eBPF programs takes root");
+            step("demo, as root: loading eBPF programs needs root");
             run(root(command::built("etxtbsy-trace")?).arg("demo").args(args))
         }
     }

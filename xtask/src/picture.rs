@@ -1,4 +1,4 @@
-//! The picture of the view in the README: what a terminal shows of a real session.
+//! Draws the README's picture of the view: a terminal with a real session.
 
 use std::{
     env, fs,
@@ -15,33 +15,33 @@ use crate::{
     tmux,
 };
 
-/// Where the picture goes.
+/// The file of the picture.
 const PICTURE: &str = "docs/view.svg";
 /// The size of the terminal, in columns and rows.
 const SIZE: [&str; 2] = ["140", "40"];
-/// After which the demo has shown nothing.
+/// How long to wait for the demo.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Runs a demo of the race in a terminal, opens its story, and draws what is seen.
+/// Runs the demo of the race in a terminal, opens its group, and draws the screen.
 pub(crate) fn draw() -> Result<()> {
     tmux::ensure()?;
     step(&format!("{PICTURE}: a race in the view, as root"));
-    // Its own directory, whose name is shown.
+    // Its own directory, because the view shows the name.
     let dir = env::temp_dir().join("demo");
-    fs::create_dir_all(&dir).context("cannot make a directory")?;
+    fs::create_dir_all(&dir).context("cannot create a directory for the picture")?;
     let program = dir.join("etxtbsy-trace");
     fs::copy(built("etxtbsy-trace")?, &program).context("cannot copy the program")?;
     let screen = Screen { socket: dir.join("tmux").display().to_string() };
     let picture = screen.session(&program);
     let _ = screen.tmux(&["kill-server"]);
-    fs::remove_dir_all(&dir).context("cannot remove what the picture was made in")?;
+    fs::remove_dir_all(&dir).context("cannot remove the picture's directory")?;
     let ansi = picture?;
     let top = output(crate::command::command("git").args(["rev-parse", "--show-toplevel"]));
-    let file = Path::new(&top.context("not in a clone")?).join(PICTURE);
+    let file = Path::new(&top.context("not in a git clone")?).join(PICTURE);
     fs::write(&file, Term::new().render_svg(&ansi)).context("cannot write the picture")
 }
 
-/// A terminal of our own.
+/// A tmux terminal of this process.
 struct Screen {
     socket: String,
 }
@@ -51,14 +51,14 @@ impl Screen {
         run(root("tmux").args(["-S", &self.socket, "-f", "/dev/null"]).args(arguments))
     }
 
-    /// What it shows, with the codes for colours.
+    /// The screen's contents with colour codes.
     fn text(&self) -> Result<String> {
         let mut capture = root("tmux");
         capture.args(["-S", &self.socket, "capture-pane", "-p", "-e"]);
         output(&mut capture).context("tmux shows nothing")
     }
 
-    /// A race, until its end, and its story opened.
+    /// Runs the race until its end, and opens its group.
     fn session(&self, program: &Path) -> Result<String> {
         let [columns, rows] = SIZE;
         let demo = format!("LANG=C.UTF-8 {} demo go22315; sleep 60", program.display());
@@ -74,7 +74,7 @@ impl Screen {
         let began = Instant::now();
         while !self.text()?.contains("released after") {
             if began.elapsed() > LIMIT {
-                bail!("no incident to be seen: {}", self.text()?);
+                bail!("the view shows no incident: {}", self.text()?);
             }
             thread::sleep(Duration::from_millis(100));
         }

@@ -1,4 +1,4 @@
-//! What building the eBPF programs takes beyond cargo.
+//! Installs what building the eBPF programs needs besides cargo.
 
 use anyhow::{Context as _, Result};
 
@@ -9,7 +9,7 @@ use crate::{
     toolchain::{self, Toolchain},
 };
 
-/// Installs what is missing. Takes a fraction of a second if nothing is.
+/// Installs what is missing; takes a fraction of a second if nothing is.
 pub(crate) fn run() -> Result<Toolchain> {
     let toolchain = if let Some(toolchain) = toolchain::find()? {
         toolchain

@@ -12,15 +12,15 @@ use test_support::RECORD;
 
 use crate::command::{run, step, target_dir};
 
-/// What the tests recorded, run by run.
+/// The skipped tests that each run recorded.
 #[derive(Default)]
 pub(crate) struct Skipped {
-    /// Who ran the tests, and the record.
+    /// The description of each run, and its record.
     runs: Vec<(&'static str, String)>,
 }
 
 impl Skipped {
-    /// The variable that has tests record what they skip, and its value.
+    /// The variable that makes tests record what they skip, and its value.
     pub(crate) fn variable() -> Result<(&'static str, PathBuf)> {
         Ok((RECORD, target_dir()?.join("skipped-tests")))
     }
@@ -28,7 +28,7 @@ impl Skipped {
     /// Runs tests and keeps their record, whether or not they pass.
     pub(crate) fn run(&mut self, user: &'static str, tests: &mut Command) -> Result<()> {
         let (variable, file) = Self::variable()?;
-        // Root appends to it, but it is never root's.
+        // Created here, so that it does not belong to root, who may append to it.
         fs::write(&file, "").with_context(|| format!("cannot write {}", file.display()))?;
         let result = run(tests.env(variable, &file));
         let record = fs::read_to_string(&file);
@@ -37,7 +37,7 @@ impl Skipped {
         result
     }
 
-    /// Prints a line for each run.
+    /// Prints a summary line for each run.
     pub(crate) fn print(&self) {
         for (user, record) in &self.runs {
             step(&format!("{user}: {}", summary(record)));
@@ -45,7 +45,7 @@ impl Skipped {
     }
 }
 
-/// How many tests were skipped, and how many for each reason, the most frequent one first.
+/// The number of skipped tests, and of each reason, the most frequent one first.
 fn summary(record: &str) -> String {
     let skipped: BTreeSet<(&str, &str)> =
         record.lines().filter_map(|line| line.split_once('\t')).collect();

@@ -1,5 +1,5 @@
-//! A long run under a mixed load of which everything is known: whether the tracer's memory, open
-//! files and clock stay what they are, and its answers right.
+//! A long run under loads with known failures: checks that the tracer's memory and fds do not grow, and
+//! that its clock and incidents are right.
 
 use std::{
     env, fmt, fs,
@@ -21,7 +21,7 @@ use serde_json::Value;
 
 use crate::command::{self, root, step};
 
-/// Failures of which every pid is known, one each; and the loads of many. In turn.
+/// The loads, which run in turn: scenes with one known failure each, and loads with many failures.
 const LOADS: [&str; 24] = [
     "still-open",
     "between-fork-and-exec",
@@ -48,54 +48,55 @@ const LOADS: [&str; 24] = [
     "mixed --seconds 5 --pause 2000 --processes 8 --files 2 --seed 3",
     "ground-truth --seconds 2",
 ];
-/// The exit status of a workload that cannot be here.
+/// The exit status of a workload that cannot run here.
 const UNSUPPORTED: i32 = 77;
-/// How long a load's incidents may take: a few times the tracer's grace period.
-const TOLD: Duration = Duration::from_secs(5);
-/// How many faults of a comparison are described.
-const DESCRIBED: usize = 5;
-/// By how much a time may be off, in nanoseconds.
+/// How long the tracer may take to report a load's incidents: a few times its grace period.
+const REPORT_TIMEOUT: Duration = Duration::from_secs(5);
+/// The maximum number of printed faults of a comparison.
+const MAX_DESCRIBED: usize = 5;
+/// The maximum error of a time, in nanoseconds.
 const DRIFT: i128 = 100_000_000;
-/// By how much memory may have grown, of the most in the first half: a tenth, and some pages.
+/// How much memory may grow above the maximum of the first half: a tenth plus some pages.
 const GROWTH: (u64, u64) = (10, 1 << 20);
 
 /// Arguments of `cargo xtask soak`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// How long
+    /// Duration
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..))]
     minutes: u64,
-    /// Watches this program, not one that is built beforehand
+    /// Uses this program instead of building one
     #[arg(long, value_name = "FILE")]
     pub(crate) tracer: Option<PathBuf>,
 }
 
-/// Runs the loads under `tracer`, as root: starts this program again if need be. Fails if anything
-/// grew, or was wrong.
+/// Runs the loads under `tracer` as root; starts this program again with sudo if needed. Fails if memory or
+/// fds grew, or if anything was wrong.
 pub(crate) fn run(args: &Args, tracer: &Path) -> Result<()> {
     if !command::is_root() {
-        step("a long run, as root: loading eBPF programs takes root");
-        let mut again = root(env::current_exe().context("cannot tell what to start as root")?);
+        step("a long run, as root: loading eBPF programs needs root");
+        let mut again =
+            root(env::current_exe().context("cannot find the executable of this program")?);
         again.args(["soak", "--minutes", &args.minutes.to_string(), "--tracer"]).arg(tracer);
         return command::run(&mut again);
     }
     let mut soak = Soak::start(tracer)?;
-    let (began, mut told) = (Instant::now(), 0);
+    let (began, mut printed) = (Instant::now(), 0);
     for load in LOADS.iter().cycle() {
         if began.elapsed() >= Duration::from_secs(args.minutes * 60) {
             break;
         }
         soak.load(tracer, load)?;
         let minutes = began.elapsed().as_secs() / 60;
-        if minutes > told {
-            told = minutes;
-            soak.tell(minutes);
+        if minutes > printed {
+            printed = minutes;
+            soak.print(minutes);
         }
     }
     soak.end()
 }
 
-/// What the tracer takes, after a load.
+/// The tracer's resources after a load.
 #[derive(Clone, Copy)]
 struct Sample {
     /// `VmRSS`, in bytes.
@@ -103,23 +104,23 @@ struct Sample {
     fds: u64,
 }
 
-/// A tracer of this process's tree, and what came of it.
+/// A tracer of this process's tree, and the results.
 struct Soak {
     tracer: Child,
     lines: Receiver<Value>,
     samples: Vec<Sample>,
     loads: u64,
-    /// How many calls the loads made fail.
+    /// How many calls of the loads failed.
     failures: u64,
     incidents: u64,
     lost: u64,
-    /// The most that a time was off, in nanoseconds.
+    /// The maximum error of a time, in nanoseconds.
     drift: i128,
     wrong: Vec<String>,
     compared: Compared,
 }
 
-/// What came of the comparisons of the mixed loads.
+/// The results of all comparisons of the loads `mixed`.
 #[derive(Default)]
 struct Compared {
     failures: u64,
@@ -145,8 +146,8 @@ impl fmt::Display for Compared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} failures of the mixed load, {} certain; {} holders wrong, {} in certain incidents; \
-             {} of {} sure holders missed",
+            "{} failures of mixed loads, {} certain; {} wrong holders, {} in certain incidents; \
+             {} of {} certain holders missed",
             self.failures, self.certain, self.wrong, self.wrong_in_certain, self.missed, self.sure,
         )
     }
@@ -162,7 +163,7 @@ impl Soak {
             .with_context(|| format!("cannot start {}", tracer.display()))?;
         let stdout = tracer.stdout.take().context("the tracer has no stdout")?;
         let (send, lines) = mpsc::channel();
-        // Ends with the pipe.
+        // The thread ends with the pipe.
         thread::spawn(move || {
             for line in BufReader::new(stdout).lines().map_while(Result::ok) {
                 if send.send(serde_json::from_str(&line).unwrap_or_default()).is_err() {
@@ -170,7 +171,7 @@ impl Soak {
                 }
             }
         });
-        let meta: Value = lines.recv().context("the tracer ended before it traced")?;
+        let meta: Value = lines.recv().context("the tracer ended before tracing was live")?;
         ensure!(meta["type"] == "meta", "the first line is {meta}");
         Ok(Self {
             tracer,
@@ -186,7 +187,7 @@ impl Soak {
         })
     }
 
-    /// Runs a load to its end, and compares what it says with what is told of it.
+    /// Runs a load to its end, and compares its report with the incidents.
     fn load(&mut self, program: &Path, load: &str) -> Result<()> {
         let ran = Command::new(program).arg("workload").args(load.split(' ')).output()?;
         if ran.status.code() == Some(UNSUPPORTED) {
@@ -194,12 +195,12 @@ impl Soak {
         }
         ensure!(ran.status.success(), "{load}: {}", String::from_utf8_lossy(&ran.stderr).trim());
         let known: Value = serde_json::from_slice(&ran.stdout).with_context(|| load.to_owned())?;
-        // A scene has one; the mixed load also has calls that were refused write access.
+        // A scene has one failure; the mixed load also has refused writes.
         let refused = known["refused"].as_u64().unwrap_or(0);
         let failures = known["failures"].as_u64().unwrap_or(1) + refused;
-        let (until, mut told, mut lost) = (Instant::now() + TOLD, Vec::new(), 0);
+        let (until, mut incidents, mut lost) = (Instant::now() + REPORT_TIMEOUT, Vec::new(), 0);
         let mut losses = Vec::new();
-        while told.len() as u64 + lost < failures {
+        while incidents.len() as u64 + lost < failures {
             let Ok(line) = self.lines.recv_timeout(until.saturating_duration_since(Instant::now()))
             else {
                 break;
@@ -207,7 +208,7 @@ impl Soak {
             match line["type"].as_str() {
                 Some("incident") => {
                     self.drift = self.drift.max(drift(&line)?);
-                    told.push(line);
+                    incidents.push(line);
                 }
                 Some("lost") => {
                     let of_failures =
@@ -222,15 +223,16 @@ impl Soak {
         }
         self.loads += 1;
         self.failures += failures;
-        self.incidents += told.len() as u64;
-        if told.len() as u64 + lost != failures {
-            let told = told.len();
-            self.wrong.push(format!("{load}: {told} of {failures} failures told, {lost} lost"));
+        self.incidents += incidents.len() as u64;
+        if incidents.len() as u64 + lost != failures {
+            let reported = incidents.len();
+            self.wrong
+                .push(format!("{load}: {reported} of {failures} failures reported, {lost} lost"));
         }
         if known["refused"].is_u64() {
-            self.compare(program, load, &ran.stdout, told.iter().chain(&losses))?;
+            self.compare(program, load, &ran.stdout, incidents.iter().chain(&losses))?;
         } else {
-            let faults = told.iter().filter_map(|incident| fault(&known, incident));
+            let faults = incidents.iter().filter_map(|incident| fault(&known, incident));
             self.wrong.extend(faults.map(|fault| format!("{load}: {fault}")));
         }
         let proc = PathBuf::from(format!("/proc/{}", self.tracer.id()));
@@ -241,8 +243,7 @@ impl Soak {
         Ok(())
     }
 
-    /// Has the program compare the incidents with the report of a load of which all holders are known,
-    /// failure by failure.
+    /// Runs `workload compare`, which compares each incident with the report of a load.
     fn compare<'a>(
         &mut self,
         program: &Path,
@@ -260,24 +261,24 @@ impl Soak {
             .args([&truth, &trace])
             .stderr(Stdio::inherit())
             .output()?;
-        ensure!(ran.status.success(), "{load}: comparing failed: {}", ran.status);
+        ensure!(ran.status.success(), "{load}: `workload compare` failed: {}", ran.status);
         let tally: Value = serde_json::from_slice(&ran.stdout)?;
         let count = |key: &str| tally[key].as_u64().unwrap_or(0);
         self.compared.add(&count);
         let faults = count("wrong") + count("missed_in_complete") + count("others");
         if faults > 0 || !tally["evidence"]["none"].is_null() {
-            let faults = tally["faults"].as_array().into_iter().flatten().take(DESCRIBED);
+            let faults = tally["faults"].as_array().into_iter().flatten().take(MAX_DESCRIBED);
             self.wrong.extend(faults.map(|fault| format!("{load}: {fault}")));
             self.wrong.push(format!("{load}: {}", without_faults(tally.clone())));
         }
         Ok(())
     }
 
-    fn tell(&self, minutes: u64) {
+    fn print(&self, minutes: u64) {
         let Some(Sample { resident, fds }) = self.samples.last() else { return };
         println!(
-            "{minutes} min: {} loads, {} failures, {} told, {} lost, {} wrong; \
-             {} KiB, {fds} fds, times off by {} µs at most",
+            "{minutes} min: {} loads, {} failures, {} reported, {} lost, {} wrong; \
+             {} KiB, {fds} fds, maximum error of times {} µs",
             self.loads,
             self.failures,
             self.incidents,
@@ -288,7 +289,7 @@ impl Soak {
         );
     }
 
-    /// Ends the tracer, and gives the verdict.
+    /// Ends the tracer, and prints the result.
     fn end(mut self) -> Result<()> {
         kill(Pid::from_raw(self.tracer.id().cast_signed()), Signal::SIGINT)?;
         let summary = self.lines.iter().find(|line| line["type"] == "summary");
@@ -296,10 +297,11 @@ impl Soak {
         ensure!(status.success(), "the tracer failed: {status}");
         let counted = summary.context("the tracer ended without a summary")?["failures"].as_u64();
         if counted != Some(self.failures) {
-            self.wrong.push(format!("{} failures, counted {counted:?}", self.failures));
+            self.wrong
+                .push(format!("{} failures, but the summary counts {counted:?}", self.failures));
         }
         if self.drift > DRIFT {
-            self.wrong.push(format!("times are off by {} ns", self.drift));
+            self.wrong.push(format!("the maximum error of times is {} ns", self.drift));
         }
         self.wrong.extend(growth("resident bytes", &self.samples, |it| it.resident, GROWTH));
         self.wrong.extend(growth("fds", &self.samples, |it| it.fds, (u64::MAX, 2)));
@@ -307,7 +309,7 @@ impl Soak {
             println!("{wrong}");
         }
         println!("{}", self.compared);
-        ensure!(self.wrong.is_empty(), "{} things grew or were wrong", self.wrong.len());
+        ensure!(self.wrong.is_empty(), "{} faults: see above", self.wrong.len());
         println!("sound: {} loads, {} failures, none wrong, no growth", self.loads, self.failures);
         Ok(())
     }
@@ -315,13 +317,13 @@ impl Soak {
 
 impl Drop for Soak {
     fn drop(&mut self) {
-        // After an error, which is told; else it has ended.
+        // The tracer still runs only after an error, which is reported.
         let _ = self.tracer.kill();
         let _ = self.tracer.wait();
     }
 }
 
-/// What is said of an incident and is not so, compared with the report of the load that made it.
+/// The incident, if it contradicts the report of its load.
 fn fault(known: &Value, incident: &Value) -> Option<String> {
     let pids = |holders: &Value| {
         let pids = holders.as_array().into_iter().flatten().map(|holder| holder["pid"].as_u64());
@@ -329,7 +331,7 @@ fn fault(known: &Value, incident: &Value) -> Option<String> {
         pids.sort_unstable();
         pids
     };
-    let told = pids(&incident["holders"]);
+    let named = pids(&incident["holders"]);
     let kind = &incident["verdict"]["kind"];
     let right = if known["scenario"] == "ground-truth" {
         let same = |failed: &&Value| {
@@ -341,29 +343,29 @@ fn fault(known: &Value, incident: &Value) -> Option<String> {
             let inherited = pids(&failed["inheritors"]);
             let sure = |one: &&Value| one["sure"] == true;
             let sure = failed["inheritors"].as_array().into_iter().flatten().filter(sure);
-            let named = sure.map(|one| one["pid"].as_u64()).all(|pid| told.contains(&pid));
-            told.iter().all(|pid| inherited.contains(pid))
-                && (named || incident["complete"] != true)
+            let all_named = sure.map(|one| one["pid"].as_u64()).all(|pid| named.contains(&pid));
+            named.iter().all(|pid| inherited.contains(pid))
+                && (all_named || incident["complete"] != true)
         })
     } else if known["scenario"] == "storm" {
-        incident["complete"] == true && *kind == "still-open" && told == [known["pid"].as_u64()]
+        incident["complete"] == true && *kind == "still-open" && named == [known["pid"].as_u64()]
     } else {
         incident["victim"]["tid"] == known["victim"]["tid"]
             && *kind == known["verdict"]
-            && told == pids(&known["holders"])
+            && named == pids(&known["holders"])
             && incident["unheld"].as_array().map(Vec::len)
                 == known["unheld"].as_array().map(Vec::len)
     };
     (!right).then(|| incident.to_string())
 }
 
-/// A tally without what it has in words.
+/// The tally without descriptions.
 fn without_faults(mut tally: Value) -> Value {
     tally.as_object_mut().map(|tally| tally.remove("faults"));
     tally
 }
 
-/// By how much an incident's time of day is off from its time since boot, in nanoseconds.
+/// The difference between an incident's time of day and its time since boot, in nanoseconds.
 fn drift(incident: &Value) -> Result<i128> {
     let now = |clock| -> Result<i128> {
         let now = clock_gettime(clock)?;
@@ -375,8 +377,8 @@ fn drift(incident: &Value) -> Result<i128> {
     Ok((time.as_nanosecond() - offset - i128::from(since)).abs())
 }
 
-/// That the least of the last quarter is above the most of the first half by more than a share of
-/// that and a rest.
+/// Describes growth: the minimum of the last quarter exceeds the maximum of the first half by more than
+/// `1/share` of it plus `rest`.
 fn growth(
     what: &str,
     samples: &[Sample],
@@ -405,7 +407,7 @@ mod tests {
     }
 
     #[test]
-    fn growth_is_what_stays() {
+    fn a_peak_is_no_growth() {
         let grown = |resident: &[u64]| growth("", &samples(resident), |it| it.resident, (10, 5));
         assert_eq!(grown(&[100, 120, 100, 300, 100, 100, 100, 100]), None, "a peak");
         assert_eq!(grown(&[100, 120, 100, 110, 137, 137, 137, 137]), None);
@@ -414,7 +416,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_answers_are_found() {
+    fn false_incidents_are_detected() {
         let scene = json!({"scenario": "dup2", "victim": {"tid": 7}, "verdict": "leaked-fd",
             "holders": [{"pid": 3}], "unheld": []});
         let incident = |tid: u32, kind: &str, pid: u32| {

@@ -12,12 +12,12 @@ impl Table {
         Self { rows: vec![head.into_iter().map(Into::into).collect()] }
     }
 
-    /// As many cells as the head has.
+    /// Adds a row with as many cells as the head.
     pub(crate) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
         self.rows.push(cells.into_iter().collect());
     }
 
-    /// For a terminal, or in Markdown.
+    /// The table as text, or in Markdown.
     pub(crate) fn shown(&self, markdown: bool) -> String {
         let columns = self.rows.first().map_or(0, Vec::len);
         let widths: Vec<usize> = (0..columns)

@@ -1,4 +1,4 @@
-//! Everything that says whether the workspace is sound.
+//! All checks of the workspace.
 
 use std::{env, ffi::OsString};
 
@@ -13,8 +13,8 @@ use crate::{
     vm,
 };
 
-/// The kernel that has least of what newer ones have, and what is tried there each time: each way to
-/// hold a file and to let go of it, once. `cargo xtask vm` runs all tests, on all kernels.
+/// The oldest supported kernel, and the tests that always run on it: each way to hold and drop a file,
+/// once. `cargo xtask vm` runs all tests on all kernels.
 const OLDER_KERNEL: &str = "5.10";
 const OLDER_TESTS: &[&str] = &[
     "check::every_fact_is_reported",
@@ -32,11 +32,11 @@ const OLDER_TESTS: &[&str] = &[
     "scenes::unshared_table",
 ];
 
-/// Has a snapshot that differs, or that is missing, fail its test, and be left as it is.
+/// Makes a differing or missing snapshot fail its test, without updating it.
 const SNAPSHOTS: (&str, &str) = ("INSTA_UPDATE", "no");
 
-/// Runs all checks; or, given arguments for `cargo test`, the tests they choose and nothing else. In the
-/// end, prints which tests were skipped.
+/// Runs all checks, or only `cargo test` with the given arguments. Prints at the end which tests were
+/// skipped.
 pub(crate) fn run(toolchain: &Toolchain, args: &[OsString]) -> Result<()> {
     let mut skipped = Skipped::default();
     let result = if args.is_empty() {
@@ -56,7 +56,7 @@ fn all(toolchain: &Toolchain, skipped: &mut Skipped) -> Result<()> {
         command::run(&mut command("typos"))?;
     }
     if is_installed("cargo-deny") {
-        step("licences and known faults of the dependencies");
+        step("licences and known vulnerabilities of the dependencies");
         command::run(&mut cargo(["deny", "--locked", "check"]))?;
     }
     step("unit tests");
@@ -85,7 +85,7 @@ fn style() -> Result<()> {
 fn lints(toolchain: &Toolchain) -> Result<()> {
     step("lints");
     ensure("clippy", Component::Clippy)?;
-    // In release, as the tests: the eBPF programs need building only once.
+    // In release mode as for the tests, so that the eBPF programs are built only once.
     command::run(&mut cargo([
         "clippy",
         "--release",
@@ -95,7 +95,7 @@ fn lints(toolchain: &Toolchain) -> Result<()> {
         "-Dwarnings",
     ]))?;
 
-    step("lints of the eBPF programs, by the toolchain that builds them");
+    step("lints of the eBPF programs, with the toolchain that builds them");
     command::run(
         command(toolchain.sysroot.join("bin/cargo"))
             .args(["check", "--locked", "--package=etxtbsy-trace-ebpf", "--release"])
@@ -110,15 +110,14 @@ fn lints(toolchain: &Toolchain) -> Result<()> {
     )
 }
 
-/// Runs `cargo test` such that cargo itself has no more rights than we, but the tests are root's:
-/// nothing in the target directory becomes root's.
+/// Runs `cargo test` as this user, but the tests as root, so that no file in the target directory belongs
+/// to root.
 fn on_live_kernel(args: &[OsString], skipped: &mut Skipped) -> Result<()> {
     tmux::ensure()?;
-    step("tests on the live kernel, as root: loading eBPF programs takes root");
+    step("live tests, as root: loading eBPF programs needs root");
     let mut test = cargo(["test", "--release", "--locked"]);
     if !command::is_root() {
-        // The tests are not told who called sudo, as the tool would act upon it; and they start
-        // programs from our PATH, which sudo hides.
+        // Removes sudo's variables, because the tool acts on them, and keeps PATH, which sudo replaces.
         let path = path_with_cargo_bin();
         let path = path.to_str().context("PATH is not UTF-8")?;
         let (variable, file) = Skipped::variable()?;
@@ -131,10 +130,10 @@ fn on_live_kernel(args: &[OsString], skipped: &mut Skipped) -> Result<()> {
         ));
     }
     test.args(args).env(SNAPSHOTS.0, SNAPSHOTS.1);
-    skipped.run("tests on the live kernel, as root", &mut test)
+    skipped.run("live tests, as root", &mut test)
 }
 
-/// Installs a cargo subcommand that is missing.
+/// Installs a missing cargo subcommand.
 fn ensure(subcommand: &str, component: Component) -> Result<()> {
     if output(&mut cargo([subcommand, "--version"])).is_none() {
         component.install()?;
@@ -142,11 +141,11 @@ fn ensure(subcommand: &str, component: Component) -> Result<()> {
     Ok(())
 }
 
-/// True if the program is there; else says that what it checks is left out.
+/// Whether the program is installed; prints that its check is skipped if not.
 fn is_installed(program: &str) -> bool {
-    let there = command::is_installed(program);
-    if !there {
+    let installed = command::is_installed(program);
+    if !installed {
         step(&format!("{program} is not installed: skipped"));
     }
-    there
+    installed
 }

@@ -1,4 +1,4 @@
-//! The terminal that tests and pictures of the view take.
+//! tmux, the terminal for the tests and the picture of the view.
 
 use anyhow::{Result, bail};
 
@@ -13,8 +13,10 @@ pub(crate) fn ensure() -> Result<()> {
         return Ok(());
     }
     if !apt::exists() {
-        bail!("the view is tested in tmux, which is missing: install your distribution's package");
+        bail!(
+            "tmux is not installed, and the tests of the view need it: install your distribution's package"
+        );
     }
-    step("installing tmux: the view is tested and drawn in it");
+    step("installing tmux: the tests and the picture of the view need it");
     apt::install(&["tmux".to_owned()])
 }

@@ -1,7 +1,7 @@
-//! Which Rust toolchain builds the eBPF programs. `etxtbsy-trace/build.rs` includes this file too.
+//! Finds the Rust toolchain that builds the eBPF programs. `etxtbsy-trace/build.rs` includes this file too.
 //!
-//! There is no ready-made `core` for the eBPF target, so the toolchain must have `core`'s sources,
-//! and exactly those of its own compiler.
+//! Rust ships no prebuilt `core` for the eBPF target, so the toolchain must have the sources of `core` for
+//! its own compiler.
 
 use std::{
     env,
@@ -14,13 +14,13 @@ use std::{
 /// A toolchain that can compile `core` for the eBPF target.
 #[derive(Debug)]
 pub(crate) struct Toolchain {
-    /// As rustup knows it; `system` where there is no rustup, and `PATH` has the only toolchain.
+    /// Its name in rustup; `system` without rustup, when `PATH` has the only toolchain.
     pub(crate) name: String,
-    /// What `rustc --print sysroot` says: `bin/rustc` and `bin/cargo` are below it.
+    /// The output of `rustc --print sysroot`, which has `bin/rustc` and `bin/cargo`.
     pub(crate) sysroot: PathBuf,
 }
 
-/// The active toolchain if it will do, else the first of rustup's that does.
+/// The active toolchain if it is usable, otherwise the first usable one of rustup.
 pub(crate) fn find() -> io::Result<Option<Toolchain>> {
     let listed = match output(Command::new("rustup").args(["toolchain", "list", "-v"])) {
         Ok(listed) => listed,
@@ -45,8 +45,8 @@ pub(crate) fn find() -> io::Result<Option<Toolchain>> {
         .find(|it| is_usable(&it.sysroot)))
 }
 
-/// `PATH` with the place at its end where `cargo install` put bpf-linker: a distribution's cargo,
-/// unlike rustup's, does not look there by itself.
+/// `PATH` with the directory of `cargo install` at the end, for bpf-linker. Unlike rustup's cargo, a
+/// distribution's cargo does not look there.
 pub(crate) fn path_with_cargo_bin() -> OsString {
     let mut path = env::var_os("PATH").unwrap_or_default();
     let cargo_home = env::var_os("CARGO_HOME")
@@ -59,8 +59,7 @@ pub(crate) fn path_with_cargo_bin() -> OsString {
     path
 }
 
-/// True for a Rust version (`1.96.0`, `1.96.0+dfsg1-1`, `1.97.0-nightly`) that compiles this
-/// workspace.
+/// Whether a Rust version (`1.96.0`, `1.96.0+dfsg1-1`, `1.97.0-nightly`) can compile this workspace.
 pub(crate) fn is_recent_enough(version: &str) -> bool {
     fn minor(version: &str) -> Option<u32> {
         let (digits, _) = version.strip_prefix("1.")?.split_once('.')?;
@@ -75,10 +74,10 @@ fn is_usable(sysroot: &Path) -> bool {
     core.exists()
         && output(Command::new(sysroot.join("bin/rustc")).arg("--version"))
             // "rustc 1.96.0 (ac68faa20 2026-05-25)"
-            .is_ok_and(|said| said.split(' ').nth(1).is_some_and(is_recent_enough))
+            .is_ok_and(|text| text.split(' ').nth(1).is_some_and(is_recent_enough))
 }
 
-/// What the command wrote to stdout.
+/// The command's stdout.
 fn output(command: &mut Command) -> io::Result<String> {
     let Output { status, stdout, .. } = command.output()?;
     if !status.success() {
@@ -92,7 +91,7 @@ mod tests {
     use super::is_recent_enough;
 
     #[test]
-    fn versions_are_numbers_not_text() {
+    fn versions_are_compared_as_numbers() {
         for version in ["1.96.0+dfsg1-1~deb12u2", "1.97.0-nightly", "1.100.0"] {
             assert!(is_recent_enough(version), "{version}");
         }

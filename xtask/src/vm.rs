@@ -1,4 +1,4 @@
-//! The integration tests on other kernels: each in a virtual machine of its own.
+//! Runs the live tests on other kernels, each in its own virtual machine.
 
 mod arch;
 mod document;
@@ -29,26 +29,26 @@ use report::{Outcome, Report};
 use suite::Suite;
 use summary::{Run, Summary};
 
-/// The kernels that users run, as Debian's releases have them.
+/// Kernels that users run, from Debian's releases.
 const VERSIONS: [&str; 6] = ["5.10", "6.1", "6.12", "6.18", "7.2", "6.12-arm64"];
 
-/// What the tests said in the last run of all on a kernel, and of some.
+/// The log of the last run of all tests on a kernel, and of some tests.
 const ALL: &str = "tests.log";
 const SOME: &str = "some.log";
 
-/// What is written for users.
+/// The page with the results.
 const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/kernels.md");
 
-/// Within which init runs, or the boot has failed.
+/// The time limit for a boot until init runs.
 const BOOT: Duration = Duration::from_secs(90);
 
-/// The same for a boot that may only tell whether KVM is usable.
+/// The time limit for the boot that tries whether KVM is usable.
 const PROBE: Duration = Duration::from_secs(20);
 
-/// How much longer than a test has a machine may say nothing while tests run; else it hangs.
+/// How much longer than a test's limit a machine may print nothing before it counts as hung.
 const SILENCE: Duration = Duration::from_secs(60);
 
-/// Within which all tests of a kernel have ended.
+/// The time limit for all tests on a kernel.
 const KERNEL: Duration = Duration::from_secs(3600);
 
 /// How often a machine is started: again if it dies before init runs, or hangs in a test.
@@ -57,31 +57,30 @@ const BOOTS: u32 = 6;
 /// Arguments of `cargo xtask vm`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Kernels to run the tests on, the newest of each that Debian's suites serve, such as 6.12 or
-    /// 6.12-arm64
+    /// Kernel versions, such as 6.12 or 6.12-arm64; the newest of each in Debian's suites is used
     #[arg(value_name = "VERSION", default_values_t = VERSIONS.map(str::to_owned))]
     versions: Vec<String>,
     /// Opens a shell on this kernel instead
     #[arg(long, value_name = "VERSION", conflicts_with = "versions")]
     shell: Option<String>,
-    /// Where Debian's packages are fetched, if not from the mirror that this machine uses
+    /// Debian mirror [default: the mirror of this machine's apt]
     #[arg(long, value_name = "URL")]
     mirror: Option<String>,
-    /// Writes the tables into docs/kernels.md, also of kernels on which all tests were run before
+    /// Writes the results into docs/kernels.md, including earlier runs of all tests on other kernels
     #[arg(long, conflicts_with_all = ["filters", "shell"])]
     docs: bool,
-    /// Runs only the tests whose names have one of these in them
+    /// Runs only the tests whose names contain one of these
     #[arg(last = true, value_name = "FILTER")]
     filters: Vec<String>,
-    /// Emulates one processor at a time: the emulator is not faithful to kernels that patch their own
-    /// code while others run it
+    /// Emulates one CPU at a time, because multi-threaded emulation is not faithful to kernels that patch
+    /// their own code while it runs
     #[arg(skip)]
     in_turn: bool,
 }
 
 impl Args {
-    /// Those of the tests on one kernel whose names have one of `filters` in them; where
-    /// processors are emulated, in turn, so that the machine never stops.
+    /// Arguments for the tests on one kernel whose names contain one of `filters`. Emulated CPUs run one at a
+    /// time, so that the machine never stops.
     pub(crate) fn some(version: &str, filters: &[&str]) -> Self {
         Self {
             versions: vec![version.to_owned()],
@@ -118,8 +117,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         for kernel in &host.kernels {
             summary.add(host.run(kernel, accelerator, args.filters.is_empty())?);
             if args.docs {
-                let kept = kept(&target_dir()?.join("vm"))?;
-                document::replace(Path::new(DOCUMENT), &kept.shown(true))?;
+                let earlier = earlier_runs(&target_dir()?.join("vm"))?;
+                document::replace(Path::new(DOCUMENT), &earlier.shown(true))?;
             }
         }
     }
@@ -129,13 +128,13 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 }
 
 /// The last run of all tests on each kernel, oldest kernel first.
-fn kept(dir: &Path) -> Result<Summary> {
+fn earlier_runs(dir: &Path) -> Result<Summary> {
     let mut runs = Vec::new();
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
         let name = entry.file_name();
         if let Ok(text) = fs::read_to_string(entry.path().join(ALL)) {
-            runs.extend(Run::kept(&name.to_string_lossy(), &text));
+            runs.extend(Run::parse(&name.to_string_lossy(), &text));
         }
     }
     runs.sort_by_key(|run| kernel::numbers(&run.kernel));
@@ -146,18 +145,18 @@ fn kept(dir: &Path) -> Result<Summary> {
     Ok(summary)
 }
 
-/// What all virtual machines of an architecture have in common.
+/// What all virtual machines of an architecture share.
 struct Host {
     dir: PathBuf,
     qemu: Qemu,
     image: Image,
     kernels: Vec<Kernel>,
-    /// What is tested, by `git describe`.
+    /// The tested commit, by `git describe`.
     commit: String,
 }
 
 impl Host {
-    /// With all that is to be built and fetched.
+    /// Builds and fetches everything.
     fn new(arch: Arch, versions: &[&str], args: &Args) -> Result<Self> {
         let commit = output(command("git").args(["describe", "--always", "--dirty"]))
             .unwrap_or_else(|| "unknown".to_owned());
@@ -184,21 +183,21 @@ impl Host {
         self.kernels.first().context("no kernel to run")
     }
 
-    /// Where everything about a kernel's run is kept.
+    /// The directory of a kernel's logs.
     fn dir_of(&self, kernel: &Kernel) -> Result<PathBuf> {
         let dir = self.dir.join(&kernel.version);
         fs::create_dir_all(&dir)?;
         Ok(dir)
     }
 
-    /// The image for a kernel, without the tests that have ended.
+    /// Packs the image for a kernel, without the tests in `ended`.
     fn pack(&self, kernel: &Kernel, ended: &[String]) -> Result<PathBuf> {
         let archive = self.dir.join("initramfs.cpio");
         self.image.pack(kernel, ended, &archive)?;
         Ok(archive)
     }
 
-    /// KVM if a kernel boots with it: that the device is there does not say so.
+    /// KVM if a kernel boots with it: the device alone does not mean that KVM works.
     fn accelerator(&self, kernel: &Kernel) -> Result<Accelerator> {
         if kernel.arch.is_own() && qemu::has_kvm() {
             step("trying whether KVM is usable");
@@ -213,49 +212,49 @@ impl Host {
             if report.release.is_some() {
                 return Ok(Accelerator::Kvm);
             }
-            eprintln!("    it is not, see {}", log.display());
+            eprintln!("    it is not usable, see {}", log.display());
         }
-        step("without KVM: the processors are emulated, and everything takes ten times as long");
+        step("without KVM: CPUs are emulated, and everything takes ten times as long");
         Ok(Accelerator::Tcg)
     }
 
-    /// Runs the tests on one kernel; `all` of them, or some.
+    /// Runs the tests on one kernel: all, or some.
     fn run(&self, kernel: &Kernel, accelerator: Accelerator, all: bool) -> Result<Run> {
         let accelerator = suited(accelerator, kernel);
         step(&format!("Linux {}", kernel.version));
         if let Some(wanted) = &kernel.instead_of {
-            eprintln!("    no suite serves {wanted} today: this is the closest");
+            eprintln!("    no suite has {wanted} now: this is the closest");
         }
         let dir = self.dir_of(kernel)?;
         let log = dir.join("serial.log");
         let began = Instant::now();
         let mut report = Report::default();
-        let mut said = fs::File::create(dir.join(if all { ALL } else { SOME }))?;
-        // In the end what has stopped a machine, one emulated processor at a time.
-        let mut is_end = false;
+        let mut output_log = fs::File::create(dir.join(if all { ALL } else { SOME }))?;
+        // Last, the tests that stopped a machine run again, with one emulated CPU at a time.
+        let mut is_last_pass = false;
         for boot in 1..=BOOTS {
-            let (put_off, accelerator) = if is_end {
+            let (postponed, accelerator) = if is_last_pass {
                 (Vec::new(), accelerator.single())
             } else {
-                (report.put_off(), accelerator)
+                (report.postponed(), accelerator)
             };
-            let archive = self.pack(kernel, &[report.ended(), put_off].concat())?;
+            let archive = self.pack(kernel, &[report.ended(), postponed].concat())?;
             let machine =
                 self.qemu.start(&kernel.image, &archive, accelerator, Task::Tests, &log)?;
-            let why = watch(&machine, began, &mut report, &mut said)?;
+            let why = watch(&machine, began, &mut report, &mut output_log)?;
             drop(machine);
             if report.is_done {
-                if is_end || report.put_off().is_empty() {
+                if is_last_pass || report.postponed().is_empty() {
                     break;
                 }
-                (is_end, report.is_done) = (true, false);
+                (is_last_pass, report.is_done) = (true, false);
                 continue;
             }
-            let kept = dir.join(format!("boot-{boot}.log"));
-            fs::rename(&log, &kept)?;
-            eprintln!("    {why}: see {}", kept.display());
+            let boot_log = dir.join(format!("boot-{boot}.log"));
+            fs::rename(&log, &boot_log)?;
+            eprintln!("    {why}: see {}", boot_log.display());
             let stopped = format!("@ stopped {why}");
-            writeln!(said, "{stopped}")?;
+            writeln!(output_log, "{stopped}")?;
             report.take(&stopped);
         }
         let run = Run {
@@ -265,12 +264,12 @@ impl Host {
             report,
             took: began.elapsed(),
         };
-        said.write_all(run.last_lines().as_bytes())?;
+        output_log.write_all(run.last_lines().as_bytes())?;
         Ok(run)
     }
 }
 
-/// 6.12's memory is corrupted where emulated processors run in several threads, whatever it runs.
+/// Multi-threaded emulation corrupts the memory of 6.12.
 fn suited(accelerator: Accelerator, kernel: &Kernel) -> Accelerator {
     let is_corrupted = kernel.arch == Arch::Amd64 && kernel.version.starts_with("6.12.");
     if accelerator == Accelerator::Tcg && is_corrupted {
@@ -280,8 +279,8 @@ fn suited(accelerator: Accelerator, kernel: &Kernel) -> Accelerator {
     }
 }
 
-/// Reads what a machine says until it ends or hangs, or a test does not end, which is what this
-/// gives; what tests wrote goes into a log.
+/// Reads a machine's lines into the report and the log until the machine ends or hangs, or a test does not
+/// end; returns which.
 fn watch(
     machine: &qemu::Running,
     began: Instant,
@@ -289,7 +288,7 @@ fn watch(
     log: &mut fs::File,
 ) -> Result<&'static str> {
     let mut patience = BOOT;
-    let stopped = report.again.len();
+    let stopped = report.retried.len();
     loop {
         match machine.line(patience.min(KERNEL.saturating_sub(began.elapsed()))) {
             Ok(line) => {
@@ -303,7 +302,7 @@ fn watch(
                         eprintln!("        {why}");
                     }
                 }
-                if report.again.len() > stopped {
+                if report.retried.len() > stopped {
                     return Ok("a test did not end");
                 }
             }

@@ -1,4 +1,4 @@
-//! What several facts rest on, read once.
+//! What several probes read, read once.
 
 use std::{
     cell::{Cell, OnceCell},
@@ -10,13 +10,13 @@ use crate::tracer::{
     tracefs::{self, Unreachable, with_tracefs},
 };
 
-/// The machine as far as it has been looked at.
+/// Caches what was read of the machine.
 #[derive(Default)]
 pub(super) struct Machine {
     btf: OnceCell<Result<Kernel, String>>,
     syscalls: OnceCell<Result<anyhow::Result<BTreeSet<String>>, Unreachable>>,
-    /// Whether nothing was missing so far.
-    pub(super) whole: Cell<bool>,
+    /// Whether no fact was missing so far.
+    pub(super) nothing_missing: Cell<bool>,
 }
 
 impl Machine {

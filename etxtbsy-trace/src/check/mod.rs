@@ -1,7 +1,7 @@
-//! What this kernel and this user can do, a fact each. `check` tells them all; a start looks at
-//! those that cost nothing, and, if tracing cannot begin, at the others for the reason.
+//! Checks what this kernel and this user can do, one fact for each probe. `check` reports all facts.
+//! A start runs only the cheap probes; if tracing cannot start, it runs the others to find the reason.
 //!
-//! [`THEMES`] leads to every fact that there is; nothing else lists what tracing needs.
+//! [`THEMES`] has every probe; nothing else lists what tracing needs.
 
 mod features;
 mod machine;
@@ -16,70 +16,67 @@ use self::machine::Machine;
 use crate::event::check::{self as lines, Checked, Line, Status, Theme};
 use crate::tracer::{memlock, nofile};
 
-/// The themes and their facts, in the order in which one rests on the other.
-const THEMES: [(Theme, Facts); 5] = [
-    (Theme::Place, place::facts),
-    (Theme::Privileges, privileges::facts),
-    (Theme::Kernel, system::facts),
-    (Theme::Features, features::facts),
-    (Theme::Tracing, tracing::facts),
+/// The themes and their probes. Later ones depend on earlier ones.
+const THEMES: [(Theme, MakeProbes); 5] = [
+    (Theme::Place, place::probes),
+    (Theme::Privileges, privileges::probes),
+    (Theme::Kernel, system::probes),
+    (Theme::Features, features::probes),
+    (Theme::Tracing, tracing::probes),
 ];
 
-/// Makes the list of a theme's facts.
-type Facts = fn() -> Vec<Fact>;
+type MakeProbes = fn() -> Vec<Probe>;
 
-/// Something to be found out.
-struct Fact {
-    /// What it is called.
+/// Finds out one fact.
+struct Probe {
+    /// The fact's name.
     name: String,
-    /// What tracing has of it.
+    /// Why tracing needs it.
     purpose: String,
-    /// When it is looked at.
     when: When,
-    /// Finds it out.
-    look: Box<dyn Fn(&Machine) -> Finding>,
+    run: Box<dyn Fn(&Machine) -> Finding>,
 }
 
-/// When a fact is looked at, besides by `check`.
+/// When a probe runs, besides in `check`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum When {
-    /// At every start: it takes microseconds.
+    /// At every start; it takes microseconds.
     Start,
     /// When a start has failed.
     Failure,
-    /// Not at all, and by `check` only where nothing is missing: it is tracing itself.
+    /// In `check` only, and only if nothing is missing: it traces a failure.
     Last,
 }
 
-impl Fact {
+impl Probe {
     fn new(
         name: impl Into<String>,
         purpose: impl Into<String>,
-        look: impl Fn(&Machine) -> Finding + 'static,
+        run: impl Fn(&Machine) -> Finding + 'static,
     ) -> Self {
         let (name, purpose) = (name.into(), purpose.into());
-        Self { name, purpose, when: When::Failure, look: Box::new(look) }
+        Self { name, purpose, when: When::Failure, run: Box::new(run) }
     }
 
-    /// The same, for every start to look at.
+    /// The same probe, run at every start.
     fn at_start(self) -> Self {
         Self { when: When::Start, ..self }
     }
 
-    /// The same, after all others.
+    /// The same probe, run after all others.
     fn last(self) -> Self {
         Self { when: When::Last, ..self }
     }
 
-    /// What is found now, as a line.
-    fn line(&self, theme: Theme, machine: &Machine) -> lines::Fact {
-        let Finding { status, found, instead, remedy } = (self.look)(machine);
+    /// Runs the probe.
+    fn fact(&self, theme: Theme, machine: &Machine) -> lines::Fact {
+        let Finding { status, found, instead, remedy } = (self.run)(machine);
         let (name, purpose) = (self.name.clone(), self.purpose.clone());
         lines::Fact { theme, name, status, purpose, found, instead, remedy }
     }
 }
 
-/// What was found out.
+/// What a probe found.
 struct Finding {
     status: Status,
     found: String,
@@ -88,12 +85,12 @@ struct Finding {
 }
 
 impl Finding {
-    /// All is well.
+    /// Tracing has what it needs.
     fn ok(found: impl Into<String>) -> Self {
         Self { status: Status::Ok, found: found.into(), instead: None, remedy: None }
     }
 
-    /// Tracing works; `instead` says with what difference.
+    /// Tracing works; `instead` describes the difference.
     fn degraded(found: impl Into<String>, instead: impl Into<String>) -> Self {
         let instead = Some(instead.into());
         Self { status: Status::Degraded, instead, ..Self::ok(found) }
@@ -101,43 +98,43 @@ impl Finding {
 
     /// Tracing does not work.
     fn missing(found: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self { status: Status::Missing, ..Self::ok(found) }.mended_by(remedy)
+        Self { status: Status::Missing, ..Self::ok(found) }.with_remedy(remedy)
     }
 
-    /// It cannot be told, for that reason.
+    /// The probe could not find out, for that reason.
     fn unknown(why: impl Into<String>) -> Self {
         Self { status: Status::Unknown, ..Self::ok(why) }
     }
 
-    fn mended_by(self, remedy: impl Into<String>) -> Self {
+    fn with_remedy(self, remedy: impl Into<String>) -> Self {
         Self { remedy: Some(remedy.into()), ..self }
     }
 }
 
-/// What a start needs that can be told at once; fails with what is missing, and warns of what is
-/// degraded.
+/// Runs the probes for a start: fails if something is missing, and warns of what is degraded.
 pub fn start() -> anyhow::Result<()> {
     missing(|when| when == When::Start).map_or(Ok(()), Err)
 }
 
-/// Why a start failed with `error`: the fact behind it, if one is found.
+/// Explains why a start failed with `error`: returns the missing fact that caused it, if any.
 #[must_use]
 pub fn explain(error: anyhow::Error) -> anyhow::Error {
     log::info!("{error:#}");
     missing(|when| when != When::Last).unwrap_or(error)
 }
 
-/// The first fact that is missing, of those looked at `when`, and how many more are.
+/// Runs the probes selected by `when`: an error with the first missing fact, and how many more are
+/// missing.
 fn missing(when: impl Fn(When) -> bool) -> Option<anyhow::Error> {
     let machine = Machine::default();
     let mut missing = Vec::new();
-    for (theme, facts) in THEMES {
-        for fact in facts().iter().filter(|fact| when(fact.when)) {
-            machine.whole.set(missing.is_empty());
-            let line = fact.line(theme, &machine);
-            match line.status {
-                Status::Missing => missing.push(line),
-                Status::Degraded => log::warn!("{line}"),
+    for (theme, probes) in THEMES {
+        for probe in probes().iter().filter(|probe| when(probe.when)) {
+            machine.nothing_missing.set(missing.is_empty());
+            let fact = probe.fact(theme, &machine);
+            match fact.status {
+                Status::Missing => missing.push(fact),
+                Status::Degraded => log::warn!("{fact}"),
                 Status::Ok | Status::Unknown => {}
             }
         }
@@ -149,10 +146,10 @@ fn missing(when: impl Fn(When) -> bool) -> Option<anyhow::Error> {
     })
 }
 
-/// Looks at everything, and tells each fact as it is found, and last what it comes to: true if
-/// tracing will work.
-pub fn report(mut tell: impl FnMut(&Line) -> anyhow::Result<()>) -> anyhow::Result<bool> {
-    // As every start does; a fact says so if it cannot.
+/// Runs all probes and emits each fact when it is found, then the conclusion. Returns whether tracing
+/// will work.
+pub fn report(mut emit: impl FnMut(&Line) -> anyhow::Result<()>) -> anyhow::Result<bool> {
+    // As at every start. If it fails, a probe reports that.
     let _ = (memlock::lift(), nofile::raise());
     let machine = Machine::default();
     let version = env!("CARGO_PKG_VERSION").to_owned();
@@ -165,20 +162,20 @@ pub fn report(mut tell: impl FnMut(&Line) -> anyhow::Result<()>) -> anyhow::Resu
         unknown: 0,
         version,
     };
-    for (theme, facts) in THEMES {
-        for fact in facts() {
-            machine.whole.set(checked.missing == 0);
-            let line = fact.line(theme, &machine);
-            *checked.count(line.status) += 1;
-            if line.status == Status::Missing {
-                checked.mend_first.get_or_insert_with(|| line.name.clone());
+    for (theme, probes) in THEMES {
+        for probe in probes() {
+            machine.nothing_missing.set(checked.missing == 0);
+            let fact = probe.fact(theme, &machine);
+            *checked.count(fact.status) += 1;
+            if fact.status == Status::Missing {
+                checked.mend_first.get_or_insert_with(|| fact.name.clone());
             }
-            tell(&Line::Fact(line))?;
+            emit(&Line::Fact(fact))?;
         }
     }
     let works = checked.missing == 0;
     checked.works = works;
-    tell(&Line::Check(checked)).map(|()| works)
+    emit(&Line::Check(checked)).map(|()| works)
 }
 
 #[cfg(test)]
@@ -189,15 +186,15 @@ mod tests {
     use super::*;
     use crate::tracer::programs::tracepoints;
 
-    fn facts() -> Vec<Fact> {
-        THEMES.iter().flat_map(|(_, facts)| facts()).collect()
+    fn probes() -> Vec<Probe> {
+        THEMES.iter().flat_map(|(_, probes)| probes()).collect()
     }
 
     #[test]
-    fn no_two_facts_have_the_same_name() {
+    fn fact_names_are_unique() {
         let mut names = BTreeSet::new();
-        for fact in facts() {
-            assert!(names.insert(fact.name.clone()), "{}", fact.name);
+        for probe in probes() {
+            assert!(names.insert(probe.name.clone()), "{}", probe.name);
         }
         for tracepoint in tracepoints() {
             assert!(names.contains(tracepoint.name), "{}", tracepoint.name);
@@ -205,21 +202,21 @@ mod tests {
     }
 
     #[test]
-    fn tracing_itself_comes_last() {
-        let facts = facts();
-        let (last, others) = facts.split_last().unwrap();
-        assert!(last.when == When::Last && others.iter().all(|fact| fact.when != When::Last));
+    fn self_trace_is_last() {
+        let probes = probes();
+        let (last, others) = probes.split_last().unwrap();
+        assert!(last.when == When::Last && others.iter().all(|probe| probe.when != When::Last));
     }
 
-    /// All but the tracepoints, which `check` lists.
+    /// Except the tracepoints: only `check` lists them.
     #[test]
-    fn the_page_on_limitations_has_every_fact() {
+    fn limitations_page_lists_every_fact() {
         let page = include_str!("../../../docs/limitations.md");
-        let is_tracepoint = |fact: &Fact| tracepoints().any(|known| known.name == fact.name);
-        let missing: String = facts()
+        let is_tracepoint = |probe: &Probe| tracepoints().any(|known| known.name == probe.name);
+        let missing: String = probes()
             .iter()
-            .filter(|fact| !is_tracepoint(fact))
-            .map(|fact| format!("| {} | {} |\n", fact.name, fact.purpose))
+            .filter(|probe| !is_tracepoint(probe))
+            .map(|probe| format!("| {} | {} |\n", probe.name, probe.purpose))
             .filter(|row| !page.contains(row))
             .collect();
         assert!(missing.is_empty(), "not in docs/limitations.md:\n{missing}");

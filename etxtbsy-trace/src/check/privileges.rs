@@ -1,4 +1,4 @@
-//! What this user may do: capabilities(7).
+//! The rights of this user: capabilities(7), and whether bpf(2) is allowed.
 
 use std::path::PathBuf;
 
@@ -9,106 +9,111 @@ use nix::{
 };
 use rustix::thread::{CapabilitySet, capabilities, capability_is_in_bounding_set, no_new_privs};
 
-use super::{Fact, Finding, Machine, When};
+use super::{Finding, Machine, Probe, When};
 use crate::{
     host::privileges::{self, Capability},
     text::shown,
     tracer::memlock,
 };
 
-/// A capability, as `check` asks for it.
-struct Asked {
+/// A capability, and what it is needed for.
+struct Needed {
     capability: Capability,
     purpose: &'static str,
     when: When,
-    /// The finding where the process does not have it.
+    /// The finding if the process does not have it.
     without: fn(&'static str) -> Finding,
 }
 
-/// All that it takes where tracefs is mounted, as setcap(8) has them.
-const LEAST: &str = "cap_bpf,cap_perfmon,cap_sys_ptrace,cap_dac_read_search";
+/// The capabilities that suffice if tracefs is mounted, as setcap(8) writes them.
+const SUFFICIENT: &str = "cap_bpf,cap_perfmon,cap_sys_ptrace,cap_dac_read_search";
 
-const ASKED: [Asked; 9] = [
-    Asked {
+const NEEDED: [Needed; 9] = [
+    Needed {
         capability: privileges::BPF,
-        purpose: "to load eBPF programs and make their maps",
+        purpose: "to load eBPF programs and create their maps",
         when: When::Start,
         without: |name| Finding::missing(not_held(), grant(name)),
     },
-    Asked {
+    Needed {
         capability: privileges::PERFMON,
         purpose: "to attach to tracepoints, and to read the kernel's memory there",
         when: When::Start,
         without: |name| Finding::missing(not_held(), grant(name)),
     },
-    Asked {
+    Needed {
         capability: privileges::SYS_PTRACE,
         purpose: "to read in /proc which programs other users' processes run",
         when: When::Start,
         without: |name| {
             let instead =
-                "exe, cwd and fds of processes that /proc closes to this user stay unknown";
-            Finding::degraded(not_held(), instead).mended_by(grant(name))
+                "exe, cwd and fds of processes that /proc hides from this user stay unknown";
+            Finding::degraded(not_held(), instead).with_remedy(grant(name))
         },
     },
-    Asked {
+    Needed {
         capability: privileges::SYS_RESOURCE,
-        purpose: "to lift RLIMIT_MEMLOCK, against which eBPF maps count before 5.11",
+        purpose: "to raise RLIMIT_MEMLOCK, which limits eBPF maps before 5.11",
         when: When::Start,
-        without: unlimited,
+        without: without_sys_resource,
     },
-    Asked {
+    Needed {
         capability: privileges::DAC_READ_SEARCH,
-        purpose: "to look at files and fds that only their owner may look at",
+        purpose: "to inspect files and fds that only their owner may inspect",
         when: When::Failure,
         without: |name| {
-            let instead = "a file in another user's private directory, and the rings of io_uring \
-                           of other users, stay unknown";
-            Finding::degraded(not_held(), instead).mended_by(grant(name))
+            let instead = "files in other users' private directories, and other users' io_urings, \
+                           stay unknown";
+            Finding::degraded(not_held(), instead).with_remedy(grant(name))
         },
     },
-    Asked {
+    Needed {
         capability: privileges::KILL,
-        purpose: "to pass signals on to a command that runs as another user",
+        purpose: "to forward signals to a command that runs as another user",
         when: When::Failure,
         without: |name| {
             if is_one_user() {
-                return Finding::ok(format!("{}; a command runs as this user", not_held()));
+                return Finding::ok(format!(
+                    "{}; not needed, because a command runs as this user",
+                    not_held()
+                ));
             }
-            let instead = "such a command gets no signals that are sent to the tracer alone";
-            Finding::degraded(not_held(), instead).mended_by(grant(name))
+            let instead = "signals sent only to the tracer do not reach such a command";
+            Finding::degraded(not_held(), instead).with_remedy(grant(name))
         },
     },
-    Asked {
+    Needed {
         capability: privileges::SETUID,
         purpose: "to run a command and write files as the user who called sudo",
         when: When::Failure,
-        without: own_identity,
+        without: without_identity_change,
     },
-    Asked {
+    Needed {
         capability: privileges::SETGID,
-        purpose: "to do so with that user's groups",
+        purpose: "to do that with that user's groups",
         when: When::Failure,
-        without: own_identity,
+        without: without_identity_change,
     },
-    Asked {
+    Needed {
         capability: privileges::DAC_OVERRIDE,
-        purpose: "to write files wherever root may, if root itself asks for them",
+        purpose: "to write files wherever root may, if root started the tracer",
         when: When::Failure,
-        without: |_| Finding::ok(format!("{}; files are written where it may", not_held())),
+        without: |_| Finding::ok(format!("{}; files are written where this user may", not_held())),
     },
 ];
 
-pub(super) fn facts() -> Vec<Fact> {
-    let capabilities = ASKED.iter().map(|asked| {
-        let Asked { capability, purpose, when, .. } = asked;
-        Fact { when: *when, ..Fact::new(capability.name, *purpose, |_| asked.look()) }
+pub(super) fn probes() -> Vec<Probe> {
+    let capabilities = NEEDED.iter().map(|needed| {
+        let Needed { capability, purpose, when, .. } = needed;
+        Probe { when: *when, ..Probe::new(capability.name, *purpose, |_| needed.finding()) }
     });
-    capabilities.chain([Fact::new("bpf(2)", "to speak with the kernel", bpf)]).collect()
+    capabilities
+        .chain([Probe::new("bpf(2)", "to load programs into the kernel and read their maps", bpf)])
+        .collect()
 }
 
-impl Asked {
-    fn look(&self) -> Finding {
+impl Needed {
+    fn finding(&self) -> Finding {
         let Capability { name, set, or, .. } = self.capability;
         match capabilities(None) {
             Ok(held) if held.effective.intersects(set | or) => Finding::ok("held"),
@@ -122,34 +127,35 @@ fn not_held() -> String {
     format!("uid {} does not have it", geteuid())
 }
 
-/// How this process, started as it was, gets a capability.
+/// The remedy for a missing capability.
 fn grant(name: &str) -> String {
     let known = privileges::ALL.iter().find(|capability| capability.name == name);
     let is_withheld = |capability: &Capability| {
-        capability_is_in_bounding_set(capability.set).is_ok_and(|is_there| !is_there)
+        capability_is_in_bounding_set(capability.set).is_ok_and(|is_in_set| !is_in_set)
     };
     if known.is_some_and(is_withheld) {
         let name = name.trim_start_matches("CAP_");
         return format!("give it to the container (docker run --cap-add={name}, or --privileged)");
     }
-    rights()
+    how_to_get_rights()
 }
 
-/// How this process, started as it was, gets what the kernel refuses it.
-pub(super) fn rights() -> String {
+/// The remedy for a missing right, which depends on how this process was started.
+pub(super) fn how_to_get_rights() -> String {
     if geteuid().is_root() {
-        "start it as root with all capabilities, outside of what has taken them away".to_owned()
+        "start etxtbsy-trace as root with all capabilities, outside the environment that removed them".to_owned()
     } else if no_new_privs().unwrap_or(false) {
-        "start it without no_new_privs, under which neither sudo nor setcap gives rights".to_owned()
+        "start etxtbsy-trace without no_new_privs, which makes sudo and setcap ineffective"
+            .to_owned()
     } else {
-        let sudo = "put sudo before the command";
+        let sudo = "start etxtbsy-trace with sudo";
         let is_nosuid = |own: &PathBuf| {
-            statvfs(own).is_ok_and(|facts| facts.flags().contains(FsFlags::ST_NOSUID))
+            statvfs(own).is_ok_and(|filesystem| filesystem.flags().contains(FsFlags::ST_NOSUID))
         };
-        // There, the kernel does not look at what the file has.
+        // On a mount with nosuid, the kernel ignores file capabilities.
         match std::env::current_exe() {
             Ok(own) if !is_nosuid(&own) => format!(
-                "{sudo}, or give the program its rights: sudo setcap {LEAST}=ep {}",
+                "{sudo}, or give the program its capabilities: sudo setcap {SUFFICIENT}=ep {}",
                 shown(own.as_os_str())
             ),
             _ => sudo.to_owned(),
@@ -163,41 +169,47 @@ fn is_one_user() -> bool {
     !geteuid().is_root() && !held.contains(CapabilitySet::SETUID)
 }
 
-/// Without CAP_SETUID or CAP_SETGID.
-fn own_identity(name: &'static str) -> Finding {
+/// The finding without CAP_SETUID or CAP_SETGID.
+fn without_identity_change(name: &'static str) -> Finding {
     if is_one_user() {
-        return Finding::ok(format!("{}, nor a user to become", not_held()));
+        return Finding::ok(format!(
+            "{}; not needed, because there is no other user to become",
+            not_held()
+        ));
     }
-    let instead = "under sudo, and with --user, it starts no command and writes no file";
-    Finding::degraded(not_held(), instead).mended_by(grant(name))
+    let instead = "under sudo, and with --user, the tracer cannot start a command or write a file";
+    Finding::degraded(not_held(), instead).with_remedy(grant(name))
 }
 
-/// Without CAP_SYS_RESOURCE.
-fn unlimited(name: &'static str) -> Finding {
+/// The finding without CAP_SYS_RESOURCE.
+fn without_sys_resource(name: &'static str) -> Finding {
     match memlock::counts() {
-        Ok(false) => Finding::ok(format!("{}, and this kernel does not ask for it", not_held())),
+        Ok(false) => Finding::ok(format!("{}; not needed on this kernel", not_held())),
         Ok(true) => {
-            let instead = "the maps must fit into the limit that there is (ulimit -l)";
-            Finding::degraded(not_held(), instead).mended_by(grant(name))
+            let instead = "the maps must fit into the current limit (ulimit -l)";
+            Finding::degraded(not_held(), instead).with_remedy(grant(name))
         }
-        Err(_) => Finding::unknown(format!("{}; whether that matters takes CAP_BPF", not_held())),
+        Err(_) => Finding::unknown(format!(
+            "{}; without CAP_BPF the tracer cannot find out whether it is needed",
+            not_held()
+        )),
     }
 }
 
-/// Whether the system call works at all: seccomp and security modules can forbid it.
+/// Whether bpf(2) works: seccomp and security modules can forbid it.
 fn bpf(machine: &Machine) -> Finding {
     let error = match is_map_supported(MapType::Array) {
-        Ok(true) => return Finding::ok("the kernel makes a map"),
-        Ok(false) => return Finding::missing("the kernel makes no map", CONFIG),
+        Ok(true) => return Finding::ok("can create a map"),
+        Ok(false) => return Finding::missing("cannot create a map", CONFIG),
         Err(error) => error.io_error,
     };
     match error.raw_os_error() {
-        Some(libc::ENOSYS) => Finding::missing("this kernel does not have it", CONFIG),
-        Some(libc::EPERM) if machine.whole.get() => Finding::missing(
-            "refused, though nothing in the user's rights says so: by seccomp or a security module",
+        Some(libc::ENOSYS) => Finding::missing("not in this kernel", CONFIG),
+        Some(libc::EPERM) if machine.nothing_missing.get() => Finding::missing(
+            "refused although the user has the rights: by seccomp or a security module",
             "allow it (docker run --security-opt seccomp=unconfined, or --privileged)",
         ),
-        _ => Finding::unknown(format!("cannot make a map: {error}")),
+        _ => Finding::unknown(format!("cannot create a map: {error}")),
     }
 }
 
@@ -209,38 +221,38 @@ mod tests {
     use crate::host::privileges::Kept;
 
     #[test]
-    fn the_page_on_limitations_has_the_least_that_it_takes() {
+    fn limitations_page_has_the_sufficient_capabilities() {
         let page = include_str!("../../../docs/limitations.md");
-        assert!(page.contains(&format!("sudo setcap {LEAST}=ep")), "{LEAST}");
-        for name in LEAST.split(',') {
+        assert!(page.contains(&format!("sudo setcap {SUFFICIENT}=ep")), "{SUFFICIENT}");
+        for name in SUFFICIENT.split(',') {
             let name = name.to_uppercase();
             assert!(privileges::ALL.iter().any(|capability| capability.name == name), "{name}");
         }
     }
 
     #[test]
-    fn the_page_on_limitations_says_what_is_kept() {
+    fn limitations_page_says_which_capabilities_are_kept() {
         let page = include_str!("../../../docs/limitations.md");
-        let told = |kept| match kept {
+        let words = |kept| match kept {
             Kept::No => "no",
             Kept::Always => "always",
-            Kept::Aside => "x86_64: out of effect, for when the first 32-bit program runs",
+            Kept::Aside => "x86_64: permitted, not effective, until the first 32-bit program runs",
             Kept::ToReadMaps => {
-                "the same; in effect where the kernel asks for it to read maps (before 5.19)"
+                "the same; effective on kernels that require it to read maps (before 5.19)"
             }
             Kept::WithCommand => "with a command",
             Kept::InViewUnderSudo => "in the view, under sudo: to export",
             Kept::InViewElse => "in the view, not under sudo: to export",
         };
-        for Asked { capability: Capability { name, kept, .. }, purpose, .. } in ASKED {
-            let row = format!("| {name} | {} |\n", told(kept));
+        for Needed { capability: Capability { name, kept, .. }, purpose, .. } in NEEDED {
+            let row = format!("| {name} | {} |\n", words(kept));
             assert!(page.contains(&row), "not in docs/limitations.md, for {purpose}:\n{row}");
         }
     }
 
     #[test]
-    fn every_capability_is_asked_for() {
-        let asked: Vec<_> = ASKED.iter().map(|asked| asked.capability.name).collect();
-        assert_eq!(asked, privileges::ALL.map(|capability| capability.name));
+    fn every_capability_is_probed() {
+        let needed: Vec<_> = NEEDED.iter().map(|needed| needed.capability.name).collect();
+        assert_eq!(needed, privileges::ALL.map(|capability| capability.name));
     }
 }

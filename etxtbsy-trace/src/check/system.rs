@@ -1,21 +1,25 @@
-//! Which kernel it is, and whether it has the error that we trace.
+//! The kernel's version, and whether it has what the tracer reads and the error that it traces.
 
 use anyhow::Result;
 use nix::sys::utsname::uname;
 
-use super::{Fact, Finding, Machine};
+use super::{Finding, Machine, Probe};
 use crate::tracer::{calibrate, layout, lockdown, offsets};
 
-pub(super) fn facts() -> Vec<Fact> {
+pub(super) fn probes() -> Vec<Probe> {
     vec![
-        Fact::new("kernel", "to run on", |_| release()),
-        Fact::new("BTF", "to find the fields of the kernel's structures", btf).at_start(),
-        Fact::new("fields", "to read who holds a file", fields),
-        Fact::new("lockdown", "to let programs read the kernel's memory", |_| locked_down()),
-        Fact::new("exec of a written file", "for there to be anything to trace", |_| exec_denied()),
-        Fact::new(
+        Probe::new("kernel", "to show its version", |_| release()),
+        Probe::new("BTF", "to find the fields of the kernel's structures", btf).at_start(),
+        Probe::new("fields", "to read who holds a file", fields),
+        Probe::new("lockdown", "to let programs read the kernel's memory", |_| locked_down()),
+        Probe::new(
+            "exec of a written file",
+            "to trace failed execs: this kernel must refuse to execute a file that is open for writing",
+            |_| exec_denied(),
+        ),
+        Probe::new(
             "write to a running file",
-            "for there to be anything to trace in the other direction",
+            "to trace direction `write`: this kernel must refuse to write to a program that is running",
             |_| write_denied(),
         ),
     ]
@@ -44,10 +48,10 @@ fn btf(_: &Machine) -> Finding {
 
 fn fields(machine: &Machine) -> Finding {
     match machine.btf().map(offsets::resolve) {
-        Ok(Ok(_)) => Finding::ok("all are where they are looked for"),
+        Ok(Ok(_)) => Finding::ok("all struct fields found"),
         Ok(Err(error)) => Finding::missing(
             format!("{error:#}"),
-            "this kernel is not known yet: take a newer etxtbsy-trace, or report it with that line",
+            "install a newer etxtbsy-trace, or report this line as an issue: this kernel is not known yet",
         ),
         Err(error) => Finding::unknown(error),
     }
@@ -61,30 +65,30 @@ fn locked_down() -> Finding {
             "boot with lockdown=integrity, or without",
         ),
         Ok(Some(mode)) if mode == "integrity" => {
-            Finding::ok("integrity: what it forbids, nothing here does")
+            Finding::ok("integrity: does not affect this tool")
         }
         Ok(Some(mode)) => Finding::ok(mode),
-        Err(error) => Finding::unknown(format!("cannot look into securityfs: {error}")),
+        Err(error) => Finding::unknown(format!("cannot read securityfs: {error}")),
     }
 }
 
 fn exec_denied() -> Finding {
-    let lost = "boot a kernel that refuses it: any before 6.11, or from 6.12.2 on";
-    denied(calibrate::busy_exec(), || Finding::missing(calibrate::ALLOWED, lost))
+    let remedy = "boot a kernel before 6.11, or 6.12.2 or newer";
+    denied(calibrate::busy_exec(), || Finding::missing(calibrate::ALLOWED, remedy))
 }
 
 fn write_denied() -> Finding {
     denied(calibrate::busy_write(), || {
         Finding::degraded(
-            "this kernel lets a running program be written",
-            "nothing fails in that direction, and nothing is told",
+            "this kernel allows writing to a running program",
+            "nothing fails in direction `write`, so nothing is reported there",
         )
     })
 }
 
 fn denied(refused: Result<bool>, allowed: impl FnOnce() -> Finding) -> Finding {
     match refused {
-        Ok(true) => Finding::ok("refused with ETXTBSY, tried on a file of our own"),
+        Ok(true) => Finding::ok("refused with ETXTBSY, tried on a temporary file"),
         Ok(false) => allowed(),
         Err(error) => Finding::unknown(format!("{error:#}")),
     }

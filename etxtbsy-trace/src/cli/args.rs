@@ -1,4 +1,4 @@
-//! The command line, and what it says about the terminal.
+//! The command line: subcommands, options, and which of them conflict.
 
 use crate::{demo, event::TreeRole, host::owned_output::is_stdout, output::formats::Format};
 use clap::{
@@ -15,17 +15,17 @@ use std::{
 
 const EXAMPLES: &str = "\
 Examples:
-  sudo etxtbsy-trace                         watch the whole machine until Ctrl-C
-  sudo etxtbsy-trace run make -j8 test       trace a command and all it starts
-  sudo etxtbsy-trace --pid 4711 -d 60        one process tree, for a minute
+  sudo etxtbsy-trace                         trace the whole machine until Ctrl-C
+  sudo etxtbsy-trace run make -j8 test       trace a command and its descendants
+  sudo etxtbsy-trace --pid 4711 -d 60        trace one process tree for a minute
   sudo etxtbsy-trace run -o trace.jsonl --error-exitcode 9 -- ./ci.sh
-                                             fail the job if it met a busy file
-  etxtbsy-trace replay trace.jsonl           look at what -o recorded, on any machine
-  etxtbsy-trace check                        can this user trace on this kernel?
+                                             fail the job if an incident was reported
+  etxtbsy-trace replay trace.jsonl           show a recording of -o, on any machine
+  etxtbsy-trace check                        check whether this kernel and user can trace
 
 Exit status:
-  run: CMD's own, 128+N if signal N killed it, 127 if it was not found, 126 if it cannot be run.
-  Else 0. 125 if etxtbsy-trace itself failed, 2 for bad usage.";
+  run: the status of CMD; 128+N if signal N killed CMD, 127 if CMD was not found, 126 if CMD
+  cannot be executed. Otherwise 0. 125 if etxtbsy-trace itself failed, 2 for wrong usage.";
 
 const RUN_EXAMPLES: &str = "\
 Examples:
@@ -33,24 +33,24 @@ Examples:
   sudo etxtbsy-trace run -o trace.jsonl -- sh -c './build && ./app'
   sudo etxtbsy-trace run --user ci --error-exitcode 9 -- ./ci.sh
 
-Options for etxtbsy-trace come before CMD; all that follows CMD belongs to it.";
+Options of etxtbsy-trace come before CMD. All words after CMD are arguments of CMD.";
 
-/// Says which process held the file open for writing when a program could not be executed: ETXTBSY,
+/// Reports which process had the file open for writing when an exec failed with ETXTBSY,
 /// "Text file busy".
 ///
-/// Without a subcommand, watches the whole machine, or the process trees given with --pid.
+/// Without a subcommand, traces the whole machine, or only the process trees given with --pid.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "etxtbsy-trace", version, max_term_width = 100, after_help = EXAMPLES)]
 pub struct Cli {
-    /// What to do; `None` is tracing the machine, or the trees of `pids`.
+    /// `None` traces the machine, or the trees of `pids`.
     #[command(subcommand)]
     pub command: Option<Command>,
 
-    /// Only failures in the tree of PID: itself and all its descendants (repeatable)
+    /// Report only failures in the process tree of PID: PID and its descendants (repeatable)
     ///
-    /// Those forked before tracing began are in the tree too. Tracing ends when the tree has ended.
-    /// The filter is on the process whose call failed, unless --as says otherwise; the culprit may be
-    /// any on the machine.
+    /// The tree includes descendants that were forked before tracing began. Tracing ends when all
+    /// processes of the tree have ended. The filter applies to the process whose call failed, unless
+    /// --as changes that. The holder can be any process on the machine.
     #[arg(
         short,
         long = "pid",
@@ -60,27 +60,28 @@ pub struct Cli {
     )]
     pub pids: Vec<u32>,
 
-    /// Options that every subcommand takes.
+    /// Options of all subcommands.
     #[command(flatten)]
     pub options: Options,
 }
 
-/// What to do instead of tracing the machine.
+/// The subcommands.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
-    /// Start a command once tracing is live, trace it and all it starts, end with it
+    /// Start tracing, then run a command, and trace it and its descendants until it ends
     Run(Run),
-    /// Make the failures happen, each in a small known form, under the tracer
+    /// Trace small programs that each make a known ETXTBSY failure happen
     Demo(Demo),
-    /// Say what this kernel and this user can do, one line a fact
+    /// Check whether this kernel and user can run the tracer
     ///
-    /// Each failure comes with its remedy. The exit status is 0 only if tracing will work.
+    /// Prints one line for each fact, with a remedy if something is missing. The exit status is 0
+    /// only if tracing will work.
     Check,
-    /// Show recorded JSON lines as if live, without root or eBPF
+    /// Show recorded JSON lines as if they were live; needs neither root nor eBPF
     Replay(Replay),
     /// Print the JSON Schema of the JSON lines
     Schema {
-        /// Whose lines
+        /// Which JSON lines
         #[arg(value_enum, default_value_t)]
         of: Lines,
     },
@@ -89,10 +90,10 @@ pub enum Command {
 /// JSON lines that have a schema.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Lines {
-    /// Those of a trace
+    /// Lines of a trace
     #[default]
     Trace,
-    /// Those of `check`
+    /// Lines of `check`
     Check,
 }
 
@@ -103,19 +104,19 @@ pub enum Lines {
     after_help = RUN_EXAMPLES
 )]
 pub struct Run {
-    /// Run CMD as USER, a name or a uid [default: under sudo, the user who called it]
+    /// Run CMD as USER, a name or a uid [default: under sudo, the user who called sudo]
     #[arg(long, value_name = "USER")]
     pub user: Option<String>,
 
-    /// Run CMD even if tracing cannot start; one line on stderr says why it could not
+    /// Run CMD even if tracing cannot start; one line on stderr gives the reason
     #[arg(long)]
     pub best_effort: bool,
 
-    /// When --stop-after or --duration has ended tracing, end CMD and its descendants with SIGTERM
+    /// Send SIGTERM to CMD and its descendants when --stop-after or --duration ends tracing
     #[arg(long)]
     pub kill_after_stop: bool,
 
-    /// The command, found in PATH unless it has a slash, and its arguments
+    /// The command and its arguments; a name without a slash is looked up in PATH
     #[arg(value_name = "CMD", required = true, trailing_var_arg = true)]
     pub argv: Vec<OsString>,
 }
@@ -123,15 +124,15 @@ pub struct Run {
 /// `demo`.
 #[derive(Clone, Debug, Args)]
 pub struct Demo {
-    /// Which one [default: a tour of a few]
+    /// Demo to run [default: a tour of a few]
     #[arg(value_parser = PossibleValuesParser::new(demo::names()), hide_possible_values = true)]
     pub name: Option<String>,
 
-    /// List them, with what each shows, and end
+    /// List the demos and what each shows, then exit
     #[arg(long, conflicts_with = "name")]
     pub list: bool,
 
-    /// For the tests: how long races go, and each half of a comparison.
+    /// For tests: duration of a race, and of each side of a comparison.
     #[arg(long, hide = true)]
     pub seconds: Option<u64>,
 }
@@ -139,7 +140,7 @@ pub struct Demo {
 /// `replay`.
 #[derive(Clone, Debug, Args)]
 pub struct Replay {
-    /// The file that --output or --json wrote (-: stdin)
+    /// File that --output or --json wrote (-: stdin)
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
 }
@@ -147,41 +148,42 @@ pub struct Replay {
 /// Options that every subcommand takes.
 #[derive(Clone, Debug, Args)]
 pub struct Options {
-    /// Write the JSON lines to FILE, whatever is shown on the terminal (-: stdout)
+    /// Write the JSON lines to FILE, in addition to what --format shows (-: stdout)
     #[arg(short, long, global = true, value_name = "FILE")]
     pub output: Option<PathBuf>,
 
-    /// What is shown [default: tui on a terminal, else text; for `run` text on stderr, so that CMD
-    /// keeps its stdin, stdout and terminal]
+    /// Output format [default: tui on a terminal, else text; with `run`, text on stderr, so that
+    /// CMD keeps its stdin, stdout and terminal]
     #[arg(long, global = true, value_enum)]
     pub format: Option<Format>,
 
-    /// Show the JSON lines on stdout; the same as --format json
+    /// Write the JSON lines to stdout; the same as --format json
     #[arg(long, global = true)]
     pub json: bool,
 
-    /// Which failures, of the tree that --pid or `run` traces: those that it had, those that it caused
-    /// by holding or running the file, or both
+    /// Failures to report for the tree of --pid or `run`: those of its own calls, those that it
+    /// caused by holding or running the file, or both
     #[arg(long = "as", global = true, value_name = "ROLE", value_enum, default_value_t)]
     pub role: TreeRole,
 
-    /// End tracing after SECONDS; fractions are allowed; with `run`, CMD runs on
+    /// Stop tracing after SECONDS (fractions are allowed); with `run`, CMD continues
     #[arg(short, long, global = true, value_name = "SECONDS", value_parser = seconds, allow_negative_numbers = true)]
     pub duration: Option<Duration>,
 
-    /// End tracing after N incidents; with `run`, CMD runs on
+    /// Stop tracing after N incidents; with `run`, CMD continues
     #[arg(long, global = true, value_name = "N", value_parser = count)]
     pub stop_after: Option<NonZeroU64>,
 
-    /// Exit with N (1 to 255) if CMD succeeded but at least one incident was seen that it did not repair itself
+    /// Exit with N (1 to 255) if CMD succeeded but an incident was reported that the failing process
+    /// did not repair itself
     #[arg(long, global = true, value_name = "N", value_parser = exit_code)]
     pub error_exitcode: Option<NonZeroU8>,
 
-    /// When to colour; auto heeds the terminal, `NO_COLOR` and `CLICOLOR_FORCE`
+    /// When to colour; auto depends on the terminal, `NO_COLOR` and `CLICOLOR_FORCE`
     #[arg(long, global = true, value_name = "WHEN", value_enum, default_value_t = Color::Auto)]
     pub color: Color,
 
-    /// Say more on stderr (repeat for more)
+    /// Log more details on stderr (repeatable)
     #[arg(short, long, global = true, action = ArgAction::Count)]
     pub verbose: u8,
 }
@@ -189,7 +191,7 @@ pub struct Options {
 /// When to colour.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Color {
-    /// On a terminal, as far as the environment agrees.
+    /// On a terminal, unless the environment says otherwise.
     #[default]
     Auto,
     /// Always.
@@ -199,27 +201,27 @@ pub enum Color {
 }
 
 impl Cli {
-    /// Reads a command line, the program's own name first.
+    /// Parses a command line, which starts with the program's own name.
     ///
-    /// The error is for `clap::Error::exit`, which also prints the help and the version.
+    /// Pass the error to `clap::Error::exit`: it also prints the help and the version.
     pub fn from_args(args: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
-        let cli = Self::try_parse_from(args).map_err(with_run)?;
+        let cli = Self::try_parse_from(args).map_err(suggest_run)?;
         match cli.conflict() {
             Some(message) => Err(Self::command().error(ErrorKind::ArgumentConflict, message)),
             None => Ok(cli),
         }
     }
 
-    /// Options that exclude each other. Clap would not see those given on either side of a
-    /// subcommand.
+    /// Options that exclude each other. Clap does not detect a conflict between options before and
+    /// after a subcommand.
     fn conflict(&self) -> Option<String> {
-        if let Some((option, subcommand)) = self.ignored() {
-            return Some(format!("{option} has no effect with {subcommand}; leave it out"));
+        if let Some((option, context)) = self.ignored() {
+            return Some(format!("{option} has no effect {context}; leave it out"));
         }
         self.contradiction().map(ToOwned::to_owned)
     }
 
-    /// The first option that would be ignored, and what ignores it.
+    /// The first option that would be ignored, and in which context.
     fn ignored(&self) -> Option<(&'static str, &'static str)> {
         let Options { output, format, json, role: _, duration, .. } = &self.options;
         let Options { stop_after, error_exitcode, color, verbose: _, .. } = &self.options;
@@ -232,13 +234,19 @@ impl Cli {
             "--error-exitcode" => error_exitcode.is_some(),
             _ => *color != Color::Auto,
         };
-        let (subcommand, ignores): (_, &[&'static str]) = match &self.command {
-            None => ("no subcommand: only run has it", &["--error-exitcode"]),
+        let (context, ignored): (_, &[&'static str]) = match &self.command {
+            None => ("without a subcommand, only with run", &["--error-exitcode"]),
             Some(Command::Run(_) | Command::Demo(Demo { list: false, .. })) => return None,
-            Some(Command::Check) => ("check", &["--duration", "--stop-after", "--error-exitcode"]),
-            Some(Command::Replay(_)) => ("replay", &["--duration", "--error-exitcode"]),
+            Some(Command::Check) => {
+                ("with check", &["--duration", "--stop-after", "--error-exitcode"])
+            }
+            Some(Command::Replay(_)) => ("with replay", &["--duration", "--error-exitcode"]),
             Some(command @ (Command::Schema { .. } | Command::Demo(_))) => (
-                if matches!(command, Command::Demo(_)) { "demo --list" } else { "schema" },
+                if matches!(command, Command::Demo(_)) {
+                    "with demo --list"
+                } else {
+                    "with schema"
+                },
                 &[
                     "--output",
                     "--format",
@@ -250,19 +258,19 @@ impl Cli {
                 ],
             ),
         };
-        ignores.iter().find(|option| given(option)).map(|option| (*option, subcommand))
+        ignored.iter().find(|option| given(option)).map(|option| (*option, context))
     }
 
-    /// Options that contradict each other, or miss another.
+    /// Options that contradict each other, or need another option.
     fn contradiction(&self) -> Option<&'static str> {
         let Options { output, format, json, role, duration, stop_after, .. } = &self.options;
         if !self.pids.is_empty() && self.command.is_some() {
-            Some("--pid PID is for tracing without a subcommand; `run` traces the tree of CMD")
+            Some("--pid PID cannot be used with a subcommand; `run` traces the tree of CMD")
         } else if *role != TreeRole::Victim
             && self.pids.is_empty()
             && !matches!(self.command, Some(Command::Run(_)))
         {
-            Some("--as ROLE is about a process tree: use it with --pid PID or with `run`")
+            Some("--as ROLE needs a process tree: use it with --pid PID or with `run`")
         } else if *json && format.is_some() {
             Some("--json is the same as --format json: use one of --json and --format")
         } else if let Some(Command::Run(run)) = &self.command
@@ -270,16 +278,18 @@ impl Cli {
             && duration.is_none()
             && stop_after.is_none()
         {
-            Some("--kill-after-stop ends CMD after --stop-after N or --duration SECONDS: add one")
+            Some(
+                "--kill-after-stop has no effect without --stop-after N or --duration SECONDS: add one",
+            )
         } else if let Some(Command::Run(run)) = &self.command
             && run.best_effort
             && *format == Some(Format::Tui)
         {
             Some("--best-effort cannot be used with the view: use --format text or json")
         } else if *format == Some(Format::Tui) && output.as_deref().is_some_and(is_stdout) {
-            Some("--output to stdout would write the JSON lines over the view; name a file")
+            Some("--output to stdout would write the JSON lines over the view; give a file")
         } else if self.format() == Format::Json && output.as_deref().is_some_and(is_stdout) {
-            Some("--output to stdout would write the JSON lines there a second time; leave it out")
+            Some("--output to stdout would write the JSON lines to stdout twice; leave it out")
         } else {
             None
         }
@@ -290,8 +300,8 @@ impl Cli {
     }
 }
 
-/// Tells those who leave out `run` about it.
-fn with_run(mut error: clap::Error) -> clap::Error {
+/// Suggests `run` to those who left it out.
+fn suggest_run(mut error: clap::Error) -> clap::Error {
     if error.kind() == ErrorKind::InvalidSubcommand
         && error.get(ContextKind::SuggestedSubcommand).is_none()
     {
@@ -302,10 +312,11 @@ fn with_run(mut error: clap::Error) -> clap::Error {
 }
 
 fn seconds(text: &str) -> Result<Duration, &'static str> {
-    let number: f64 = text.parse().map_err(|_| "not a number of seconds, such as 60 or 0.5")?;
+    let number: f64 =
+        text.parse().map_err(|_| "not a number of seconds: give one such as 60 or 0.5")?;
     match Duration::try_from_secs_f64(number) {
         Ok(duration) if duration > Duration::ZERO => Ok(duration),
-        _ if number > 0.0 && number < 1.0 => Err("less than a nanosecond"),
+        _ if number > 0.0 && number < 1.0 => Err("less than a nanosecond: give a longer time"),
         _ if number > 0.0 => Err("too long; leave it out for no limit"),
         _ => Err("must be more than 0"),
     }
@@ -313,15 +324,15 @@ fn seconds(text: &str) -> Result<Duration, &'static str> {
 
 fn pid(text: &str) -> Result<u32, &'static str> {
     let pid = text.parse().ok().filter(|pid| (1..=i32::MAX.cast_unsigned()).contains(pid));
-    pid.ok_or("not a process id, which is a number from 1 on")
+    pid.ok_or("not a process id: give a number from 1 on")
 }
 
 fn count(text: &str) -> Result<NonZeroU64, &'static str> {
-    text.parse().map_err(|_| "not a number from 1 on")
+    text.parse().map_err(|_| "not a number: give one from 1 on")
 }
 
 fn exit_code(text: &str) -> Result<NonZeroU8, &'static str> {
-    text.parse().map_err(|_| "not a number from 1 to 255")
+    text.parse().map_err(|_| "not an exit status: give a number from 1 to 255")
 }
 
 #[cfg(test)]
@@ -333,7 +344,7 @@ mod tests {
         Cli::from_args(all.map(OsString::from))
     }
 
-    fn refused(args: &[&str]) -> String {
+    fn usage_error(args: &[&str]) -> String {
         let error = cli(args).unwrap_err();
         assert_eq!(error.exit_code(), 2, "{error}");
         error.to_string()
@@ -347,12 +358,12 @@ mod tests {
     }
 
     #[test]
-    fn the_definition_is_sound() {
+    fn clap_definition_is_valid() {
         Cli::command().debug_assert();
     }
 
     #[test]
-    fn no_subcommand_is_the_machine() {
+    fn no_subcommand_traces_the_machine() {
         let cli = cli(&[]).unwrap();
         assert!(cli.command.is_none());
         assert!(cli.pids.is_empty());
@@ -360,26 +371,26 @@ mod tests {
     }
 
     #[test]
-    fn pids_repeat() {
+    fn pid_is_repeatable() {
         assert_eq!(cli(&["-p", "1", "--pid", "22", "-p3,4"]).unwrap().pids, [1, 22, 3, 4]);
         for bad in ["0", "-1", "x", "2147483648", ""] {
-            refused(&["--pid", bad]);
+            usage_error(&["--pid", bad]);
         }
     }
 
     #[test]
-    fn a_role_is_one_in_a_tree() {
+    fn as_needs_a_tree() {
         let role = |args: &[&str]| cli(args).unwrap().options.role;
         assert_eq!(role(&["--pid", "1"]), TreeRole::Victim);
         assert_eq!(role(&["--pid", "1", "--as", "holder"]), TreeRole::Holder);
         assert_eq!(role(&["run", "--as", "either", "ls"]), TreeRole::Either);
         for bad in [&["--as", "holder"][..], &["check", "--as", "either"], &["-p1", "--as", "x"]] {
-            refused(bad);
+            usage_error(bad);
         }
     }
 
     #[test]
-    fn all_that_follows_the_command_is_its_own() {
+    fn words_after_cmd_belong_to_cmd() {
         assert_eq!(run_argv(&["run", "ls", "-l", "--json"]), ["ls", "-l", "--json"]);
         assert_eq!(
             run_argv(&["run", "ls", "-h", "-V", "--user", "x"])[1..],
@@ -393,21 +404,21 @@ mod tests {
     }
 
     #[test]
-    fn options_before_the_command_are_ours() {
+    fn options_before_cmd_belong_to_the_tracer() {
         let cli = cli(&["run", "--user", "ci", "--json", "-vv", "ls", "-v"]).unwrap();
         assert!(cli.options.json);
         assert_eq!(cli.options.verbose, 2);
         let Some(Command::Run(run)) = cli.command else { panic!() };
         assert_eq!(run.user.as_deref(), Some("ci"));
         assert_eq!(run.argv, ["ls", "-v"]);
-        refused(&["run", "--bogus", "ls"]);
-        refused(&["run"]);
-        refused(&["run", "--"]);
-        refused(&["--user", "ci"]);
+        usage_error(&["run", "--bogus", "ls"]);
+        usage_error(&["run"]);
+        usage_error(&["run", "--"]);
+        usage_error(&["--user", "ci"]);
     }
 
     #[test]
-    fn global_options_stand_on_either_side() {
+    fn global_options_work_before_and_after_the_subcommand() {
         for args in
             [["-o", "x", "--stop-after", "2", "demo"], ["demo", "-o", "x", "--stop-after", "2"]]
         {
@@ -418,46 +429,46 @@ mod tests {
     }
 
     #[test]
-    fn durations_are_above_zero() {
+    fn durations_must_be_positive() {
         assert_eq!(
             cli(&["-d", "1.5"]).unwrap().options.duration,
             Some(Duration::from_millis(1500))
         );
         for bad in ["0", "-1", "nan", "inf", "1e300", "1s", "", "1e-12"] {
-            refused(&["-d", bad]);
+            usage_error(&["-d", bad]);
         }
     }
 
     #[test]
-    fn numbers_have_their_ranges() {
+    fn numbers_out_of_range_are_rejected() {
         assert_eq!(
             cli(&["--error-exitcode", "255", "run", "ls"]).unwrap().options.error_exitcode,
             NonZeroU8::new(255)
         );
         for bad in [["--error-exitcode", "0"], ["--error-exitcode", "256"], ["--stop-after", "0"]] {
-            refused(&bad);
+            usage_error(&bad);
         }
     }
 
     #[test]
-    fn conflicts_are_refused_on_either_side_of_a_subcommand() {
-        refused(&["--json", "--format", "text"]);
-        refused(&["--json", "run", "--format", "text", "ls"]);
-        refused(&["--pid", "1", "run", "ls"]);
-        refused(&["--pid", "1", "check"]);
-        refused(&["--json", "-o", "-"]);
-        refused(&["--json", "-o", "/dev/stdout"]);
-        refused(&["demo", "race", "--list"]);
+    fn conflicts_are_rejected_before_and_after_the_subcommand() {
+        usage_error(&["--json", "--format", "text"]);
+        usage_error(&["--json", "run", "--format", "text", "ls"]);
+        usage_error(&["--pid", "1", "run", "ls"]);
+        usage_error(&["--pid", "1", "check"]);
+        usage_error(&["--json", "-o", "-"]);
+        usage_error(&["--json", "-o", "/dev/stdout"]);
+        usage_error(&["demo", "race", "--list"]);
     }
 
     #[test]
-    fn options_without_effect_are_refused() {
+    fn options_without_effect_are_rejected() {
         for (args, words) in [
             (&["schema", "-d", "3", "-o", "f"][..], "--output has no effect with schema"),
             (&["schema", "-d", "3"], "--duration has no effect with schema"),
             (&["schema", "--color", "always"], "--color"),
             (&["demo", "--list", "--json"], "--json has no effect with demo --list"),
-            (&["--error-exitcode", "9"], "--error-exitcode has no effect with no subcommand"),
+            (&["--error-exitcode", "9"], "--error-exitcode has no effect without a subcommand"),
             (&["--error-exitcode", "9", "--pid", "1"], "--error-exitcode"),
             (&["check", "--error-exitcode", "9"], "--error-exitcode"),
             (&["check", "--stop-after", "1"], "--stop-after"),
@@ -465,8 +476,8 @@ mod tests {
             (&["run", "--kill-after-stop", "ls"], "add one"),
             (&["run", "--best-effort", "--format", "tui", "ls"], "--best-effort"),
         ] {
-            let told = refused(args);
-            assert!(told.contains(words), "{args:?}: {told}");
+            let message = usage_error(args);
+            assert!(message.contains(words), "{args:?}: {message}");
         }
         for args in [
             &["schema", "-v"][..],
@@ -482,7 +493,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_are_not_in_the_words_of_the_parser() {
+    fn messages_contain_no_parser_jargon() {
         for args in [
             &["-d", "-1"][..],
             &["-d", "x"],
@@ -495,9 +506,9 @@ mod tests {
             &["--pid", "1", "run", "ls"],
             &["--json", "--format", "text"],
         ] {
-            let told = refused(args);
+            let message = usage_error(args);
             for word in ["digit", "float", "type", "argument '", "<", "zero"] {
-                let error = told.split("\n\n").next().unwrap().replace("<PID>", "PID");
+                let error = message.split("\n\n").next().unwrap().replace("<PID>", "PID");
                 let error = error.replace("<SECONDS>", "").replace("<N>", "");
                 assert!(!error.contains(word), "{word:?} in: {error}");
             }
@@ -505,14 +516,14 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_not_written_over_the_view() {
-        assert!(refused(&["--format", "tui", "-o", "-"]).contains("over the view"));
-        refused(&["replay"]);
+    fn json_to_stdout_is_rejected_with_the_view() {
+        assert!(usage_error(&["--format", "tui", "-o", "-"]).contains("over the view"));
+        usage_error(&["replay"]);
     }
 
     #[test]
-    fn a_forgotten_run_is_suggested() {
-        assert!(refused(&["make", "-j8"]).contains("etxtbsy-trace run"));
-        assert!(refused(&["chec"]).contains("'check'"));
+    fn forgotten_run_is_suggested() {
+        assert!(usage_error(&["make", "-j8"]).contains("etxtbsy-trace run"));
+        assert!(usage_error(&["chec"]).contains("'check'"));
     }
 }

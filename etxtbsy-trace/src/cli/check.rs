@@ -1,4 +1,4 @@
-//! `check`: says what this kernel and this user can do.
+//! `check`: reports whether this kernel and user can run the tracer.
 
 use std::io;
 
@@ -16,7 +16,7 @@ use crate::{
     output::{self, json::Json},
 };
 
-/// Says what this kernel and this user can do.
+/// Reports each fact; the exit status is 0 if tracing will work.
 pub(super) fn run(cli: &Cli) -> anyhow::Result<u8> {
     stdio::survive_file_limit().context("cannot ignore SIGXFSZ")?;
     let Presentation { format, stream, color, .. } = present(cli);
@@ -29,7 +29,7 @@ pub(super) fn run(cli: &Cli) -> anyhow::Result<u8> {
     };
     let works = check::report(|line| {
         if let Some(file) = &mut file {
-            file.write(line).context("cannot write to the file of --output")?;
+            file.write(line).context("cannot write to the file given with --output")?;
         }
         match format {
             Format::Json => Json::new(&mut out).write(line),

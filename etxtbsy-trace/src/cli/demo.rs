@@ -1,4 +1,4 @@
-//! `demo`: makes the failures happen under the tracer.
+//! `demo`: makes failures happen under the tracer.
 
 use std::io::{self, Write as _};
 
@@ -8,7 +8,7 @@ use super::{
     args::{Cli, Demo},
     presentation::{Presentation, Stream},
     streams::present,
-    trace::{ToRun, trace},
+    trace::{TracedCommand, trace},
 };
 use crate::{
     demo::{self, Demonstration},
@@ -16,17 +16,17 @@ use crate::{
     output::formats::Format,
 };
 
-/// Lists the demos, or shows one, or the tour.
+/// Lists the demos, or runs one, or the tour.
 pub(super) fn run(cli: &Cli, args: &Demo) -> anyhow::Result<u8> {
     if args.list {
         demo::list(&mut io::stdout()).context("cannot write to stdout")?;
         return Ok(0);
     }
-    show(cli, args)
+    trace_demo(cli, args)
 }
 
-/// Shows a demo, or the tour.
-fn show(cli: &Cli, Demo { name, seconds, .. }: &Demo) -> anyhow::Result<u8> {
+/// Runs a demo, or the tour.
+fn trace_demo(cli: &Cli, Demo { name, seconds, .. }: &Demo) -> anyhow::Result<u8> {
     let name = name.as_deref();
     if let Some(missing) = demo::missing(name) {
         writeln!(io::stderr(), "etxtbsy-trace: {missing}").context("cannot write to stderr")?;
@@ -34,7 +34,12 @@ fn show(cli: &Cli, Demo { name, seconds, .. }: &Demo) -> anyhow::Result<u8> {
     }
     let demo = Demonstration::new(name, *seconds)?;
     let user = identity::for_command(None)?;
-    let command = ToRun { argv: demo.argv(), user: user.as_ref(), best_effort: false, ends: false };
+    let command = TracedCommand {
+        argv: demo.argv(),
+        user: user.as_ref(),
+        best_effort: false,
+        kill_after_stop: false,
+    };
     let code = trace(cli, Some(command), Some(demo.sink()))?;
     let Presentation { format, stream, .. } = present(cli);
     match (format, stream) {

@@ -1,7 +1,7 @@
-//! The command line: its options ([`args`]), what they and the environment say about the terminal
+//! The command line: its options ([`args`]), the output that they and the environment select
 //! ([`presentation`]), and a file for each subcommand.
 //!
-//! Here: from arguments to calls, and from results to exit statuses. Not here: what the calls do.
+//! This module turns arguments into calls, and results into exit statuses.
 
 pub mod args;
 mod check;
@@ -31,7 +31,7 @@ use crate::{
     tui::terminal::held::Held,
 };
 
-/// Runs the program with the arguments it was given.
+/// Runs the program with the process's arguments.
 #[must_use]
 pub fn main() -> ExitCode {
     let mut args = std::env::args_os();
@@ -58,7 +58,7 @@ pub fn main() -> ExitCode {
     }
     logger.init();
     let result = dispatch(&cli);
-    // Nothing is left to say it to, if stderr is closed.
+    // If stderr is closed, the log has no reader.
     let _ = held.let_go(io::stderr());
     finish(result)
 }
@@ -74,7 +74,7 @@ fn dispatch(cli: &Cli) -> anyhow::Result<u8> {
     }
 }
 
-/// Turns a result into an exit status, and an error into one line.
+/// Turns a result into an exit status, and prints an error as one line.
 fn finish(result: anyhow::Result<u8>) -> ExitCode {
     match result {
         Ok(code) => ExitCode::from(code),
@@ -90,11 +90,11 @@ fn finish(result: anyhow::Result<u8>) -> ExitCode {
     }
 }
 
-/// Whether nobody reads stdout any more, as with `| head -1`.
+/// Whether the error came from a stdout whose reader has ended, as with `| head -1`.
 fn is_unread_stdout(error: &anyhow::Error) -> bool {
-    let has_gone = |cause: &(dyn std::error::Error + 'static)| {
+    let is_broken_pipe = |cause: &(dyn std::error::Error + 'static)| {
         let error = cause.downcast_ref::<io::Error>();
         error.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
     };
-    error.chain().any(has_gone) && stdio::is_unread(io::stdout().as_fd())
+    error.chain().any(is_broken_pipe) && stdio::is_unread(io::stdout().as_fd())
 }

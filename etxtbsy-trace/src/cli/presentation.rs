@@ -1,11 +1,11 @@
-//! What is shown, where, and how: from the options, the environment, and what the streams are.
+//! Selects output format, stream and colours from the options, the environment and the streams.
 
 use std::ffi::OsString;
 
 use super::args::{Cli, Color, Command};
 use crate::{host::owned_output::is_stdout, output::formats::Format};
 
-/// One of the two streams that output can go to.
+/// A stream that output can go to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stream {
     /// Fd 1.
@@ -14,23 +14,23 @@ pub enum Stream {
     Stderr,
 }
 
-/// What is shown, where, and how.
+/// The output that was selected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Presentation {
-    /// What is shown.
+    /// The format.
     pub format: Format,
-    /// Where.
+    /// The stream that the format is written to.
     pub stream: Stream,
-    /// Whether to colour it.
+    /// Whether to use colours.
     pub color: bool,
-    /// Whether the locale has nothing but ASCII.
+    /// Whether the locale has only ASCII.
     pub ascii: bool,
 }
 
-/// Decides what is shown, where, and how.
+/// Selects the output.
 ///
-/// `env` looks up environment variables. JSON goes to stdout, which under `run` it shares with CMD.
-/// Text makes room on stdout for CMD, and for the JSON lines of `--output -`.
+/// `env` looks up environment variables. JSON goes to stdout; with `run`, CMD has the same stdout.
+/// Text goes to stderr if CMD or the JSON lines of `--output -` use stdout.
 pub fn presentation(
     cli: &Cli,
     stdout_is_tty: bool,
@@ -62,8 +62,8 @@ pub fn presentation(
     Presentation { format, stream, color, ascii: !has_utf8(&env) }
 }
 
-/// What the environment wants, as <https://no-color.org> and <https://bixense.com/clicolors> have
-/// it.
+/// Whether the environment demands or forbids colours, see <https://no-color.org> and
+/// <https://bixense.com/clicolors>.
 fn environment_color(env: impl Fn(&str) -> Option<OsString>) -> Option<bool> {
     let is_set = |name| env(name).is_some_and(|value| !value.is_empty());
     if is_set("NO_COLOR") {
@@ -75,7 +75,7 @@ fn environment_color(env: impl Fn(&str) -> Option<OsString>) -> Option<bool> {
     }
 }
 
-/// Whether the locale's encoding is UTF-8, as setlocale(3) would find it.
+/// Whether the locale's encoding is UTF-8, by the same precedence as setlocale(3).
 fn has_utf8(env: impl Fn(&str) -> Option<OsString>) -> bool {
     let mut set = ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().filter_map(env);
     let locale = set.find(|value| !value.is_empty()).unwrap_or_default();
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn a_locale_without_utf8_has_ascii_alone() {
+    fn a_locale_without_utf8_selects_ascii() {
         for (env, ascii) in [
             (&[][..], true),
             (&[("LANG", "C")], true),
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_shown_where() {
+    fn format_and_stream() {
         use {
             Format::{Json, Text},
             Stream::{Stderr, Stdout},

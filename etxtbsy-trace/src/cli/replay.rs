@@ -20,7 +20,7 @@ use crate::{
     },
 };
 
-/// Shows a recording.
+/// Shows the recording in that file.
 pub(super) fn run(cli: &Cli, Replay { file }: &Replay) -> anyhow::Result<u8> {
     stdio::survive_file_limit().context("cannot ignore SIGXFSZ")?;
     let mut recording = Recording::open(file, cli.options.output.as_deref())?;
@@ -30,7 +30,7 @@ pub(super) fn run(cli: &Cli, Replay { file }: &Replay) -> anyhow::Result<u8> {
         terminal::is_there()?;
     }
     let mut sinks = sinks(cli, Invoker::of_sudo()?.as_ref(), None)?;
-    let mut seen = |line: &Line| -> anyhow::Result<()> {
+    let mut write_to_sinks = |line: &Line| -> anyhow::Result<()> {
         for Sink { name, output, .. } in &mut sinks {
             output.line(line).with_context(|| format!("cannot write to {name}"))?;
         }
@@ -46,10 +46,10 @@ pub(super) fn run(cli: &Cli, Replay { file }: &Replay) -> anyhow::Result<u8> {
                 notes => notes.join("; "),
             }))
         };
-        terminal::show(state(presentation), Signals::View, source, seen)?;
+        terminal::show(state(presentation), Signals::View, source, write_to_sinks)?;
         return Ok(0);
     }
-    recording.feed(wanted, |line| seen(&line).map(|()| true))?;
+    recording.feed(wanted, |line| write_to_sinks(&line).map(|()| true))?;
     for note in recording.notes() {
         writeln!(io::stderr(), "etxtbsy-trace: {note}").context("cannot write to stderr")?;
     }

@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use super::args::Lines;
 use crate::output::schema;
 
-/// Prints the schema of those lines.
+/// Prints the JSON Schema of those lines.
 pub(super) fn run(of: Lines) -> anyhow::Result<u8> {
     let schema = match of {
         Lines::Trace => schema::trace(),

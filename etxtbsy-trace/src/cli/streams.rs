@@ -1,4 +1,4 @@
-//! Our own streams: what is shown on which of them, and where the lines go.
+//! The tracer's own streams, and the sinks that write to them.
 
 use std::{
     fs::File,
@@ -24,7 +24,7 @@ use crate::{
     tui::{model::state::State, terminal::held::Held},
 };
 
-/// What is shown, where, and how, on the streams that we have.
+/// Selects the output for this process's streams.
 pub(super) fn present(cli: &Cli) -> Presentation {
     presentation(cli, io::stdout().is_terminal(), io::stderr().is_terminal(), |name| {
         std::env::var_os(name)
@@ -38,7 +38,7 @@ pub(super) fn state(Presentation { color, ascii, .. }: Presentation) -> State {
     state
 }
 
-/// Where the lines go, besides the view; what is said when it has gone is held.
+/// The sinks besides the view. With `after_view`, the summary waits there until the view has closed.
 pub(super) fn sinks(
     cli: &Cli,
     owner: Option<&Invoker>,
@@ -52,9 +52,9 @@ pub(super) fn sinks(
         sinks.push(Sink::new(name, Box::new(Json::new(file))));
     }
     let Presentation { format, stream, color, .. } = present(cli);
-    // Not by the standard library's, whose lock a thread may hold that waits for a reader.
+    // Not io::stdout: a thread that waits for a reader may hold its lock.
     let name = stream_name(stream);
-    let writer = own(stream)?;
+    let writer = duplicate(stream)?;
     let verbose = cli.options.verbose > 0;
     if let Some(output) = format.open(writer, color, verbose) {
         sinks.push(Sink::new(name.to_owned(), output));
@@ -65,7 +65,7 @@ pub(super) fn sinks(
     Ok(sinks)
 }
 
-/// What a stream of ours is called.
+/// The name of a stream, for messages.
 pub(super) fn stream_name(stream: Stream) -> &'static str {
     match stream {
         Stream::Stdout => "stdout",
@@ -73,8 +73,8 @@ pub(super) fn stream_name(stream: Stream) -> &'static str {
     }
 }
 
-/// A stream of ours, by an fd of its own.
-pub(super) fn own(stream: Stream) -> anyhow::Result<File> {
+/// A file with an fd of its own for that stream.
+fn duplicate(stream: Stream) -> anyhow::Result<File> {
     let (stdout, stderr) = (io::stdout(), io::stderr());
     let fd: BorrowedFd<'_> = match stream {
         Stream::Stdout => stdout.as_fd(),
@@ -85,7 +85,7 @@ pub(super) fn own(stream: Stream) -> anyhow::Result<File> {
     Ok(fd.into())
 }
 
-/// Writes a line to stderr, unless nobody reads that.
+/// Writes a line to stderr; a missing reader is no error.
 pub(super) fn say(text: &str) {
     stdio::say(&format!("etxtbsy-trace: {}", escape::prose(text)));
 }

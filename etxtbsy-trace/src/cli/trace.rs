@@ -38,28 +38,28 @@ use crate::{
     },
 };
 
-/// Undocumented: a size for the ring buffer, by which the tests make it overflow.
+/// Undocumented: the size of the ring buffer. Tests use it to make the buffer overflow.
 const RING_BYTES: &str = "ETXTBSY_TRACE_RING_BYTES";
-/// Undocumented: a new file for a copy of the records, which the tests of the session replay.
+/// Undocumented: the path of a new file for a copy of the records. Unit tests of the session replay it.
 const RECORDS: &str = "ETXTBSY_TRACE_RECORDS";
 
 /// A command to trace.
 #[derive(Clone, Copy)]
-pub(super) struct ToRun<'a> {
-    /// Its program and arguments.
+pub(super) struct TracedCommand<'a> {
+    /// Program and arguments.
     pub(super) argv: &'a [OsString],
-    /// Whom to run it as, if not as ourselves.
+    /// The user to run it as; `None` for the tracer's own user.
     pub(super) user: Option<&'a Invoker>,
-    /// Whether it runs even if tracing cannot start.
+    /// Whether to run it even if tracing cannot start.
     pub(super) best_effort: bool,
-    /// Whether it is ended when a limit has ended tracing.
-    pub(super) ends: bool,
+    /// Whether to end it when a limit has ended tracing.
+    pub(super) kill_after_stop: bool,
 }
 
-/// Traces the machine, some trees, or a command; lines go to one `more` sink, too.
+/// Traces the machine, some trees, or a command. `more` is an additional sink.
 pub(super) fn trace(
     cli: &Cli,
-    command: Option<ToRun<'_>>,
+    command: Option<TracedCommand<'_>>,
     more: Option<Sink>,
 ) -> anyhow::Result<u8> {
     let presentation = present(cli);
@@ -70,14 +70,15 @@ pub(super) fn trace(
     }
     let streams = (in_view && command.is_some()).then(Streams::new).transpose()?;
     let replaced = streams.as_ref().map(Streams::replace).unwrap_or_default();
-    // Before anything is opened or changed that it would inherit.
-    let prepared =
-        command.map(|ToRun { argv, user, .. }| Prepared::new(argv, user, &replaced)).transpose()?;
+    // First, so that the command inherits nothing that the tracer opens or changes.
+    let prepared = command
+        .map(|TracedCommand { argv, user, .. }| Prepared::new(argv, user, &replaced))
+        .transpose()?;
     let after_view = Held::default();
-    // From here on; the command has it as it was.
+    // After the fork, so that the command keeps its own disposition.
     stdio::survive_file_limit().context("cannot ignore SIGXFSZ")?;
     let sinks = || sinks(cli, sudo_user.as_ref(), Some(&after_view));
-    let begun = begin(
+    let started = start_tracing(
         cli,
         command.map(|command| command.argv),
         prepared.as_ref(),
@@ -89,27 +90,29 @@ pub(super) fn trace(
             loads: false,
         },
     );
-    let (tracer, filter, mut sinks) = match (begun, prepared.is_some()) {
+    let (tracer, filter, mut sinks) = match (started, prepared.is_some()) {
         (Err(error), true) if command.is_some_and(|command| command.best_effort) => {
-            say(&format!("not tracing, CMD runs all the same (--best-effort): {error:#}"));
+            say(&format!(
+                "tracing cannot start, running CMD without it (--best-effort): {error:#}"
+            ));
             return untraced(prepared);
         }
-        (begun, _) => begun?,
+        (started, _) => started?,
     };
     sinks.extend(more);
     let limits =
         Limits { duration: cli.options.duration, incidents: cli.options.stop_after.map(u64::from) };
-    let ends_command = command.is_some_and(|command| command.ends);
-    let job = TraceRun { tracer, filter, sinks, prepared, limits, ends_command };
+    let ends_command = command.is_some_and(|command| command.kill_after_stop);
+    let trace_run = TraceRun { tracer, filter, sinks, prepared, limits, ends_command };
     let Outcome { code, interrupted, traced } = if in_view {
-        let outcome = tui::run::run(job, state(presentation), streams);
+        let outcome = tui::run::run(trace_run, state(presentation), streams);
         match presentation.stream {
             Stream::Stdout => after_view.let_go(io::stdout()).context("cannot write to stdout")?,
             Stream::Stderr => after_view.let_go(io::stderr()).context("cannot write to stderr")?,
         }
         outcome?
     } else {
-        job.run(&Notify::new(), say)?
+        trace_run.run(&Notify::new(), say)?
     };
     if interrupted && !in_view {
         stdio::die_of(Signal::SIGINT);
@@ -130,13 +133,13 @@ pub(super) fn trace(
     })
 }
 
-/// Makes tracing live, and gives up what it needs no more.
-fn begin(
+/// Starts tracing, then drops the privileges that are no longer needed.
+fn start_tracing(
     cli: &Cli,
     argv: Option<&[OsString]>,
     prepared: Option<&Prepared>,
     sinks: impl FnOnce() -> anyhow::Result<Vec<Sink>>,
-    work: SessionKind,
+    kind: SessionKind,
 ) -> anyhow::Result<(Tracer, Filter, Vec<Sink>)> {
     check::start()?;
     let roots = cli
@@ -145,7 +148,7 @@ fn begin(
         .map(|pid| process_tree::existing(*pid))
         .collect::<anyhow::Result<Vec<_>>>()?;
     let sinks = sinks()?;
-    // Maps count against it up to 5.10; where raising is forbidden, loading says whether it matters.
+    // Up to 5.10, maps count against RLIMIT_MEMLOCK. If this fails and matters, loading fails.
     if let Err(errno) = memlock::lift() {
         log::info!("cannot raise RLIMIT_MEMLOCK: {errno}");
     }
@@ -165,17 +168,17 @@ fn begin(
         verbose: cli.options.verbose > 0,
     };
     let mut tracer = Tracer::start(&options).map_err(check::explain)?;
-    // What reading the kernel's BTF took is of no use any more.
+    // Returns the memory that reading the kernel's BTF took.
     #[cfg(target_env = "gnu")]
-    // SAFETY: malloc_trim(3) gives free memory back, and touches no other.
+    // SAFETY: malloc_trim(3) releases only memory that the allocator has free.
     unsafe {
         libc::malloc_trim(0);
     }
     if !roots.is_empty() {
         tree::add_descendants(&mut tracer)?;
     }
-    let work = SessionKind { loads: tracer.may_load(), ..work };
-    privileges::give_up(work, || tracer.reads_maps())?;
+    let kind = SessionKind { loads: tracer.may_load(), ..kind };
+    privileges::give_up(kind, || tracer.reads_maps())?;
     let filter = Filter {
         pids: roots,
         command: argv
@@ -185,7 +188,7 @@ fn begin(
     Ok((tracer, filter, sinks))
 }
 
-/// Runs the command, for which there is no tracing; its exit status.
+/// Runs the command without tracing; returns its exit status.
 fn untraced(prepared: Option<Prepared>) -> anyhow::Result<u8> {
     let Some(prepared) = prepared else { return Ok(FAILED_TO_TRACE) };
     let (code, interrupted) = trace_run::untraced(prepared)?;

@@ -1,5 +1,5 @@
-//! `workload`, which the demos and tests run, and nobody else. It is part of this program because a demo
-//! has to work where nothing but this one file is installed, and because the tests then try what is shipped.
+//! `workload`: only demos and tests run it. It is part of this program so that demos work where
+//! only this one file is installed, and so that tests run what is shipped.
 
 use std::{fs::File, path::PathBuf};
 

@@ -1,6 +1,6 @@
-//! The traced command of `run`: held before its exec until tracing is live, and else as if the
-//! shell had started it. It shares our process group and terminal, has the fds that our caller gave
-//! us, and of our own none: they are all close-on-exec.
+//! The traced command of `run`. It waits before its exec until tracing is live; otherwise it runs as
+//! if the shell had started it. It has the tracer's process group and terminal, and the fds that the
+//! tracer's caller passed. The tracer's own fds are all close-on-exec.
 
 use crate::{
     host::{identity::Invoker, pidfd, process_tree},
@@ -33,30 +33,30 @@ use std::{
 };
 use tokio::io::{Interest, unix::AsyncFd};
 
-/// A command whose process exists, and has not run anything yet.
+/// A command whose process exists but waits before its exec.
 ///
-/// Dropping it ends the process; so does the end of this program, however it comes.
+/// Dropping it kills the process. If this program ends in any way, the process ends too.
 #[derive(Debug)]
 pub struct Prepared {
     child: Child,
     program: OsString,
-    /// Where the program is looked up; `None` if the command has no PATH.
+    /// The command's PATH, in which the program is looked up.
     path: Option<OsString>,
-    /// What to know about that PATH.
+    /// A note about that PATH, for the error if the command is not found.
     note: Option<String>,
-    /// One byte lets the child go; its end of file ends the child.
-    go: PipeWriter,
-    /// What the child could not do; its end of file is the exec.
-    report: PipeReader,
+    /// One byte makes the child exec; end of file makes it exit.
+    start_pipe: PipeWriter,
+    /// The child writes a failure here; end of file means that it has exec'd.
+    failure_pipe: PipeReader,
 }
 
 /// A command that has been exec'd.
 #[derive(Debug)]
 pub struct Started {
     child: AsyncFd<Child>,
-    signals: Signals,
+    signals: CommandSignals,
     code: Cell<Option<u8>>,
-    /// Whether we were interrupted as well.
+    /// Whether this program got SIGINT as well.
     interrupted: Cell<bool>,
 }
 
@@ -65,27 +65,27 @@ pub struct Started {
 pub enum ExecError {
     /// The exec failed.
     Exec {
-        /// The command's first word.
+        /// The first word of the command.
         program: OsString,
-        /// What execvp(3) gave.
+        /// The errno of execvp(3).
         errno: Errno,
-        /// What to know about the PATH that it is not in.
+        /// A note about the PATH in which it was not found.
         note: Option<String>,
     },
     /// The child could not take the user's identity.
     Identity {
-        /// The system call that was refused.
+        /// The system call that failed.
         call: &'static str,
-        /// What it gave.
+        /// Its errno.
         errno: Errno,
     },
-    /// What the tracer itself needed of the kernel was refused.
+    /// A call of the tracer itself failed.
     Tracer(io::Error),
 }
 
 impl ExecError {
-    /// The exit status that shells give: 127 for a command that is not there, 126 for one that
-    /// cannot be executed. 125 for failures that are not the command's, as env(1) has it.
+    /// The exit status: as in shells, 127 for a command that was not found and 126 for one that cannot
+    /// be executed; as in env(1), 125 for failures that are not the command's.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
@@ -128,15 +128,15 @@ impl fmt::Display for ExecError {
 impl std::error::Error for ExecError {}
 
 impl Prepared {
-    /// Makes the process, which waits before its exec for [`Prepared::start`].
+    /// Forks the process, which waits before its exec for [`Prepared::start`].
     ///
-    /// `argv` holds the command, looked up in PATH as execvp(3) does, and its arguments. With an
+    /// `argv` has the command, which is looked up in PATH as execvp(3) does, and its arguments. With an
     /// `identity`, it will run as that user, in that user's environment.
     ///
-    /// It has our stdin, stdout and stderr, but for those that `streams` gives something else: our
-    /// fd, and which of its own it becomes.
+    /// It inherits stdin, stdout and stderr, except those that `streams` replaces: pairs of an fd of
+    /// this process and the fd that it becomes in the command.
     ///
-    /// The child has our resource limits as they are now: call this before changing any. It ignores the
+    /// The child inherits the current resource limits: call this before changing any. It ignores the
     /// signals that were ignored when this program was started.
     pub fn new(
         argv: &[OsString],
@@ -144,72 +144,72 @@ impl Prepared {
         streams: &[(BorrowedFd<'_>, RawFd)],
     ) -> Result<Self> {
         let program = argv.first().context("no command to run; give one after run --")?.clone();
-        let (go_reader, go) = pipe()?;
-        let (report, report_writer) = pipe()?;
+        let (start_reader, start_pipe) = pipe()?;
+        let (failure_pipe, failure_writer) = pipe()?;
         let environment = environment(identity);
         let path = environment.iter().find(|(name, _)| name == "PATH");
         let path = path.map(|(_, value)| value.clone());
-        let mut plan = Plan {
+        let mut plan = ChildPlan {
             argv: CStrings::new(argv)?,
             environment: CStrings::new(environment.into_iter().map(definition))?,
             identity: identity.map(Identity::from),
             signal_mask: SigSet::empty(),
             streams: streams.iter().map(|(ours, theirs)| (ours.as_raw_fd(), *theirs)).collect(),
-            waits_on: go_reader.as_raw_fd(),
-            reports_to: report_writer.as_raw_fd(),
-            closes: [go.as_raw_fd(), report.as_raw_fd()],
+            start_fd: start_reader.as_raw_fd(),
+            failure_fd: failure_writer.as_raw_fd(),
+            parent_fds: [start_pipe.as_raw_fd(), failure_pipe.as_raw_fd()],
         };
-        // Until the child has undone our handlers, no signal may reach them in it.
+        // No signal may reach this program's handlers in the child before it resets them.
         plan.signal_mask = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
-        // SAFETY: the child calls nothing but `Plan::carry_out`, which is made for that.
+        // SAFETY: the child calls only `ChildPlan::run`, which is async-signal-safe.
         let forked = match unsafe { fork() } {
             // SAFETY: this is the new child, and the plan's fds are open in it.
-            Ok(ForkResult::Child) => unsafe { plan.carry_out() },
+            Ok(ForkResult::Child) => unsafe { plan.run() },
             Ok(ForkResult::Parent { child }) => Ok(child.as_raw()),
             Err(errno) => Err(errno),
         };
         plan.signal_mask.thread_set_mask()?;
         let child = Child::new(forked.context("cannot fork the command")?)?;
         let note = identity.and_then(Invoker::about_path);
-        Ok(Self { child, program, path, note, go, report })
+        Ok(Self { child, program, path, note, start_pipe, failure_pipe })
     }
 
-    /// The process, and what it will be once the command runs in it.
+    /// The pid of the process, which stays the same when the command runs in it.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.child.pid.cast_unsigned()
     }
 
-    /// Lets the command go, and returns once it has been exec'd.
+    /// Starts the command, and returns once it has been exec'd.
     ///
-    /// From here until [`Started`] is dropped this thread blocks the signals that are meant for the
-    /// command (see [`Started::wait`]), so start no other thread before, and drop it on this one.
+    /// Until [`Started`] is dropped, this thread blocks the signals that are meant for the command
+    /// (see [`Started::wait`]). So start no other thread before, and drop it on this thread.
     ///
     /// # Panics
     ///
     /// Outside of a tokio runtime with IO enabled.
     pub fn start(self) -> Result<Started, ExecError> {
-        let Self { child, program, path, note, mut go, mut report } = self;
-        let signals = Signals::take().map_err(ExecError::Tracer)?;
+        let Self { child, program, path, note, mut start_pipe, mut failure_pipe } = self;
+        let signals = CommandSignals::block().map_err(ExecError::Tracer)?;
         // SAFETY: the child owns its pidfd, and closes it when it is dropped.
         let mut child = unsafe { AsyncFd::register_with_interest(child, Interest::READABLE) }
             .map_err(|error| ExecError::Tracer(error.into()))?;
-        match go.write_all(&[1]) {
-            // It was killed while it waited: what by is for `wait` to say.
+        match start_pipe.write_all(&[1]) {
+            // It was killed while it waited; `wait` returns the signal.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
             written => written.map_err(ExecError::Tracer)?,
         }
-        let mut told = Vec::new();
-        report.read_to_end(&mut told).map_err(ExecError::Tracer)?;
-        child.get_mut().is_held = false;
-        let Some(failure) = Failure::from_bytes(&told) else {
+        let mut failure = Vec::new();
+        failure_pipe.read_to_end(&mut failure).map_err(ExecError::Tracer)?;
+        child.get_mut().awaits_start = false;
+        let Some(failure) = ChildFailure::from_bytes(&failure) else {
             let (code, interrupted) = (Cell::new(None), Cell::new(false));
             return Ok(Started { child, signals, code, interrupted });
         };
         child.get_ref().reap(0).map_err(ExecError::Tracer)?;
         let errno = match Errno::from_raw(failure.errno) {
-            // So says execvp(3) of a directory in PATH that the user may not search, too.
-            Errno::EACCES if !is_anywhere(&program, path.as_deref()) => Errno::ENOENT,
+            // execvp(3) also gives EACCES if the user may not search a directory in PATH.
+            Errno::EACCES if !exists(&program, path.as_deref()) => Errno::ENOENT,
             errno => errno,
         };
         Err(match (failure.step, failure.step.call()) {
@@ -220,8 +220,8 @@ impl Prepared {
     }
 }
 
-/// Whether there is such a file: in PATH, unless the name has a slash.
-fn is_anywhere(program: &OsStr, path: Option<&OsStr>) -> bool {
+/// Whether the file exists, which is looked up in PATH unless the name has a slash.
+fn exists(program: &OsStr, path: Option<&OsStr>) -> bool {
     program.as_bytes().contains(&b'/')
         || path.is_none_or(|path| {
             env::split_paths(path).any(|directory| directory.join(program).exists())
@@ -229,17 +229,16 @@ fn is_anywhere(program: &OsStr, path: Option<&OsStr>) -> bool {
 }
 
 impl Started {
-    /// The command's process.
+    /// The pid of the command.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.child.get_ref().pid.cast_unsigned()
     }
 
-    /// Waits for the command to end; gives its exit status, or 128 + the signal that killed it.
+    /// Waits for the command to end; returns its exit status, or 128 + the signal that killed it.
     ///
-    /// Meanwhile, SIGINT, SIGQUIT, SIGTERM, SIGHUP, SIGUSR1 and SIGUSR2 do not end this program: it
-    /// is for the command to decide, and it gets those sent to us as well. May be dropped and called
-    /// again.
+    /// Meanwhile, SIGINT, SIGQUIT, SIGTERM, SIGHUP, SIGUSR1 and SIGUSR2 do not end this program. They
+    /// are forwarded to the command, which decides what to do. Cancel-safe.
     pub async fn wait(&self) -> io::Result<u8> {
         loop {
             if let Some(code) = self.code.get() {
@@ -249,38 +248,38 @@ impl Started {
                 ended = self.child.readable() => {
                     ended?.clear_ready();
                     self.code.set(self.child.get_ref().reap(libc::WNOHANG)?);
-                    // What has killed it may have come for us as well.
-                    self.pass_on_signals()?;
+                    // A signal that killed the command may have been sent to this program too.
+                    self.forward_signals()?;
                 }
                 readable = self.signals.fd.readable() => {
                     readable?.clear_ready();
-                    self.pass_on_signals()?;
+                    self.forward_signals()?;
                 }
             }
         }
     }
 
-    /// Gives the command the signals that have come for it.
-    fn pass_on_signals(&self) -> io::Result<()> {
+    /// Forwards the signals that have arrived, unless the command got them itself.
+    fn forward_signals(&self) -> io::Result<()> {
         while let Some(signal) = self.signals.fd.get_ref().read_signal()? {
             if signal.ssi_signo.cast_signed() == libc::SIGINT {
                 self.interrupted.set(true);
             }
-            if !self.has_it_already(&signal) {
+            if !self.command_got_it(&signal) {
                 self.forward(signal.ssi_signo.cast_signed())?;
             }
         }
         Ok(())
     }
 
-    /// Whether the command has been killed by SIGINT, and we would have been, too. A shell ends its
-    /// script then only if we die of that as well (<https://www.cons.org/cracauer/sigint.html>).
+    /// Whether SIGINT killed the command and was sent to this program too. A shell then ends its script
+    /// only if this program also dies of SIGINT (<https://www.cons.org/cracauer/sigint.html>).
     #[must_use]
     pub fn died_of_interrupt(&self) -> bool {
         self.interrupted.get() && self.child.get_ref().killed_by.get() == Some(libc::SIGINT)
     }
 
-    /// Sends a signal to the command. Nothing happens if it has ended.
+    /// Sends a signal to the command; does nothing if it has ended.
     pub fn forward(&self, signal: c_int) -> io::Result<()> {
         match self.child.get_ref().send(signal) {
             Err(Errno::ESRCH) => Ok(()),
@@ -288,12 +287,12 @@ impl Started {
         }
     }
 
-    /// Sends SIGTERM to the command and to those that /proc shows as its descendants.
+    /// Sends SIGTERM to the command and to its descendants in /proc.
     ///
-    /// They are stopped until all are found: a fork fails while a signal is pending (`copy_process`),
-    /// so that none of them has a child which was not seen.
+    /// All are stopped until all are found. A fork fails while a signal is pending (`copy_process`), so
+    /// no descendant can fork a child that is not found.
     pub fn terminate_tree(&self) {
-        // One that has ended meanwhile needs no signal, and one of another user cannot be helped.
+        // Errors are ignored: a process may have ended, or belong to another user.
         let _ = self.forward(libc::SIGSTOP);
         let descendants = process_tree::descendants(self.pid(), |pidfd| {
             let _ = pidfd::send(pidfd, libc::SIGSTOP);
@@ -306,11 +305,11 @@ impl Started {
         }
     }
 
-    /// Ctrl-C and Ctrl-\ reach all of the terminal's foreground group, and what the command itself
-    /// sends is meant for whoever started it, not for the command.
-    fn has_it_already(&self, signal: &siginfo) -> bool {
+    /// Ctrl-C and Ctrl-\ reach the whole foreground process group. A signal that the command itself sent
+    /// is meant for this program.
+    fn command_got_it(&self, signal: &siginfo) -> bool {
         const KEYS: [c_int; 2] = [libc::SIGINT, libc::SIGQUIT];
-        // From the terminal, or by the view, which took the key from it and sent it to the group.
+        // From the terminal, or from the view, which reads the key and sends the signal to the group.
         let by_key = signal.ssi_code == libc::SI_KERNEL
             || (signal.ssi_code == libc::SI_USER && signal.ssi_pid == std::process::id());
         let is_key = by_key && KEYS.contains(&signal.ssi_signo.cast_signed());
@@ -318,36 +317,36 @@ impl Started {
     }
 }
 
-/// Our child process, not reaped while this exists unless `reap` did it.
+/// The child process. It is not reaped before `reap`, so its pid is not reused.
 #[derive(Debug)]
 struct Child {
     pid: c_int,
     pidfd: OwnedFd,
-    /// Whether it has yet to be let go.
-    is_held: bool,
+    /// Whether it still waits before its exec.
+    awaits_start: bool,
     /// The signal that killed it, once it is reaped.
     killed_by: Cell<Option<c_int>>,
 }
 
 impl Child {
     fn new(pid: c_int) -> Result<Self> {
-        let pidfd = pidfd::open(pid).context("pidfd_open (it needs Linux 5.3)")?;
-        Ok(Self { pid, pidfd, is_held: true, killed_by: Cell::new(None) })
+        let pidfd = pidfd::open(pid).context("pidfd_open (needs Linux 5.3 or newer)")?;
+        Ok(Self { pid, pidfd, awaits_start: true, killed_by: Cell::new(None) })
     }
 
     fn send(&self, signal: c_int) -> nix::Result<()> {
         pidfd::send(&self.pidfd, signal)
     }
 
-    /// Reaps it; `None` if `flags` has WNOHANG and it has not ended.
+    /// Reaps it; returns `None` if `flags` has WNOHANG and it has not ended.
     ///
-    /// Not through nix, which has no name for real-time signals.
+    /// Uses libc, because nix has no value for real-time signals.
     fn reap(&self, flags: c_int) -> io::Result<Option<u8>> {
         // SAFETY: all zeroes is a valid siginfo_t.
         let mut info: libc::siginfo_t = unsafe { mem::zeroed() };
         let id = self.pidfd.as_raw_fd().cast_unsigned();
         loop {
-            // SAFETY: the pointer is to a live siginfo_t.
+            // SAFETY: the pointer refers to `info`, which outlives the call.
             let done =
                 unsafe { libc::waitid(libc::P_PIDFD, id, &raw mut info, libc::WEXITED | flags) };
             match Errno::result(done) {
@@ -356,7 +355,7 @@ impl Child {
                 Ok(_) => break,
             }
         }
-        // SAFETY: waitid fills the fields for SIGCHLD, or leaves the zeroes.
+        // SAFETY: waitid fills in the SIGCHLD fields or leaves them zero; both are valid.
         let (pid, status) = unsafe { (info.si_pid(), info.si_status()) };
         Ok(match info.si_code {
             _ if pid == 0 => None,
@@ -377,42 +376,42 @@ impl AsRawFd for Child {
 
 impl Drop for Child {
     fn drop(&mut self) {
-        // Not only by its pipe's end of file: it may have been stopped.
-        if self.is_held && self.send(libc::SIGKILL).is_ok() {
+        // End of file on the pipe is not enough: the process may be stopped.
+        if self.awaits_start && self.send(libc::SIGKILL).is_ok() {
             let _ = self.reap(0);
         }
     }
 }
 
-/// The signals that this thread blocks and reads while the command runs.
+/// Signals for the command, which this thread blocks and reads while the command runs.
 #[derive(Debug)]
-struct Signals {
+struct CommandSignals {
     fd: AsyncFd<SignalFd>,
     mask_before: SigSet,
 }
 
-impl Signals {
-    fn take() -> io::Result<Self> {
+impl CommandSignals {
+    fn block() -> io::Result<Self> {
         use Signal::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
-        let taken: SigSet =
+        let blocked: SigSet =
             [SIGINT, SIGQUIT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2].into_iter().collect();
-        let fd = SignalFd::with_flags(&taken, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
+        let fd = SignalFd::with_flags(&blocked, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
         // SAFETY: the SignalFd owns its fd.
         let fd = unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }?;
-        let mask_before = taken.thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
+        let mask_before = blocked.thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
         Ok(Self { fd, mask_before })
     }
 }
 
-impl Drop for Signals {
+impl Drop for CommandSignals {
     fn drop(&mut self) {
-        // Those that came too late for the command were not meant for us.
+        // Signals that arrive after the command has ended are discarded.
         while let Ok(Some(_)) = self.fd.get_ref().read_signal() {}
         let _ = self.mask_before.thread_set_mask();
     }
 }
 
-/// Strings for execvp(3), made before the fork because the child must not allocate.
+/// Strings for execvp(3), allocated before the fork because the child must not allocate.
 struct CStrings {
     _strings: Vec<CString>,
     pointers: Vec<*const c_char>,
@@ -445,26 +444,26 @@ fn definition((mut name, value): (OsString, OsString)) -> OsString {
     name
 }
 
-/// The signals that were ignored when this program was started, signal N in bit N - 1.
+/// The signals that were ignored when this program was started: bit N - 1 is signal N.
 static IGNORED_AT_START: AtomicU64 = AtomicU64::new(0);
 
-/// Notes them before `main`: the Rust runtime ignores SIGPIPE before it calls that.
+/// Records them before `main`, because the Rust runtime ignores SIGPIPE before it calls `main`.
 #[used]
-// SAFETY: glibc and musl call the functions of this section with (argc, argv, envp), which this one does
-// not need, before `main`; it calls nothing but sigaction(2), and needs nothing of Rust's runtime.
+// SAFETY: before `main`, glibc and musl call the functions of this section with (argc, argv, envp). This
+// one ignores the arguments, calls only sigaction(2), and does not use Rust's runtime.
 #[unsafe(link_section = ".init_array")]
-static NOTE_IGNORED: extern "C" fn() = {
-    extern "C" fn note() {
+static RECORD_IGNORED: extern "C" fn() = {
+    extern "C" fn record() {
         let ignored = (1..=64).filter(|signal| is_ignored(*signal)).map(|signal| 1 << (signal - 1));
         IGNORED_AT_START.store(ignored.fold(0, |all: u64, one: u64| all | one), Ordering::Relaxed);
     }
-    note
+    record
 };
 
 /// Whether this process ignores a signal now.
 fn is_ignored(signal: c_int) -> bool {
-    // SAFETY: all zeroes is a valid sigaction, and the pointer is to a live one. It fails for the signals that
-    // the C library keeps to itself.
+    // SAFETY: all zeroes is a valid sigaction, and `found` outlives the call. The call fails for signals
+    // that the C library reserves.
     unsafe {
         let mut found: libc::sigaction = mem::zeroed();
         libc::sigaction(signal, ptr::null(), &raw mut found) == 0
@@ -477,7 +476,7 @@ unsafe extern "C" {
     static mut environ: *const *const c_char;
 }
 
-/// The ids that the child takes.
+/// The ids that the child changes to.
 struct Identity {
     uid: uid_t,
     gid: gid_t,
@@ -494,44 +493,44 @@ impl From<&Invoker> for Identity {
     }
 }
 
-/// What the child does after the fork, and all it needs for it.
-struct Plan {
+/// What the child does after the fork, with all data that it needs.
+struct ChildPlan {
     argv: CStrings,
     environment: CStrings,
     identity: Option<Identity>,
-    /// The mask that the command gets.
+    /// The command's signal mask.
     signal_mask: SigSet,
-    /// Our fds, and those of the command that they become.
+    /// Pairs of an fd of this process and the fd that it becomes in the command.
     streams: Vec<(RawFd, RawFd)>,
-    waits_on: RawFd,
-    reports_to: RawFd,
+    start_fd: RawFd,
+    failure_fd: RawFd,
     /// The parent's ends of the pipes.
-    closes: [RawFd; 2],
+    parent_fds: [RawFd; 2],
 }
 
-impl Plan {
-    /// Waits, and becomes the command; ends the process if it cannot, or if nobody lets it go.
+impl ChildPlan {
+    /// Waits for the start, then execs the command. Exits if the exec fails or the parent has ended.
     ///
     /// # Safety
     ///
-    /// Only in a process just forked, in which the plan's fds are open. All that is called is
-    /// async-signal-safe; execvp(3) does not promise to be, but in glibc (since 2.24) and in musl
-    /// it does without memory from the heap and without locks.
-    unsafe fn carry_out(&self) -> ! {
-        // SAFETY: calls of the C library with plain values, and with pointers to what `self` and
-        // this frame keep alive; the argument lists end in null.
+    /// Call this only in a process just forked, in which the plan's fds are open. It calls only
+    /// async-signal-safe functions, and execvp(3), which in glibc (since 2.24) and musl uses no heap
+    /// memory and no locks.
+    unsafe fn run(&self) -> ! {
+        // SAFETY: the C library gets numbers, and pointers to data that `self` and this frame keep alive;
+        // the argument lists end with null.
         unsafe {
-            for fd in self.closes {
+            for fd in self.parent_fds {
                 libc::close(fd);
             }
-            // The end of the pipe would not end it while it is stopped, as by Ctrl-Z.
+            // A stopped process (Ctrl-Z) does not notice the end of the pipe.
             libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-            undo_signal_handlers();
+            reset_signal_handlers();
             libc::pthread_sigmask(libc::SIG_SETMASK, self.signal_mask.as_ref(), ptr::null_mut());
 
             let mut byte = 0_u8;
             let got = loop {
-                let got = libc::read(self.waits_on, (&raw mut byte).cast(), 1);
+                let got = libc::read(self.start_fd, (&raw mut byte).cast(), 1);
                 if got >= 0 || Errno::last() != Errno::EINTR {
                     break got;
                 }
@@ -542,41 +541,41 @@ impl Plan {
             libc::prctl(libc::PR_SET_PDEATHSIG, 0);
 
             let mut step = Step::Exec;
-            let is_refused = |(ours, theirs): &(RawFd, RawFd)| libc::dup2(*ours, *theirs) < 0;
-            if self.streams.iter().any(is_refused) {
+            let dup_fails = |(ours, theirs): &(RawFd, RawFd)| libc::dup2(*ours, *theirs) < 0;
+            if self.streams.iter().any(dup_fails) {
                 step = Step::Dup2;
             } else if let Some(identity) = &self.identity
-                && let Err(refused) = identity.take()
+                && let Err(failed) = identity.assume()
             {
-                step = refused;
+                step = failed;
             } else {
                 let argv = &self.argv.pointers;
-                // Where the command is looked up, too: execvpe(3) would do that in our own PATH.
+                // Not execvpe(3): it would look up the command in this process's PATH.
                 environ = self.environment.pointers.as_ptr();
                 libc::execvp(argv[0], argv.as_ptr());
             }
-            let failure = Failure { step, errno: Errno::last_raw() }.to_bytes();
-            libc::write(self.reports_to, failure.as_ptr().cast(), failure.len());
+            let failure = ChildFailure { step, errno: Errno::last_raw() }.to_bytes();
+            libc::write(self.failure_fd, failure.as_ptr().cast(), failure.len());
             libc::_exit(126);
         }
     }
 }
 
-/// Gives signals that have a handler their default, as the exec would, but before the wait: our
-/// handlers would speak to the parent. Those that were ignored when this program was started stay
-/// ignored, as nohup(1) and systemd (SIGPIPE) want it; those that only this program ignores do not.
+/// Resets signals to their default before the wait, because this program's handlers would write to the
+/// parent. Signals that were ignored when this program was started stay ignored, as nohup(1) and
+/// systemd (SIGPIPE) expect.
 ///
 /// # Safety
 ///
-/// Only in a process just forked.
-unsafe fn undo_signal_handlers() {
+/// Call this only in a process just forked.
+unsafe fn reset_signal_handlers() {
     for signal in 1..=libc::SIGRTMAX() {
-        // SAFETY: all zeroes is a valid sigaction, that of SIG_DFL; the pointers are to live ones.
+        // SAFETY: all zeroes is a valid sigaction with SIG_DFL, and it outlives the call.
         unsafe {
             let default: libc::sigaction = mem::zeroed();
             let ignored = IGNORED_AT_START.load(Ordering::Relaxed) >> (signal - 1) & 1 == 1;
             if !(ignored && is_ignored(signal)) {
-                // Fails for those that the C library keeps to itself.
+                // Fails for signals that the C library reserves.
                 libc::sigaction(signal, &raw const default, ptr::null_mut());
             }
         }
@@ -584,13 +583,13 @@ unsafe fn undo_signal_handlers() {
 }
 
 impl Identity {
-    /// Takes the ids, the user last, since the others need root; errno says why if it cannot.
+    /// Changes to the ids, the user last because the others need root; sets errno on failure.
     ///
     /// # Safety
     ///
-    /// Only in a process just forked.
-    unsafe fn take(&self) -> Result<(), Step> {
-        // SAFETY: plain values, and the pointer and length of a live vector.
+    /// Call this only in a process just forked.
+    unsafe fn assume(&self) -> Result<(), Step> {
+        // SAFETY: the calls get numbers, and the pointer and length of a vector in `self`.
         unsafe {
             if libc::setgroups(self.groups.len(), self.groups.as_ptr()) != 0 {
                 return Err(Step::SetGroups);
@@ -601,7 +600,7 @@ impl Identity {
             if libc::setuid(self.uid) != 0 {
                 return Err(Step::SetUid);
             }
-            // There must be no way back.
+            // It must not be possible to become root again.
             if self.uid != 0 && libc::setuid(0) == 0 {
                 Errno::EPERM.set();
                 return Err(Step::StayUser);
@@ -611,7 +610,7 @@ impl Identity {
     }
 }
 
-/// What the child was doing when it failed.
+/// The step at which the child failed.
 #[derive(Clone, Copy)]
 enum Step {
     Exec,
@@ -626,7 +625,7 @@ impl Step {
     const ALL: [Self; 6] =
         [Self::Exec, Self::SetGroups, Self::SetGid, Self::SetUid, Self::StayUser, Self::Dup2];
 
-    /// The call of taking an identity; `None` for another step.
+    /// The call that failed, if the step changes the identity.
     fn call(self) -> Option<&'static str> {
         match self {
             Self::Exec | Self::Dup2 => None,
@@ -638,19 +637,19 @@ impl Step {
     }
 }
 
-/// The child's report, through its pipe.
-struct Failure {
+/// The failure that the child writes to its pipe.
+struct ChildFailure {
     step: Step,
     errno: c_int,
 }
 
-impl Failure {
+impl ChildFailure {
     fn to_bytes(&self) -> [u8; 5] {
         let [a, b, c, d] = self.errno.to_ne_bytes();
         [self.step as u8, a, b, c, d]
     }
 
-    /// `None` if there is no report.
+    /// `None` if the child wrote nothing.
     fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let (&step, errno) = bytes.split_first()?;
         Some(Self {
@@ -691,7 +690,7 @@ mod tests {
         (error.exit_code(), error.to_string())
     }
 
-    /// A directory that all may write to, and a path in it.
+    /// A world-writable directory, and a path in it.
     fn scratch() -> (TempDir, PathBuf) {
         let directory = tempfile::tempdir().unwrap();
         fs::set_permissions(directory.path(), Permissions::from_mode(0o777)).unwrap();
@@ -699,7 +698,7 @@ mod tests {
         (directory, path)
     }
 
-    /// A shell command whose output is in `path`.
+    /// A shell command that writes its output to `path`.
     fn into_file(path: &Path, script: &str) -> [OsString; 5] {
         let script = format!("exec >\"$1\"; {script}");
         ["sh".into(), "-c".into(), script.into(), "sh".into(), path.into()]
@@ -713,21 +712,21 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn exit_codes_are_the_commands() {
+    async fn exit_status_is_the_commands() {
         assert_eq!(code(&["true"]).await, 0);
         assert_eq!(code(&["sh", "-c", "exit 3"]).await, 3);
         assert_eq!(code(&["sh", "-c", "exit 255"]).await, 255);
     }
 
     #[tokio::test]
-    async fn a_signal_is_128_and_its_number() {
+    async fn killed_by_a_signal_is_128_plus_its_number() {
         assert_eq!(code(&["sh", "-c", "kill -9 $$"]).await, 137);
         // A real-time signal has no name.
         assert_eq!(code(&["sh", "-c", "kill -40 $$"]).await, 168);
     }
 
     #[tokio::test]
-    async fn a_command_that_cannot_be_executed_has_the_status_of_a_shell() {
+    async fn a_failed_exec_has_the_status_of_a_shell() {
         let (directory, path) = scratch();
         let name = path.to_str().unwrap();
         assert_eq!(error(&["no-such-cmd"]), (127, "no-such-cmd: command not found".into()));
@@ -735,7 +734,7 @@ mod tests {
         assert_eq!(error(&[""]), (127, "\"\": command not found".into()));
         assert_eq!(error(&[name]), (127, format!("{name}: No such file or directory")));
 
-        // By another process, lest a fork of another test's thread hold it open for writing.
+        // Another process writes it, so that no fork of another test's thread inherits the write fd.
         let write = into_file(&path, "echo '#!/no/such/interpreter'");
         Prepared::new(&write, None, &[]).unwrap().start().unwrap().wait().await.unwrap();
         assert_eq!(error(&[name]), (126, format!("{name}: cannot execute: Permission denied")));
@@ -749,7 +748,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_busy_command_is_not_tried_again() {
+    async fn a_busy_command_is_not_retried() {
         let (_directory, path) = scratch();
         fs::copy("/bin/true", &path).unwrap();
         let name = path.to_str().unwrap();
@@ -764,7 +763,7 @@ mod tests {
         let argv = into_file(&path, "echo $$");
         let prepared = Prepared::new(&argv, None, &[]).unwrap();
         let pid = prepared.pid();
-        // It waits in its read, or is on the way there: it cannot get past it.
+        // It waits in its read, or has not reached it yet.
         let exe = |pid: u32| fs::read_link(format!("/proc/{pid}/exe")).unwrap();
         assert_eq!(exe(pid), exe(process::id()));
         assert!(!path.exists());
@@ -775,7 +774,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn dropped_without_start_it_ends_and_never_ran() {
+    async fn dropping_a_prepared_command_kills_it_unrun() {
         let (_directory, path) = scratch();
         let prepared = Prepared::new(&into_file(&path, "echo ran"), None, &[]).unwrap();
         let process = PathBuf::from(format!("/proc/{}", prepared.pid()));
@@ -787,7 +786,7 @@ mod tests {
 
     const HELPER_FILE: &str = "ETXTBSY_TRACE_TEST_FILE";
 
-    /// Not a test: the tracer that `the_end_of_the_tracer_ends_the_held_command` kills.
+    /// Not a test: the tracer that `the_end_of_the_tracer_ends_the_waiting_command` kills.
     #[test]
     #[ignore = "the helper of another test"]
     fn helper_that_is_killed() {
@@ -799,7 +798,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_the_tracer_ends_the_held_command() {
+    fn the_end_of_the_tracer_ends_the_waiting_command() {
         ends_with_the_tracer(false);
     }
 
@@ -821,31 +820,31 @@ mod tests {
             .unwrap();
         let mut lines = BufReader::new(tracer.stdout.take().unwrap()).lines().map(Result::unwrap);
         let pid = lines.find_map(|line| line.strip_prefix("pid ")?.parse().ok());
-        let held = Child::new(pid.unwrap()).unwrap();
-        let held = mem::ManuallyDrop::new(held); // not ours to kill
+        let child = Child::new(pid.unwrap()).unwrap();
+        let child = mem::ManuallyDrop::new(child); // must not kill or reap it
         let await_state = |state: &str| {
-            let stat = || fs::read_to_string(format!("/proc/{}/stat", held.pid)).unwrap();
+            let stat = || fs::read_to_string(format!("/proc/{}/stat", child.pid)).unwrap();
             while !stat().contains(&format!(") {state} ")) {
                 std::thread::yield_now();
             }
         };
         if stopped {
-            // It waits to be let go.
+            // It waits for the start.
             await_state("S");
-            held.send(libc::SIGSTOP).unwrap();
+            child.send(libc::SIGSTOP).unwrap();
             await_state("T");
         }
         tracer.kill().unwrap();
         tracer.wait().unwrap();
-        // Readable once it has ended, whoever reaps it.
-        let mut ends = libc::pollfd { fd: held.as_raw_fd(), events: libc::POLLIN, revents: 0 };
-        // SAFETY: one live pollfd. The time is only there for a failing test to end.
+        // The pidfd becomes readable when the process ends, whoever reaps it.
+        let mut ends = libc::pollfd { fd: child.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        // SAFETY: `ends` is one pollfd, and outlives the call. The timeout makes a failing test end.
         assert_eq!(unsafe { libc::poll(&raw mut ends, 1, 60_000) }, 1);
         assert!(!path.exists());
     }
 
     #[tokio::test]
-    async fn killed_while_held_it_has_a_status() {
+    async fn a_command_killed_before_its_start_has_a_status() {
         let prepared = prepared(&["true"]);
         prepared.child.send(libc::SIGTERM).unwrap();
         let started = prepared.start().unwrap();
@@ -861,9 +860,9 @@ mod tests {
         assert_eq!(started.wait().await.unwrap(), 143);
     }
 
-    /// None is forked unseen meanwhile: the pipe ends, of which all of them have the end for writing.
+    /// All processes have the write end of a pipe, so its end of file shows that none is left.
     #[tokio::test]
-    async fn a_tree_that_grows_is_terminated() {
+    async fn terminate_tree_ends_a_growing_tree() {
         for _ in 0..20 {
             let (reader, writer) = nix::unistd::pipe().unwrap();
             let fd = writer.as_raw_fd();
@@ -876,7 +875,7 @@ mod tests {
             drop(writer);
             let mut ends =
                 libc::pollfd { fd: reader.as_raw_fd(), events: libc::POLLIN, revents: 0 };
-            // SAFETY: one live pollfd. The time is only there for a failing test to end.
+            // SAFETY: `ends` is one pollfd, and outlives the call. The timeout makes a failing test end.
             assert_eq!(unsafe { libc::poll(&raw mut ends, 1, 60_000) }, 1);
         }
     }
@@ -891,18 +890,18 @@ mod tests {
             Signal::SIGUSR1,
             Signal::SIGUSR2,
         ] {
-            heed(signal);
+            reset_if_ignored(signal);
             let started = prepared(&["sleep", "1000"]).start().unwrap();
-            // To this thread; the other tests' threads do not block it.
+            // To this thread, because the other tests' threads do not block the signal.
             raise(signal).unwrap();
             assert_eq!(started.wait().await.unwrap(), 128 + signal as u8);
         }
     }
 
-    /// Undoes that whoever started the tests had a signal ignored (nohup, a shell's `&`): a command
-    /// would inherit that.
-    fn heed(signal: Signal) {
-        // SAFETY: asks for the action, and sets the default one where there is no handler.
+    /// Resets a signal that was ignored when the tests were started (nohup, a shell's `&`), because a
+    /// command would inherit that.
+    fn reset_if_ignored(signal: Signal) {
+        // SAFETY: all zeroes is a valid sigaction that outlives the call; SIG_DFL replaces no handler.
         unsafe {
             let mut action: libc::sigaction = mem::zeroed();
             libc::sigaction(signal as i32, ptr::null(), &raw mut action);
@@ -913,7 +912,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_signal_mask_comes_back() {
+    async fn the_signal_mask_is_restored() {
         let before = SigSet::thread_get_mask().unwrap();
         let started = prepared(&["true"]).start().unwrap();
         assert_ne!(SigSet::thread_get_mask().unwrap(), before);
@@ -923,7 +922,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn signals_are_as_the_shell_would_have_them() {
+    async fn signal_dispositions_are_as_from_a_shell() {
         // Rust ignores SIGPIPE, and tokio handles SIGWINCH.
         let _handler =
             tokio::signal::unix::signal(tokio::signal::unix::SignalKind::window_change());
@@ -934,12 +933,12 @@ mod tests {
             u64::from_str_radix(hex.trim(), 16).unwrap()
         };
         assert_eq!(set("SigBlk:"), 0);
-        // The C library keeps 32 and 33 to itself, and posix_spawn(3) has its children ignore them.
+        // The C library reserves 32 and 33, and children of posix_spawn(3) ignore them.
         let own = 0b11 << 31;
         assert_eq!(set("SigIgn:") & !own, IGNORED_AT_START.load(Ordering::Relaxed));
     }
 
-    /// What the fds of this process that are not close-on-exec refer to.
+    /// The files of this process's fds that are not close-on-exec.
     fn inheritable() -> BTreeSet<PathBuf> {
         let is_inheritable = |fd: &OsStr| {
             let info = fs::read_to_string(Path::new("/proc/self/fdinfo").join(fd)).ok()?;
@@ -955,11 +954,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn it_has_the_callers_fds_and_none_of_ours() {
+    async fn it_inherits_the_callers_fds_but_not_the_tracers() {
         let (directory, _) = scratch();
         let theirs = fs::File::create(directory.path().join("theirs")).unwrap();
         let ours = fs::File::create(directory.path().join("ours")).unwrap();
-        // SAFETY: the fd is open; it alone loses its close-on-exec flag.
+        // SAFETY: fcntl(2) with numbers only changes the flag of that fd, which is open.
         unsafe { libc::fcntl(theirs.as_raw_fd(), libc::F_SETFD, 0) };
         let expected = inheritable();
         assert!(expected.contains(&directory.path().join("theirs")));
@@ -968,7 +967,7 @@ mod tests {
         nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
         let argv = ["cat".into(), fifo.clone().into()];
         let started = Prepared::new(&argv, None, &[]).unwrap().start().unwrap();
-        // Opens once cat has opened it too, and holds cat there.
+        // The open returns when cat has opened the fifo too, and keeps cat reading.
         let hold = OpenOptions::new().write(true).open(&fifo).unwrap();
         let found: BTreeSet<_> = fs::read_dir(format!("/proc/{}/fd", started.pid()))
             .unwrap()
@@ -982,14 +981,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn it_shares_our_process_group_and_session() {
+    async fn it_shares_the_process_group_and_session() {
         let ids = output("cut -d' ' -f5,6 /proc/$$/stat", None).await;
         let (group, session) = (nix::unistd::getpgrp(), nix::unistd::getsid(None).unwrap());
         assert_eq!(ids.trim(), format!("{group} {session}"));
     }
 
     #[tokio::test]
-    async fn the_command_is_the_user_in_all_respects() {
+    async fn the_command_has_all_ids_of_the_user() {
         if !Uid::effective().is_root() {
             skip!("becoming another user needs root");
         }
@@ -1020,7 +1019,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_refused_identity_is_not_the_commands_failure() {
+    async fn a_failed_identity_change_is_status_125() {
         as_ordinary_user!();
         let nobody = Invoker::named("nobody").unwrap();
         let error =

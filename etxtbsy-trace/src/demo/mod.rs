@@ -1,9 +1,8 @@
-//! `demo`: makes the failures happen, each in a small known form, under the tracer, and says in the
-//! end what it came to.
+//! `demo`: makes known failures happen under the tracer, and compares what was traced with what
+//! happened.
 //!
-//! A demo is a workload ([`etxtbsy_workload`]) that is run as `run` runs a command. What happened is
-//! told by the incidents, as always; what the workload itself counted comes by a file in memory,
-//! and the two are put side by side.
+//! A demo runs a workload ([`etxtbsy_workload`]) as `run` runs a command. The tracer reports the
+//! incidents; the workload writes its own counts to a file in memory. The conclusion compares both.
 
 mod catalogue;
 mod report;

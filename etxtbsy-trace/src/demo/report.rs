@@ -1,23 +1,22 @@
-//! What a demo came to: what its workload counted beside what was traced, and one sentence on it.
-//! All numbers come from the run.
+//! The conclusion of a demo: the workload's counts, what was traced, and one sentence about both.
 
-use super::catalogue::{self, Work};
-use super::tally::{Counts, Seen};
+use super::catalogue::{self, DemoKind};
+use super::tally::{Counts, DirIncidents};
 use crate::text::time::span;
 use etxtbsy_workload::{Comparison, Race, Scene, Side};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-/// How many failures it takes to tell two rates apart: none where five are to be expected comes by
-/// chance in less than one of a hundred cases.
-const ENOUGH: f64 = 5.0;
+/// The number of expected failures that makes a result significant: if five are expected, the
+/// probability of none is less than 1%.
+const SIGNIFICANT: f64 = 5.0;
 
-/// What a workload prints.
+/// The report of a workload.
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
 pub(super) enum Report {
-    /// One thing in several ways.
+    /// The same task in several ways.
     Comparison(Comparison),
     /// A race.
     Race(Race),
@@ -25,11 +24,11 @@ pub(super) enum Report {
     Scene(Scene),
 }
 
-/// A side, and what was traced of it.
-type Half<'a> = (&'a Side, Seen);
+/// A side of a comparison, and its incidents.
+type TracedSide<'a> = (&'a Side, DirIncidents);
 
 impl Report {
-    /// The directories in which execs failed, and how many of them.
+    /// The number of failures in each directory.
     fn failures(&self) -> Vec<(&Path, u64)> {
         match self {
             Self::Race(race) => vec![(&race.dir, race.failures)],
@@ -43,26 +42,26 @@ impl Report {
     }
 }
 
-/// The directory of the file that was to be run, or written.
+/// The directory of the file in the failed call.
 fn dir_of(scene: &Scene) -> &Path {
     scene.path.parent().unwrap_or(&scene.path)
 }
 
-/// What all of it came to, in lines.
+/// The conclusion, as lines of text.
 pub(super) fn conclude(reports: &[Report], counts: &Counts) -> String {
-    let told = reports.iter().map(|report| {
+    let texts = reports.iter().map(|report| {
         let text = match report {
-            Report::Race(race) => of_race(race, &counts.of(&race.dir)),
-            Report::Scene(scene) => of_scene(scene, &counts.of(dir_of(scene))),
+            Report::Race(race) => race_result(race, &counts.of(&race.dir)),
+            Report::Scene(scene) => scene_result(scene, &counts.of(dir_of(scene))),
             Report::Comparison(Comparison { scenario, sides }) => {
-                let halves = sides.iter().map(|side| (side, counts.of(&side.race.dir)));
-                let halves: Vec<Half> = halves.collect();
-                table(&halves) + &sentence(scenario, &halves)
+                let sides = sides.iter().map(|side| (side, counts.of(&side.race.dir)));
+                let sides: Vec<TracedSide> = sides.collect();
+                table(&sides) + &sentence(scenario, &sides)
             }
         };
         format!("\n{text}")
     });
-    let text: String = told.collect();
+    let text: String = texts.collect();
     let failures: Vec<(&Path, u64)> = reports.iter().flat_map(Report::failures).collect();
     let made: u64 = failures.iter().map(|(_, failures)| failures).sum();
     let traced: u64 = failures.iter().map(|(dir, _)| counts.of(dir).incidents).sum();
@@ -72,51 +71,52 @@ pub(super) fn conclude(reports: &[Report], counts: &Counts) -> String {
     format!("{text}{traced} of {made} failures were traced (lost {})\n", counts.lost)
 }
 
-/// What a race came to.
-fn of_race(race: &Race, seen: &Seen) -> String {
+/// The result of a race.
+fn race_result(race: &Race, traced: &DirIncidents) -> String {
     let Race { scenario, attempts, failures, seconds, .. } = race;
     match failures {
         0 => format!(
-            "{scenario}: none of {attempts} execs failed in {seconds:.1} s; it is a race: try again\n"
+            "{scenario}: none of {attempts} execs failed in {seconds:.1} s; try again: a race does not fail every time\n"
         ),
         _ => format!(
             "{scenario}: {failures} of {attempts} execs failed with ETXTBSY in {seconds:.1} s{}\n",
-            told(seen)
+            incidents_text(traced)
         ),
     }
 }
 
-/// What a scene came to.
-fn of_scene(scene: &Scene, seen: &Seen) -> String {
-    let name = catalogue::showing(&scene.scenario).map_or(&*scene.scenario, |demo| demo.name);
-    format!("{name}: the {} failed with ETXTBSY{}\n", scene.syscall, told(seen))
+/// The result of a scene.
+fn scene_result(scene: &Scene, traced: &DirIncidents) -> String {
+    let name =
+        catalogue::find_by_workload(&scene.scenario).map_or(&*scene.scenario, |demo| demo.name);
+    format!("{name}: the {} failed with ETXTBSY{}\n", scene.syscall, incidents_text(traced))
 }
 
-/// Where the incidents are, and what they come to.
-fn told(seen: &Seen) -> String {
-    let Some((first, last)) = seen.ids else { return String::new() };
+/// The ids of the incidents, with counts of their verdicts and holders.
+fn incidents_text(traced: &DirIncidents) -> String {
+    let Some((first, last)) = traced.ids else { return String::new() };
     let ids =
         if first == last { format!("incident #{first}") } else { format!("#{first} to #{last}") };
     let list = |counts: &BTreeMap<String, u64>| {
         let each: Vec<String> = counts.iter().map(|(kind, n)| format!("{kind} {n}")).collect();
         each.join("; ")
     };
-    let holders = if seen.holders.is_empty() {
+    let holders = if traced.holders.is_empty() {
         String::new()
     } else {
-        format!(" (holders: {})", list(&seen.holders))
+        format!(" (holders: {})", list(&traced.holders))
     };
-    format!("; {ids}: {}{holders}", list(&seen.verdicts))
+    format!("; {ids}: {}{holders}", list(&traced.verdicts))
 }
 
-/// A column for each side.
-fn table(halves: &[Half]) -> String {
-    let row = |head: &str, cell: &dyn Fn(&Half) -> String| {
-        let cells: Vec<String> = halves.iter().map(cell).collect();
-        (head.to_owned(), cells)
+/// A table with a column for each side.
+fn table(sides: &[TracedSide]) -> String {
+    let row = |label: &str, cell: &dyn Fn(&TracedSide) -> String| {
+        let cells: Vec<String> = sides.iter().map(cell).collect();
+        (label.to_owned(), cells)
     };
     let mut rows = vec![row("", &|(side, _)| side.name.clone())];
-    let repeats = halves.iter().any(|(side, _)| side.runs != side.race.attempts);
+    let repeats = sides.iter().any(|(side, _)| side.runs != side.race.attempts);
     if repeats {
         rows.push(row("scripts to run", &|(side, _)| side.runs.to_string()));
     }
@@ -133,54 +133,56 @@ fn table(halves: &[Half]) -> String {
             if side.runs == side.race.attempts { "-".to_owned() } else { span(side.longest_ns) }
         }));
     }
-    rows.push(row("incidents", &|(_, seen)| seen.incidents.to_string()));
-    rows.extend(kinds(halves, "verdict", |seen| &seen.verdicts));
-    rows.extend(kinds(halves, "holder", |seen| &seen.holders));
+    rows.push(row("incidents", &|(_, traced)| traced.incidents.to_string()));
+    rows.extend(kinds(sides, "verdict", |traced| &traced.verdicts));
+    rows.extend(kinds(sides, "holder", |traced| &traced.holders));
 
-    let mut widths = vec![0; halves.len() + 1];
-    for (head, cells) in &rows {
-        for (width, cell) in widths.iter_mut().zip([head].into_iter().chain(cells)) {
+    let mut widths = vec![0; sides.len() + 1];
+    for (label, cells) in &rows {
+        for (width, cell) in widths.iter_mut().zip([label].into_iter().chain(cells)) {
             *width = cell.len().max(*width);
         }
     }
-    let line = |(head, cells): &(String, Vec<String>)| {
+    let line = |(label, cells): &(String, Vec<String>)| {
         let cells = cells.iter().zip(&widths[1..]).map(|(cell, width)| format!("  {cell:>width$}"));
-        format!("{head:0$}{1}\n", widths[0], cells.collect::<String>())
+        format!("{label:0$}{1}\n", widths[0], cells.collect::<String>())
     };
     rows.iter().map(line).collect()
 }
 
-/// A row for each kind that any side has.
+/// A row for each kind that occurs on any side.
 fn kinds(
-    halves: &[Half],
-    head: &str,
-    of: impl Fn(&Seen) -> &BTreeMap<String, u64>,
+    sides: &[TracedSide],
+    label: &str,
+    of: impl Fn(&DirIncidents) -> &BTreeMap<String, u64>,
 ) -> Vec<(String, Vec<String>)> {
-    let all: BTreeSet<&String> = halves.iter().flat_map(|(_, seen)| of(seen).keys()).collect();
-    let count = |seen, kind: &String| of(seen).get(kind).copied().unwrap_or(0).to_string();
+    let all: BTreeSet<&String> = sides.iter().flat_map(|(_, traced)| of(traced).keys()).collect();
+    let count = |traced, kind: &String| of(traced).get(kind).copied().unwrap_or(0).to_string();
     all.into_iter()
         .map(|kind| {
-            let cells = halves.iter().map(|(_, seen)| count(seen, kind)).collect();
-            (format!("{head} {kind}"), cells)
+            let cells = sides.iter().map(|(_, traced)| count(traced, kind)).collect();
+            (format!("{label} {kind}"), cells)
         })
         .collect()
 }
 
-#[expect(clippy::cast_precision_loss, reason = "nobody counts that far")]
+#[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
 fn rate(part: u64, whole: u64) -> f64 {
     if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
 }
 
-/// What the table shows.
-fn sentence(scenario: &str, halves: &[Half]) -> String {
-    let Some(((first, _), others)) = halves.split_first() else { return String::new() };
-    let text = match (catalogue::showing(scenario).map(|demo| &demo.work), others) {
-        (Some(Work::Remedy { cure, flaw }), [(second, _)]) => judge(first, second, *cure, *flaw),
-        (Some(Work::Ways { flaw, cure }), _) => {
-            let (failed, passed): (Vec<&Half>, Vec<&Half>) =
-                halves.iter().partition(|(side, _)| side.race.failures > 0);
-            let names = |halves: Vec<&Half>| {
-                let names: Vec<&str> = halves.iter().map(|(side, _)| side.name.as_str()).collect();
+/// A sentence that says what the table shows.
+fn sentence(scenario: &str, sides: &[TracedSide]) -> String {
+    let Some(((first, _), others)) = sides.split_first() else { return String::new() };
+    let text = match (catalogue::find_by_workload(scenario).map(|demo| &demo.kind), others) {
+        (Some(DemoKind::Remedy { cure, flaw }), [(second, _)]) => {
+            judge_remedy(first, second, *cure, *flaw)
+        }
+        (Some(DemoKind::Ways { flaw, cure }), _) => {
+            let (failed, passed): (Vec<&TracedSide>, Vec<&TracedSide>) =
+                sides.iter().partition(|(side, _)| side.race.failures > 0);
+            let names = |sides: Vec<&TracedSide>| {
+                let names: Vec<&str> = sides.iter().map(|(side, _)| side.name.as_str()).collect();
                 names.join(" and ")
             };
             let (failed, passed) = (names(failed), names(passed));
@@ -195,52 +197,53 @@ fn sentence(scenario: &str, halves: &[Half]) -> String {
     format!("{text}.\n")
 }
 
-/// Whether a remedy helped, as far as the numbers tell, and why.
-fn judge(without: &Side, with: &Side, cure: Option<&str>, flaw: Option<&str>) -> String {
+/// Says whether a remedy helped, as far as the numbers show, and why.
+fn judge_remedy(without: &Side, with: &Side, cure: Option<&str>, flaw: Option<&str>) -> String {
     let name = &with.name;
-    let (usual, left) = (rate(without.given_up, without.runs), rate(with.given_up, with.runs));
+    let (rate_before, rate_after) =
+        (rate(without.given_up, without.runs), rate(with.given_up, with.runs));
     let figures = |side: &Side| format!("{} of {}", side.given_up, side.runs);
     let (before, after) = (figures(without), figures(with));
-    let expected = usual * rate(with.runs, 1);
+    let expected = rate_before * rate(with.runs, 1);
     let because = |reason: Option<&str>| reason.map_or(String::new(), |why| format!(": {why}"));
-    let few = rate(without.given_up, 1) < ENOUGH;
+    let few = rate(without.given_up, 1) < SIGNIFICANT;
     if with.given_up > 0 {
         let flaw = because(flaw);
         return if few {
-            format!("{name} is no cure, {after} scripts did not run (without it {before}){flaw}")
-        } else if left >= usual / 2.0 {
-            format!("{name} did not help, {after} scripts did not run, without it {before}{flaw}")
+            format!("{name} is no cure: {after} scripts did not run (without it {before}){flaw}")
+        } else if rate_after >= rate_before / 2.0 {
+            format!("{name} did not help: {after} scripts did not run (without it {before}){flaw}")
         } else {
             format!(
-                "{name} made it rarer and is no cure, {after} scripts did not run, without it {before}{flaw}"
+                "{name} made failures rarer but is no cure: {after} scripts did not run (without it {before}){flaw}"
             )
         };
     }
-    if few || expected < ENOUGH {
+    if few || expected < SIGNIFICANT {
         return format!(
-            "too few failures to tell whether {name} helps: none of {} with it, {before} without; try again",
+            "too few failures to judge {name}: none of {} with it, {before} without it; try again",
             with.runs
         );
     }
     let busy = match with.race.failures {
         0 => String::new(),
         busy => format!(
-            ", though {busy} calls failed and were repeated for up to {}",
+            ", although {busy} calls failed and were repeated for up to {}",
             span(with.longest_ns)
         ),
     };
     let runs = with.runs;
     if cure.is_none() {
         return format!(
-            "{name} had no failure in {runs} this time where {expected:.0} were to be expected, \
-             and is no cure all the same{}",
+            "{name} is no cure, although none of {runs} scripts failed this time \
+             (expected: {expected:.0}){}",
             because(flaw)
         );
     }
-    let but = flaw.map_or(String::new(), |flaw| format!("; once in a while it fails: {flaw}"));
+    let but = flaw.map_or(String::new(), |flaw| format!("; but it can fail: {flaw}"));
     format!(
-        "{name} helped, all of {runs} scripts ran where {expected:.0} failures were to be \
-         expected{busy}{}{but}",
+        "{name} helped: all {runs} scripts ran (expected failures without it: {expected:.0}){busy}\
+         {}{but}",
         because(cure)
     )
 }
@@ -268,21 +271,29 @@ mod tests {
     }
 
     #[track_caller]
-    fn judged(without: &Side, with: &Side, expected: &str) {
-        let text = judge(without, with, Some("CURE"), Some("FLAW"));
+    fn assert_judgement(without: &Side, with: &Side, expected: &str) {
+        let text = judge_remedy(without, with, Some("CURE"), Some("FLAW"));
         assert!(text.contains(expected), "no {expected:?} in: {text}");
-        let helped = text.contains("helped, all");
+        let helped = text.contains("helped: all");
         assert_eq!(text.contains("CURE"), helped, "{text}");
         assert_eq!(text.contains("FLAW"), helped || with.given_up > 0, "{text}");
     }
 
     #[test]
-    fn a_remedy_is_judged_by_its_numbers() {
+    fn remedies_are_judged_by_their_numbers() {
         let usual = once("unprotected", 8000, 80);
-        judged(&usual, &once("x", 8000, 75), "did not help");
-        judged(&usual, &once("x", 8000, 8), "made it rarer and is no cure, 8 of 8000");
-        judged(&usual, &once("x", 4000, 0), "helped, all of 4000 scripts ran where 40 failures");
-        judged(
+        assert_judgement(&usual, &once("x", 8000, 75), "did not help");
+        assert_judgement(
+            &usual,
+            &once("x", 8000, 8),
+            "made failures rarer but is no cure: 8 of 8000",
+        );
+        assert_judgement(
+            &usual,
+            &once("x", 4000, 0),
+            "helped: all 4000 scripts ran (expected failures without it: 40)",
+        );
+        assert_judgement(
             &usual,
             &side("x", 4050, 50, 4000, 0),
             "50 calls failed and were repeated for up to 2.50 ms",
@@ -290,33 +301,36 @@ mod tests {
     }
 
     #[test]
-    fn too_few_failures_tell_nothing_but_that_there_are_some() {
+    fn too_few_failures_are_not_judged() {
         let rare = once("unprotected", 8000, 4);
-        judged(&rare, &once("x", 8000, 0), "too few failures to tell");
-        judged(&rare, &once("x", 8000, 3), "no cure, 3 of 8000");
-        // As likely by chance.
-        judged(&once("unprotected", 8000, 80), &once("x", 300, 0), "too few failures to tell");
-        judged(&once("unprotected", 0, 0), &once("x", 0, 0), "too few failures to tell");
+        assert_judgement(&rare, &once("x", 8000, 0), "too few failures to judge");
+        assert_judgement(&rare, &once("x", 8000, 3), "no cure: 3 of 8000");
+        // Too few runs with the remedy.
+        assert_judgement(
+            &once("unprotected", 8000, 80),
+            &once("x", 300, 0),
+            "too few failures to judge",
+        );
+        assert_judgement(&once("unprotected", 0, 0), &once("x", 0, 0), "too few failures to judge");
     }
 
-    /// One that has a flaw is not praised for a lucky run.
     #[test]
-    fn what_is_no_cure_does_not_become_one() {
+    fn a_lucky_run_does_not_make_a_cure() {
         let (without, with) = (once("unprotected", 8000, 80), once("x", 8000, 0));
-        let text = judge(&without, &with, None, Some("FLAW"));
-        assert!(text.contains("no cure all the same: FLAW"), "{text}");
+        let text = judge_remedy(&without, &with, None, Some("FLAW"));
+        assert!(text.contains("is no cure, although"), "{text}");
     }
 
     #[test]
     fn the_table_has_a_column_for_each_side() {
-        let seen = Seen {
+        let traced = DirIncidents {
             ids: Some((1, 80)),
             incidents: 80,
             verdicts: [("fork-exec-race".to_owned(), 80)].into(),
             holders: [("via fork, forked".to_owned(), 81)].into(),
         };
         let (without, with) = (once("unprotected", 8000, 80), once("flock", 400, 0));
-        let text = table(&[(&without, seen), (&with, Seen::default())]);
+        let text = table(&[(&without, traced), (&with, DirIncidents::default())]);
         let expected = "
                          unprotected  flock
 attempts                        8000    400
@@ -330,7 +344,7 @@ holder via fork, forked           81      0
     }
 
     #[test]
-    fn what_was_not_traced_is_said() {
+    fn untraced_failures_are_counted() {
         let Side { race, .. } = once("dir", 100, 3);
         let text = conclude(&[Report::Race(race)], &Counts::default());
         assert!(text.contains("3 of 100 execs failed"), "{text}");

@@ -1,4 +1,4 @@
-//! Running a demo: the command to trace, and what is to be had from it.
+//! Runs a demo: the command to trace, and the comparison at the end.
 
 use super::catalogue;
 use super::report::{Report, conclude};
@@ -14,32 +14,33 @@ use std::{
     os::fd::AsRawFd,
 };
 
-/// A demo, or the tour, that is to be run.
+/// A demo, or the tour, ready to run.
 pub struct Demonstration {
     argv: Vec<OsString>,
-    /// Where the workload writes what it counted. Not close-on-exec: the command gets it.
+    /// The file for the workload's report. Not close-on-exec, because the command inherits it.
     reports: File,
     tally: Tally,
 }
 
-/// What this machine lacks for the demo of that name.
+/// Why the demo of that name cannot run on this machine, if so.
 #[must_use]
 pub fn missing(name: Option<&str>) -> Option<&'static str> {
-    let is_there = |program| {
+    let is_in_path = |program| {
         env::var_os("PATH")
             .is_some_and(|path| env::split_paths(&path).any(|dir| dir.join(program).is_file()))
     };
-    (name == Some("java") && !is_there("java"))
-        .then_some("demo java is skipped: there is no java in PATH; install a JDK (11 or newer)")
+    (name == Some("java") && !is_in_path("java"))
+        .then_some("demo java is skipped: no java in PATH; install a JDK (11 or newer)")
 }
 
 impl Demonstration {
-    /// Prepares the demo of that name, or the tour. `seconds` is for races and for each half of a
-    /// comparison.
+    /// Prepares the demo of that name, or the tour. `seconds` is the duration of a race, and of each
+    /// side of a comparison.
     pub fn new(name: Option<&str>, seconds: Option<u64>) -> Result<Self> {
-        let this = env::current_exe().context("cannot find this program's own file")?;
+        let this = env::current_exe().context("cannot find the executable of this program")?;
         let reports = File::from(
-            memfd_create(c"reports", MFdFlags::empty()).context("cannot make a file in memory")?,
+            memfd_create(c"reports", MFdFlags::empty())
+                .context("cannot create a file in memory for the reports")?,
         );
         let path = format!("/proc/self/fd/{}", reports.as_raw_fd());
         let words = ["workload".into(), "--report".into(), path.into()]
@@ -55,20 +56,22 @@ impl Demonstration {
         &self.argv
     }
 
-    /// What counts its incidents.
+    /// A sink that counts the incidents.
     #[must_use]
     pub fn sink(&self) -> Sink {
         Sink::direct("the demo", self.tally.clone())
     }
 
-    /// Says what it came to, once the command has ended and so has tracing.
+    /// Writes the conclusion. Call this after tracing has ended.
     pub fn conclude(mut self, out: &mut dyn Write) -> Result<()> {
         let mut lines = String::new();
         self.reports.rewind()?;
-        self.reports.read_to_string(&mut lines).context("cannot read what the demo counted")?;
+        self.reports.read_to_string(&mut lines).context("cannot read the demo's report")?;
         let reports = lines.lines().map(serde_json::from_str::<Report>);
-        let reports = reports.collect::<Result<Vec<_>, _>>().context("what the demo counted")?;
+        let reports =
+            reports.collect::<Result<Vec<_>, _>>().context("cannot parse the demo's report")?;
         let counts = self.tally.take();
-        out.write_all(conclude(&reports, &counts).as_bytes()).context("cannot say what it came to")
+        out.write_all(conclude(&reports, &counts).as_bytes())
+            .context("cannot write the conclusion of the demo")
     }
 }

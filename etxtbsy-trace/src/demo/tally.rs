@@ -1,4 +1,4 @@
-//! What the incidents come to, by the directory of the file that was to be run.
+//! Counts incidents by the directory of their file.
 
 use crate::{
     event::{Direction, Incident, Line},
@@ -12,30 +12,30 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-/// An output that counts; the counts are shared with its clones.
+/// An output that counts incidents. Clones share the counts.
 #[derive(Clone, Default)]
 pub(super) struct Tally {
     counts: Arc<Mutex<Counts>>,
 }
 
-/// The incidents of a trace.
+/// The counts of a trace.
 #[derive(Default)]
 pub(super) struct Counts {
-    by_dir: HashMap<PathBuf, Seen>,
-    /// How much was lost: some incidents may be missing.
+    by_dir: HashMap<PathBuf, DirIncidents>,
+    /// The number of losses; some incidents may be missing.
     pub(super) lost: u64,
 }
 
-/// The incidents of one directory.
+/// The counts of one directory.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Seen {
+pub(super) struct DirIncidents {
     /// The first and the last, by id.
     pub(super) ids: Option<(u64, u64)>,
-    /// How many.
+    /// How many incidents.
     pub(super) incidents: u64,
     /// How many by verdict.
     pub(super) verdicts: BTreeMap<String, u64>,
-    /// How many holders, by how they came to the file and what they were doing at the failure.
+    /// How many holders, by `via` and `state`.
     pub(super) holders: BTreeMap<String, u64>,
 }
 
@@ -44,7 +44,7 @@ impl Tally {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes out what was counted.
+    /// Takes the counts.
     pub(super) fn take(&self) -> Counts {
         std::mem::take(&mut *self.counts())
     }
@@ -63,18 +63,19 @@ impl Output for Tally {
 }
 
 impl Counts {
-    /// The incidents of files in that directory.
-    pub(super) fn of(&self, dir: &Path) -> Seen {
+    /// The counts of files in that directory.
+    pub(super) fn of(&self, dir: &Path) -> DirIncidents {
         self.by_dir.get(dir).cloned().unwrap_or_default()
     }
 
     fn add(&mut self, incident: &Incident) {
         let dir = incident.path.as_deref().map(Path::new).and_then(Path::parent);
-        let seen = self.by_dir.entry(dir.map(Path::to_owned).unwrap_or_default()).or_default();
+        let counted = self.by_dir.entry(dir.map(Path::to_owned).unwrap_or_default()).or_default();
         let id = incident.id;
-        seen.ids = Some(seen.ids.map_or((id, id), |(first, last)| (first.min(id), last.max(id))));
-        seen.incidents += 1;
-        *seen.verdicts.entry(name(incident.verdict.kind)).or_default() += 1;
+        counted.ids =
+            Some(counted.ids.map_or((id, id), |(first, last)| (first.min(id), last.max(id))));
+        counted.incidents += 1;
+        *counted.verdicts.entry(name(incident.verdict.kind)).or_default() += 1;
         for holder in &incident.holders {
             let kind = match incident.direction {
                 Direction::Exec | Direction::Other(_) => {
@@ -82,7 +83,7 @@ impl Counts {
                 }
                 Direction::Write => format!("via {}", name(holder.via)),
             };
-            *seen.holders.entry(kind).or_default() += 1;
+            *counted.holders.entry(kind).or_default() += 1;
         }
     }
 }

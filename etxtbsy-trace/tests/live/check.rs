@@ -478,7 +478,7 @@ fn a_user_namespace_is_named() {
     if command().arg("--version").output().is_err() {
         skip!("user namespaces are not allowed here");
     }
-    assert_missing(command, "user namespace", "outside of the container");
+    assert_missing(command, "user namespace", "outside the container");
 }
 
 /// As with `etxtbsy-trace check | head -1`.

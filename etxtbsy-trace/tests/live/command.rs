@@ -247,7 +247,7 @@ fn a_command_runs_untraced_only_with_best_effort() {
         ended.assert_refused(125, &[cause]);
         assert_eq!(ended.stdout, "");
         let ended = Process::start(run().arg("--best-effort").args(script)).wait();
-        ended.assert_refused(7, &["--best-effort", "not tracing", cause]);
+        ended.assert_refused(7, &["--best-effort", "tracing cannot start", cause]);
         assert_eq!(ended.stdout, "ran\n");
         let missing = Process::start(run().args(["--best-effort", "no-such-command"])).wait();
         assert_eq!(missing.code, Some(127), "{}", missing.stderr);

@@ -13,7 +13,7 @@ import java.util.concurrent.Executors;
 import java.util.concurrent.Future;
 import java.util.concurrent.atomic.AtomicLong;
 
-/** JDK-8068370: threads that each write a script of their own and run it by ProcessBuilder. */
+/** JDK-8068370: threads each write their own script and run it with ProcessBuilder. */
 class ForkExec {
     static final byte[] SCRIPT = "#!/bin/sh\nexit 0\n".getBytes(StandardCharsets.US_ASCII);
     static final AtomicLong attempts = new AtomicLong();

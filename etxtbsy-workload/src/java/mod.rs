@@ -1,5 +1,5 @@
-//! JDK-8068370: threads of a Java program that each write a script of their own and run it by
-//! ProcessBuilder. `java` compiles the program as it starts it.
+//! JDK-8068370: threads of a Java program each write their own script and run it with ProcessBuilder.
+//! `java` compiles the program when it starts it.
 
 use super::report::Race;
 use super::stage;
@@ -13,23 +13,23 @@ const SOURCE: &str = include_str!("ForkExec.java");
 /// Arguments of `java`.
 #[derive(Clone, Debug, PartialEq, clap::Args)]
 pub struct Args {
-    /// How many threads.
+    /// Number of threads.
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..))]
     threads: u32,
-    /// How long.
+    /// Duration.
     #[arg(long, default_value_t = 10)]
     seconds: u64,
     /// Stop when that many execs have failed.
     #[arg(long, value_name = "N")]
     failures: Option<u64>,
-    /// Where to make the directory for the scripts.
-    #[arg(long, value_name = "DIR", default_value = stage::PLACE)]
+    /// Where to create the directory for the scripts.
+    #[arg(long, value_name = "DIR", default_value = stage::DEFAULT_DIR)]
     dir: PathBuf,
 }
 
-/// What the program counted: the rest of a [`Race`].
+/// The program's report, with the fields of a [`Race`].
 #[derive(Deserialize)]
-struct Counted {
+struct JavaReport {
     pid: u32,
     attempts: u64,
     failures: u64,
@@ -38,12 +38,12 @@ struct Counted {
 }
 
 pub(super) fn run(args: &Args) -> Result<Race> {
-    // Ctrl-C ends java; this process stays to remove the directory.
+    // Ctrl-C ends java; this process continues and removes the directory.
     stage::catch_interrupts()?;
     let dir = stage::directory(&args.dir)?;
     let source = dir.path().join("ForkExec.java");
     std::fs::write(&source, SOURCE)?;
-    let ended = Command::new("java")
+    let output = Command::new("java")
         .arg(&source)
         .arg(dir.path())
         .args([args.threads.to_string(), args.seconds.to_string()])
@@ -51,17 +51,18 @@ pub(super) fn run(args: &Args) -> Result<Race> {
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())
         .output()
-        .context("cannot start java, of a JDK 11 or newer")?;
-    ensure!(ended.status.success(), "the Java program failed: {}", ended.status);
-    let counted: Counted = serde_json::from_slice(&ended.stdout)
-        .with_context(|| format!("unexpected: {}", String::from_utf8_lossy(&ended.stdout)))?;
+        .context("cannot start java: install a JDK (11 or newer)")?;
+    ensure!(output.status.success(), "the Java program failed: {}", output.status);
+    let report: JavaReport = serde_json::from_slice(&output.stdout).with_context(|| {
+        format!("the Java program printed no report: {}", String::from_utf8_lossy(&output.stdout))
+    })?;
     Ok(Race {
         scenario: "java".into(),
-        pid: counted.pid,
+        pid: report.pid,
         dir: dir.path().into(),
-        attempts: counted.attempts,
-        failures: counted.failures,
-        seconds: counted.seconds,
-        threads: counted.threads,
+        attempts: report.attempts,
+        failures: report.failures,
+        seconds: report.seconds,
+        threads: report.threads,
     })
 }

@@ -1,8 +1,8 @@
-//! The calls of one process, each recorded.
+//! The calls of one process, which it records.
 
 use super::super::child::{self, Program, Span, timed};
-use super::log::{Log, Record, What};
-use super::{HotFile, Props};
+use super::log::{Log, Record, RecordKind};
+use super::{HotFile, Resources};
 use crate::clock::now_ns;
 use nix::errno::Errno;
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
@@ -15,7 +15,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::ptr::NonNull;
 use std::sync::atomic::Ordering;
 
-/// Whose calls they are. All of these are for one process; threads have copies.
+/// A process that makes calls and records them. Each of its threads has a copy.
 #[derive(Clone, Copy)]
 pub(super) struct Caller<'a> {
     pub(super) log: &'a Log,
@@ -37,32 +37,32 @@ pub(super) struct Mapping {
     start: NonNull<c_void>,
 }
 
-/// A process that was forked.
+/// A forked process.
 pub(super) struct Child {
     pub(super) pid: Pid,
     process: u32,
 }
 
 impl Caller<'_> {
-    fn record(&self, what: What, span: Span) -> Record {
-        Record { what, process: self.process, span, ..Record::default() }
+    fn record(&self, kind: RecordKind, span: Span) -> Record {
+        Record { kind, process: self.process, span, ..Record::default() }
     }
 
-    fn acquired(&self, what: What, file: usize, fd: RawFd, kept: bool, span: Span) -> Held {
+    fn acquired(&self, kind: RecordKind, file: usize, fd: RawFd, kept: bool, span: Span) -> Held {
         let hold = self.log.new_hold();
-        self.log.add(Record { hold, file: file as u32, fd, kept, ..self.record(what, span) });
+        self.log.add(Record { hold, file: file as u32, fd, kept, ..self.record(kind, span) });
         Held { hold, fd, file, kept }
     }
 
     fn released(&self, hold: u32, span: Span) {
-        self.log.add(Record { hold, ..self.record(What::Released, span) });
+        self.log.add(Record { hold, ..self.record(RecordKind::Released, span) });
     }
 
     fn called(&self, file: usize, span: Span) {
-        self.log.add(Record { file: file as u32, ..self.record(What::Called, span) });
+        self.log.add(Record { file: file as u32, ..self.record(RecordKind::Called, span) });
     }
 
-    /// Counts a call that ETXTBSY refused; `None` for that.
+    /// Turns ETXTBSY into `None`, and counts it.
     fn allowed<T>(&self, outcome: nix::Result<T>) -> nix::Result<Option<T>> {
         match outcome {
             Err(Errno::ETXTBSY) => {
@@ -73,24 +73,24 @@ impl Caller<'_> {
         }
     }
 
-    /// open(2) for writing, which waits while there is a lease; `None` if the file is being run.
+    /// open(2) for writing, which waits for a lease to end; `None` if the file is running.
     pub(super) fn open(
         &self,
-        props: &Props<'_>,
+        resources: &Resources<'_>,
         file: usize,
         access: c_int,
         kept: bool,
     ) -> nix::Result<Option<Held>> {
         let flags = access | if kept { 0 } else { libc::O_CLOEXEC };
-        let path = props.files[file].path.as_ptr();
-        // SAFETY: a C string and flags.
+        let path = resources.files[file].path.as_ptr();
+        // SAFETY: the path is a C string that outlives the call.
         let (fd, span) = timed(|| Errno::result(unsafe { libc::open(path, flags) }));
-        let held = |fd| self.acquired(What::Opened, file, fd, kept, span);
+        let held = |fd| self.acquired(RecordKind::Opened, file, fd, kept, span);
         Ok(self.allowed(fd)?.map(held))
     }
 
     pub(super) fn close(&self, held: Held) -> nix::Result<()> {
-        // SAFETY: nothing else uses the fd.
+        // SAFETY: no other code owns the fd.
         let (closed, span) = timed(|| Errno::result(unsafe { libc::close(held.fd) }));
         self.released(held.hold, span);
         closed.map(drop)
@@ -103,30 +103,30 @@ impl Caller<'_> {
         closed
     }
 
-    /// close_range(2) of all but stdin, stdout and stderr: in a process with one thread.
+    /// close_range(2) of all fds except stdin, stdout and stderr, in a process with one thread.
     pub(super) fn close_all(&self) -> nix::Result<()> {
         let (closed, span) = timed(|| close_range(3, u32::MAX));
-        let record = self.record(What::ReleasedRange, span);
+        let record = self.record(RecordKind::ReleasedRange, span);
         self.log.add(Record { fd: 3, last: i32::MAX, ..record });
         closed
     }
 
     pub(super) fn dup(&self, held: Held) -> nix::Result<Held> {
-        // SAFETY: takes a number.
+        // SAFETY: dup(2) takes a number.
         let (fd, span) = timed(|| Errno::result(unsafe { libc::dup(held.fd) }));
-        Ok(self.acquired(What::Acquired, held.file, fd?, true, span))
+        Ok(self.acquired(RecordKind::Acquired, held.file, fd?, true, span))
     }
 
     pub(super) fn dup_close_on_exec(&self, held: Held) -> nix::Result<Held> {
-        // SAFETY: takes numbers.
+        // SAFETY: fcntl(2) with F_DUPFD_CLOEXEC takes numbers.
         let call = || unsafe { libc::fcntl(held.fd, libc::F_DUPFD_CLOEXEC, 3) };
         let (fd, span) = timed(|| Errno::result(call()));
-        Ok(self.acquired(What::Acquired, held.file, fd?, false, span))
+        Ok(self.acquired(RecordKind::Acquired, held.file, fd?, false, span))
     }
 
     /// dup2(2) or dup3(2) of one fd over another.
     pub(super) fn dup_over(&self, held: Held, over: Held, kept: bool) -> nix::Result<Held> {
-        // SAFETY: takes numbers; nothing else uses the fd.
+        // SAFETY: the calls take numbers; no other code owns the fd that they replace.
         let (fd, span) = timed(|| unsafe {
             Errno::result(if kept {
                 libc::dup2(held.fd, over.fd)
@@ -135,12 +135,12 @@ impl Caller<'_> {
             })
         });
         self.released(over.hold, span);
-        Ok(self.acquired(What::Acquired, held.file, fd?, kept, span))
+        Ok(self.acquired(RecordKind::Acquired, held.file, fd?, kept, span))
     }
 
     /// dup2(2) of stdin over an fd.
-    pub(super) fn cover(&self, held: Held) -> nix::Result<()> {
-        // SAFETY: takes numbers; nothing else uses the fd.
+    pub(super) fn replace_with_stdin(&self, held: Held) -> nix::Result<()> {
+        // SAFETY: the call takes numbers; no other code owns the fd that it replaces.
         let (fd, span) = timed(|| Errno::result(unsafe { libc::dup2(0, held.fd) }));
         self.released(held.hold, span);
         fd.map(drop)
@@ -148,40 +148,40 @@ impl Caller<'_> {
 
     pub(super) fn map(
         &self,
-        props: &Props<'_>,
+        resources: &Resources<'_>,
         held: Held,
         flags: MapFlags,
     ) -> nix::Result<Mapping> {
-        let length = mapped_length(&props.files[held.file]);
-        // SAFETY: the fd is open; a new mapping of which no reference is made.
+        let length = mapped_length(&resources.files[held.file]);
+        // SAFETY: the fd is open, and no reference is made into the new mapping.
         let (start, span) = timed(|| unsafe {
             let fd = BorrowedFd::borrow_raw(held.fd);
             mmap(None, length, ProtFlags::PROT_READ, flags, fd, 0)
         });
-        let hold = self.acquired(What::Mapped, held.file, -1, false, span).hold;
+        let hold = self.acquired(RecordKind::Mapped, held.file, -1, false, span).hold;
         Ok(Mapping { hold, start: start? })
     }
 
-    pub(super) fn unmap(&self, props: &Props<'_>, mapping: &Mapping) -> nix::Result<()> {
-        let length = mapped_length(&props.files[0]).get();
-        // SAFETY: nobody refers to it.
+    pub(super) fn unmap(&self, resources: &Resources<'_>, mapping: &Mapping) -> nix::Result<()> {
+        let length = mapped_length(&resources.files[0]).get();
+        // SAFETY: no reference points into the mapping.
         let (unmapped, span) = timed(|| unsafe { munmap(mapping.start, length) });
         self.released(mapping.hold, span);
         unmapped
     }
 
-    /// Puts a copy into the queue, unless that is full.
-    pub(super) fn send(&self, props: &Props<'_>, held: Held) -> nix::Result<()> {
+    /// Sends a copy to the queue, unless the queue is full.
+    pub(super) fn send(&self, resources: &Resources<'_>, held: Held) -> nix::Result<()> {
         let hold = self.log.new_hold();
         let message = [hold, held.file as u32].map(u32::to_ne_bytes).concat();
         let (fds, bytes) = ([held.fd], [IoSlice::new(&message)]);
         let rights = [ControlMessage::ScmRights(&fds)];
         let (sent, span) = timed(|| {
-            sendmsg::<()>(props.send.as_raw_fd(), &bytes, &rights, MsgFlags::empty(), None)
+            sendmsg::<()>(resources.send.as_raw_fd(), &bytes, &rights, MsgFlags::empty(), None)
         });
         match sent {
             Ok(_) => {
-                let record = self.record(What::Queued, span);
+                let record = self.record(RecordKind::Queued, span);
                 self.log.add(Record { hold, file: held.file as u32, ..record });
             }
             Err(Errno::EAGAIN) => self.called(held.file, span),
@@ -190,14 +190,18 @@ impl Caller<'_> {
         Ok(())
     }
 
-    /// Takes from the queue, unless that is empty.
-    pub(super) fn receive(&self, props: &Props<'_>, kept: bool) -> nix::Result<Option<Held>> {
+    /// Receives an fd from the queue, unless the queue is empty.
+    pub(super) fn receive(
+        &self,
+        resources: &Resources<'_>,
+        kept: bool,
+    ) -> nix::Result<Option<Held>> {
         let mut message = [0; 8];
         let mut bytes = [IoSliceMut::new(&mut message)];
         let mut space = nix::cmsg_space!(RawFd);
         let flags = if kept { MsgFlags::empty() } else { MsgFlags::MSG_CMSG_CLOEXEC };
         let (received, span) = timed(|| {
-            let socket = props.receive.as_raw_fd();
+            let socket = resources.receive.as_raw_fd();
             let message = recvmsg::<()>(socket, &mut bytes, Some(&mut space), flags)?;
             match message.cmsgs()?.next() {
                 Some(ControlMessageOwned::ScmRights(fds)) => {
@@ -212,14 +216,14 @@ impl Caller<'_> {
         };
         let (hold, file) = message.split_at(4);
         let number = |bytes: &[u8]| bytes.try_into().map_or(0, u32::from_ne_bytes);
-        self.log.add(Record { hold: number(hold), ..self.record(What::Taken, span) });
-        Ok(Some(self.acquired(What::Acquired, number(file) as usize, fd, kept, span)))
+        self.log.add(Record { hold: number(hold), ..self.record(RecordKind::Taken, span) });
+        Ok(Some(self.acquired(RecordKind::Acquired, number(file) as usize, fd, kept, span)))
     }
 
-    /// truncate(2) to the length that the file has.
-    pub(super) fn truncate(&self, props: &Props<'_>, file: usize) -> nix::Result<()> {
-        let HotFile { path, length, .. } = &props.files[file];
-        // SAFETY: a C string and a length.
+    /// truncate(2) to the file's own length.
+    pub(super) fn truncate(&self, resources: &Resources<'_>, file: usize) -> nix::Result<()> {
+        let HotFile { path, length, .. } = &resources.files[file];
+        // SAFETY: the path is a C string that outlives the call.
         let call = || unsafe { libc::truncate(path.as_ptr(), *length) };
         let (outcome, span) = timed(|| Errno::result(call()));
         if self.allowed(outcome)?.is_some() {
@@ -228,11 +232,15 @@ impl Caller<'_> {
         Ok(())
     }
 
-    /// A lease, for as long as `during`: who opens the file for writing meanwhile waits. There is
-    /// none while the file is open for writing.
-    pub(super) fn lease(props: &Props<'_>, file: usize, during: impl FnOnce()) -> nix::Result<()> {
-        let path = props.files[file].path.as_ptr();
-        // SAFETY: a C string, and numbers.
+    /// Holds a lease while `during` runs, so that opens for writing wait. Does nothing if the file is open
+    /// for writing.
+    pub(super) fn lease(
+        resources: &Resources<'_>,
+        file: usize,
+        during: impl FnOnce(),
+    ) -> nix::Result<()> {
+        let path = resources.files[file].path.as_ptr();
+        // SAFETY: the calls take numbers, and a C string that outlives them.
         unsafe {
             let fd = Errno::result(libc::open(path, libc::O_RDONLY | libc::O_CLOEXEC))?;
             if libc::fcntl(fd, libc::F_SETLEASE, libc::F_RDLCK) == 0 {
@@ -243,14 +251,14 @@ impl Caller<'_> {
         }
     }
 
-    /// Execs a hot file; returns if that fails. Counts it.
-    pub(super) fn exec_hot(&self, props: &Props<'_>, file: usize) {
+    /// Execs a hot file and counts that; returns if the exec fails.
+    pub(super) fn exec_hot(&self, resources: &Resources<'_>, file: usize) {
         let counts = self.log.counts();
         counts.attempts.fetch_add(1, Ordering::Relaxed);
-        match self.exec(&props.files[file].program, file, 0) {
+        match self.exec(&resources.files[file].program, file, 0) {
             Errno::ETXTBSY => {
                 let failures = counts.failures.fetch_add(1, Ordering::Relaxed) + 1;
-                if props.course.failures.is_some_and(|limit| failures >= limit) {
+                if resources.limits.failures.is_some_and(|limit| failures >= limit) {
                     self.log.stop();
                 }
             }
@@ -258,15 +266,15 @@ impl Caller<'_> {
         }
     }
 
-    /// Execs the program that naps; returns if that fails.
-    pub(super) fn exec_nap(&self, props: &Props<'_>) {
-        let errno = self.exec(&props.nap, 0, props.nap_ns);
+    /// Execs the sleeping program; returns if the exec fails.
+    pub(super) fn exec_nap(&self, resources: &Resources<'_>) {
+        let errno = self.exec(&resources.nap, 0, resources.nap_ns);
         self.log.fail(errno);
     }
 
     fn exec(&self, program: &Program, file: usize, lasts_ns: u32) -> Errno {
         let before = now_ns();
-        let record = self.record(What::Execed, (before, 0));
+        let record = self.record(RecordKind::Execed, (before, 0));
         let record = Record { file: file as u32, other: lasts_ns, ..record };
         let index = self.log.add(record);
         let errno = program.exec();
@@ -274,45 +282,45 @@ impl Caller<'_> {
         errno
     }
 
-    /// fork(2); `part` gives the exit status.
+    /// fork(2); the child runs `part`, which returns its exit status.
     pub(super) fn fork(&self, part: impl FnOnce(Caller<'_>) -> c_int) -> nix::Result<Child> {
         let process = self.log.new_process();
         let child = Caller { log: self.log, process };
         let before = now_ns();
         let pid = child::fork(|| {
-            child.born();
+            child.record_birth();
             let status = part(child);
-            child.exits();
+            child.record_exit();
             status
         });
         let pid = pid.map_err(|_| Errno::EAGAIN)?;
-        Ok(self.forked(What::Forked, process, pid, (before, now_ns())))
+        Ok(self.forked(RecordKind::Forked, process, pid, (before, now_ns())))
     }
 
-    /// clone(2) as vfork(2) does it: `part`, on that stack, execs, or makes system calls only.
+    /// clone(2) as in vfork(2); `part` runs on that stack, and only execs or makes system calls.
     pub(super) fn vfork(&self, stack: &mut [u8], part: impl Fn(Caller<'_>)) -> nix::Result<Child> {
         use nix::sched::{CloneFlags, clone};
         let process = self.log.new_process();
         let child = Caller { log: self.log, process };
         let body = Box::new(|| {
-            child.born();
+            child.record_birth();
             part(child);
-            child.exits();
+            child.record_exit();
             0
         });
         let flags = CloneFlags::CLONE_VM | CloneFlags::CLONE_VFORK;
-        // SAFETY: the child makes system calls, on a stack of its own, while this thread waits.
+        // SAFETY: the child only makes system calls, on its own stack, while this thread waits.
         let (pid, span) = timed(|| unsafe { clone(body, stack, flags, Some(libc::SIGCHLD)) });
-        Ok(self.forked(What::Vforked, process, pid?, span))
+        Ok(self.forked(RecordKind::Vforked, process, pid?, span))
     }
 
-    /// posix_spawn(3) of the program that naps.
-    pub(super) fn spawn(&self, props: &Props<'_>) -> nix::Result<Child> {
+    /// posix_spawn(3) of the sleeping program.
+    pub(super) fn spawn(&self, resources: &Resources<'_>) -> nix::Result<Child> {
         let process = self.log.new_process();
-        let (path, mut pid) = (&props.nap_path, 0);
+        let (path, mut pid) = (&resources.nap_path, 0);
         let argv = [path.as_ptr().cast_mut(), std::ptr::null_mut()];
         let envp = [std::ptr::null_mut()];
-        // SAFETY: a C string and two lists that end with a null pointer; the others may be null.
+        // SAFETY: a C string and two null-terminated lists, which outlive the call; the others may be null.
         let (error, span) = timed(|| unsafe {
             let (no_actions, no_attributes) = (std::ptr::null(), std::ptr::null());
             libc::posix_spawn(
@@ -328,36 +336,35 @@ impl Caller<'_> {
             return Err(Errno::from_raw(error));
         }
         let child = Caller { log: self.log, process };
-        let record = child.record(What::Execed, (span.0, 0));
-        self.log.add(Record { other: props.nap_ns, ..record });
-        Ok(self.forked(What::Vforked, process, Pid::from_raw(pid), span))
+        let record = child.record(RecordKind::Execed, (span.0, 0));
+        self.log.add(Record { other: resources.nap_ns, ..record });
+        Ok(self.forked(RecordKind::Vforked, process, Pid::from_raw(pid), span))
     }
 
-    fn born(&self) {
+    fn record_birth(&self) {
         let other = getpid().as_raw().cast_unsigned();
         let now = now_ns();
-        self.log.add(Record { other, ..self.record(What::Born, (now, now)) });
+        self.log.add(Record { other, ..self.record(RecordKind::Born, (now, now)) });
     }
 
-    fn exits(&self) {
-        self.log.add(self.record(What::Exited, (now_ns(), 0)));
+    fn record_exit(&self) {
+        self.log.add(self.record(RecordKind::Exited, (now_ns(), 0)));
     }
 
-    fn forked(&self, what: What, process: u32, pid: Pid, span: Span) -> Child {
+    fn forked(&self, kind: RecordKind, process: u32, pid: Pid, span: Span) -> Child {
         let child = Caller { log: self.log, process };
-        let record = child.record(what, span);
+        let record = child.record(kind, span);
         self.log.add(Record { other: self.process, last: pid.as_raw(), ..record });
         Child { pid, process }
     }
 
-    /// Kills a child.
     pub(super) fn kill(&self, child: &Child) -> nix::Result<()> {
         let caller = Caller { log: self.log, process: child.process };
-        self.log.add(caller.record(What::Killed, (now_ns(), 0)));
+        self.log.add(caller.record(RecordKind::Killed, (now_ns(), 0)));
         nix::sys::signal::kill(child.pid, nix::sys::signal::Signal::SIGKILL)
     }
 
-    /// Reaps a child, if it has ended, or once it has: says whether.
+    /// Reaps a child if it has ended, or waits for that; returns whether it was reaped.
     pub(super) fn reap(&self, child: &Child, wait: bool) -> nix::Result<bool> {
         use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
         let flags = if wait { WaitPidFlag::empty() } else { WaitPidFlag::WNOHANG };
@@ -365,24 +372,24 @@ impl Caller<'_> {
             return Ok(false);
         }
         let (caller, now) = (Caller { log: self.log, process: child.process }, now_ns());
-        self.log.add(caller.record(What::Reaped, (now, now)));
+        self.log.add(caller.record(RecordKind::Reaped, (now, now)));
         Ok(true)
     }
 }
 
 impl Held {
-    /// Whether it stays through an exec.
-    pub(super) fn is_kept(&self) -> bool {
+    /// Whether the fd survives an exec.
+    pub(super) fn survives_exec(&self) -> bool {
         self.kept
     }
 }
 
-/// The hot files are of one length.
+/// All hot files have the same length.
 fn mapped_length(file: &HotFile) -> NonZero<usize> {
     NonZero::new(file.length as usize).unwrap_or(NonZero::<usize>::MIN)
 }
 
 fn close_range(from: RawFd, to: u32) -> nix::Result<()> {
-    // SAFETY: takes numbers; nothing else uses the fds.
+    // SAFETY: the call takes numbers; no other code owns the fds.
     Errno::result(unsafe { libc::syscall(libc::SYS_close_range, from, to, 0) }).map(drop)
 }

@@ -1,16 +1,15 @@
-//! Who can have held which file when, and who surely did: worked out from the records.
+//! Computes from the records who may have held which file when, and who certainly did.
 
 use super::super::child::Span;
 use super::super::report::{HeldBy, PossibleHolder};
-use super::log::{Record, What};
+use super::log::{Record, RecordKind};
 use libc::ETXTBSY;
 use std::collections::HashMap;
 
-/// After all else.
+/// A time after all others.
 const NEVER: u64 = u64::MAX;
 
-/// One hold of one process. A bound that is not known makes it possible for longer, and sure for
-/// less.
+/// One hold of one process. An unknown bound makes the possible time longer and the certain time shorter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Hold {
     number: u32,
@@ -18,21 +17,21 @@ struct Hold {
     file: u32,
     fd: i32,
     kept: bool,
-    kind: Kind,
-    /// Before the call that began it.
+    kind: HoldKind,
+    /// The time before the call that began it.
     may_from: u64,
-    /// After that call.
+    /// The time after that call.
     sure_from: u64,
-    /// Before the call that ended it.
+    /// The time before the call that ended it.
     sure_until: u64,
-    /// After that call.
+    /// The time after that call.
     may_until: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+enum HoldKind {
     Fd,
-    /// By an open(2), which may have waited.
+    /// An open(2), which may have waited.
     Opened,
     Mapping,
     Queue,
@@ -40,7 +39,7 @@ enum Kind {
 }
 
 impl Hold {
-    fn may(&self, (from, to): Span) -> bool {
+    fn is_possible(&self, (from, to): Span) -> bool {
         self.may_from <= to && self.may_until >= from
     }
 
@@ -53,39 +52,39 @@ impl Hold {
         self.may_until = self.may_until.min(may_until);
     }
 
-    /// The fd, if it is one.
-    fn number_of_fd(&self) -> Option<u32> {
-        matches!(self.kind, Kind::Fd | Kind::Opened).then_some(self.fd.cast_unsigned())
+    /// The fd, if the hold is one.
+    fn fd_number(&self) -> Option<u32> {
+        matches!(self.kind, HoldKind::Fd | HoldKind::Opened).then_some(self.fd.cast_unsigned())
     }
 
     fn held_by(&self, (_, to): Span) -> HeldBy {
         match self.kind {
-            Kind::Opened if self.sure_from > to => HeldBy::Call,
-            Kind::Fd | Kind::Opened => HeldBy::Fd,
-            Kind::Mapping => HeldBy::Mapping,
-            Kind::Queue => HeldBy::SocketQueue,
-            Kind::Call => HeldBy::Call,
+            HoldKind::Opened if self.sure_from > to => HeldBy::Call,
+            HoldKind::Fd | HoldKind::Opened => HeldBy::Fd,
+            HoldKind::Mapping => HeldBy::Mapping,
+            HoldKind::Queue => HeldBy::SocketQueue,
+            HoldKind::Call => HeldBy::Call,
         }
     }
 }
 
 /// An exec that failed with ETXTBSY.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Failure {
+pub(super) struct FailedExec {
     pub(super) victim: u32,
     pub(super) file: u32,
     pub(super) span: Span,
     pub(super) holders: Vec<PossibleHolder>,
 }
 
-/// The failures, and who can have held the file of each.
-pub(super) fn failures(records: &[Record]) -> Vec<Failure> {
+/// The failed execs, and who may have held the file of each.
+pub(super) fn failures(records: &[Record]) -> Vec<FailedExec> {
     let (holds, pids) = all_holds(records);
     let pid_of = |process: u32| pids.get(&process).copied().unwrap_or(0);
-    let mut failures: Vec<Failure> = records
+    let mut failures: Vec<FailedExec> = records
         .iter()
-        .filter(|record| record.what == What::Execed && record.error == ETXTBSY)
-        .map(|record| Failure {
+        .filter(|record| record.kind == RecordKind::Execed && record.error == ETXTBSY)
+        .map(|record| FailedExec {
             victim: pid_of(record.process),
             file: record.file,
             span: record.span,
@@ -105,11 +104,11 @@ pub(super) fn failures(records: &[Record]) -> Vec<Failure> {
             let (pid, by) = (pid_of(hold.process), hold.held_by(failure.span));
             let sure = hold.is_sure(failure.span);
             let known = failure.holders.iter_mut().find(|it| {
-                // Each message in a queue counts for itself.
+                // Each message in a queue is a hold of its own.
                 it.pid == pid && it.by == by && by != HeldBy::SocketQueue
             });
             let (may_from_ns, may_until_ns) = (hold.may_from, hold.may_until);
-            let fd = hold.number_of_fd();
+            let fd = hold.fd_number();
             match known {
                 Some(known) => {
                     known.sure |= sure;
@@ -138,29 +137,29 @@ fn all_holds(records: &[Record]) -> (Vec<Hold>, HashMap<u32, u32>) {
     let mut forks: HashMap<u32, (&Record, u64)> = HashMap::new();
     let mut taken = HashMap::new();
     for record in records {
-        match record.what {
-            What::Forked | What::Vforked => {
+        match record.kind {
+            RecordKind::Forked | RecordKind::Vforked => {
                 pids.insert(record.process, record.last.cast_unsigned());
                 forks.entry(record.process).or_insert((record, record.span.1)).0 = record;
             }
-            What::Born => {
+            RecordKind::Born => {
                 pids.insert(record.process, record.other);
             }
-            What::Taken => {
+            RecordKind::Taken => {
                 taken.insert(record.hold, record.span);
             }
             _ => {}
         }
         by_process.entry(record.process).or_default().push(record);
     }
-    for record in records.iter().filter(|record| record.what == What::Born) {
-        if let Some((_, copied_by)) = forks.get_mut(&record.process) {
-            *copied_by = (*copied_by).min(record.span.0);
+    for record in records.iter().filter(|record| record.kind == RecordKind::Born) {
+        if let Some((_, copied_until)) = forks.get_mut(&record.process) {
+            *copied_until = (*copied_until).min(record.span.0);
         }
     }
     let mut children: HashMap<u32, Vec<(&Record, u64)>> = HashMap::new();
-    for (fork, copied_by) in forks.into_values() {
-        children.entry(fork.other).or_default().push((fork, copied_by));
+    for (fork, copied_until) in forks.into_values() {
+        children.entry(fork.other).or_default().push((fork, copied_until));
     }
 
     let mut numbers: Vec<u32> = by_process.keys().copied().collect();
@@ -173,9 +172,9 @@ fn all_holds(records: &[Record]) -> (Vec<Hold>, HashMap<u32, u32>) {
         let mut forked = children.remove(&process).unwrap_or_default();
         forked.sort_by_key(|(fork, _)| fork.span.0);
         let mut sweep = Sweep::new(holds.clone());
-        for (fork, copied_by) in forked {
-            let copied = sweep.during((fork.span.0, copied_by));
-            let copies = copied.filter_map(|hold| copy(hold, fork, copied_by)).collect();
+        for (fork, copied_until) in forked {
+            let copied = sweep.during((fork.span.0, copied_until));
+            let copies = copied.filter_map(|hold| copy(hold, fork, copied_until)).collect();
             inherited.insert(fork.process, copies);
         }
         all.extend(holds);
@@ -183,39 +182,41 @@ fn all_holds(records: &[Record]) -> (Vec<Hold>, HashMap<u32, u32>) {
     (all, pids)
 }
 
-/// What a child has of a hold of its parent. The kernel made the copy between the start of the fork
-/// and `copied_by`.
-fn copy(hold: &Hold, fork: &Record, copied_by: u64) -> Option<Hold> {
+/// RecordKind a child has of a hold of its parent. The kernel made the copy between the start of the fork
+/// and `copied_until`.
+fn copy(hold: &Hold, fork: &Record, copied_until: u64) -> Option<Hold> {
     let sure = match hold.kind {
-        // In the memory that both of them have, whose mapping is it?
-        Kind::Mapping if fork.what == What::Vforked => false,
-        Kind::Fd | Kind::Opened | Kind::Mapping => hold.is_sure((fork.span.0, copied_by)),
-        // An open that is under way in another thread is not copied, the fd it returns may be.
-        Kind::Queue | Kind::Call => return None,
+        // Parent and child share the memory, so either may count as the mapping's process.
+        HoldKind::Mapping if fork.kind == RecordKind::Vforked => false,
+        HoldKind::Fd | HoldKind::Opened | HoldKind::Mapping => {
+            hold.is_sure((fork.span.0, copied_until))
+        }
+        // A call of another thread is not copied. (The fd that an open returns may be.)
+        HoldKind::Queue | HoldKind::Call => return None,
     };
-    let kind = if hold.kind == Kind::Opened { Kind::Fd } else { hold.kind };
+    let kind = if hold.kind == HoldKind::Opened { HoldKind::Fd } else { hold.kind };
     Some(Hold {
         process: fork.process,
         kind,
         may_from: fork.span.0.max(hold.may_from),
-        sure_from: if sure { copied_by } else { NEVER },
+        sure_from: if sure { copied_until } else { NEVER },
         sure_until: NEVER,
         may_until: NEVER,
         ..*hold
     })
 }
 
-/// The holds of a process, from its own records and from what it inherited.
+/// The holds of a process: those in its own records, and those that it inherited.
 fn holds_of(records: &[&Record], mut holds: Vec<Hold>, taken: &HashMap<u32, Span>) -> Vec<Hold> {
     let (mut queued, mut index) = (Vec::new(), HashMap::new());
     index.extend(holds.iter().enumerate().map(|(at, hold)| (hold.number, at)));
     for record in records {
-        let kind = match record.what {
-            What::Acquired => Kind::Fd,
-            What::Opened => Kind::Opened,
-            What::Mapped => Kind::Mapping,
-            What::Queued => Kind::Queue,
-            What::Called => Kind::Call,
+        let kind = match record.kind {
+            RecordKind::Acquired => HoldKind::Fd,
+            RecordKind::Opened => HoldKind::Opened,
+            RecordKind::Mapped => HoldKind::Mapping,
+            RecordKind::Queued => HoldKind::Queue,
+            RecordKind::Called => HoldKind::Call,
             _ => continue,
         };
         let mut hold = Hold {
@@ -231,12 +232,12 @@ fn holds_of(records: &[&Record], mut holds: Vec<Hold>, taken: &HashMap<u32, Span
             may_until: NEVER,
         };
         match kind {
-            Kind::Call => {
+            HoldKind::Call => {
                 hold.sure_from = NEVER;
                 hold.end(NEVER, record.span.1);
                 queued.push(hold);
             }
-            Kind::Queue => {
+            HoldKind::Queue => {
                 if let Some((before, after)) = taken.get(&record.hold) {
                     hold.end(*before, *after);
                 }
@@ -250,33 +251,35 @@ fn holds_of(records: &[&Record], mut holds: Vec<Hold>, taken: &HashMap<u32, Span
     }
     for record in records {
         let (before, after) = record.span;
-        match record.what {
-            What::Released => {
+        match record.kind {
+            RecordKind::Released => {
                 if let Some(at) = index.get(&record.hold) {
                     holds[*at].end(before, after);
                 }
             }
-            // The caller has one thread, so what it has at these fds it has before the call.
-            What::ReleasedRange => {
+            // The caller has one thread, so it had all holds at these fds before the call.
+            RecordKind::ReleasedRange => {
                 let range = record.fd..=record.last;
                 let is_fd = |hold: &&mut Hold| {
-                    hold.kind != Kind::Mapping && range.contains(&hold.fd) && hold.may_from <= after
+                    hold.kind != HoldKind::Mapping
+                        && range.contains(&hold.fd)
+                        && hold.may_from <= after
                 };
                 holds.iter_mut().filter(is_fd).for_each(|hold| hold.end(before, after));
             }
-            What::Execed if record.error == 0 => {
+            RecordKind::Execed if record.error == 0 => {
                 for hold in &mut holds {
-                    let kept = hold.kept && hold.kind != Kind::Mapping;
+                    let kept = hold.kept && hold.kind != HoldKind::Mapping;
                     let kept_for = if kept { u64::from(record.other) } else { 0 };
                     hold.end(before + kept_for, NEVER);
                 }
             }
-            What::Exited | What::Killed => {
+            RecordKind::Exited | RecordKind::Killed => {
                 for hold in &mut holds {
                     hold.end(before, NEVER);
                 }
             }
-            What::Reaped => holds.iter_mut().for_each(|hold| hold.end(after, after)),
+            RecordKind::Reaped => holds.iter_mut().for_each(|hold| hold.end(after, after)),
             _ => {}
         }
     }
@@ -284,9 +287,9 @@ fn holds_of(records: &[&Record], mut holds: Vec<Hold>, taken: &HashMap<u32, Span
     holds
 }
 
-/// Finds the holds that overlap with spans, which come in the order in which they begin.
+/// Finds the holds that overlap with spans. The spans come in the order of their starts.
 struct Sweep {
-    /// Those to come, the next at the end.
+    /// Holds that have not begun, the next one last.
     later: Vec<Hold>,
     now: Vec<Hold>,
 }
@@ -302,7 +305,7 @@ impl Sweep {
             self.now.push(hold);
         }
         self.now.retain(|hold| hold.may_until >= span.0);
-        self.now.iter().filter(move |hold| hold.may(span))
+        self.now.iter().filter(move |hold| hold.is_possible(span))
     }
 }
 
@@ -314,33 +317,33 @@ mod tests {
     const CHILD: u32 = 1;
     const VICTIM: u32 = 2;
 
-    fn record(what: What, process: u32, span: Span) -> Record {
-        Record { what, process, span, ..Record::default() }
+    fn record(kind: RecordKind, process: u32, span: Span) -> Record {
+        Record { kind, process, span, ..Record::default() }
     }
 
     fn opened(hold: u32, fd: i32, span: Span) -> Record {
-        Record { hold, fd, ..record(What::Opened, P, span) }
+        Record { hold, fd, ..record(RecordKind::Opened, P, span) }
     }
 
     fn forked(process: u32, span: Span) -> Record {
         Record {
             other: P,
             last: 100 + process.cast_signed(),
-            ..record(What::Forked, process, span)
+            ..record(RecordKind::Forked, process, span)
         }
     }
 
     fn released(process: u32, hold: u32, span: Span) -> Record {
-        Record { hold, ..record(What::Released, process, span) }
+        Record { hold, ..record(RecordKind::Released, process, span) }
     }
 
     fn born(process: u32, at: u64) -> Record {
-        Record { other: 100 + process, ..record(What::Born, process, (at, at)) }
+        Record { other: 100 + process, ..record(RecordKind::Born, process, (at, at)) }
     }
 
-    /// The holders of an exec that failed in that span: pid, kind, sure.
+    /// The holders of an exec that failed in that span: pid, kind, and whether certain.
     fn holders(records: &[Record], span: Span) -> Vec<(u32, HeldBy, bool)> {
-        let failed = Record { error: ETXTBSY, ..record(What::Execed, VICTIM, span) };
+        let failed = Record { error: ETXTBSY, ..record(RecordKind::Execed, VICTIM, span) };
         let records = [records, &[born(P, 0), born(VICTIM, 0), failed]].concat();
         let failures = failures(&records);
         let [failure] = &failures[..] else { panic!("{failures:?}") };
@@ -349,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hold_is_sure_between_its_calls_and_possible_during_them() {
+    fn a_hold_is_certain_between_its_calls_and_possible_during_them() {
         let records = [opened(7, 3, (10, 20)), released(P, 7, (30, 40))];
         for (span, expected) in [
             ((5, 9), None),
@@ -366,14 +369,14 @@ mod tests {
     }
 
     #[test]
-    fn a_child_has_what_its_parent_had_throughout_the_fork() {
+    fn a_child_inherits_what_its_parent_held_during_the_whole_fork() {
         let records = [
             opened(7, 3, (10, 20)),
             forked(CHILD, (30, 60)),
             born(CHILD, 50),
             released(P, 7, (70, 80)),
-            record(What::Exited, CHILD, (90, 0)),
-            record(What::Reaped, CHILD, (99, 100)),
+            record(RecordKind::Exited, CHILD, (90, 0)),
+            record(RecordKind::Reaped, CHILD, (99, 100)),
         ];
         let child = |sure| vec![(101, HeldBy::Fd, sure)];
         let parent = (100, HeldBy::Fd, true);
@@ -386,23 +389,23 @@ mod tests {
     }
 
     #[test]
-    fn a_fork_beside_a_close_may_have_copied_the_fd() {
+    fn a_fork_during_a_close_may_have_copied_the_fd() {
         let records = [
             opened(7, 3, (10, 20)),
             forked(CHILD, (30, 60)),
             released(P, 7, (40, 50)),
             opened(8, 3, (70, 80)),
             released(P, 8, (81, 82)),
-            record(What::Exited, CHILD, (90, 0)),
-            record(What::Reaped, CHILD, (99, 100)),
+            record(RecordKind::Exited, CHILD, (90, 0)),
+            record(RecordKind::Reaped, CHILD, (99, 100)),
         ];
         assert_eq!(holders(&records, (65, 68)), [(101, HeldBy::Fd, false)]);
     }
 
     #[test]
-    fn an_exec_ends_what_is_close_on_exec() {
+    fn an_exec_ends_close_on_exec_holds() {
         let kept = Record { kept: true, ..opened(8, 4, (10, 20)) };
-        let exec = Record { other: 1000, ..record(What::Execed, CHILD, (50, 0)) };
+        let exec = Record { other: 1000, ..record(RecordKind::Execed, CHILD, (50, 0)) };
         let ends = |hold| released(P, hold, (40, 41));
         let of = |opened: Record, span| {
             let records = [
@@ -410,7 +413,7 @@ mod tests {
                 forked(CHILD, (30, 31)),
                 ends(opened.hold),
                 exec,
-                record(What::Reaped, CHILD, (2000, 2001)),
+                record(RecordKind::Reaped, CHILD, (2000, 2001)),
             ];
             holders(&records, span)
         };
@@ -421,9 +424,9 @@ mod tests {
     }
 
     #[test]
-    fn a_queue_holds_until_it_is_read() {
-        let queued = Record { hold: 9, ..record(What::Queued, P, (10, 20)) };
-        let taken = Record { hold: 9, ..record(What::Taken, CHILD, (30, 40)) };
+    fn a_queue_holds_until_it_is_received() {
+        let queued = Record { hold: 9, ..record(RecordKind::Queued, P, (10, 20)) };
+        let taken = Record { hold: 9, ..record(RecordKind::Taken, CHILD, (30, 40)) };
         let in_queue = |sure| [(100, HeldBy::SocketQueue, sure)];
         assert_eq!(holders(&[queued, taken], (20, 30)), in_queue(true));
         assert_eq!(holders(&[queued, taken], (39, 50)), in_queue(false));
@@ -432,8 +435,9 @@ mod tests {
     }
 
     #[test]
-    fn a_range_ends_the_fds_in_it() {
-        let all = Record { fd: 4, last: i32::MAX, ..record(What::ReleasedRange, P, (30, 40)) };
+    fn a_closed_range_ends_its_holds() {
+        let all =
+            Record { fd: 4, last: i32::MAX, ..record(RecordKind::ReleasedRange, P, (30, 40)) };
         let records = [opened(7, 3, (10, 20)), opened(8, 4, (10, 20)), all];
         assert_eq!(holders(&records, (20, 30)), [(100, HeldBy::Fd, true)]);
         let records = [opened(8, 4, (10, 20)), all];

@@ -1,6 +1,6 @@
-//! What the processes of the mixed load record of their own calls, in memory that they share.
+//! The calls that the processes of `mixed` record in shared memory.
 //!
-//! Every process appends to one list: a record stays even if its process is killed right after.
+//! All processes append to one list, so a record stays even if its process is killed right after.
 
 use super::super::child::Span;
 use anyhow::{Context, Result};
@@ -14,25 +14,25 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 /// Room for the records of some 500,000 failures. The kernel allocates a page when it is written.
 const RECORDS: usize = 1 << 24;
 
-/// What a record is of.
+/// The kind of a record.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(u32)]
-pub(super) enum What {
-    /// Nothing: memory that was not written.
+pub(super) enum RecordKind {
+    /// Memory that was not written.
     #[default]
-    Nothing,
-    /// `hold` of `file` begins, at `fd`; `kept` unless it is close-on-exec.
+    Unwritten,
+    /// `hold` of `file` begins at `fd`; `kept` is false if the fd is close-on-exec.
     Acquired,
-    /// The same, by an open(2) that may have waited.
+    /// The same, by an open(2), which may have waited.
     Opened,
     /// The same, by a memory mapping.
     Mapped,
     /// `hold` ends.
     Released,
-    /// All holds end at the fds from `fd` to `last`.
+    /// All holds at the fds from `fd` to `last` end.
     ReleasedRange,
-    /// An exec. If it passed: the new program keeps its fds for at least `other` nanoseconds. If it
-    /// failed: `error` says why, `file` what was exec'd.
+    /// An exec. If it succeeded, the new program keeps its fds for at least `other` nanoseconds. If it
+    /// failed, `error` is the errno and `file` the file.
     Execed,
     /// The process calls exit(2).
     Exited,
@@ -40,17 +40,17 @@ pub(super) enum What {
     Born,
     /// `process`, whose pid is `last`, was forked by `other`.
     Forked,
-    /// The same; it shares its parent's memory until it execs.
+    /// The same; the child shares its parent's memory until it execs.
     Vforked,
     /// `process` is about to be killed.
     Killed,
     /// `process` has been waited for.
     Reaped,
-    /// `hold` of `file` is put in the queue of a socket.
+    /// `hold` of `file` enters the queue of a socket.
     Queued,
-    /// `hold` is taken from there.
+    /// `hold` leaves the queue.
     Taken,
-    /// A call that has write access to `file` while it lasts, such as truncate(2).
+    /// A call that has write access to `file` until it returns, such as truncate(2).
     Called,
 }
 
@@ -58,8 +58,8 @@ pub(super) enum What {
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
 pub(super) struct Record {
-    pub(super) what: What,
-    /// Whose: a number from [`Log::new_process`], because pids are used again.
+    pub(super) kind: RecordKind,
+    /// The process, by its number from [`Log::new_process`], because pids are reused.
     pub(super) process: u32,
     pub(super) hold: u32,
     pub(super) file: u32,
@@ -68,79 +68,80 @@ pub(super) struct Record {
     pub(super) other: u32,
     pub(super) error: i32,
     pub(super) kept: bool,
-    /// CLOCK_MONOTONIC just before the call and just after it.
+    /// The times just before and just after the call.
     pub(super) span: Span,
 }
 
-/// What the processes count together.
+/// RecordKind the processes count together.
 #[derive(Default)]
 #[repr(C)]
 pub(super) struct Counts {
     records: AtomicU64,
     processes: AtomicU32,
     holds: AtomicU32,
-    /// Calls of exec on the hot files.
+    /// Execs of the hot files.
     pub(super) attempts: AtomicU64,
     /// How many of them failed with ETXTBSY.
     pub(super) failures: AtomicU64,
-    /// Calls that were refused write access with ETXTBSY.
+    /// Calls for write access that failed with ETXTBSY.
     pub(super) refused: AtomicU64,
-    /// An errno that should not have been.
+    /// An unexpected errno.
     error: AtomicU32,
     /// Whether to stop.
     stop: AtomicU32,
 }
 
-/// Memory that a process shares with all that it forks.
+/// Memory that a process shares with all its descendants.
 pub(super) struct Log(NonNull<c_void>);
 
-// SAFETY: the counts are atomic, and each record is written by the one that took its index.
+// SAFETY: the counts are atomic, and only the thread that took an index writes that record.
 unsafe impl Sync for Log {}
 
-/// The counts come first, in a page of their own.
+/// The size of the counts, which come first, in their own page.
 const HEADER: usize = 4096;
 const LENGTH: usize = HEADER + RECORDS * size_of::<Record>();
 
 impl Log {
     pub(super) fn new() -> Result<Self> {
-        let length = NonZero::new(LENGTH).context("an empty log")?;
+        let length = NonZero::new(LENGTH).context("the log has no length")?;
         let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
         let flags = MapFlags::MAP_SHARED | MapFlags::MAP_NORESERVE;
-        // SAFETY: a new mapping at a place of the kernel's choice.
+        // SAFETY: a new mapping at an address that the kernel chooses replaces no other.
         Ok(Self(unsafe { mmap_anonymous(None, length, protection, flags) }?))
     }
 
     pub(super) fn counts(&self) -> &Counts {
-        // SAFETY: zeroed memory, which is a `Counts`, at the start of a page; it lives as long.
+        // SAFETY: the mapping begins with zeroed memory, which is a valid `Counts`, and lives as long as
+        // `self`.
         unsafe { self.0.cast().as_ref() }
     }
 
-    fn place(&self, index: u64) -> NonNull<Record> {
-        // SAFETY: within the mapping, for callers give an index below RECORDS.
+    fn record_at(&self, index: u64) -> NonNull<Record> {
+        // SAFETY: callers pass an index below RECORDS, so the pointer is within the mapping.
         unsafe { self.0.byte_add(HEADER).cast::<Record>().add(index as usize) }
     }
 
-    /// Appends a record and gives its index.
+    /// Appends a record and returns its index.
     pub(super) fn add(&self, record: Record) -> u64 {
         let index = self.counts().records.fetch_add(1, Ordering::Relaxed);
         if index >= RECORDS as u64 {
             self.fail(Errno::ENOSPC);
             return index;
         }
-        // SAFETY: within the mapping; nobody else has this index.
-        unsafe { self.place(index).write(record) };
+        // SAFETY: the index is below RECORDS, and no other thread has it.
+        unsafe { self.record_at(index).write(record) };
         index
     }
 
-    /// Writes a record of the caller's anew.
+    /// Overwrites a record of the caller.
     pub(super) fn amend(&self, index: u64, record: Record) {
         if index < RECORDS as u64 {
-            // SAFETY: within the mapping; nobody else has this index.
-            unsafe { self.place(index).write(record) };
+            // SAFETY: the index is below RECORDS, and no other thread has it.
+            unsafe { self.record_at(index).write(record) };
         }
     }
 
-    /// A number for a process that is about to be forked: above that of its parent.
+    /// A number for a process that is about to be forked, higher than its parent's.
     pub(super) fn new_process(&self) -> u32 {
         self.counts().processes.fetch_add(1, Ordering::Relaxed)
     }
@@ -150,13 +151,13 @@ impl Log {
         self.counts().holds.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Has everyone stop because of an error.
+    /// Stops all processes because of an error.
     pub(super) fn fail(&self, errno: Errno) {
         self.counts().error.store((errno as i32).cast_unsigned(), Ordering::Relaxed);
         self.stop();
     }
 
-    /// Has everyone stop.
+    /// Stops all processes.
     pub(super) fn stop(&self) {
         self.counts().stop.store(1, Ordering::Relaxed);
     }
@@ -165,23 +166,23 @@ impl Log {
         self.counts().stop.load(Ordering::Relaxed) != 0
     }
 
-    /// The records, once all other processes have ended.
+    /// The records. Call this after all other processes have ended.
     pub(super) fn records(&self) -> Result<Vec<Record>> {
         let error = self.counts().error.load(Ordering::Relaxed).cast_signed();
         if error != 0 {
-            return Err(Errno::from_raw(error)).context("a call of the mixed load failed");
+            return Err(Errno::from_raw(error)).context("a call of the workload failed");
         }
         let count = self.counts().records.load(Ordering::Relaxed).min(RECORDS as u64);
-        // SAFETY: within the mapping, and nobody writes any more.
-        let records = (0..count).map(|index| unsafe { self.place(index).read() });
-        // A process that was killed may have taken an index and not written.
-        Ok(records.filter(|record| record.what != What::Nothing).collect())
+        // SAFETY: the indices are below RECORDS, and the writers have ended.
+        let records = (0..count).map(|index| unsafe { self.record_at(index).read() });
+        // A killed process may have taken an index without writing the record.
+        Ok(records.filter(|record| record.kind != RecordKind::Unwritten).collect())
     }
 }
 
 impl Drop for Log {
     fn drop(&mut self) {
-        // SAFETY: no reference into it outlives `self`.
+        // SAFETY: references into the mapping borrow `self`, so none is left.
         let unmapped = unsafe { munmap(self.0, LENGTH) };
         debug_assert_eq!(unmapped, Ok(()));
     }

@@ -1,7 +1,7 @@
-//! Processes and threads that hold a few files in every way there is, while others exec those.
+//! Processes and threads hold a few files in all possible ways, while others exec these files.
 //!
-//! Each process records when it made which call ([`log`]); who can have held which file when, and
-//! who surely did, is worked out from that ([`holds`]). The report has it for every failed exec.
+//! Each process records the times of its calls ([`log`]). From these, [`holds`] computes who may have
+//! held which file when, and who certainly did. The report has this for every failed exec.
 
 mod call;
 mod holds;
@@ -10,7 +10,7 @@ mod part;
 mod player;
 
 use super::child::{Program, wait};
-use super::race::Course;
+use super::race::RaceLimits;
 use super::report::{BusyExec, Mixed, Race, Task};
 use super::{elf, stage};
 use anyhow::{Context, Result, ensure};
@@ -18,7 +18,7 @@ use call::Caller;
 use log::Log;
 use nix::sys::signal::{SigHandler, Signal, signal};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
-use player::Player;
+use player::Worker;
 use std::ffi::CString;
 use std::num::NonZero;
 use std::os::fd::OwnedFd;
@@ -33,48 +33,48 @@ use std::time::{Duration, Instant};
 #[derive(Clone, Debug, PartialEq, clap::Args)]
 pub struct Args {
     #[command(flatten)]
-    course: Course,
-    /// How many processes, besides those they fork.
+    limits: RaceLimits,
+    /// Number of processes, without those that they fork.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=64))]
     processes: u32,
-    /// How many threads in each.
+    /// Number of threads in each process.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
     threads: u32,
-    /// How many files they open, exec and map.
+    /// Number of files that they open, exec and map.
     #[arg(long, default_value_t = NonZero::<u32>::MIN.saturating_add(2))]
     files: NonZero<u32>,
-    /// How long a thread naps between its calls, on average. Without, there are thousands of failures
-    /// a second.
+    /// Average pause of a thread between its calls. Without a pause there are thousands of failures a
+    /// second.
     #[arg(long, value_name = "MICROSECONDS", default_value_t = 500)]
     pause: u64,
-    /// Where the random choices begin. What happens also depends on the scheduler.
+    /// Seed of the random choices. What happens also depends on the scheduler.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Where to make the directory for the files.
+    /// Where to create the directory for the files.
     #[arg(long, value_name = "DIR", default_value = "/dev/shm")]
     dir: PathBuf,
 }
 
-/// How long the program naps that lives a while.
+/// How long the sleeping program runs.
 const NAP_NS: u32 = 1_000_000;
-/// How often to look whether to stop.
+/// How often to check whether to stop.
 const POLL: Duration = Duration::from_millis(2);
 
 /// What all processes use.
-struct Props<'a> {
-    course: &'a Course,
+struct Resources<'a> {
+    limits: &'a RaceLimits,
     pause: u64,
     files: Vec<HotFile>,
-    /// Naps, and ends.
+    /// Sleeps, then exits.
     nap: Program,
     nap_path: CString,
     nap_ns: u32,
-    /// The two ends of the queue in which fds are in flight.
+    /// The two ends of the socket queue through which fds are passed.
     send: OwnedFd,
     receive: OwnedFd,
 }
 
-/// A file that they hold and exec.
+/// A file that the processes hold and exec.
 struct HotFile {
     path: CString,
     program: Program,
@@ -82,7 +82,7 @@ struct HotFile {
     length: i64,
 }
 
-impl<'a> Props<'a> {
+impl<'a> Resources<'a> {
     fn new(dir: &Path, args: &'a Args) -> Result<Self> {
         let exit = elf::exit()?;
         let make = |path: &Path, content: &[u8]| -> Result<CString> {
@@ -105,7 +105,7 @@ impl<'a> Props<'a> {
         )
         .context("socketpair")?;
         Ok(Self {
-            course: &args.course,
+            limits: &args.limits,
             pause: args.pause,
             files: (0..args.files.get()).map(make_hot).collect::<Result<_>>()?,
             nap_path: make(&nap_path, &nap)?,
@@ -119,27 +119,27 @@ impl<'a> Props<'a> {
 
 pub(super) fn run(args: &Args) -> Result<Mixed> {
     stage::catch_interrupts()?;
-    // SAFETY: no handler is set.
-    unsafe { signal(Signal::SIGIO, SigHandler::SigIgn) }.context("ignoring SIGIO")?;
+    // SAFETY: the signal is ignored, so no handler runs.
+    unsafe { signal(Signal::SIGIO, SigHandler::SigIgn) }.context("cannot ignore SIGIO")?;
     let dir = stage::directory(&args.dir)?;
-    let props = Props::new(dir.path(), args)?;
+    let resources = Resources::new(dir.path(), args)?;
     let log = Log::new()?;
     let own = Caller { log: &log, process: log.new_process() };
     let start = Instant::now();
     let mut workers = Vec::new();
     for index in 0..args.processes {
         let seed = args.seed.wrapping_mul(1_000_003).wrapping_add(u64::from(index));
-        let worker = own.fork(|caller| work(caller, &props, args.threads, seed));
+        let worker = own.fork(|caller| run_threads(caller, &resources, args.threads, seed));
         workers.push(worker.inspect_err(|_| log.stop()).context("fork")?);
     }
-    let limit = Duration::from_secs(args.course.seconds);
+    let limit = Duration::from_secs(args.limits.seconds);
     while !log.is_stopped() && start.elapsed() < limit && !stage::interrupted() {
         thread::sleep(POLL);
     }
     log.stop();
     for worker in workers {
         let status = wait(worker.pid)?;
-        ensure!(status == 0, "a process of the mixed load panicked");
+        ensure!(status == 0, "a process of the workload panicked");
     }
     let seconds = start.elapsed().as_secs_f64();
     let failed = holds::failures(&log.records()?);
@@ -163,7 +163,7 @@ pub(super) fn run(args: &Args) -> Result<Mixed> {
             .into_iter()
             .map(|failure| BusyExec {
                 victim: failure.victim,
-                ino: props.files[failure.file as usize].ino,
+                ino: resources.files[failure.file as usize].ino,
                 enter_ns: failure.span.0,
                 exit_ns: failure.span.1,
                 holders: failure.holders,
@@ -172,12 +172,12 @@ pub(super) fn run(args: &Args) -> Result<Mixed> {
     })
 }
 
-/// A process with some threads; gives its exit status.
-fn work(caller: Caller<'_>, props: &Props<'_>, threads: u32, seed: u64) -> i32 {
+/// Runs the threads of a process; returns its exit status.
+fn run_threads(caller: Caller<'_>, resources: &Resources<'_>, threads: u32, seed: u64) -> i32 {
     let panicked = thread::scope(|scope| {
         let start = |index: u32| {
             let seed = seed.wrapping_mul(1_000_003).wrapping_add(u64::from(index));
-            scope.spawn(move || Player::new(caller, props, seed).play())
+            scope.spawn(move || Worker::new(caller, resources, seed).run())
         };
         let threads: Vec<_> = (0..threads).map(start).collect();
         threads.into_iter().filter_map(|thread| thread.join().err()).count()
@@ -186,7 +186,7 @@ fn work(caller: Caller<'_>, props: &Props<'_>, threads: u32, seed: u64) -> i32 {
     i32::from(panicked > 0)
 }
 
-/// Random numbers: splitmix64.
+/// Random numbers (splitmix64).
 struct Random(u64);
 
 impl Random {
@@ -198,7 +198,7 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// Below `end`, which is above 0.
+    /// A number below `end`, which is above 0.
     fn below(&mut self, end: usize) -> usize {
         (self.next() % end as u64) as usize
     }
@@ -208,7 +208,7 @@ impl Random {
     }
 }
 
-/// Lets others run, for so many microseconds.
+/// Lets other threads run for that many microseconds.
 fn nap(microseconds: u64) {
     match microseconds {
         0 => thread::yield_now(),

@@ -1,96 +1,101 @@
-//! What a forked process does until it ends.
+//! What a forked process of `mixed` does.
 
 use super::call::{Caller, Held};
-use super::{Props, Random, nap};
+use super::{Random, Resources, nap};
 use nix::unistd::pause;
 use std::ffi::c_int;
 
-/// How many files a victim tries.
+/// How many files a victim execs.
 const TRIES: usize = 3;
 
-/// All of it is chosen before the fork.
-pub(super) struct Part {
-    deed: Deed,
-    /// How long it holds what it inherited, in microseconds.
-    lasts: u64,
+/// What the child does, chosen before the fork.
+pub(super) struct ChildPlan {
+    action: Action,
+    /// How long it holds its inherited fds, in microseconds.
+    hold_us: u64,
     files: [usize; TRIES],
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Deed {
-    /// Execs hot files, until that passes.
+enum Action {
+    /// Execs hot files until an exec succeeds.
     Exec,
-    /// The same after it closed all it inherited.
+    /// Closes all inherited fds, then does the same.
     CloseAndExec,
-    /// Closes what its parent's thread had open, one by one, and ends a while after.
+    /// Closes the fds of its parent's thread one by one, and ends later.
     Close,
-    /// Puts stdin over each of those.
-    Cover,
-    /// Closes all by one close_range(2).
+    /// Replaces each of these fds with stdin.
+    ReplaceWithStdin,
+    /// Closes all fds with one close_range(2).
     CloseRange,
-    /// Ends with what it has.
+    /// Exits with its fds open.
     Exit,
-    /// Execs a program that naps.
+    /// Execs the sleeping program.
     Run,
-    /// Opens a hot file itself.
+    /// Opens a hot file.
     Open,
-    /// Forks a child, and closes its own.
+    /// Forks a child, and closes its own fds.
     Fork,
     /// Waits to be killed.
     Pause,
 }
 
-/// How often which is chosen; those of the victims first.
-const DEEDS: [Deed; 24] = [
-    Deed::Exec,
-    Deed::Exec,
-    Deed::Exec,
-    Deed::Exec,
-    Deed::Exec,
-    Deed::Exec,
-    Deed::CloseAndExec,
-    Deed::CloseAndExec,
-    Deed::CloseAndExec,
-    Deed::CloseAndExec,
-    Deed::CloseAndExec,
-    Deed::CloseAndExec,
-    Deed::Close,
-    Deed::Close,
-    Deed::Cover,
-    Deed::CloseRange,
-    Deed::Exit,
-    Deed::Run,
-    Deed::Run,
-    Deed::Run,
-    Deed::Open,
-    Deed::Fork,
-    Deed::Fork,
-    Deed::Pause,
+/// The actions by their frequency; those of victims first.
+const ACTIONS: [Action; 24] = [
+    Action::Exec,
+    Action::Exec,
+    Action::Exec,
+    Action::Exec,
+    Action::Exec,
+    Action::Exec,
+    Action::CloseAndExec,
+    Action::CloseAndExec,
+    Action::CloseAndExec,
+    Action::CloseAndExec,
+    Action::CloseAndExec,
+    Action::CloseAndExec,
+    Action::Close,
+    Action::Close,
+    Action::ReplaceWithStdin,
+    Action::CloseRange,
+    Action::Exit,
+    Action::Run,
+    Action::Run,
+    Action::Run,
+    Action::Open,
+    Action::Fork,
+    Action::Fork,
+    Action::Pause,
 ];
 
-impl Part {
+impl ChildPlan {
     pub(super) fn choose(random: &mut Random, files: usize) -> Self {
         Self {
-            deed: DEEDS[random.below(DEEDS.len())],
-            lasts: if random.one_in(4) { 0 } else { random.below(400) as u64 },
+            action: ACTIONS[random.below(ACTIONS.len())],
+            hold_us: if random.one_in(4) { 0 } else { random.below(400) as u64 },
             files: [(); TRIES].map(|()| random.below(files)),
         }
     }
 
-    /// That of a process made by vfork(2), which only execs.
+    /// Chooses for a child of vfork(2), which may only exec.
     pub(super) fn choose_vforked(random: &mut Random, files: usize) -> Self {
-        let deed = if random.one_in(4) { Deed::Run } else { Deed::Exec };
-        Self { deed, lasts: 0, ..Self::choose(random, files) }
+        let action = if random.one_in(4) { Action::Run } else { Action::Exec };
+        Self { action, hold_us: 0, ..Self::choose(random, files) }
     }
 
-    /// How long until it is to be killed, in microseconds.
-    pub(super) fn killed_after(&self) -> Option<u64> {
-        (self.deed == Deed::Pause).then_some(self.lasts)
+    /// When to kill the child, in microseconds.
+    pub(super) fn kill_after_us(&self) -> Option<u64> {
+        (self.action == Action::Pause).then_some(self.hold_us)
     }
 
-    /// In the forked process.
-    pub(super) fn play(&self, caller: Caller<'_>, props: &Props<'_>, held: &[Held]) -> c_int {
-        match self.try_play(caller, props, held) {
+    /// Runs in the forked process; returns its exit status.
+    pub(super) fn run(
+        &self,
+        caller: Caller<'_>,
+        resources: &Resources<'_>,
+        held: &[Held],
+    ) -> c_int {
+        match self.try_run(caller, resources, held) {
             Ok(()) => 0,
             Err(errno) => {
                 caller.log.fail(errno);
@@ -99,48 +104,53 @@ impl Part {
         }
     }
 
-    fn try_play(&self, caller: Caller<'_>, props: &Props<'_>, held: &[Held]) -> nix::Result<()> {
-        if !matches!(self.deed, Deed::Exec | Deed::CloseAndExec | Deed::Pause) {
-            nap(self.lasts);
+    fn try_run(
+        &self,
+        caller: Caller<'_>,
+        resources: &Resources<'_>,
+        held: &[Held],
+    ) -> nix::Result<()> {
+        if !matches!(self.action, Action::Exec | Action::CloseAndExec | Action::Pause) {
+            nap(self.hold_us);
         }
-        match self.deed {
-            Deed::Exec | Deed::CloseAndExec => {
-                if self.deed == Deed::CloseAndExec {
+        match self.action {
+            Action::Exec | Action::CloseAndExec => {
+                if self.action == Action::CloseAndExec {
                     caller.close_all()?;
                 }
-                self.files.iter().for_each(|file| caller.exec_hot(props, *file));
+                self.files.iter().for_each(|file| caller.exec_hot(resources, *file));
             }
-            Deed::Close => {
+            Action::Close => {
                 held.iter().try_for_each(|held| caller.close(*held))?;
-                nap(self.lasts);
+                nap(self.hold_us);
             }
-            Deed::Cover => {
-                held.iter().try_for_each(|held| caller.cover(*held))?;
-                nap(self.lasts);
+            Action::ReplaceWithStdin => {
+                held.iter().try_for_each(|held| caller.replace_with_stdin(*held))?;
+                nap(self.hold_us);
             }
-            Deed::CloseRange => {
+            Action::CloseRange => {
                 caller.close_all()?;
-                nap(self.lasts);
+                nap(self.hold_us);
             }
-            Deed::Exit => {}
-            Deed::Run => caller.exec_nap(props),
-            Deed::Open => {
-                if let Some(held) = caller.open(props, self.files[0], libc::O_WRONLY, false)? {
+            Action::Exit => {}
+            Action::Run => caller.exec_nap(resources),
+            Action::Open => {
+                if let Some(held) = caller.open(resources, self.files[0], libc::O_WRONLY, false)? {
                     let copy = caller.dup(held)?;
                     caller.close(held)?;
-                    nap(self.lasts);
+                    nap(self.hold_us);
                     caller.close(copy)?;
                 }
             }
-            Deed::Fork => {
+            Action::Fork => {
                 let child = caller.fork(|_| {
-                    nap(self.lasts);
+                    nap(self.hold_us);
                     0
                 })?;
                 held.iter().try_for_each(|held| caller.close(*held))?;
                 caller.reap(&child, true)?;
             }
-            Deed::Pause => pause(),
+            Action::Pause => pause(),
         }
         Ok(())
     }

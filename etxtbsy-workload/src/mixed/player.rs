@@ -1,56 +1,56 @@
-//! A thread of the mixed load: one random call after the other.
+//! A thread of `mixed`, which makes random calls.
 
 use super::call::{Caller, Child, Held, Mapping};
-use super::part::Part;
-use super::{Props, Random, nap};
+use super::part::ChildPlan;
+use super::{Random, Resources, nap};
 use nix::sys::mman::MapFlags;
 use std::time::{Duration, Instant};
 
-/// For how long there are many holders at once, and then few.
+/// How long phases with many holders and with few last.
 const PHASE: Duration = Duration::from_millis(50);
 
-/// How much a thread has at most, besides one mapping.
+/// What a thread may have at once, besides one mapping.
 struct Limits {
     fds: usize,
     children: usize,
-    /// One of so many steps gives back what it has.
+    /// One in this many steps releases everything.
     release_one_in: usize,
 }
 
 const MANY: Limits = Limits { fds: 3, children: 4, release_one_in: 20 };
 const FEW: Limits = Limits { fds: 1, children: 2, release_one_in: 2 };
-/// A stack for what vfork(2) makes.
-const STACK: usize = 64 * 1024;
+/// The size of the stack for children of vfork(2).
+const STACK_SIZE: usize = 64 * 1024;
 
-/// A thread, and what it has.
-pub(super) struct Player<'a> {
+/// A thread, and what it holds.
+pub(super) struct Worker<'a> {
     caller: Caller<'a>,
-    props: &'a Props<'a>,
+    resources: &'a Resources<'a>,
     random: Random,
     held: Vec<Held>,
     mappings: Vec<Mapping>,
-    /// With when to kill it.
+    /// The children, and when to kill each.
     children: Vec<(Child, Option<Instant>)>,
     stack: Vec<u8>,
     limits: &'static Limits,
 }
 
-impl<'a> Player<'a> {
-    pub(super) fn new(caller: Caller<'a>, props: &'a Props<'a>, seed: u64) -> Self {
+impl<'a> Worker<'a> {
+    pub(super) fn new(caller: Caller<'a>, resources: &'a Resources<'a>, seed: u64) -> Self {
         Self {
             caller,
-            props,
+            resources,
             random: Random(seed),
             held: Vec::new(),
             mappings: Vec::new(),
             children: Vec::new(),
-            stack: vec![0; STACK],
+            stack: vec![0; STACK_SIZE],
             limits: &MANY,
         }
     }
 
-    /// Goes on until everyone is to stop; an error has everyone stop.
-    pub(super) fn play(mut self) {
+    /// Makes calls until all processes are to stop; an error stops all processes.
+    pub(super) fn run(mut self) {
         let start = Instant::now();
         while !self.caller.log.is_stopped() {
             let phases = start.elapsed().as_micros() / PHASE.as_micros();
@@ -58,8 +58,8 @@ impl<'a> Player<'a> {
             if let Err(errno) = self.step() {
                 self.caller.log.fail(errno);
             }
-            if self.props.pause > 0 {
-                nap(self.random.below(2 * self.props.pause as usize) as u64);
+            if self.resources.pause > 0 {
+                nap(self.random.below(2 * self.resources.pause as usize) as u64);
             }
         }
         if let Err(errno) = self.end() {
@@ -82,7 +82,9 @@ impl<'a> Player<'a> {
             52..54 => self.map(),
             54..57 => self.unmap(),
             57..58 => self.lease(),
-            58..62 => self.caller.truncate(self.props, self.random.below(self.props.files.len())),
+            58..62 => {
+                self.caller.truncate(self.resources, self.random.below(self.resources.files.len()))
+            }
             62..86 => self.fork(),
             86..92 => self.vfork(),
             92..94 => self.spawn(),
@@ -98,11 +100,11 @@ impl<'a> Player<'a> {
             return self.close();
         }
         let access = if self.random.one_in(2) { libc::O_WRONLY } else { libc::O_RDWR };
-        let file = self.random.below(self.props.files.len());
+        let file = self.random.below(self.resources.files.len());
         let kept = self.random.one_in(3);
-        let held = self.caller.open(self.props, file, access, kept)?;
+        let held = self.caller.open(self.resources, file, access, kept)?;
         self.held.extend(held);
-        self.props.course.write();
+        self.resources.limits.pause_while_open();
         Ok(())
     }
 
@@ -124,7 +126,7 @@ impl<'a> Player<'a> {
             return self.close();
         }
         let Some(held) = self.take_any() else { return Ok(()) };
-        let copy = if held.is_kept() {
+        let copy = if held.survives_exec() {
             self.caller.dup_close_on_exec(held)?
         } else {
             self.caller.dup(held)?
@@ -143,10 +145,10 @@ impl<'a> Player<'a> {
         Ok(())
     }
 
-    /// Half of the time, the queue alone holds the file then.
+    /// Half of the time, only the queue holds the file afterwards.
     fn send(&mut self) -> nix::Result<()> {
         let Some(held) = self.take_any() else { return Ok(()) };
-        self.caller.send(self.props, held)?;
+        self.caller.send(self.resources, held)?;
         if self.random.one_in(2) {
             return self.caller.close(held);
         }
@@ -158,7 +160,7 @@ impl<'a> Player<'a> {
         if self.held.len() >= self.limits.fds {
             return self.close();
         }
-        let held = self.caller.receive(self.props, self.random.one_in(3))?;
+        let held = self.caller.receive(self.resources, self.random.one_in(3))?;
         self.held.extend(held);
         Ok(())
     }
@@ -167,11 +169,11 @@ impl<'a> Player<'a> {
         if !self.mappings.is_empty() {
             return self.unmap();
         }
-        let file = self.random.below(self.props.files.len());
+        let file = self.random.below(self.resources.files.len());
         let shared = self.random.one_in(2);
         let flags = if shared { MapFlags::MAP_SHARED } else { MapFlags::MAP_PRIVATE };
-        if let Some(held) = self.caller.open(self.props, file, libc::O_RDWR, false)? {
-            self.mappings.push(self.caller.map(self.props, held, flags)?);
+        if let Some(held) = self.caller.open(self.resources, file, libc::O_RDWR, false)? {
+            self.mappings.push(self.caller.map(self.resources, held, flags)?);
             self.caller.close(held)?;
         }
         Ok(())
@@ -179,28 +181,28 @@ impl<'a> Player<'a> {
 
     fn unmap(&mut self) -> nix::Result<()> {
         let Some(mapping) = self.mappings.pop() else { return Ok(()) };
-        self.caller.unmap(self.props, &mapping)
+        self.caller.unmap(self.resources, &mapping)
     }
 
     fn lease(&mut self) -> nix::Result<()> {
-        let file = self.random.below(self.props.files.len());
+        let file = self.random.below(self.resources.files.len());
         let lasts = 200 + self.random.below(1000) as u64;
-        Caller::lease(self.props, file, || nap(lasts))
+        Caller::lease(self.resources, file, || nap(lasts))
     }
 
     fn fork(&mut self) -> nix::Result<()> {
-        let part = Part::choose(&mut self.random, self.props.files.len());
-        let killed_after = part.killed_after().map(Duration::from_micros);
-        let child = self.caller.fork(|caller| part.play(caller, self.props, &self.held))?;
-        self.children.push((child, killed_after.map(|after| Instant::now() + after)));
+        let plan = ChildPlan::choose(&mut self.random, self.resources.files.len());
+        let kill_after = plan.kill_after_us().map(Duration::from_micros);
+        let child = self.caller.fork(|caller| plan.run(caller, self.resources, &self.held))?;
+        self.children.push((child, kill_after.map(|after| Instant::now() + after)));
         Ok(())
     }
 
     fn vfork(&mut self) -> nix::Result<()> {
-        let part = Part::choose_vforked(&mut self.random, self.props.files.len());
-        let (held, props) = (&self.held, self.props);
+        let plan = ChildPlan::choose_vforked(&mut self.random, self.resources.files.len());
+        let (held, resources) = (&self.held, self.resources);
         let play = |caller: Caller<'_>| {
-            part.play(caller, props, held);
+            plan.run(caller, resources, held);
         };
         let child = self.caller.vfork(&mut self.stack, play)?;
         self.children.push((child, None));
@@ -208,11 +210,11 @@ impl<'a> Player<'a> {
     }
 
     fn spawn(&mut self) -> nix::Result<()> {
-        self.children.push((self.caller.spawn(self.props)?, None));
+        self.children.push((self.caller.spawn(self.resources)?, None));
         Ok(())
     }
 
-    /// Reaps the children that have ended, and waits until there are at most so many.
+    /// Reaps the children that have ended, and waits until at most `most` are left.
     fn reap(&mut self, most: usize) -> nix::Result<()> {
         loop {
             let mut left = Vec::with_capacity(self.children.len());
@@ -233,13 +235,13 @@ impl<'a> Player<'a> {
         }
     }
 
-    /// Closes and unmaps all, and takes one message from the queue.
+    /// Closes and unmaps everything, and receives one message from the queue.
     fn release(&mut self) -> nix::Result<()> {
         self.unmap()?;
         while let Some(held) = self.held.pop() {
             self.caller.close(held)?;
         }
-        let held = self.caller.receive(self.props, false)?;
+        let held = self.caller.receive(self.resources, false)?;
         held.map_or(Ok(()), |held| self.caller.close(held))
     }
 

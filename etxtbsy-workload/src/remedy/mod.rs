@@ -1,12 +1,12 @@
-//! Remedies against the race, measured: threads that write a script, close it, and spawn it, first
-//! without protection, then with it.
+//! Measures remedies against the race: threads write a script, close it, and spawn it, first without the
+//! remedy, then with it.
 
 mod pipe;
 mod protection;
 mod spawn;
 
 use super::comparison::{Comparison, Side};
-use super::race::{self, Course, Outcome};
+use super::race::{self, Outcome, RaceLimits};
 use super::report::{Race, Task};
 use super::stage;
 use anyhow::Result;
@@ -18,19 +18,19 @@ use std::time::Duration;
 /// Arguments of `remedy`.
 #[derive(Clone, Debug, PartialEq, clap::Args)]
 pub struct Args {
-    /// What is tried.
+    /// The remedy to try.
     protection: Protection,
     /// How the threads spawn.
     #[arg(long, value_enum, default_value_t = Spawn::PosixSpawn)]
     spawn: Spawn,
-    /// How many threads.
+    /// Number of threads.
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=64))]
     threads: u32,
-    /// How long each half goes.
+    /// Duration of each side.
     #[arg(long, default_value_t = 3)]
     seconds: u64,
-    /// Where to make the directories for the scripts.
-    #[arg(long, value_name = "DIR", default_value = stage::PLACE)]
+    /// Where to create the directories for the scripts.
+    #[arg(long, value_name = "DIR", default_value = stage::DEFAULT_DIR)]
     dir: PathBuf,
 }
 
@@ -42,41 +42,41 @@ pub(super) fn run(args: &Args) -> Result<Comparison> {
     })
 }
 
-/// What a thread came to.
+/// The counts of a thread.
 #[derive(Default)]
-struct Sum {
+struct ThreadCounts {
     tid: u32,
     runs: u64,
     given_up: u64,
     longest: Duration,
 }
 
-/// One half.
+/// Measures one side.
 fn side(args: &Args, protection: Protection) -> Result<Side> {
     let dir = stage::directory(&args.dir)?;
-    let course = Course { seconds: args.seconds, failures: None, writing_takes: 0 };
+    let limits = RaceLimits { seconds: args.seconds, failures: None, writing_takes: 0 };
     let kit = Kit::new(protection, args.spawn, args.threads)?;
     let Outcome { attempts, failures, seconds, threads } = race::run(
         args.threads,
-        &course,
+        &limits,
         || Ok(()),
         |index, counts| {
-            let mut racer = kit.racer(dir.path().join(format!("fork-exec-{index}")), counts)?;
-            let mut sum = Sum { tid: Task::current().tid, ..Sum::default() };
-            while counts.goes_on() {
-                let Run { ran, tried } = racer()?;
-                sum.runs += 1;
-                sum.given_up += u64::from(!ran);
-                sum.longest = sum.longest.max(tried);
+            let mut run_once = kit.racer(dir.path().join(format!("fork-exec-{index}")), counts)?;
+            let mut counted = ThreadCounts { tid: Task::current().tid, ..ThreadCounts::default() };
+            while counts.should_continue() {
+                let Run { ran, tried_for } = run_once()?;
+                counted.runs += 1;
+                counted.given_up += u64::from(!ran);
+                counted.longest = counted.longest.max(tried_for);
             }
-            Ok(sum)
+            Ok(counted)
         },
     )?;
-    let longest = threads.iter().map(|sum| sum.longest).max().unwrap_or_default();
+    let longest = threads.iter().map(|counted| counted.longest).max().unwrap_or_default();
     Ok(Side {
         name: <&str>::from(protection).to_owned(),
-        runs: threads.iter().map(|sum| sum.runs).sum(),
-        given_up: threads.iter().map(|sum| sum.given_up).sum(),
+        runs: threads.iter().map(|counted| counted.runs).sum(),
+        given_up: threads.iter().map(|counted| counted.given_up).sum(),
         longest_ns: longest.as_nanos() as u64,
         race: Race {
             scenario: "remedy".into(),
@@ -85,7 +85,7 @@ fn side(args: &Args, protection: Protection) -> Result<Side> {
             attempts,
             failures,
             seconds,
-            threads: threads.into_iter().map(|sum| sum.tid).collect(),
+            threads: threads.into_iter().map(|counted| counted.tid).collect(),
         },
     })
 }

@@ -1,9 +1,9 @@
-//! What the remedies do between the write of a script and its spawn.
+//! The remedies: what each does between writing a script and spawning it.
 
 use super::super::child;
 use super::super::race::Counts;
 use super::super::stage::{self, SCRIPT};
-use super::pipe::Place;
+use super::pipe::ReservedFd;
 use super::spawn::Spawn;
 use anyhow::{Context, Result};
 use nix::fcntl::{OFlag, open};
@@ -16,41 +16,41 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// For how long a busy exec is tried again.
-const PATIENCE: Duration = Duration::from_secs(1);
-/// The first wait before another try; each is twice as long as the one before.
+/// For how long a busy exec is retried.
+const RETRY_FOR: Duration = Duration::from_secs(1);
+/// The first wait before a retry; each later one is twice as long.
 const FIRST_WAIT: Duration = Duration::from_micros(100);
 
-/// What is done against the race.
+/// A remedy against the race.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, strum::IntoStaticStr, clap::ValueEnum)]
 #[strum(serialize_all = "kebab-case")]
 pub(super) enum Protection {
-    /// Nothing.
+    /// No remedy.
     #[value(skip)]
     #[strum(serialize = "unprotected")]
     None,
-    /// A mutex is held round the call that spawns.
+    /// Holds a mutex during the call that spawns.
     MutexSpawn,
-    /// A mutex is held from the write until the child's exit.
+    /// Holds a mutex from the write until the child's exit.
     MutexChildExit,
-    /// flock(2): the script is locked by its writer, and a reader waits for that lock.
+    /// flock(2): the writer locks the script, and a reader waits for the lock.
     Flock,
-    /// The end of a pipe is waited for; the script's fd is above the pipe's.
+    /// Waits for the end of a pipe; the script's fd is above the pipe's.
     PipeAbove,
-    /// The end of a pipe is waited for; the pipe's fd is above the script's.
+    /// Waits for the end of a pipe; the pipe's fd is above the script's.
     PipeBelow,
-    /// Spawn again as long as it fails with ETXTBSY, for a second at most.
+    /// Repeats the spawn while it fails with ETXTBSY, for at most a second.
     Retry,
     /// A child process writes the script.
     WriteInChild,
 }
 
-/// What came of writing a script and running it.
+/// The result of writing a script and running it.
 pub(super) struct Run {
-    /// Whether a call of exec passed in the end.
+    /// Whether an exec succeeded in the end.
     pub(super) ran: bool,
-    /// From the first call to the last.
-    pub(super) tried: Duration,
+    /// The time from the first exec to the last.
+    pub(super) tried_for: Duration,
 }
 
 /// What the threads share.
@@ -58,38 +58,38 @@ pub(super) struct Kit {
     protection: Protection,
     spawn: Spawn,
     mutex: Mutex<()>,
-    /// One for each thread, reserved before the first of them opens anything.
-    places: Mutex<Vec<Place>>,
+    /// One for each thread, reserved before any thread opens a file.
+    reserved: Mutex<Vec<ReservedFd>>,
 }
 
 impl Kit {
     pub(super) fn new(protection: Protection, spawn: Spawn, threads: u32) -> Result<Self> {
-        let places = match protection {
+        let reserved = match protection {
             Protection::PipeAbove | Protection::PipeBelow => threads,
             _ => 0,
         };
-        let reserve = |_| Place::reserve(protection == Protection::PipeAbove);
-        let places = (0..places).map(reserve).collect::<Result<_>>()?;
-        Ok(Self { protection, spawn, mutex: Mutex::default(), places: Mutex::new(places) })
+        let reserve = |_| ReservedFd::reserve(protection == Protection::PipeAbove);
+        let reserved = (0..reserved).map(reserve).collect::<Result<_>>()?;
+        Ok(Self { protection, spawn, mutex: Mutex::default(), reserved: Mutex::new(reserved) })
     }
 
-    /// What a thread does again and again, with the script at `path`.
+    /// Returns what a thread does repeatedly with the script at `path`.
     pub(super) fn racer(
         &self,
         path: PathBuf,
         counts: &Counts,
     ) -> Result<impl FnMut() -> Result<Run>> {
         let c_path = CString::new(path.as_os_str().as_bytes())?;
-        let mut place = lock(&self.places).pop();
+        let mut reserved_fd = lock(&self.reserved).pop();
         Ok(move || {
             let _guard = (self.protection == Protection::MutexChildExit).then(|| lock(&self.mutex));
-            match (self.protection, &mut place) {
+            match (self.protection, &mut reserved_fd) {
                 (Protection::Flock, _) => write_locked(&path)?,
                 (Protection::WriteInChild, _) => write_in_child(&c_path)?,
-                (_, Some(place)) => {
-                    let reader = place.open()?;
+                (_, Some(reserved_fd)) => {
+                    let reader = reserved_fd.open()?;
                     drop(stage::rewrite_script(&path)?);
-                    place.wait(reader)?;
+                    reserved_fd.wait(reader)?;
                 }
                 (_, None) => drop(stage::rewrite_script(&path)?),
             }
@@ -97,7 +97,7 @@ impl Kit {
         })
     }
 
-    /// Runs the script, once or until it is not busy.
+    /// Runs the script, once or until it is no longer busy.
     fn run(&self, path: &Path, counts: &Counts) -> Result<Run> {
         let start = Instant::now();
         let mut wait = FIRST_WAIT;
@@ -106,10 +106,10 @@ impl Kit {
                 let _guard = (self.protection == Protection::MutexSpawn).then(|| lock(&self.mutex));
                 self.spawn.spawn(path)?
             };
-            let tried = start.elapsed();
+            let tried_for = start.elapsed();
             let busy = counts.attempt(spawned.errno()?)?;
-            if !busy || self.protection != Protection::Retry || tried > PATIENCE {
-                return Ok(Run { ran: !busy, tried });
+            if !busy || self.protection != Protection::Retry || tried_for > RETRY_FOR {
+                return Ok(Run { ran: !busy, tried_for });
             }
             thread::sleep(wait);
             wait *= 2;
@@ -117,13 +117,13 @@ impl Kit {
     }
 }
 
-/// Locks, also after a thread has panicked: its own end is told when it is joined.
+/// Locks even if a thread has panicked: joining that thread reports the panic.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Writes the script and locks it by the fd of its writer. The lock is that of the open file
-/// description, which copies of the fd share: another description gets one when all are closed.
+/// Writes the script and locks it through the write fd. The lock belongs to the open file description,
+/// so the kernel releases it only when all copies of the fd are closed.
 fn write_locked(path: &Path) -> Result<()> {
     let file = stage::rewrite_script(path)?;
     file.lock().context("flock")?;
@@ -131,7 +131,7 @@ fn write_locked(path: &Path) -> Result<()> {
     File::open(path)?.lock_shared().context("flock")
 }
 
-/// Writes the script in a forked child, and waits for its end.
+/// Writes the script in a forked child, and waits until the child has ended.
 fn write_in_child(path: &CStr) -> Result<()> {
     let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC | OFlag::O_CLOEXEC;
     let writer = child::fork(|| {

@@ -10,19 +10,19 @@ use std::process::{Child, Command, Stdio};
 /// How a thread spawns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum Spawn {
-    /// posix_spawn(3), by std: the call returns when the child's exec has let go of the memory.
+    /// posix_spawn(3), by std: the call returns when the child's exec has released the parent's memory.
     PosixSpawn,
     /// fork(2), and the exec in the child.
     Fork,
 }
 
-/// A child that was spawned.
+/// A spawned child.
 pub(super) enum Spawned {
-    /// By std.
+    /// A child of std.
     Std(Child),
-    /// A fork, whose exit status is the errno of its exec.
+    /// A forked child, whose exit status is the errno of its exec.
     Forked(Pid),
-    /// None: the exec failed with ETXTBSY.
+    /// No child: the exec failed with ETXTBSY.
     Busy,
 }
 
@@ -44,7 +44,7 @@ impl Spawn {
 }
 
 impl Spawned {
-    /// Waits for its end, and gives the errno of its exec, or 0.
+    /// Waits for the child to end; returns the errno of its exec, or 0.
     pub(super) fn errno(self) -> Result<c_int> {
         match self {
             Self::Busy => Ok(libc::ETXTBSY),

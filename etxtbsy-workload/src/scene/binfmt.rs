@@ -1,5 +1,5 @@
-//! What is busy is the interpreter of the interpreter that a binfmt_misc entry names. With its flag
-//! `O` the kernel keeps the program itself open, so that the busy file is the third of the exec's.
+//! The busy file is the interpreter of the interpreter that a binfmt_misc entry names. With the flag `O`
+//! the kernel keeps the program itself open, so the busy file is the third file of the exec.
 
 use super::{Busy, Named, Supported};
 use crate::child::Program;
@@ -22,9 +22,9 @@ pub(super) const SCENES: &[Named] = &[
     ("binfmt-elf", || scene(Role::ElfInterpreter, elf::interpreted)),
 ];
 
-/// `interpreter` gives the contents of the entry's interpreter, for a busy file of that name.
+/// `interpreter` returns the contents of the entry's interpreter for the path of the busy file.
 fn scene(role: Role, interpreter: impl FnOnce(&[u8]) -> Result<Vec<u8>>) -> Result<Scene> {
-    let dir = stage::directory(Path::new(stage::PLACE))?;
+    let dir = stage::directory(Path::new(stage::DEFAULT_DIR))?;
     let [busy, between, path, control] =
         ["busy", "between", "program", "control"].map(|name| dir.path().join(name));
     stage::copy_program("/bin/true", &busy)?;
@@ -38,19 +38,19 @@ fn scene(role: Role, interpreter: impl FnOnce(&[u8]) -> Result<Vec<u8>>) -> Resu
     let program = Program::new(&path)?;
     let victim = busy.victim_by("execve", &path, || program.exec())?;
     let scene = victim.held_by(busy.open()?, Via::Open)?;
-    // What the interpreter is, is read by its path in this mount namespace, after the failure.
+    // After the failure, the tracer reads the interpreter's role by its path in this mount namespace.
     thread::sleep(Duration::from_secs(1));
     Ok(Scene { role: Some(role), ..scene })
 }
 
-/// An entry of binfmt_misc, removed when dropped, and the mount at which it was made.
+/// An entry of binfmt_misc and the mount in which it was created; both are removed when dropped.
 struct Entry {
     control: PathBuf,
     name: String,
 }
 
 impl Entry {
-    /// For programs that begin with their entry's name.
+    /// An entry for programs that begin with its name.
     fn new(control: &Path, name: &str, interpreter: &Path) -> Result<Self> {
         unshare(CloneFlags::CLONE_NEWNS).supported("unshare(CLONE_NEWNS)")?;
         let none = None::<&str>;
@@ -68,7 +68,7 @@ impl Entry {
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        // There is none if it was refused.
+        // Fails if the registration was refused.
         let _: io::Result<()> = fs::write(self.control.join(&self.name), "-1");
         let _ = umount2(&self.control, MntFlags::MNT_DETACH);
     }

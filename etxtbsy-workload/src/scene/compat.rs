@@ -1,4 +1,4 @@
-//! System calls of the 32-bit kind, which a 64-bit process of x86-64 can make as well.
+//! 32-bit system calls, which a 64-bit process on x86-64 can make too.
 
 use super::Named;
 use crate::report::Storm;
@@ -9,19 +9,19 @@ pub struct Args {
     /// Which call fails.
     #[arg(value_enum)]
     call: Call,
-    /// How many programs.
+    /// Number of programs.
     #[arg(long, default_value_t = 60)]
     programs: u64,
 }
 
-/// What a 32-bit program fails to do.
+/// The call of a 32-bit program that fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum Call {
     /// An exec of a file that this process has open for writing.
     Exec,
     /// An open for writing of its own file.
     Open,
-    /// The exec; and it is a 64-bit program that makes 32-bit calls, in a child that it forks by one.
+    /// The same exec by a 64-bit program, which makes 32-bit calls in a child that it forked by one.
     Int80,
 }
 
@@ -37,7 +37,7 @@ pub(super) const SCENES: &[Named] = &[
     ("compat-truncate64-running", int80::truncate64_running),
 ];
 
-/// Becomes a 32-bit program that waits for a byte on stdin.
+/// Runs a 32-bit program that waits for a byte on stdin.
 pub(crate) fn wait() -> anyhow::Result<()> {
     #[cfg(target_arch = "x86_64")]
     return int80::wait();
@@ -45,7 +45,7 @@ pub(crate) fn wait() -> anyhow::Result<()> {
     Err(unsupported())
 }
 
-/// Starts 32-bit programs, each of which fails.
+/// Starts 32-bit programs; one call of each fails.
 pub(crate) fn fail(args: &Args) -> anyhow::Result<Storm> {
     #[cfg(target_arch = "x86_64")]
     return int80::fail(args);
@@ -97,12 +97,12 @@ mod int80 {
     const OPENAT: u32 = 295;
 
     pub(super) fn open() -> Result<Scene> {
-        must_exist()?;
+        ensure_supported()?;
         let busy = Busy::new()?;
         let victim = busy.victim()?;
         let path = low(&terminated(&busy.path))?;
         let flags = (libc::O_WRONLY | libc::O_CLOEXEC) as u32;
-        // SAFETY: open(2) of a C string.
+        // SAFETY: open(2) takes a C string, which is never freed.
         let fd = unsafe { call(OPEN, [path, flags, 0]) };
         ensure!(fd >= 0, "the 32-bit open: {}", Errno::from_raw(-fd));
         victim.held_by(owned(fd), Via::Open)
@@ -119,17 +119,17 @@ mod int80 {
     }
 
     fn victim(busy: &Busy) -> Result<Victim<'_>> {
-        must_exist()?;
+        ensure_supported()?;
         busy.victim_by("execve", &busy.path, exec_of(busy)?)
     }
 
-    /// An exec of a file by a 32-bit call.
+    /// Execs a file by a 32-bit call.
     fn exec_of(busy: &Busy) -> Result<impl Fn() -> Errno> {
         let path = low(&terminated(&busy.path))?;
         let argv = low(&[path.to_ne_bytes(), [0; 4]].concat())?;
         let envp = low(&[0; 4])?;
         Ok(move || {
-            // SAFETY: execve(2) of a C string and lists of them that end with a null pointer.
+            // SAFETY: execve(2) takes a C string and null-terminated lists, which are never freed.
             Errno::from_raw(-unsafe { call(EXECVE, [path, argv, envp]) })
         })
     }
@@ -155,25 +155,25 @@ mod int80 {
         refused("truncate", TRUNCATE64, |path| [path, 0, 0])
     }
 
-    /// A call that the file of a running program refuses.
+    /// A call that fails because the program is running.
     fn refused(
         syscall: &str,
         number: u32,
         arguments: impl FnOnce(u32) -> [u32; 3],
     ) -> Result<Scene> {
-        must_exist()?;
+        ensure_supported()?;
         running::one_runs(syscall, |path| {
             let path = low(&terminated(path)).map_err(|_| Errno::ENOMEM)?;
-            // SAFETY: a call that takes a C string and numbers.
+            // SAFETY: the call takes a C string, which is never freed, and numbers.
             let result = unsafe { call(number, arguments(path)) };
             if result < 0 { Err(Errno::from_raw(-result)) } else { Ok(()) }
         })
     }
 
-    /// Starts 32-bit programs, each of which fails.
+    /// Starts 32-bit programs; one call of each fails.
     pub(super) fn fail(args: &Args) -> Result<Storm> {
-        must_exist()?;
-        let dir = stage::directory(Path::new(stage::PLACE))?;
+        ensure_supported()?;
+        let dir = stage::directory(Path::new(stage::DEFAULT_DIR))?;
         let path = dir.path().join("fails");
         let busy = Busy::at(dir.path().join("busy"))?;
         let _writer = busy.open()?;
@@ -192,22 +192,22 @@ mod int80 {
         Ok(Storm { scenario, pid, path: busy.path, done: programs, failures: programs, seconds })
     }
 
-    /// Does something in a child that is forked by a 32-bit call; gives its status.
+    /// Runs `body` in a child that a 32-bit call forks; returns its exit status.
     fn in_a_child(body: impl FnOnce() -> Errno) -> i32 {
-        // SAFETY: fork(2), in a process of one thread.
+        // SAFETY: fork(2) in a process with one thread.
         match unsafe { call(FORK, [0; 3]) } {
-            // SAFETY: always sound; exit(3) would flush and run what belongs to the parent.
+            // SAFETY: _exit(2) has no preconditions. (exit(3) would flush the parent's buffers.)
             0 => unsafe { libc::_exit(body() as i32) },
             child => wait_for(Pid::from_raw(child)).unwrap_or(-1),
         }
     }
 
-    /// A 32-bit program that fails.
+    /// A 32-bit program whose call fails.
     fn program(call: Call, path: &Path, busy: &Path) -> Result<Program> {
         let string = elf::DATA_IN_32_BITS;
         let program = match call {
             Call::Exec | Call::Int80 => {
-                // The path, and behind it the list of arguments: the path alone.
+                // The path, followed by the list of arguments, which has only the path.
                 let mut data = terminated(busy);
                 let argv = string + data.len() as u32;
                 data.extend([string.to_le_bytes(), [0; 4]].concat());
@@ -223,10 +223,10 @@ mod int80 {
         Program::new(path)
     }
 
-    /// Becomes a 32-bit program that waits for a byte on stdin.
+    /// Runs a 32-bit program that waits for a byte on stdin.
     pub(crate) fn wait() -> Result<()> {
-        must_exist()?;
-        let dir = stage::directory(Path::new(stage::PLACE))?;
+        ensure_supported()?;
+        let dir = stage::directory(Path::new(stage::DEFAULT_DIR))?;
         let path = dir.path().join("waits");
         fs::write(&path, elf::waits_in_32_bits())?;
         fs::set_permissions(&path, PermissionsExt::from_mode(0o755))?;
@@ -236,9 +236,9 @@ mod int80 {
         Ok(())
     }
 
-    /// Kernels without such calls end whoever makes one.
-    fn must_exist() -> Result<()> {
-        // SAFETY: getpid(2).
+    /// Tries a 32-bit call in a child: a kernel without 32-bit calls kills it.
+    fn ensure_supported() -> Result<()> {
+        // SAFETY: getpid(2) takes no arguments.
         let child = fork(|| i32::from(unsafe { call(GETPID, [0; 3]) } <= 0))?;
         match waitpid(child, None)? {
             WaitStatus::Exited(_, 0) => Ok(()),
@@ -253,12 +253,12 @@ mod int80 {
         [path.as_os_str().as_bytes(), b"\0"].concat()
     }
 
-    /// A copy at an address of 32 bits, there until the process ends.
+    /// A copy at a 32-bit address, which stays until the process ends.
     fn low(bytes: &[u8]) -> Result<u32> {
         let length = NonZero::new(bytes.len()).context("nothing to copy")?;
         let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
         let flags = MapFlags::MAP_PRIVATE | MapFlags::MAP_32BIT;
-        // SAFETY: a new mapping, as long as what is copied to it.
+        // SAFETY: the new mapping is as long as the bytes that are copied to it.
         let place = unsafe {
             let place = mmap_anonymous(None, length, protection, flags)?.cast::<u8>();
             place.as_ptr().copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
@@ -267,16 +267,16 @@ mod int80 {
         Ok(u32::try_from(place.addr().get())?)
     }
 
-    /// A 32-bit system call; gives what the kernel returned.
+    /// Makes a 32-bit system call; returns the kernel's result.
     ///
     /// # Safety
     ///
-    /// As for the call.
+    /// The arguments must be valid for that call.
     unsafe fn call(number: u32, arguments: [u32; 3]) -> i32 {
         let [first, second, third] = arguments.map(u64::from);
         let result: u64;
-        // SAFETY: the caller's. The first argument goes in rbx, which is the compiler's own; the
-        // entry of older kernels does not keep r8 to r11.
+        // SAFETY: the caller guarantees valid arguments. The first goes in rbx, which the compiler reserves,
+        // so it is swapped; the entry of older kernels overwrites r8 to r11.
         unsafe {
             asm!(
                 "xchg {first}, rbx",

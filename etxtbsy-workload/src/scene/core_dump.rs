@@ -1,4 +1,4 @@
-//! The holder dumps core, which takes its time.
+//! The holder dumps core, which takes long.
 
 use super::{Busy, Named, until};
 use crate::Unsupported;
@@ -20,7 +20,7 @@ use std::os::fd::IntoRawFd;
 
 pub(super) const SCENES: &[Named] = &[("dumping-core", dumping_core)];
 
-/// Memory that is in the dump as a hole; the kernel looks for each of its pages.
+/// The size of a hole in the dump; the kernel looks up each of its pages.
 const HOLE: usize = 1 << 40;
 
 fn dumping_core() -> Result<Scene> {
@@ -34,27 +34,27 @@ fn dumping_core() -> Result<Scene> {
     let busy = Busy::new()?;
     let victim = busy.victim()?;
     let dir = busy.beside("");
-    let holder = Actor::start(|cue| {
+    let holder = Actor::start(|control| {
         chdir(&dir)?;
         setrlimit(Resource::RLIMIT_CORE, RLIM_INFINITY, RLIM_INFINITY)?;
         let length = NonZero::new(HOLE).ok_or(Errno::EINVAL)?;
         let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
         let flags = MapFlags::MAP_PRIVATE | MapFlags::MAP_NORESERVE;
-        // SAFETY: a new mapping at a place of the kernel's choice; its first byte is written, for
-        // what was never written is not dumped.
+        // SAFETY: the write is within the new mapping. (The kernel does not dump a mapping that was never
+        // written.)
         unsafe {
             let hole = mmap_anonymous(None, length, protection, flags)?;
             hole.cast::<u8>().write_volatile(1);
-            // A handler of the runtime would not end this process.
+            // Rust's handler would not end this process.
             signal(Signal::SIGSEGV, SigHandler::SigDfl)?;
         }
-        // Kept: the end of the process closes it.
+        // Leaked: the end of the process closes it.
         let fd = open(&busy.path, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())?;
-        cue.tell([fd.into_raw_fd().into()]);
+        control.send([fd.into_raw_fd().into()]);
         raise(Signal::SIGSEGV)?;
         Err(Errno::ECANCELED)
     })?;
-    let [fd] = holder.hear()?;
+    let [fd] = holder.receive()?;
     let status = format!("/proc/{}/status", holder.pid());
     until("a process dumps core", || {
         Ok(fs::read_to_string(&status)?.lines().any(|line| line == "CoreDumping:\t1"))
@@ -66,7 +66,7 @@ fn dumping_core() -> Result<Scene> {
     });
     let ended = ended?;
     outcome?;
-    ensure!(matches!(ended, WaitStatus::Signaled(..)), "the holder ended otherwise: {ended:?}");
+    ensure!(matches!(ended, WaitStatus::Signaled(..)), "the holder was not killed: {ended:?}");
 
     let holder = Holder {
         state: State::Exiting,

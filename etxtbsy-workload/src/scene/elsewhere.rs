@@ -1,7 +1,7 @@
-//! The opener still has the file open: in other namespaces, on other file systems, by other names.
+//! The opener still has the file open, in other namespaces, on other file systems, or by other names.
 
 use super::named::victim_by_fd;
-use super::{Busy, Named, Supported, told};
+use super::{Busy, Named, Supported, number_or_errno};
 use crate::child::{Actor, close, fork, wait};
 use crate::report::{Holder, Scene, Task};
 use crate::stage::{self, SCRIPT};
@@ -29,35 +29,35 @@ pub(super) const SCENES: &[Named] = &[
     ("memfd", memfd),
 ];
 
-/// The opener is the first process of a pid namespace, and has a mount namespace of its own.
+/// The opener is the first process of a pid namespace, and has its own mount namespace.
 fn other_namespaces() -> Result<Scene> {
     let busy = Busy::new()?;
     let victim = busy.victim()?;
-    let outside = Actor::start(|cue| {
+    let outside = Actor::start(|control| {
         if let Err(errno) = unshare(CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWNS) {
-            cue.tell([-i64::from(errno as i32)]);
+            control.send([-i64::from(errno as i32)]);
             return Ok(());
         }
         let inside = fork(|| {
             let open_and_close = || {
-                cue.wait()?;
+                control.wait()?;
                 let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC;
                 let fd = open(&busy.path, flags, Mode::empty())?.into_raw_fd();
-                cue.tell([fd.into()]);
-                cue.let_go(|| close(fd))
+                control.send([fd.into()]);
+                control.release(|| close(fd))
             };
             open_and_close().map_or_else(|errno: Errno| errno as i32, |()| 0)
         });
         let inside = inside.map_err(|_| Errno::EAGAIN)?;
-        cue.tell([inside.as_raw().into()]);
+        control.send([inside.as_raw().into()]);
         match wait(inside) {
             Ok(0) => Ok(()),
             _ => Err(Errno::ECHILD),
         }
     })?;
-    let inside = told(outside.hear()?, "unshare")?;
-    outside.go(0)?;
-    let [fd] = outside.hear()?;
+    let inside = number_or_errno(outside.receive()?, "unshare")?;
+    outside.resume(0)?;
+    let [fd] = outside.receive()?;
     victim.exec()?;
 
     let holder = Holder {
@@ -65,29 +65,28 @@ fn other_namespaces() -> Result<Scene> {
         ancestors: vec![outside.task().pid, Task::current().pid],
         ..Holder::opener(Task::main_of(inside), [fd as i32])
     };
-    let released_after = Some(outside.let_go()?);
+    let released_after = Some(outside.release()?);
     Ok(victim.scene(VerdictKind::StillOpen, vec![Holder { released_after, ..holder }]))
 }
 
 fn tmpfs() -> Result<Scene> {
-    let dir = stage::directory(Path::new(stage::PLACE))?;
+    let dir = stage::directory(Path::new(stage::DEFAULT_DIR))?;
     let _mounted = mount_tmpfs(dir.path())?;
     let busy = Busy::at(dir.path().join("busy"))?;
     busy.victim()?.held_by(busy.open()?, Via::Open)
 }
 
-/// Writer and exec both go through the merged directory.
+/// Writer and exec both use the merged directory.
 fn overlay() -> Result<Scene> {
-    let dir = stage::directory(Path::new(stage::PLACE))?;
+    let dir = stage::directory(Path::new(stage::DEFAULT_DIR))?;
     let mounted = Overlay::new(dir.path())?;
     let busy = Busy::at(mounted.merged.join("busy"))?;
     busy.victim()?.held_by(busy.open()?, Via::Open)
 }
 
-/// The exec is of the file in the upper directory, which the writer through the merged directory
-/// makes busy.
+/// The exec uses the file in the upper directory; the writer uses the merged directory.
 fn overlay_upper() -> Result<Scene> {
-    let dir = stage::directory(Path::new(stage::PLACE))?;
+    let dir = stage::directory(Path::new(stage::DEFAULT_DIR))?;
     let mounted = Overlay::new(dir.path())?;
     let merged = Busy::at(mounted.merged.join("busy"))?;
     let upper = Busy::existing(mounted.upper.join("busy"))?;
@@ -114,7 +113,7 @@ fn hard_link() -> Result<Scene> {
     Ok(opened_as(victim.held_by(file, Via::Open)?, &link))
 }
 
-/// A memfd's own description does not count as a writer; one opened through /proc does.
+/// The memfd's first description does not count as a writer; one that is opened through /proc does.
 fn memfd() -> Result<Scene> {
     let mut memory = File::from(memfd_create(c"busy", MFdFlags::MFD_CLOEXEC).supported("memfd")?);
     memory.write_all(SCRIPT)?;
@@ -126,7 +125,7 @@ fn memfd() -> Result<Scene> {
     victim.held_by(file, Via::Open)
 }
 
-/// The holders' descriptions have another path than the busy file.
+/// Sets the path that the holders opened, if it is not the busy file's.
 fn opened_as(mut scene: Scene, path: &Path) -> Scene {
     for holder in &mut scene.holders {
         holder.opened_as = Some(path.into());
@@ -134,12 +133,12 @@ fn opened_as(mut scene: Scene, path: &Path) -> Scene {
     scene
 }
 
-/// A file system that this process mounted, in a mount namespace of its own.
+/// A file system that this process mounted in its own mount namespace.
 struct Mounted(PathBuf);
 
 impl Drop for Mounted {
     fn drop(&mut self) {
-        // Else it goes with the namespace; but then its directory would stay.
+        // The mount would end with the namespace, but its directory would stay.
         let _ = umount2(&self.0, MntFlags::MNT_DETACH);
     }
 }
@@ -157,7 +156,7 @@ fn mount_tmpfs(target: &Path) -> Result<Mounted> {
 struct Overlay {
     upper: PathBuf,
     merged: PathBuf,
-    /// In the order in which they go.
+    /// In the order of unmounting.
     _mounted: [Mounted; 2],
 }
 

@@ -1,10 +1,9 @@
-//! close(2) waits for the file system, which flushes: the fd is gone, the file is not.
+//! close(2) waits until the file system has flushed: the fd is closed, but the file is still open.
 //!
-//! The file system is served by a process of the scene, by the protocol of
-//! include/uapi/linux/fuse.h.
+//! A process of the scene serves the file system, by the protocol of include/uapi/linux/fuse.h.
 
 use super::{Busy, Named, Supported};
-use crate::child::{Actor, Cue, close, wait_success};
+use crate::child::{Actor, Control, close, wait_success};
 use crate::report::{Holder, Scene};
 use crate::stage;
 use anyhow::{Context, Result};
@@ -34,21 +33,21 @@ const BATCH_FORGET: u32 = 42;
 
 const ROOT: u64 = 1;
 const FILE: u64 = 2;
-/// The file, the only one.
+/// The only file.
 const NAME: &str = "busy";
-/// Who looks for this lets a flush end.
+/// A lookup of this name ends the flush.
 const GO: &str = "go";
 
 fn closing_flushes() -> Result<Scene> {
-    let dir = stage::directory(Path::new(stage::PLACE))?;
+    let dir = stage::directory(Path::new(stage::DEFAULT_DIR))?;
     let device = open("/dev/fuse", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty());
     let device = File::from(device.map_err(no_device).supported("/dev/fuse")?);
-    // In another mount namespace: the mount goes with this process, and the server with the mount.
-    let server = Actor::start(|cue| {
+    // In its own mount namespace: the mount ends with this process, and the server with the mount.
+    let server = Actor::start(|control| {
         set_pdeathsig(Signal::SIGKILL)?;
-        // The device is one of a file system only once that is mounted.
-        cue.wait()?;
-        serve(&device, cue)
+        // Reading the device works only after the mount.
+        control.wait()?;
+        serve(&device, control)
     })?;
     unshare(CloneFlags::CLONE_NEWNS).supported("unshare(CLONE_NEWNS)")?;
     let none = None::<&str>;
@@ -56,25 +55,25 @@ fn closing_flushes() -> Result<Scene> {
     let options = format!("fd={},rootmode=40000,user_id=0,group_id=0", device.as_raw_fd());
     mount(Some("none"), dir.path(), Some("fuse"), MsFlags::empty(), Some(&*options))
         .supported("mount fuse")?;
-    // Or who waits for an answer would wait for ever if the server ended.
+    // Otherwise, if the server ended, callers would wait for an answer for ever.
     drop(device);
-    server.go(0)?;
+    server.resume(0)?;
 
     let busy = Busy::existing(dir.path().join(NAME))?;
     let victim = busy.victim()?;
-    let holder = Actor::start(|cue| {
+    let holder = Actor::start(|control| {
         let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC;
         let fd = open(&busy.path, flags, Mode::empty())?.into_raw_fd();
-        cue.tell([fd.into()]);
-        cue.let_go(|| close(fd))
+        control.send([fd.into()]);
+        control.release(|| close(fd))
     })?;
-    let [_] = holder.hear()?;
-    holder.go(0)?;
-    let [_] = server.hear().context("a flush")?;
+    let [_] = holder.receive()?;
+    holder.resume(0)?;
+    let [_] = server.receive().context("a flush")?;
     victim.exec()?;
-    // There is no such file.
+    // The file does not exist: the lookup is the signal.
     let _ = busy.beside(GO).metadata();
-    let [before, after] = holder.hear()?.map(i64::cast_unsigned);
+    let [before, after] = holder.receive()?.map(i64::cast_unsigned);
     wait_success(holder.pid())?;
     umount2(dir.path(), MntFlags::MNT_DETACH)?;
     wait_success(server.pid())?;
@@ -89,13 +88,13 @@ fn closing_flushes() -> Result<Scene> {
     Ok(victim.scene(VerdictKind::StillOpen, vec![holder]))
 }
 
-/// No such driver.
+/// ENOENT means that the driver is missing.
 fn no_device(errno: Errno) -> Errno {
     if errno == Errno::ENOENT { Errno::ENODEV } else { errno }
 }
 
-/// Answers until the mount has gone. Tells of the first flush, and answers that when told to go.
-fn serve(device: &File, cue: &Cue) -> nix::Result<()> {
+/// Answers requests until the unmount. Reports the first flush, and answers it after the lookup of `GO`.
+fn serve(device: &File, control: &Control) -> nix::Result<()> {
     let mut bytes = vec![0; 1 << 20];
     let mut flush = None;
     loop {
@@ -110,7 +109,7 @@ fn serve(device: &File, cue: &Cue) -> nix::Result<()> {
             FORGET | BATCH_FORGET | INTERRUPT => continue,
             FLUSH if flush.is_none() => {
                 flush = Some(request.unique);
-                cue.tell([0]);
+                control.send([0]);
                 continue;
             }
             _ => request.answer(),
@@ -146,7 +145,7 @@ impl<'a> Request<'a> {
         match self.opcode {
             // Protocol 7.31; `struct fuse_init_out`.
             INIT => Ok([words(&[7, 31, 0, 0, 0, 4096, 1]), vec![0; 36]].concat()),
-            // Not to be kept: `struct fuse_entry_out`.
+            // `struct fuse_entry_out`, which may not be cached.
             LOOKUP if self.is_lookup_of(NAME) => {
                 Ok([longs(&[FILE, 0, 0, 0]), words(&[0, 0]), attributes(FILE)].concat())
             }
@@ -160,13 +159,13 @@ impl<'a> Request<'a> {
     }
 }
 
-/// Writes an answer, `struct fuse_out_header` foremost.
+/// Writes an answer, which begins with `struct fuse_out_header`.
 fn send(device: &File, unique: u64, answer: nix::Result<&[u8]>) -> nix::Result<()> {
     let error = answer.err().map_or(0, |errno| -(errno as i32)).cast_unsigned();
     let body = answer.unwrap_or_default();
     let answer = [&*words(&[16 + body.len() as u32, error]), &*longs(&[unique]), body].concat();
     match nix::unistd::write(device, &answer) {
-        // Who asked no longer waits.
+        // The caller no longer waits.
         Err(Errno::ENOENT) => Ok(()),
         written => written.map(drop),
     }

@@ -1,10 +1,10 @@
-//! A child still being made has a copy of the fd: it holds the file and has no pid yet.
+//! A child of a fork in progress has a copy of the fd: it holds the file, but has no pid yet.
 //!
-//! `fork` copies the fd table first and the page tables then, which takes milliseconds if there
-//! are many. In between, the opener closes the file and another process execs it.
+//! `fork` first copies the fd table and then the page tables, which takes milliseconds if there are many.
+//! In between, the opener closes the file and another process execs it.
 
 use super::Busy;
-use crate::child::{Program, close, fork, hear, tell, wait, wait_success};
+use crate::child::{Program, close, fork, receive_numbers, send_numbers, wait, wait_success};
 use crate::clock::now_ns;
 use crate::report::{Holder, Scene, Task};
 use anyhow::{Context, Result, anyhow, bail};
@@ -21,13 +21,13 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::{io, thread};
 
-/// How often to try; the first try nearly always does.
+/// The maximum number of tries; the first one nearly always succeeds.
 const TRIES: u32 = 20;
 
 /// Arguments of `fork-in-progress`.
 #[derive(Clone, Debug, PartialEq, clap::Args)]
 pub struct Args {
-    /// The size of the mapping whose page tables the fork copies; takes 1/512 of it in memory.
+    /// Size of the mapping whose page tables the fork copies; needs 1/512 of it in memory.
     #[arg(long, default_value_t = 1500, value_parser = clap::value_parser!(u32).range(64..))]
     megabytes: u32,
 }
@@ -40,15 +40,20 @@ pub(crate) fn run(args: &Args) -> Result<Scene> {
     let program = Program::new(bystander)?;
 
     for _ in 0..TRIES {
-        if let Some(seen) = attempt(&busy.path, &program, &victims, size)? {
+        if let Some(caught) = attempt(&busy.path, &program, &victims, size)? {
             let opener = Task::current();
             let holder = Holder {
                 state: State::InFork,
-                forked: Some(Task { tid: seen.forker, ..opener }),
+                forked: Some(Task { tid: caught.forker, ..opener }),
                 released: How::CloseOnExec,
                 exec: Some(bystander.into()),
                 ancestors: vec![opener.pid],
-                ..Holder::other(Task::main_of(seen.child.as_raw()), Via::Fork, opener, [seen.fd])
+                ..Holder::other(
+                    Task::main_of(caught.child.as_raw()),
+                    Via::Fork,
+                    opener,
+                    [caught.fd],
+                )
             };
             return Ok(Scene {
                 scenario: "fork-in-progress".into(),
@@ -58,38 +63,46 @@ pub(crate) fn run(args: &Args) -> Result<Scene> {
                 ino: busy.ino,
                 role: Some(Role::Target),
                 writers: 1,
-                victim: Task::main_of(seen.victim),
+                victim: Task::main_of(caught.victim),
                 holders: vec![holder],
                 unheld: Vec::new(),
                 verdict: VerdictKind::ForkExecRace,
             });
         }
     }
-    bail!("in {TRIES} tries no exec fell into a fork: try more than --megabytes {}", args.megabytes)
+    bail!(
+        "no exec failed during a fork in {TRIES} tries: use more than --megabytes {}",
+        args.megabytes
+    )
 }
 
-/// A failure that fell into a fork.
-struct Seen {
+/// A failure during a fork.
+struct FailureInFork {
     victim: i32,
     child: Pid,
     forker: u32,
     fd: RawFd,
 }
 
-/// One fork in another thread, one exec in it; `None` if the exec did not fall into the fork, in
-/// which case it did not fail either.
-fn attempt(path: &Path, program: &Program, victims: &Victims, size: u64) -> Result<Option<Seen>> {
+/// Forks in another thread, and execs during that; `None` if the exec missed the fork, and so did not
+/// fail.
+fn attempt(
+    path: &Path,
+    program: &Program,
+    victims: &Victims,
+    size: u64,
+) -> Result<Option<FailureInFork>> {
     let meminfo = File::open("/proc/meminfo")?;
     let victim = victims.prepare()?;
     let file = OpenOptions::new().write(true).open(path)?;
     let fd = file.as_raw_fd();
     let enough = committed(&meminfo)? + size / 2;
-    let over_ns = AtomicU64::new(0);
+    let fork_end_ns = AtomicU64::new(0);
 
     thread::scope(|scope| {
         let forker = thread::Builder::new().name("forker".into()).spawn_scoped(scope, || {
             let child = fork(|| program.exec() as i32);
-            over_ns.store(now_ns(), Ordering::SeqCst);
+            fork_end_ns.store(now_ns(), Ordering::SeqCst);
             child.map(|child| (child, gettid().as_raw().cast_unsigned()))
         })?;
         let join = |forker: thread::ScopedJoinHandle<'_, Result<(Pid, u32)>>| {
@@ -98,54 +111,54 @@ fn attempt(path: &Path, program: &Program, victims: &Victims, size: u64) -> Resu
             Ok::<_, anyhow::Error>((child, tid))
         };
 
-        // From here until the exec this thread writes to its own stack only: all that the fork
-        // has copied already is copy-on-write, and a page fault would wait for the fork's end.
+        // Until the exec, this thread may only write to its own stack: pages that the fork has copied are
+        // copy-on-write, and a page fault would wait for the end of the fork.
         while committed(&meminfo)? < enough {
-            if over_ns.load(Ordering::SeqCst) != 0 {
+            if fork_end_ns.load(Ordering::SeqCst) != 0 {
                 join(forker)?;
                 drop(file);
                 victims.exec()?;
                 return Ok(None);
             }
         }
-        // The fork is at the large mapping, so it has copied the fd table.
+        // The fork has reached the large mapping, so it has copied the fd table.
         drop(file);
         let (errno, failed_ns) = victims.exec()?;
         let (child, forker) = join(forker)?;
-        let in_time = failed_ns < over_ns.load(Ordering::SeqCst);
+        let in_time = failed_ns < fork_end_ns.load(Ordering::SeqCst);
         match errno {
-            libc::ETXTBSY if in_time => Ok(Some(Seen { victim, child, forker, fd })),
-            libc::ETXTBSY => bail!("the fork was over too soon: it takes more --megabytes"),
+            libc::ETXTBSY if in_time => Ok(Some(FailureInFork { victim, child, forker, fd })),
+            libc::ETXTBSY => bail!("the fork ended too soon: use more --megabytes"),
             0 => Ok(None),
             errno => bail!("the exec failed with {} instead of ETXTBSY", Errno::from_raw(errno)),
         }
     })
 }
 
-/// A mapping that takes long to copy: all its pages are mapped, to the zero page for the most
-/// part. In KiB.
+/// Creates a mapping that takes long to copy: all its pages are mapped, most to the zero page. Returns
+/// its size in KiB.
 fn map_many_pages(megabytes: u32) -> Result<u64> {
     const PAGE: usize = 4096;
     let kib = u64::from(megabytes) * 1024;
     let length = NonZero::new(kib as usize * 1024).context("an empty mapping")?;
     let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
-    // SAFETY: a new mapping at a place of the kernel's choice.
+    // SAFETY: a new mapping at an address that the kernel chooses replaces no other.
     let mapping = unsafe { mmap_anonymous(None, length, protection, MapFlags::MAP_PRIVATE) }
         .with_context(|| format!("cannot map --megabytes {megabytes}"))?;
-    // SAFETY: the mapping is as long as that. A kernel without huge pages refuses: as well.
+    // SAFETY: the range is the mapping. A kernel without huge pages refuses, which does not matter.
     let _ = unsafe { madvise(mapping, length.get(), MmapAdvise::MADV_NOHUGEPAGE) };
     let start = mapping.cast::<u8>();
-    // SAFETY: within the mapping. One write, or the fork would leave the pages out altogether.
+    // SAFETY: within the mapping. Without a write, the fork would not copy the page tables.
     unsafe { start.write_volatile(1) };
     for offset in (0..length.get()).step_by(PAGE) {
-        // SAFETY: within the mapping.
+        // SAFETY: the offset is within the mapping.
         unsafe { start.add(offset).read_volatile() };
     }
     Ok(kib)
 }
 
-/// How much memory all processes may write to, in KiB, proc_meminfo(5): a fork adds a mapping to
-/// it as it comes to copy it, which is the one sign of how far it is. Does not allocate.
+/// The memory that all processes may write to, in KiB, see proc_meminfo(5). A fork adds each mapping when
+/// it copies it, so this shows the fork's progress. Does not allocate.
 fn committed(meminfo: &File) -> io::Result<u64> {
     const KEY: &[u8] = b"Committed_AS:";
     let mut buffer = [0; 4096];
@@ -157,10 +170,10 @@ fn committed(meminfo: &File) -> io::Result<u64> {
     Ok(digits.fold(0, |number, digit| number * 10 + u64::from(digit - b'0')))
 }
 
-/// A process that had been forked before the file was opened, and forks the victims.
+/// A process that was forked before the file was opened, and forks the victims.
 struct Victims {
-    orders: PipeWriter,
-    go: PipeWriter,
+    order_writer: PipeWriter,
+    exec_writer: PipeWriter,
     ready: PipeReader,
     ended: PipeReader,
 }
@@ -168,47 +181,47 @@ struct Victims {
 impl Victims {
     fn start(path: &Path) -> Result<Self> {
         let program = Program::new(path)?;
-        let (order, orders) = io::pipe()?;
-        let (gate, go) = io::pipe()?;
-        let (ready, tell_ready) = io::pipe()?;
-        let (ended, tell_ended) = io::pipe()?;
+        let (order_reader, order_writer) = io::pipe()?;
+        let (exec_reader, exec_writer) = io::pipe()?;
+        let (ready, ready_writer) = io::pipe()?;
+        let (ended, ended_writer) = io::pipe()?;
         fork(|| {
-            close(orders.as_raw_fd());
-            close(go.as_raw_fd());
-            // Ends with the pipe of orders, that is, with the workload.
-            while hear::<1>(&order).is_ok() {
+            close(order_writer.as_raw_fd());
+            close(exec_writer.as_raw_fd());
+            // Ends when the order pipe ends, that is, with the workload.
+            while receive_numbers::<1>(&order_reader).is_ok() {
                 let victim = fork(|| {
-                    tell(&tell_ready, [getpid().as_raw().into()]);
-                    let errno = match hear::<1>(&gate) {
+                    send_numbers(&ready_writer, [getpid().as_raw().into()]);
+                    let errno = match receive_numbers::<1>(&exec_reader) {
                         Ok(_) => program.exec() as i32,
                         Err(_) => libc::EPIPE,
                     };
                     let failed_ns = now_ns();
-                    tell(&tell_ended, [errno.into(), failed_ns.cast_signed()]);
+                    send_numbers(&ended_writer, [errno.into(), failed_ns.cast_signed()]);
                     errno
                 });
                 match victim.and_then(wait) {
-                    Ok(0) => tell(&tell_ended, [0, 0]),
+                    Ok(0) => send_numbers(&ended_writer, [0, 0]),
                     Ok(_) => {}
-                    Err(_) => tell(&tell_ended, [libc::ECHILD.into(), 0]),
+                    Err(_) => send_numbers(&ended_writer, [libc::ECHILD.into(), 0]),
                 }
             }
             0
         })?;
-        Ok(Self { orders, go, ready, ended })
+        Ok(Self { order_writer, exec_writer, ready, ended })
     }
 
-    /// Forks one, which will wait, and gives its pid.
+    /// Forks a victim, which waits, and returns its pid.
     fn prepare(&self) -> Result<i32> {
-        (&self.orders).write_all(&1_i64.to_ne_bytes())?;
-        let [pid] = hear(&self.ready)?;
+        (&self.order_writer).write_all(&1_i64.to_ne_bytes())?;
+        let [pid] = receive_numbers(&self.ready)?;
         Ok(pid as i32)
     }
 
-    /// Lets it exec; gives the errno, or 0, and when it had failed.
+    /// Resumes the victim; returns the errno of its exec, or 0, and when it failed.
     fn exec(&self) -> Result<(i32, u64)> {
-        (&self.go).write_all(&1_i64.to_ne_bytes())?;
-        let [errno, failed_ns] = hear(&self.ended)?;
+        (&self.exec_writer).write_all(&1_i64.to_ne_bytes())?;
+        let [errno, failed_ns] = receive_numbers(&self.ended)?;
         Ok((errno as i32, failed_ns.cast_unsigned()))
     }
 }

@@ -1,4 +1,4 @@
-//! What is busy is not the file that is exec'd but the interpreter it names.
+//! The busy file is the interpreter that the exec'd file names.
 
 use super::Busy;
 use crate::child::Program;
@@ -12,10 +12,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-/// Where the files are made.
+/// Arguments of `busy-script-interpreter` and `busy-elf-interpreter`.
 #[derive(Clone, Debug, PartialEq, clap::Args)]
 pub struct Args {
-    /// Make the files in DIR, and leave them there [default: a temporary directory]
+    /// Create the files in DIR, and keep them [default: a temporary directory]
     #[arg(long)]
     dir: Option<PathBuf>,
 }
@@ -32,14 +32,14 @@ pub(crate) fn elf(args: &Args) -> Result<Scene> {
     })
 }
 
-/// `contents` gives what is exec'd, for an interpreter at that path.
+/// `contents` returns the contents of the exec'd file for the path of the interpreter.
 fn scene(
     name: &str,
     args: &Args,
     role: Role,
     contents: impl FnOnce(&Path) -> Result<Vec<u8>>,
 ) -> Result<Scene> {
-    let temporary = stage::directory(Path::new(stage::PLACE))?;
+    let temporary = stage::directory(Path::new(stage::DEFAULT_DIR))?;
     let dir = match &args.dir {
         Some(dir) => dir.canonicalize()?,
         None => temporary.path().to_owned(),

@@ -1,7 +1,7 @@
-//! A daemon whose parents have ended inherited an fd that is not close-on-exec.
+//! A daemon inherited an fd that is not close-on-exec; its parents have ended.
 
 use super::{Busy, Named};
-use crate::child::{Actor, Cue, Program, fork, timed, wait, wait_success};
+use crate::child::{Actor, Control, Program, fork, timed, wait, wait_success};
 use crate::report::{Holder, Scene, Task};
 use anyhow::Result;
 use etxtbsy_trace_event::{How, VerdictKind, Via};
@@ -20,16 +20,17 @@ fn run() -> Result<Scene> {
     let busy = Busy::new()?;
     let victim = busy.victim()?;
     let program = Program::new(Path::new("/bin/cat"))?;
-    // Or the daemon, whose parents end, could not be waited for.
+    // Otherwise this process could not wait for the daemon, whose parents end.
     set_child_subreaper(true)?;
-    // The daemon lives until this pipe ends, so it never outlives the workload.
+    // The daemon lives until this pipe ends, so that it never outlives the workload.
     let (stdin, mut life) = std::io::pipe()?;
     let (mut echo, stdout) = std::io::pipe()?;
 
-    let opener = Actor::start(|cue| open_and_fork(cue, &busy.path, &program, &stdin, &stdout))?;
-    let [parent, daemon, fd] = opener.hear()?.map(|number| number as i32);
+    let opener =
+        Actor::start(|control| open_and_fork(control, &busy.path, &program, &stdin, &stdout))?;
+    let [parent, daemon, fd] = opener.receive()?.map(|number| number as i32);
     wait_success(opener.pid())?;
-    // A program that gives back what it was told is through its exec.
+    // When the daemon echoes the byte, its exec has succeeded.
     life.write_all(b"x")?;
     echo.read_exact(&mut [0])?;
     victim.exec()?;
@@ -53,15 +54,15 @@ fn run() -> Result<Scene> {
     Ok(victim.scene(VerdictKind::LeakedFd, vec![holder]))
 }
 
-/// Opens the file, starts the daemon as a grandchild, and ends as soon as its child has.
+/// Opens the file, starts the daemon as a grandchild, and ends when its child has ended.
 fn open_and_fork(
-    cue: &Cue,
+    control: &Control,
     path: &Path,
     daemon: &Program,
     stdin: &PipeReader,
     stdout: &PipeWriter,
 ) -> nix::Result<()> {
-    // Kept: the end of the process closes it.
+    // Leaked: the end of the process closes it.
     let fd = open(path, OFlag::O_WRONLY | OFlag::O_TRUNC, Mode::empty())?.into_raw_fd();
     let middle = fork(|| {
         let parent = getpid().as_raw();
@@ -69,7 +70,7 @@ fn open_and_fork(
             if let Err(errno) = setsid().and(dup2_stdin(stdin)).and(dup2_stdout(stdout)) {
                 return errno as i32;
             }
-            cue.tell([parent, getpid().as_raw(), fd].map(i64::from));
+            control.send([parent, getpid().as_raw(), fd].map(i64::from));
             daemon.exec() as i32
         });
         i32::from(started.is_err())

@@ -1,4 +1,4 @@
-//! The file backs a loop device, and its fd was closed.
+//! The file backs a loop device; its fd was closed.
 
 use super::{Busy, Named, Supported};
 use crate::report::{Scene, Task, Unheld};
@@ -19,8 +19,8 @@ const LOOP_SET_FD: libc::Ioctl = 0x4C00;
 const LOOP_CLR_FD: libc::Ioctl = 0x4C01;
 const LOOP_CTL_GET_FREE: libc::Ioctl = 0x4C82;
 
-/// How long the device stays after the failure: the tracer looks for it once it hears of the failure.
-const FOUND_WITHIN: Duration = Duration::from_secs(2);
+/// How long the device stays after the failure, so that the tracer can find it.
+const KEEP_DEVICE: Duration = Duration::from_secs(2);
 
 fn loop_device() -> Result<Scene> {
     let busy = Busy::new()?;
@@ -29,7 +29,7 @@ fn loop_device() -> Result<Scene> {
     let attached = Attached::new(&file)?;
     drop(file);
     victim.exec()?;
-    sleep(FOUND_WITHIN);
+    sleep(KEEP_DEVICE);
     drop(attached);
 
     let unheld = vec![Unheld { place: Place::LoopDevice, opened: Task::current() }];
@@ -41,7 +41,7 @@ struct Attached(File);
 
 impl Attached {
     fn new(file: &File) -> Result<Self> {
-        /// Somebody else may take the device that was free.
+        /// Another process may take the free device first.
         const TRIES: u32 = 10;
         let control = open("/dev/loop-control")?;
         for _ in 0..TRIES {
@@ -58,7 +58,7 @@ impl Attached {
 
 impl Drop for Attached {
     fn drop(&mut self) {
-        // It was attached.
+        // Cannot fail: the device is attached.
         let _ = ioctl(&self.0, LOOP_CLR_FD, 0);
     }
 }
@@ -66,7 +66,7 @@ impl Drop for Attached {
 fn open(path: &str) -> Result<File> {
     let opened = OpenOptions::new().read(true).write(true).open(path);
     let errno = |error: io::Error| match error.raw_os_error() {
-        // No such driver.
+        // The driver is missing.
         None | Some(libc::ENOENT) => Errno::ENODEV,
         Some(errno) => Errno::from_raw(errno),
     };
@@ -74,6 +74,6 @@ fn open(path: &str) -> Result<File> {
 }
 
 fn ioctl(device: &File, request: libc::Ioctl, argument: c_int) -> nix::Result<c_int> {
-    // SAFETY: requests that take a number.
+    // SAFETY: the requests take a number.
     Errno::result(unsafe { libc::ioctl(device.as_raw_fd(), request, argument) })
 }

@@ -1,4 +1,4 @@
-//! A mapping keeps the open file description after its fd was closed.
+//! A mapping keeps the open file description open after its fd was closed.
 
 use super::{Busy, Named};
 use crate::child::{Actor, timed};
@@ -27,7 +27,7 @@ fn unmapped(protection: ProtFlags, flags: MapFlags) -> Result<Scene> {
     let victim = busy.victim()?;
     let mapping = map(&busy.path, protection, flags)?;
     victim.exec()?;
-    // SAFETY: nobody refers to it.
+    // SAFETY: no reference points into the mapping.
     let (outcome, span) = timed(|| unsafe { munmap(mapping, SCRIPT.len()) });
     outcome?;
     let holder = Holder { released: How::Unmap, ..holder(Task::current()) };
@@ -38,23 +38,23 @@ fn unmapped(protection: ProtFlags, flags: MapFlags) -> Result<Scene> {
 fn until_exit() -> Result<Scene> {
     let busy = Busy::new()?;
     let victim = busy.victim()?;
-    let actor = Actor::start(|cue| {
+    let actor = Actor::start(|control| {
         map(&busy.path, ProtFlags::PROT_READ, MapFlags::MAP_SHARED)?;
-        cue.tell([0]);
-        cue.wait().map(drop)
+        control.send([0]);
+        control.wait().map(drop)
     })?;
-    let [_] = actor.hear()?;
+    let [_] = actor.receive()?;
     victim.exec()?;
     let holder = Holder { released: How::Exit, ..holder(actor.task()) };
     let holder = Holder { released_after: Some(actor.end()?), ..holder };
     Ok(victim.scene(VerdictKind::SharedMapping, vec![holder]))
 }
 
-/// Maps a file that is open for reading and writing, and closes it.
+/// Opens a file for reading and writing, maps it, and closes the fd.
 fn map(path: &Path, protection: ProtFlags, flags: MapFlags) -> nix::Result<NonNull<c_void>> {
     let length = NonZero::new(SCRIPT.len()).unwrap_or(NonZero::<usize>::MIN);
     let file = open(path, OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty())?;
-    // SAFETY: a new mapping at a place of the kernel's choice, of which no reference is made.
+    // SAFETY: a new mapping at an address that the kernel chooses; no reference is made into it.
     unsafe { mmap(None, length, protection, flags, &file, 0) }
 }
 

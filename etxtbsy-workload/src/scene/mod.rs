@@ -1,8 +1,7 @@
-//! The scenes: one call each that fails with ETXTBSY, and all that is true of it.
+//! The scenes: each makes one call fail with ETXTBSY, and reports its facts.
 //!
-//! Most of them consist of a script ([`Busy`]), a process forked before anything opens that for
-//! writing, which execs it when told to ([`Victim`]), and something in between that keeps the
-//! file open in the way that the scene is about.
+//! Most scenes have a script ([`Busy`]), a process that is forked before anything opens the script for
+//! writing and later execs it ([`Victim`]), and something that keeps the file open in between.
 
 mod binfmt;
 pub(super) mod compat;
@@ -41,10 +40,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-/// A scene by its name on the command line.
+/// A scene, with its name on the command line.
 type Named = (&'static str, fn() -> Result<Scene>);
 
-/// Those that take no arguments.
+/// The scenes without arguments.
 const SCENES: [&[Named]; 18] = [
     binfmt::SCENES,
     compat::SCENES,
@@ -71,11 +70,11 @@ pub(super) fn play(name: &str) -> Result<Scene> {
     let mut scenes = SCENES.iter().copied().flatten();
     let (name, run) = scenes
         .find(|(known, _)| *known == name)
-        .ok_or_else(|| anyhow!("no workload is called {name}"))?;
+        .ok_or_else(|| anyhow!("no workload is named {name}"))?;
     Ok(Scene { scenario: (*name).into(), ..run()? })
 }
 
-/// One that can begin before the tracer does: the opener itself still has the file open.
+/// The opener still has the file open. This scene can begin before the tracer starts.
 pub(super) fn still_open(wait_for_go: bool) -> Result<Scene> {
     let busy = Busy::new()?;
     let victim = busy.victim()?;
@@ -88,33 +87,33 @@ pub(super) fn still_open(wait_for_go: bool) -> Result<Scene> {
 
 /// A script that nobody has open.
 struct Busy {
-    /// A directory made for it, removed in the end.
+    /// The script's own directory, which is removed at the end.
     _dir: Option<TempDir>,
     path: PathBuf,
     ino: u64,
 }
 
 impl Busy {
-    /// In a directory of its own.
+    /// Creates a script in its own directory.
     fn new() -> Result<Self> {
-        let dir = stage::directory(Path::new(stage::PLACE))?;
+        let dir = stage::directory(Path::new(stage::DEFAULT_DIR))?;
         let busy = Self::at(dir.path().join("busy"))?;
         Ok(Self { _dir: Some(dir), ..busy })
     }
 
-    /// At a path of its own.
+    /// Creates a script at that path.
     fn at(path: PathBuf) -> Result<Self> {
         drop(stage::script(&path)?);
         Self::existing(path)
     }
 
-    /// Something that can be exec'd, and is there already.
+    /// Uses an existing executable.
     fn existing(path: PathBuf) -> Result<Self> {
         let ino = path.metadata()?.ino();
         Ok(Self { _dir: None, path, ino })
     }
 
-    /// A path beside it.
+    /// A path in the same directory.
     fn beside(&self, name: &str) -> PathBuf {
         self.path.with_file_name(name)
     }
@@ -123,33 +122,33 @@ impl Busy {
         Ok(OpenOptions::new().write(true).open(&self.path)?)
     }
 
-    /// The file itself without access to it, for an exec by fd.
+    /// Opens the file without access to its data (O_PATH), for an exec by fd.
     fn reference(&self) -> Result<File> {
         Ok(OpenOptions::new().read(true).custom_flags(OFlag::O_PATH.bits()).open(&self.path)?)
     }
 
-    /// Forks a process that will exec it.
+    /// Forks a process that will exec the file.
     fn victim(&self) -> Result<Victim<'_>> {
         let program = Program::new(&self.path)?;
         self.victim_by("execve", &self.path, || program.exec())
     }
 
-    /// Forks a process that will exec it by a call of its own, which names it `path`.
+    /// Forks a process that will exec the file by another call, which names it `path`.
     fn victim_by(
         &self,
         syscall: &'static str,
         path: &Path,
         exec: impl FnOnce() -> Errno,
     ) -> Result<Victim<'_>> {
-        let actor = Actor::start(|cue| {
-            cue.wait()?;
+        let actor = Actor::start(|control| {
+            control.wait()?;
             Err(exec())
         })?;
         Ok(Victim { busy: self, actor, syscall, path: path.into() })
     }
 }
 
-/// A process that had been forked before its file was open for writing, and execs it.
+/// A process that was forked before its file was open for writing, and execs the file.
 struct Victim<'a> {
     busy: &'a Busy,
     actor: Actor,
@@ -158,13 +157,13 @@ struct Victim<'a> {
 }
 
 impl Victim<'_> {
-    /// Lets it exec, which has to fail.
+    /// Resumes the victim; its exec must fail.
     fn exec(&self) -> Result<()> {
-        self.actor.go(0)?;
+        self.actor.resume(0)?;
         wait_busy(self.actor.pid())
     }
 
-    /// Lets it exec, which has to fail because this process has `fd`; closes that then.
+    /// Resumes the victim, whose exec must fail because this process has `fd`; then closes `fd`.
     fn held_by(&self, fd: impl Into<OwnedFd>, via: Via) -> Result<Scene> {
         let fd = fd.into();
         let number = fd.as_raw_fd();
@@ -176,7 +175,7 @@ impl Victim<'_> {
         Ok(self.scene(VerdictKind::StillOpen, vec![holder]))
     }
 
-    /// What is true of its failure, if one open file description had write access to the file.
+    /// The facts of the failure, if one open file description had write access to the file.
     fn scene(&self, verdict: VerdictKind, holders: Vec<Holder>) -> Scene {
         Scene {
             scenario: String::new(),
@@ -195,8 +194,8 @@ impl Victim<'_> {
 }
 
 impl Holder {
-    /// A process that opened the file, close-on-exec, and closes it after the failure: this one
-    /// or a child of it.
+    /// A process that opened the file close-on-exec and closes it after the failure: this process or its
+    /// child.
     fn opener(opener: Task, fds: impl IntoIterator<Item = RawFd>) -> Self {
         let own = Task::current().pid;
         Self {
@@ -219,23 +218,23 @@ impl Holder {
         }
     }
 
-    /// A process that has a copy of what this process, or a child of it, opened.
+    /// A process that has a copy of an fd that this process or its child opened.
     fn other(holder: Task, via: Via, opened: Task, fds: impl IntoIterator<Item = RawFd>) -> Self {
         Self { via, opened: Some(opened), ..Self::opener(holder, fds) }
     }
 }
 
-/// A number that a child told, or less than zero an errno.
-fn told([number]: [i64; 1], what: &str) -> Result<i32> {
+/// A number that a child sent; if negative, an errno.
+fn number_or_errno([number]: [i64; 1], what: &str) -> Result<i32> {
     match number as i32 {
         errno @ ..0 => Err(Errno::from_raw(-errno)).supported(what),
         number => Ok(number),
     }
 }
 
-/// What a system call has just returned.
+/// Takes ownership of an fd that a system call has just returned.
 fn owned(fd: RawFd) -> OwnedFd {
-    // SAFETY: nobody else has it.
+    // SAFETY: the fd is new, so no other value owns it.
     unsafe { OwnedFd::from_raw_fd(fd) }
 }
 
@@ -244,20 +243,20 @@ fn is_cloexec(fd: impl AsFd) -> Result<bool> {
     Ok(FdFlag::from_bits_truncate(flags).contains(FdFlag::FD_CLOEXEC))
 }
 
-/// Waits until something is so, which takes the other side but moments.
-fn until(what: &str, mut is_so: impl FnMut() -> Result<bool>) -> Result<()> {
+/// Waits until a condition is true, which takes only moments.
+fn until(what: &str, mut condition: impl FnMut() -> Result<bool>) -> Result<()> {
     const LIMIT: Duration = Duration::from_secs(10);
     let start = Instant::now();
-    while !is_so()? {
-        ensure!(start.elapsed() < LIMIT, "waited {LIMIT:?} in vain until {what}");
+    while !condition()? {
+        ensure!(start.elapsed() < LIMIT, "timed out after {LIMIT:?}, waiting until {what}");
         thread::sleep(Duration::from_millis(1));
     }
     Ok(())
 }
 
-/// For calls that some kernels, or some users, cannot make.
+/// For calls that some kernels do not have, or some users may not make.
 trait Supported<T> {
-    /// Turns the errors that say so into [`Unsupported`].
+    /// Turns the errors of such calls into [`Unsupported`].
     fn supported(self, what: &str) -> Result<T>;
 }
 

@@ -1,4 +1,4 @@
-//! The opener still has the file open, and the exec calls the file by another name.
+//! The opener still has the file open; the exec uses another name of the file.
 
 use super::{Busy, Named, Victim};
 use crate::child::Program;
@@ -46,13 +46,13 @@ fn execveat_empty_path() -> Result<Scene> {
     victim_by_fd(&busy, &reference)?.held_by(busy.open()?, Via::Open)
 }
 
-/// Forks a process that will exec what an fd refers to.
+/// Forks a process that will exec the file of an fd.
 pub(super) fn victim_by_fd<'a>(busy: &'a Busy, fd: &File) -> Result<Victim<'a>> {
     const EMPTY: &CStr = c"";
     busy.victim_by("execveat", Path::new(""), || {
         let argv = [c"busy".as_ptr(), ptr::null()];
         let envp: [*const c_char; 1] = [ptr::null()];
-        // SAFETY: execveat(2): C strings and lists of them that end with a null pointer.
+        // SAFETY: execveat(2) takes C strings and null-terminated lists of them, which outlive the call.
         unsafe {
             libc::syscall(
                 libc::SYS_execveat,

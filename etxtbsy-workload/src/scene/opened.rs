@@ -1,4 +1,4 @@
-//! The opener itself still has the file open: by each call that opens, and each that duplicates.
+//! The opener still has the file open, through each call that opens or duplicates.
 
 use super::{Busy, Named, Supported, owned};
 use crate::report::Scene;
@@ -42,10 +42,10 @@ fn creat() -> Result<Scene> {
     victim.held_by(file, Via::Open)
 }
 
-/// By that system call, which the C library's function of the name need not make.
+/// Makes the system call itself; the C library's creat(3) may use another one.
 #[cfg(target_arch = "x86_64")]
 pub(super) fn call_creat(path: &Path) -> nix::Result<OwnedFd> {
-    // SAFETY: a C string and a mode.
+    // SAFETY: the path is a C string that outlives the call.
     let call = |path: &CStr| unsafe { libc::syscall(libc::SYS_creat, path.as_ptr(), 0o777) };
     Errno::result(path.with_nix_path(call)?).map(|fd| owned(fd as i32))
 }
@@ -65,11 +65,11 @@ fn open_by_handle_at() -> Result<Scene> {
 
     let busy = Busy::new()?;
     let victim = busy.victim()?;
-    // SAFETY: all zeros is a file_handle, an empty one.
+    // SAFETY: all zeros is a valid, empty file_handle.
     let mut handle: Handle = unsafe { std::mem::zeroed() };
     handle.header.handle_bytes = size_of_val(&handle.bytes) as u32;
     let mut mount_id = 0;
-    // SAFETY: a C string, and a handle with as many bytes as it says.
+    // SAFETY: the path is a C string, and `handle` has as many bytes as its header says.
     let name = |path: &CStr| unsafe {
         let handle = (&raw mut handle).cast();
         libc::name_to_handle_at(libc::AT_FDCWD, path.as_ptr(), handle, &raw mut mount_id, 0)
@@ -78,13 +78,13 @@ fn open_by_handle_at() -> Result<Scene> {
     named.supported("name_to_handle_at")?;
     let mount = File::open(busy.beside(""))?;
     let flags = libc::O_WRONLY | libc::O_CLOEXEC;
-    // SAFETY: the handle that was filled in above.
+    // SAFETY: name_to_handle_at(2) has filled in the handle.
     let fd = unsafe { libc::open_by_handle_at(mount.as_raw_fd(), (&raw mut handle).cast(), flags) };
     let fd = Errno::result(fd).supported("open_by_handle_at")?;
     victim.held_by(owned(fd), Via::Open)
 }
 
-/// By a copy of the fd that was opened, which is closed then.
+/// Duplicates the fd and closes the original.
 fn duplicated(copy: impl FnOnce(&File) -> nix::Result<OwnedFd>) -> Result<Scene> {
     let busy = Busy::new()?;
     let victim = busy.victim()?;
@@ -94,7 +94,7 @@ fn duplicated(copy: impl FnOnce(&File) -> nix::Result<OwnedFd>) -> Result<Scene>
     victim.held_by(copy, Via::Dup)
 }
 
-/// An fd of something else that `call` puts a copy over.
+/// An fd of another file, over which `call` duplicates.
 fn over_another(call: impl FnOnce(&mut OwnedFd) -> nix::Result<()>) -> nix::Result<OwnedFd> {
     let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
     let mut copy = nix::fcntl::open("/dev/null", flags, nix::sys::stat::Mode::empty())?;

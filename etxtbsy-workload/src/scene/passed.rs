@@ -1,7 +1,7 @@
-//! The fd was handed to another process, over a socket (SCM_RIGHTS) or by pidfd_getfd.
+//! The fd was passed to another process, over a socket (SCM_RIGHTS) or by pidfd_getfd.
 
-use super::{Busy, Named, Victim, told, until};
-use crate::child::{Actor, Cue, close, fork, timed, wait, wait_success};
+use super::{Busy, Named, Victim, number_or_errno, until};
+use crate::child::{Actor, Control, close, fork, timed, wait, wait_success};
 use crate::report::{Holder, Scene, Task, Unheld};
 use anyhow::{Result, ensure};
 use etxtbsy_trace_event::{Place, State, VerdictKind, Via};
@@ -35,18 +35,18 @@ fn passed_fd() -> Result<Scene> {
     passed_before(&busy, &victim)
 }
 
-/// The fd is passed, and then the victim execs.
+/// Passes the fd, then resumes the victim.
 pub(super) fn passed_before(busy: &Busy, victim: &Victim<'_>) -> Result<Scene> {
     let (near, far) = UnixStream::pair()?;
-    let receiver = Actor::start(|cue| receive_and_hold(cue, &near, &far))?;
+    let receiver = Actor::start(|control| receive_and_hold(control, &near, &far))?;
     let file = busy.open()?;
     send(&near, &file)?;
-    let [fd] = receiver.hear()?;
+    let [fd] = receiver.receive()?;
     drop(file);
     victim.exec()?;
 
     let holder = Holder::other(receiver.task(), Via::Passed, Task::current(), [fd as i32]);
-    let released_after = Some(receiver.let_go()?);
+    let released_after = Some(receiver.release()?);
     Ok(victim.scene(VerdictKind::PassedFd, vec![Holder { released_after, ..holder }]))
 }
 
@@ -54,36 +54,36 @@ fn opener_gone() -> Result<Scene> {
     let busy = Busy::new()?;
     let victim = busy.victim()?;
     let (near, far) = UnixStream::pair()?;
-    let receiver = Actor::start(|cue| receive_and_hold(cue, &near, &far))?;
+    let receiver = Actor::start(|control| receive_and_hold(control, &near, &far))?;
     let opener = Actor::start(|_| {
         let file = open(&busy.path, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())?;
         send(&near, &file)
     })?;
     let opened = opener.task();
-    let [fd] = receiver.hear()?;
+    let [fd] = receiver.receive()?;
     wait_success(opener.pid())?;
     victim.exec()?;
 
     let holder = Holder::other(receiver.task(), Via::Passed, opened, [fd as i32]);
-    let released_after = Some(receiver.let_go()?);
+    let released_after = Some(receiver.release()?);
     Ok(victim.scene(VerdictKind::PassedFd, vec![Holder { released_after, ..holder }]))
 }
 
-/// The receiver forks a child, and closes its own.
+/// The receiver forks a child, and closes its own fd.
 fn forked_on() -> Result<Scene> {
     let busy = Busy::new()?;
     let victim = busy.victim()?;
     let (near, far) = UnixStream::pair()?;
-    let receiver = Actor::start(|cue| {
+    let receiver = Actor::start(|control| {
         close(near.as_raw_fd());
         let fd = receive(&far)?;
-        let child = fork(|| match cue.let_go(|| close(fd)) {
+        let child = fork(|| match control.release(|| close(fd)) {
             Ok(()) => 0,
             Err(errno) => errno as i32,
         });
         let child = child.map_err(|_| Errno::EAGAIN)?;
         close(fd);
-        cue.tell([child.as_raw().into(), fd.into()]);
+        control.send([child.as_raw().into(), fd.into()]);
         match wait(child) {
             Ok(0) => Ok(()),
             _ => Err(Errno::ECHILD),
@@ -91,7 +91,7 @@ fn forked_on() -> Result<Scene> {
     })?;
     let file = busy.open()?;
     send(&near, &file)?;
-    let [child, fd] = receiver.hear()?.map(|number| number as i32);
+    let [child, fd] = receiver.receive()?.map(|number| number as i32);
     drop(file);
     victim.exec()?;
 
@@ -102,7 +102,7 @@ fn forked_on() -> Result<Scene> {
         ancestors: vec![receiver.task().pid, opener.pid],
         ..Holder::other(Task::main_of(child), Via::Fork, opener, [fd])
     };
-    let released_after = Some(receiver.let_go()?);
+    let released_after = Some(receiver.release()?);
     Ok(victim.scene(VerdictKind::ForkExecRace, vec![Holder { released_after, ..holder }]))
 }
 
@@ -110,28 +110,28 @@ fn pidfd_getfd() -> Result<Scene> {
     let busy = Busy::new()?;
     let victim = busy.victim()?;
     let parent = getpid();
-    let thief = Actor::start(|cue| {
-        let theirs = cue.wait()?;
-        // SAFETY: system calls that take numbers only.
+    let thief = Actor::start(|control| {
+        let theirs = control.wait()?;
+        // SAFETY: the calls take numbers.
         let fd = unsafe {
             let pidfd = Errno::result(libc::syscall(libc::SYS_pidfd_open, parent.as_raw(), 0))?;
             Errno::result(libc::syscall(libc::SYS_pidfd_getfd, pidfd, theirs, 0))
         };
-        cue.tell([fd.unwrap_or_else(|errno| -i64::from(errno as i32))]);
-        cue.let_go(|| close(fd.unwrap_or(-1) as i32))
+        control.send([fd.unwrap_or_else(|errno| -i64::from(errno as i32))]);
+        control.release(|| close(fd.unwrap_or(-1) as i32))
     })?;
     let file = busy.open()?;
-    thief.go(file.as_raw_fd().into())?;
-    let fd = told(thief.hear()?, "pidfd_getfd")?;
+    thief.resume(file.as_raw_fd().into())?;
+    let fd = number_or_errno(thief.receive()?, "pidfd_getfd")?;
     drop(file);
     victim.exec()?;
 
     let holder = Holder::other(thief.task(), Via::Passed, Task::current(), [fd]);
-    let released_after = Some(thief.let_go()?);
+    let released_after = Some(thief.release()?);
     Ok(victim.scene(VerdictKind::PassedFd, vec![Holder { released_after, ..holder }]))
 }
 
-/// Sent, and not received yet.
+/// The fd is sent, and not received yet.
 fn in_flight() -> Result<Scene> {
     let busy = Busy::new()?;
     let victim = busy.victim()?;
@@ -146,7 +146,7 @@ fn in_flight() -> Result<Scene> {
     Ok(Scene { unheld, ..victim.scene(VerdictKind::PassedFd, Vec::new()) })
 }
 
-/// The same, while a thread of the opener reads from another file, by the fd that this one had.
+/// The same, while a thread of the opener reads from another file at the same fd number.
 fn in_flight_used_again() -> Result<Scene> {
     let busy = Busy::new()?;
     let victim = busy.victim()?;
@@ -156,7 +156,7 @@ fn in_flight_used_again() -> Result<Scene> {
     let fd = file.as_raw_fd();
     drop(file);
     let (mut reader, writer) = std::io::pipe()?;
-    ensure!(reader.as_raw_fd() == fd, "fd {fd} is not used again");
+    ensure!(reader.as_raw_fd() == fd, "fd {fd} was not reused");
     thread::scope(|scope| -> Result<()> {
         scope.spawn(move || reader.read(&mut [0]));
         let call = format!("{} {fd:#x} ", libc::SYS_read);
@@ -175,16 +175,16 @@ fn in_flight_used_again() -> Result<Scene> {
     Ok(Scene { unheld, ..victim.scene(VerdictKind::PassedFd, Vec::new()) })
 }
 
-/// The opener sent it and has it still: two processes hold one description.
+/// The opener sent the fd and keeps it: two processes hold one description.
 fn one_description_two() -> Result<Scene> {
     let busy = Busy::new()?;
     let victim = busy.victim()?;
     let (near, far) = UnixStream::pair()?;
-    let receiver = Actor::start(|cue| receive_and_hold(cue, &near, &far))?;
+    let receiver = Actor::start(|control| receive_and_hold(control, &near, &far))?;
     let file = busy.open()?;
     let own = file.as_raw_fd();
     send(&near, &file)?;
-    let [fd] = receiver.hear()?;
+    let [fd] = receiver.receive()?;
     victim.exec()?;
 
     let ((), span) = timed(|| drop(file));
@@ -192,12 +192,12 @@ fn one_description_two() -> Result<Scene> {
     let other = Holder::other(receiver.task(), Via::Passed, Task::current(), [fd as i32]);
     let holders = vec![
         Holder { released_after: Some(span), ..opener },
-        Holder { released_after: Some(receiver.let_go()?), ..other },
+        Holder { released_after: Some(receiver.release()?), ..other },
     ];
     Ok(victim.scene(VerdictKind::StillOpen, holders))
 }
 
-/// Received after the failure, and inherited after that.
+/// The fd is received after the failure, and a child inherits it later.
 fn born_later() -> Result<Scene> {
     let busy = Busy::new()?;
     let victim = busy.victim()?;
@@ -208,16 +208,16 @@ fn born_later() -> Result<Scene> {
     drop(file);
     victim.exec()?;
     let fd = receive(&far)?;
-    ensure!(fd == before, "fd {before} was not used again: {fd}");
-    let child = Actor::start(|cue| cue.let_go(|| close(fd)))?;
+    ensure!(fd == before, "fd {before} was not reused: {fd}");
+    let child = Actor::start(|control| control.release(|| close(fd)))?;
     close(fd);
-    child.let_go()?;
+    child.release()?;
 
     let unheld = vec![Unheld { place: Place::SocketQueue, opened: Task::current() }];
     Ok(Scene { unheld, ..victim.scene(VerdictKind::PassedFd, Vec::new()) })
 }
 
-/// As many messages in one queue, each with a description of its own.
+/// Nine messages in one queue, each with its own description.
 fn nine_in_queue() -> Result<Scene> {
     const MESSAGES: usize = 9;
     let busy = Busy::new()?;
@@ -243,15 +243,15 @@ pub(crate) fn send(socket: &UnixStream, file: impl AsFd) -> nix::Result<()> {
     sendmsg::<()>(socket.as_raw_fd(), &bytes, &rights, MsgFlags::empty(), None).map(drop)
 }
 
-/// In a child: tells which fd came, and closes it when told to.
-fn receive_and_hold(cue: &Cue, near: &UnixStream, far: &UnixStream) -> nix::Result<()> {
+/// In a child: receives an fd, sends its number, and closes it when the parent resumes this child.
+fn receive_and_hold(control: &Control, near: &UnixStream, far: &UnixStream) -> nix::Result<()> {
     close(near.as_raw_fd());
     let fd = receive(far)?;
-    cue.tell([fd.into()]);
-    cue.let_go(|| close(fd))
+    control.send([fd.into()]);
+    control.release(|| close(fd))
 }
 
-/// The one fd that comes with the next message.
+/// Receives the fd of the next message.
 pub(crate) fn receive(socket: &UnixStream) -> nix::Result<RawFd> {
     let mut byte = [0];
     let mut buffers = [IoSliceMut::new(&mut byte)];

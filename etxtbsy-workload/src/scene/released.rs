@@ -1,4 +1,4 @@
-//! The opener lets go in each way there is.
+//! The opener drops the file in every possible way.
 
 use super::{Busy, Named};
 use crate::child::{Actor, Program, Span, timed};
@@ -21,7 +21,7 @@ pub(super) const SCENES: &[Named] = &[
     ("released-by-exec", || by_actor(How::CloseOnExec, Some(Path::new("/bin/true")), Actor::end)),
 ];
 
-/// By a call of this process.
+/// A call of this process drops the file.
 fn by_call(released: How, call: impl FnOnce(OwnedFd) -> nix::Result<Span>) -> Result<Scene> {
     let busy = Busy::new()?;
     let victim = busy.victim()?;
@@ -35,7 +35,7 @@ fn by_call(released: How, call: impl FnOnce(OwnedFd) -> nix::Result<Span>) -> Re
 
 fn close_range(file: OwnedFd) -> nix::Result<Span> {
     let fd = file.into_raw_fd();
-    // SAFETY: it closes the one fd that is given up here.
+    // SAFETY: the call closes only this fd, which no value owns any more.
     let (closed, span) = timed(|| unsafe { libc::syscall(libc::SYS_close_range, fd, fd, 0) });
     Errno::result(closed).map(|_| span)
 }
@@ -53,11 +53,11 @@ fn end_by_kill(actor: &Actor) -> Result<Span> {
     });
     match outcome? {
         WaitStatus::Signaled(..) => Ok(span),
-        other => bail!("a child of the workload was killed and ended otherwise: {other:?}"),
+        other => bail!("a child of the workload did not die of SIGKILL: {other:?}"),
     }
 }
 
-/// An opener that exits, or execs a program, when told to.
+/// A child opens the file; its exit or exec drops it.
 fn by_actor(
     released: How,
     exec: Option<&Path>,
@@ -66,17 +66,17 @@ fn by_actor(
     let busy = Busy::new()?;
     let victim = busy.victim()?;
     let program = exec.map(Program::new).transpose()?;
-    let opener = Actor::start(|cue| {
+    let opener = Actor::start(|control| {
         let file = open(&busy.path, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())?;
-        // Kept: what ends it is the matter here.
-        cue.tell([file.into_raw_fd().into()]);
-        cue.wait()?;
+        // Leaked: the exit or the exec closes it.
+        control.send([file.into_raw_fd().into()]);
+        control.wait()?;
         match &program {
             Some(program) => Err(program.exec()),
             None => Ok(()),
         }
     })?;
-    let [fd] = opener.hear()?;
+    let [fd] = opener.receive()?;
     victim.exec()?;
     let holder = Holder {
         released,

@@ -1,9 +1,9 @@
-//! What names a holder is used again: an fd number, an inode, an open file description, a pid.
-//! Those that had it before live on, or are gone; none of them holds the file.
+//! What identifies a holder is reused: an fd number, an inode, an open file description, a pid. The
+//! earlier users live on or have ended; none of them holds the file.
 
 use super::{Busy, Named, Supported, forked};
 use crate::Unsupported;
-use crate::child::{Actor, Cue, Program, close, fork, timed, wait_success};
+use crate::child::{Actor, Control, Program, close, fork, timed, wait_success};
 use crate::report::{Holder, Scene, Task};
 use crate::stage;
 use anyhow::{Result, ensure};
@@ -23,11 +23,11 @@ use std::path::Path;
 pub(super) const SCENES: &[Named] =
     &[("reused-fd", fd), ("reused-inode", inode), ("reused-description", description)];
 
-/// How many others have the file before.
+/// How many other processes have the file open before.
 const ROUNDS: u32 = 8;
 
-/// A process that had the file holds another by the same fd number; the opener closed the file
-/// and has opened it again, by the same fd number too.
+/// A process that had the file now has another file at the same fd number. The opener has closed the
+/// file and opened it again, also at the same fd number.
 fn fd() -> Result<Scene> {
     let busy = Busy::new()?;
     let victim = busy.victim()?;
@@ -43,20 +43,20 @@ fn fd() -> Result<Scene> {
     })?;
     drop(file);
     let file = busy.open()?;
-    ensure!(file.as_raw_fd() == fd, "fd {fd} was not used again: {}", file.as_raw_fd());
+    ensure!(file.as_raw_fd() == fd, "fd {fd} was not reused: {}", file.as_raw_fd());
     let scene = victim.held_by(file, Via::Open)?;
     others.end()?;
     Ok(scene)
 }
 
-/// The file has the inode of files that others held, and that were removed.
+/// The file has the inode of removed files that other processes held.
 fn inode() -> Result<Scene> {
     let mut busy = Busy::new()?;
     stay_on_one_cpu()?;
     let others = start_others(&busy.path)?;
     let mut earlier = HashSet::new();
     for other in &others {
-        let_hold(other)?;
+        open_and_close(other)?;
         fs::remove_file(&busy.path)?;
         await_rcu()?;
         earlier.insert(busy.ino);
@@ -64,7 +64,7 @@ fn inode() -> Result<Scene> {
     }
     if !earlier.contains(&busy.ino) {
         let dir = busy.beside("");
-        let what = format!("{}: inode number {} is a new one", dir.display(), busy.ino);
+        let what = format!("{}: inode number {} was not reused", dir.display(), busy.ino);
         return Err(Unsupported(what).into());
     }
     let scene = forked::held_by_child(&busy, &busy.victim()?)?;
@@ -72,41 +72,41 @@ fn inode() -> Result<Scene> {
     Ok(scene)
 }
 
-/// The open file description lies where others of the same file did, which others had opened.
+/// The open file description has the address of earlier ones of the same file, which other processes
+/// opened.
 fn description() -> Result<Scene> {
     let busy = Busy::new()?;
     let victim = busy.victim()?;
     stay_on_one_cpu()?;
     let others = start_others(&busy.path)?;
-    others.iter().try_for_each(let_hold)?;
+    others.iter().try_for_each(open_and_close)?;
     let scene = forked::held_by_child(&busy, &victim)?;
     others.into_iter().try_for_each(|other| other.end().map(drop))?;
     Ok(scene)
 }
 
-/// Forks processes that will have the file open for a moment, and live on.
+/// Forks processes that will open the file for a moment, and live on.
 fn start_others(path: &Path) -> Result<Vec<Actor>> {
-    let part = |cue: &Cue| {
-        cue.wait()?;
+    let part = |control: &Control| {
+        control.wait()?;
         drop(open(path, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())?);
-        cue.tell([0]);
-        cue.wait().map(drop)
+        control.send([0]);
+        control.wait().map(drop)
     };
     (0..ROUNDS).map(|_| Actor::start(part)).collect()
 }
 
-/// Lets one of them open the file and close it.
-fn let_hold(other: &Actor) -> Result<()> {
-    other.go(0)?;
-    other.hear::<1>().map(drop)
+/// Makes one of them open and close the file.
+fn open_and_close(other: &Actor) -> Result<()> {
+    other.resume(0)?;
+    other.receive::<1>().map(drop)
 }
 
-/// The pid of a process that held the file is that of an unrelated one when the exec fails; that
-/// of the holder, which runs a program by then, is so right after.
+/// When the exec fails, an unrelated process has the pid of an earlier holder. Right after, another one
+/// has the pid of the holder.
 ///
-/// Begins when told to; calls `told` with what is true while the unrelated processes live, which
-/// they do until stdin ends.
-pub(crate) fn pid(told: impl FnOnce(&Scene) -> Result<()>) -> Result<()> {
+/// Waits for a line on stdin first. Calls `report` while the unrelated processes live, until stdin ends.
+pub(crate) fn pid(report: impl FnOnce(&Scene) -> Result<()>) -> Result<()> {
     stage::wait_for_go()?;
     let busy = Busy::new()?;
     let victim = busy.victim()?;
@@ -134,12 +134,12 @@ pub(crate) fn pid(told: impl FnOnce(&Scene) -> Result<()>) -> Result<()> {
         ..Holder::other(Task::main_of(holder.as_raw()), Via::Fork, opener, [fd])
     };
     let scene = victim.scene(VerdictKind::LeakedFd, vec![holder]);
-    told(&Scene { scenario: "reused-pid".into(), ..scene })?;
+    report(&Scene { scenario: "reused-pid".into(), ..scene })?;
     std::io::stdin().read_to_end(&mut Vec::new())?;
     unrelated.end()
 }
 
-/// Processes that do something first, and then run a program for as long as this lives.
+/// Processes that do something, then run a program until this is dropped.
 struct Others {
     program: Program,
     pids: Vec<Pid>,
@@ -148,15 +148,15 @@ struct Others {
 }
 
 impl Others {
-    /// None yet; the program is one that ends with its stdin.
+    /// Starts with no process; the program must end with its stdin.
     fn new(program: &str) -> Result<Self> {
         let (stdin, life) = std::io::pipe()?;
         Ok(Self { program: Program::new(Path::new(program))?, pids: Vec::new(), stdin, life })
     }
 
-    /// Forks one, with that pid if there is one, and returns once it runs the program.
+    /// Forks a process, with `pid` if given, and returns when it runs the program.
     fn add(&mut self, pid: Option<Pid>, before: impl FnOnce() -> nix::Result<()>) -> Result<Pid> {
-        // Close-on-exec ends this pipe.
+        // The exec closes the write end of this pipe.
         let (mut execed, writer) = std::io::pipe()?;
         let body = || match before().and_then(|()| dup2_stdin(&self.stdin)) {
             Ok(()) => self.program.exec() as c_int,
@@ -172,46 +172,45 @@ impl Others {
         Ok(child)
     }
 
-    /// Ends them.
+    /// Ends all of them.
     fn end(self) -> Result<()> {
         drop(self.life);
         self.pids.into_iter().try_for_each(wait_success)
     }
 }
 
-/// Forks a child that has that pid, which must be free, and exits with what `body` returns.
+/// Forks a child with that pid, which must be free; the child exits with the status that `body` returns.
 fn fork_as(pid: Pid, body: impl FnOnce() -> c_int) -> Result<Pid> {
     let set_tid = [pid.as_raw()];
-    // SAFETY: all zeros is a clone_args.
+    // SAFETY: all zeros is a valid clone_args.
     let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
     arguments.exit_signal = libc::SIGCHLD as u64;
     arguments.set_tid = set_tid.as_ptr().addr() as u64;
     arguments.set_tid_size = set_tid.len() as u64;
-    // SAFETY: as fork(2): this process has one thread; what is pointed to is as long as it says.
+    // SAFETY: as for fork(2), this process has one thread; the pointers and sizes are those of live values.
     let child =
         unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, size_of_val(&arguments)) };
     match Errno::result(child).supported("clone3 with a pid")? {
         0 => {
             let status = body();
-            // SAFETY: always sound.
+            // SAFETY: _exit(2) has no preconditions.
             unsafe { libc::_exit(status) }
         }
         child => Ok(Pid::from_raw(child as i32)),
     }
 }
 
-/// Keeps this process, and those it forks, on the CPU that it is on: what is freed on a CPU is used
-/// again there first.
+/// Pins this process and its children to the current CPU, because memory that was freed on a CPU is
+/// reused there first.
 pub(crate) fn stay_on_one_cpu() -> Result<()> {
     let mut cpus = CpuSet::new();
     cpus.set(sched_getcpu()?)?;
     Ok(sched_setaffinity(Pid::from_raw(0), &cpus)?)
 }
 
-/// Waits until the kernel has freed what it frees late, such as inodes: membarrier(2) waits for an
-/// RCU grace period.
+/// Waits for an RCU grace period by membarrier(2), after which the kernel has freed inodes.
 fn await_rcu() -> Result<()> {
-    // SAFETY: it takes numbers only.
+    // SAFETY: the call takes numbers.
     let result = unsafe { libc::syscall(libc::SYS_membarrier, libc::MEMBARRIER_CMD_GLOBAL, 0, 0) };
     Errno::result(result).map(drop).supported("membarrier")
 }

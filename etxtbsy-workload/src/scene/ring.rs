@@ -1,4 +1,4 @@
-//! Files that an io_uring opened, or keeps.
+//! Files that an io_uring opened, or keeps open.
 
 use super::running::{self, Runner};
 use super::{Busy, Named, Supported, owned, until};
@@ -32,7 +32,7 @@ pub(super) const SCENES: &[Named] = &[
     ("io-uring-open-running", open_running),
 ];
 
-/// Opened by the ring: at once by this thread, or by a worker of the kernel.
+/// The io_uring opens the file: at once in this thread, or in a worker of the kernel.
 fn opened(flags: IoringSqeFlags) -> Result<Scene> {
     let busy = Busy::new()?;
     let victim = busy.victim()?;
@@ -48,7 +48,7 @@ fn opened(flags: IoringSqeFlags) -> Result<Scene> {
         ..io_uring_sqe::default()
     };
     // SAFETY: the path outlives the call.
-    let fd = unsafe { Ring::new()?.perform(sqe) }?;
+    let fd = unsafe { IoUring::new()?.perform(sqe) }?;
     let fd = Errno::result(fd).map_err(|_| Errno::from_raw(-fd)).supported("IORING_OP_OPENAT")?;
     let worker = worker()?;
     let mut scene = victim.held_by(owned(fd), Via::Open)?;
@@ -58,7 +58,7 @@ fn opened(flags: IoringSqeFlags) -> Result<Scene> {
     Ok(scene)
 }
 
-/// The ring is refused a program that runs.
+/// An open by the io_uring fails because the program is running.
 fn open_running() -> Result<Scene> {
     let busy = running::program("/bin/cat")?;
     let path = CString::new(busy.path.as_os_str().as_bytes())?;
@@ -73,17 +73,17 @@ fn open_running() -> Result<Scene> {
         ..io_uring_sqe::default()
     };
     // SAFETY: the path outlives the call.
-    let result = unsafe { Ring::new()?.perform(sqe) }?;
+    let result = unsafe { IoUring::new()?.perform(sqe) }?;
     if result != -libc::ETXTBSY {
         Errno::result(result)
             .map_err(|_| Errno::from_raw(-result))
             .supported("IORING_OP_OPENAT")?;
     }
-    ensure!(result == -libc::ETXTBSY, "the open passed");
+    ensure!(result == -libc::ETXTBSY, "the open of a running program succeeded");
     Ok(running::scene(&busy, "io_uring_enter", vec![runner.end()?]))
 }
 
-/// The thread that the kernel made for the ring, if it did: it stays for some seconds.
+/// The kernel's worker thread for the io_uring, if any; it stays for some seconds.
 fn worker() -> Result<Option<u32>> {
     let own = gettid().to_string();
     for task in fs::read_dir("/proc/self/task")? {
@@ -95,40 +95,40 @@ fn worker() -> Result<Option<u32>> {
     Ok(None)
 }
 
-/// Registered with a ring, its fd closed then.
+/// The file is registered with an io_uring, then its fd is closed.
 fn registered() -> Result<Scene> {
     let busy = Busy::new()?;
     let victim = busy.victim()?;
-    let ring = Ring::new()?;
+    let ring = IoUring::new()?;
     let file = busy.open()?;
     let fds = [file.as_raw_fd()];
     let operation = IoringRegisterOp::RegisterFiles;
-    // SAFETY: a list of one fd.
+    // SAFETY: the pointer refers to a list of one fd.
     unsafe { io_uring_register(&ring.fd, operation, fds.as_ptr().cast(), 1) }
         .map_err(to_nix)
         .supported("IORING_REGISTER_FILES")?;
     drop(file);
     victim.exec()?;
-    // SAFETY: takes nothing.
+    // SAFETY: this operation takes no arguments.
     unsafe { io_uring_register(&ring.fd, IoringRegisterOp::UnregisterFiles, ptr::null(), 0) }
         .map_err(to_nix)
         .supported("IORING_UNREGISTER_FILES")?;
 
-    // Older kernels drop the files some time after that call.
+    // No release time: older kernels drop the files some time after that call.
     let holder = Holder { cloexec: false, ..Holder::opener(Task::current(), []) };
     Ok(victim.scene(VerdictKind::StillOpen, vec![holder]))
 }
 
-/// Opened straight into the table of the ring: there never is an fd.
+/// The file is opened straight into the io_uring's table, so it never has an fd.
 fn direct() -> Result<Scene> {
     let busy = Busy::new()?;
     let victim = busy.victim()?;
     let path = CString::new(busy.path.as_os_str().as_bytes())?;
-    let ring = Ring::new()?;
-    // A table of one place, which is empty.
+    let ring = IoUring::new()?;
+    // A table with one empty slot.
     let empty = [-1];
     let operation = IoringRegisterOp::RegisterFiles;
-    // SAFETY: a list of one fd.
+    // SAFETY: the pointer refers to a list of one fd.
     unsafe { io_uring_register(&ring.fd, operation, empty.as_ptr().cast(), 1) }
         .map_err(to_nix)
         .supported("IORING_REGISTER_FILES")?;
@@ -139,7 +139,7 @@ fn direct() -> Result<Scene> {
             addr: io_uring_ptr::new(path.as_ptr().cast_mut().cast()),
         },
         op_flags: op_flags_union { open_flags: OFlags::WRONLY },
-        // The first place, counted from 1.
+        // The first slot, counted from 1.
         splice_fd_in_or_file_index_or_addr_len: splice_fd_in_or_file_index_or_addr_len_union {
             file_index: 1,
         },
@@ -148,22 +148,22 @@ fn direct() -> Result<Scene> {
     // SAFETY: the path outlives the call.
     let result = unsafe { ring.perform(sqe) }?;
     if result != 0 {
-        // Before 5.15 there is no such place, and what comes is an fd.
+        // Before 5.15 the kernel ignores the slot and returns an fd.
         let errno = if result > 0 { Errno::ENOSYS } else { Errno::from_raw(-result) };
         let errno = if errno == Errno::EINVAL { Errno::ENOSYS } else { errno };
         return Err(errno).supported("a direct descriptor");
     }
     victim.exec()?;
-    // SAFETY: takes nothing.
+    // SAFETY: this operation takes no arguments.
     unsafe { io_uring_register(&ring.fd, IoringRegisterOp::UnregisterFiles, ptr::null(), 0) }
         .map_err(to_nix)
         .supported("IORING_UNREGISTER_FILES")?;
 
-    Ok(victim.scene(VerdictKind::StillOpen, vec![keeping()]))
+    Ok(victim.scene(VerdictKind::StillOpen, vec![io_uring_holder()]))
 }
 
-/// This process, whose ring keeps a file that has no fd.
-fn keeping() -> Holder {
+/// This process, whose io_uring keeps a file open without an fd.
+fn io_uring_holder() -> Holder {
     Holder {
         cloexec: false,
         evidence: Some(Evidence::KernelObject),
@@ -172,11 +172,11 @@ fn keeping() -> Holder {
     }
 }
 
-/// A request to the ring waits, and its fd was closed: a splice from a pipe that is empty.
+/// A request waits in the io_uring, and its fd was closed: a splice from an empty pipe.
 fn request() -> Result<Scene> {
     let busy = Busy::new()?;
     let victim = busy.victim()?;
-    let ring = Ring::new()?;
+    let ring = IoUring::new()?;
     let (reader, writer) = std::io::pipe()?;
     let file = busy.open()?;
     let sqe = io_uring_sqe {
@@ -190,24 +190,24 @@ fn request() -> Result<Scene> {
         },
         ..io_uring_sqe::default()
     };
-    // SAFETY: it points to nothing.
+    // SAFETY: the entry has no pointers.
     let results = unsafe { ring.submit(sqe, 0) }?;
-    // A worker of the ring has the file now, and waits for the pipe.
+    // A worker must have the file and wait for the pipe.
     until("a worker has the request", has_waiting_worker)?;
     drop(file);
     victim.exec()?;
     drop(writer);
     io_uring_wait(&ring, results)?;
 
-    Ok(victim.scene(VerdictKind::StillOpen, vec![keeping()]))
+    Ok(victim.scene(VerdictKind::StillOpen, vec![io_uring_holder()]))
 }
 
-/// Whether a worker thread of this process's io_urings sleeps in `splice`, for a pipe to be written.
+/// Whether a worker thread of this process's io_urings sleeps in `splice` until the pipe is written.
 fn has_waiting_worker() -> Result<bool> {
     for task in fs::read_dir("/proc/self/task")? {
         let task = task?.path();
         let name = fs::read_to_string(task.join("comm"))?;
-        // Not `wchan`, which 5.10 does not fill in.
+        // Not `wchan`, which is empty on 5.10.
         let stack = fs::read_to_string(task.join("stack")).unwrap_or_default();
         if name.starts_with("iou-wrk") && stack.contains("pipe") {
             return Ok(true);
@@ -216,9 +216,9 @@ fn has_waiting_worker() -> Result<bool> {
     Ok(false)
 }
 
-/// Waits until an operation is done.
-fn io_uring_wait(ring: &Ring, results: NonNull<u8>) -> Result<()> {
-    // SAFETY: submits nothing.
+/// Waits until the operation is done.
+fn io_uring_wait(ring: &IoUring, results: NonNull<u8>) -> Result<()> {
+    // SAFETY: the call submits no entry.
     unsafe { io_uring_enter(&ring.fd, 0, 1, IoringEnterFlags::GETEVENTS) }
         .map_err(to_nix)
         .context("io_uring_enter")?;
@@ -227,54 +227,56 @@ fn io_uring_wait(ring: &Ring, results: NonNull<u8>) -> Result<()> {
     Ok(())
 }
 
-/// An io_uring, for one operation. Its mappings stay until the process ends.
-struct Ring {
+/// An io_uring for one operation. Its mappings stay until the process ends.
+struct IoUring {
     fd: OwnedFd,
     params: io_uring_params,
 }
 
-impl Ring {
+impl IoUring {
     fn new() -> Result<Self> {
         let mut params = io_uring_params::default();
-        // SAFETY: nothing is submitted yet.
+        // SAFETY: no entry is submitted yet.
         let fd = unsafe { io_uring_setup(1, &mut params) }.map_err(to_nix);
         Ok(Self { fd: fd.supported("io_uring_setup")?, params })
     }
 
-    /// Performs the first operation and gives its result.
+    /// Performs the first operation and returns its result.
     ///
     /// # Safety
     ///
-    /// What the entry points to must be there until this returns.
+    /// The entry's pointers must be valid until this returns.
     unsafe fn perform(&self, entry: io_uring_sqe) -> Result<i32> {
-        // SAFETY: as here.
+        // SAFETY: the caller guarantees valid pointers until the operation is done.
         let results = unsafe { self.submit(entry, 1) }?;
         Ok(self.result(results))
     }
 
-    /// The result of the operation, which is done.
+    /// The result of the operation, which must be done.
     fn result(&self, results: NonNull<u8>) -> i32 {
         let completion = &self.params.cq_off;
-        // SAFETY: the place that io_uring_setup gave, within the mapping; the kernel has written it.
+        // SAFETY: io_uring_setup returned this offset, which is within the mapping; the kernel has written
+        // the entry.
         unsafe {
             let result = results.byte_add(completion.cqes as usize).cast::<io_uring_cqe>();
             (*result.as_ptr()).res
         }
     }
 
-    /// Submits the first operation, waits for so many to be done, and gives where the results are.
+    /// Submits the first operation, waits until `done` operations are done, and returns the address of the
+    /// results.
     ///
     /// # Safety
     ///
-    /// What the entry points to must be there until it is done.
+    /// The entry's pointers must be valid until the operation is done.
     unsafe fn submit(&self, entry: io_uring_sqe, done: u32) -> Result<NonNull<u8>> {
         let (submission, completion) = (&self.params.sq_off, &self.params.cq_off);
         let queue = self.map(submission.array as usize + size_of::<u32>(), IORING_OFF_SQ_RING)?;
         let results = completion.cqes as usize + size_of::<io_uring_cqe>();
         let results = self.map(results, IORING_OFF_CQ_RING)?;
         let entries = self.map(size_of::<io_uring_sqe>(), IORING_OFF_SQES)?;
-        // SAFETY: the places that io_uring_setup gave, within the mappings; until the tail is
-        // set the kernel does not read them, and after the call it has written the result.
+        // SAFETY: io_uring_setup returned these offsets, which are within the mappings. The kernel does not
+        // read the entry before the tail is set.
         unsafe {
             entries.cast().write(entry);
             queue.byte_add(submission.array as usize).cast().write(0_u32);
@@ -288,13 +290,13 @@ impl Ring {
     }
 
     fn map(&self, length: usize, offset: u64) -> Result<NonNull<u8>> {
-        let length = NonZero::new(length).context("a ring of no length")?;
+        let length = NonZero::new(length).context("an io_uring mapping has no length")?;
         let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
         let flags = MapFlags::MAP_SHARED | MapFlags::MAP_POPULATE;
         let offset = offset.cast_signed();
-        // SAFETY: a new mapping at a place of the kernel's choice.
+        // SAFETY: a new mapping at an address that the kernel chooses replaces no other.
         let mapping = unsafe { mmap(None, length, protection, flags, &self.fd, offset) };
-        Ok(mapping.context("mapping an io_uring")?.cast())
+        Ok(mapping.context("cannot map the io_uring")?.cast())
     }
 }
 

@@ -1,4 +1,4 @@
-//! The other direction: a program that runs refuses to be written.
+//! The other direction: writing to a running program fails.
 
 use super::opened::call_creat;
 use super::{Busy, Named, Supported, until};
@@ -44,14 +44,14 @@ fn open(path: &Path, flags: OFlag) -> nix::Result<()> {
     openat(AT_FDCWD, path, flags | OFlag::O_CLOEXEC, Mode::empty()).map(drop)
 }
 
-/// One process runs the program that `call` would write to.
+/// One process runs the program to which `call` tries to write.
 pub(super) fn one_runs(
     syscall: &str,
     call: impl FnOnce(&Path) -> nix::Result<()>,
 ) -> Result<Scene> {
     let busy = program("/bin/cat")?;
     let runner = Runner::start(&busy.path, &[])?;
-    refused(syscall, || call(&busy.path))?;
+    expect_refused(syscall, || call(&busy.path))?;
     Ok(scene(&busy, syscall, vec![runner.end()?]))
 }
 
@@ -73,19 +73,20 @@ fn creat() -> Result<Scene> {
 fn twice() -> Result<Scene> {
     let busy = program("/bin/cat")?;
     let runners = [Runner::start(&busy.path, &[])?, Runner::start(&busy.path, &[])?];
-    refused("openat", || open(&busy.path, OFlag::O_WRONLY))?;
+    expect_refused("openat", || open(&busy.path, OFlag::O_WRONLY))?;
     let holders = runners.into_iter().map(Runner::end).collect::<Result<_>>()?;
     Ok(Scene { writers: -2, ..scene(&busy, "openat", holders) })
 }
 
-/// A process that runs it has forked a child, which runs it as well.
+/// A process that runs the program has forked a child, which runs it too.
 fn forked() -> Result<Scene> {
     let busy = program("/bin/sh")?;
-    // The child is a shell that execs nothing, and says its own pid through its parent.
+    // The child is a shell that does not exec; its parent prints its pid.
     let commands = "read a; exec 3<&0; (read b <&3) & echo $!; wait";
     let runner = Runner::start(&busy.path, &["-c", commands])?;
-    let child: i32 = runner.said.trim().parse().context("the pid that the shell said")?;
-    refused("openat", || open(&busy.path, OFlag::O_WRONLY))?;
+    let child: i32 =
+        runner.first_line.trim().parse().context("cannot parse the pid that the shell printed")?;
+    expect_refused("openat", || open(&busy.path, OFlag::O_WRONLY))?;
 
     let parent = runner.pid.as_raw().cast_unsigned();
     let one = runner.end()?;
@@ -94,7 +95,7 @@ fn forked() -> Result<Scene> {
     Ok(Scene { writers: -2, ..scene(&busy, "openat", vec![one, two]) })
 }
 
-/// Of a script that runs it is the interpreter that cannot be written.
+/// A script is running, so its interpreter cannot be written.
 fn interpreter() -> Result<Scene> {
     let busy = program("/bin/sh")?;
     let script = busy.beside("script");
@@ -102,33 +103,33 @@ fn interpreter() -> Result<Scene> {
     write!(file, "#!{}\nread a\necho $a\nread b\nexit 0\n", busy.path.display())?;
     drop(file);
     let runner = Runner::start(&script, &[])?;
-    refused("openat", || open(&busy.path, OFlag::O_WRONLY))?;
+    expect_refused("openat", || open(&busy.path, OFlag::O_WRONLY))?;
     Ok(scene(&busy, "openat", vec![runner.end()?]))
 }
 
-/// One process is stopped in its exec of the program, which counts twice then.
+/// One process is stopped in its exec of the program, and counts twice.
 fn in_exec() -> Result<Scene> {
     let (busy, runner) = traced(libc::PTRACE_O_TRACEEXEC)?;
-    refused("openat", || open(&busy.path, OFlag::O_WRONLY))?;
+    expect_refused("openat", || open(&busy.path, OFlag::O_WRONLY))?;
     let holder = Holder { state: State::InExec, ..runner.end()? };
     Ok(Scene { writers: -2, ..scene(&busy, "openat", vec![holder]) })
 }
 
-/// One process that runs the program is stopped at the begin of its exit.
+/// One process that runs the program is stopped at the beginning of its exit.
 fn exiting() -> Result<Scene> {
     let (busy, runner) = traced(libc::PTRACE_O_TRACEEXIT)?;
-    runner.go_on()?;
-    refused("openat", || open(&busy.path, OFlag::O_WRONLY))?;
+    runner.continue_to_next_stop()?;
+    expect_refused("openat", || open(&busy.path, OFlag::O_WRONLY))?;
     let holder = Holder { state: State::Exiting, ..runner.end()? };
     Ok(scene(&busy, "openat", vec![holder]))
 }
 
-/// A process that is traced and has been stopped: in its exec of the program, or after it, by `option`.
+/// A traced process that is stopped at the event of `option`, in or after its exec of the program.
 fn traced(option: i32) -> Result<(Busy, Traced)> {
     let busy = program("/bin/true")?;
     let program = Program::new(&busy.path)?;
     let pid = fork(|| {
-        // SAFETY: system calls that take numbers.
+        // SAFETY: the calls take numbers.
         unsafe {
             libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0);
             libc::raise(libc::SIGSTOP);
@@ -137,14 +138,14 @@ fn traced(option: i32) -> Result<(Busy, Traced)> {
     })?;
     let traced = Traced(pid);
     traced.wait_stopped()?;
-    // SAFETY: as above.
+    // SAFETY: the call takes numbers.
     let set = unsafe { libc::ptrace(libc::PTRACE_SETOPTIONS, pid.as_raw(), 0, option) };
     Errno::result(set).context("PTRACE_SETOPTIONS")?;
-    traced.go_on()?;
+    traced.continue_to_next_stop()?;
     Ok((busy, traced))
 }
 
-/// A child that is traced by this process, and stopped.
+/// A stopped child that this process traces.
 struct Traced(Pid);
 
 impl Traced {
@@ -156,12 +157,12 @@ impl Traced {
     }
 
     fn cont(&self) -> nix::Result<()> {
-        // SAFETY: a system call that takes numbers.
+        // SAFETY: the call takes numbers.
         Errno::result(unsafe { libc::ptrace(libc::PTRACE_CONT, self.0.as_raw(), 0, 0) }).map(drop)
     }
 
-    /// Lets it go on to where it stops next.
-    fn go_on(&self) -> Result<()> {
+    /// Continues the child until it stops again.
+    fn continue_to_next_stop(&self) -> Result<()> {
         self.cont().context("PTRACE_CONT")?;
         self.wait_stopped()
     }
@@ -176,22 +177,22 @@ impl Traced {
     }
 }
 
-/// One process waits for its arguments, in its exec of the program: they are in memory that is never
-/// there, by userfaultfd(2).
+/// One process waits in its exec of the program for its arguments: userfaultfd(2) never provides their
+/// page.
 fn before_exec() -> Result<Scene> {
     let busy = program("/bin/true")?;
     let path = CString::new(busy.path.as_os_str().as_bytes())?;
-    let child = Actor::start(|cue| {
-        let page = never_there()?;
-        cue.tell([0]);
+    let child = Actor::start(|control| {
+        let page = page_that_never_arrives()?;
+        control.send([0]);
         let argv = [path.as_ptr(), page.cast_const().cast(), std::ptr::null()];
-        // SAFETY: a C string, and a list that ends with a null pointer, of which one points to memory
-        // that the kernel will wait for.
+        // SAFETY: a C string and a null-terminated list. One pointer refers to memory for which the kernel
+        // waits.
         unsafe { libc::execv(path.as_ptr(), argv.as_ptr()) };
         Err(Errno::last())
     })?;
     let pid = child.pid();
-    if child.hear::<1>().is_err() {
+    if child.receive::<1>().is_err() {
         let status = wait(pid)?;
         return Err(Errno::from_raw(status)).supported("userfaultfd");
     }
@@ -200,7 +201,7 @@ fn before_exec() -> Result<Scene> {
         Ok(where_.contains("userfault"))
     };
     until("the exec waits for its arguments", waits)?;
-    refused("openat", || open(&busy.path, OFlag::O_WRONLY))?;
+    expect_refused("openat", || open(&busy.path, OFlag::O_WRONLY))?;
     let (outcome, span) = timed(|| -> Result<()> {
         kill(pid, Signal::SIGKILL)?;
         waitpid(pid, None)?;
@@ -211,15 +212,16 @@ fn before_exec() -> Result<Scene> {
     Ok(scene(&busy, "openat", vec![holder]))
 }
 
-/// A page that whoever touches it waits for: nobody answers.
-fn never_there() -> nix::Result<*mut c_void> {
+/// A page whose access blocks, because no one answers the page fault.
+fn page_that_never_arrives() -> nix::Result<*mut c_void> {
     /// `struct uffdio_api` and `struct uffdio_register`, include/uapi/linux/userfaultfd.h.
     const API: libc::c_ulong = 0xc018_aa3f;
     const REGISTER: libc::c_ulong = 0xc020_aa00;
     const VERSION: u64 = 0xaa;
     const MISSING: u64 = 1;
     const PAGE: usize = 4096;
-    // SAFETY: system calls on memory of their own; the structures have the sizes that the numbers say.
+    // SAFETY: the structures have the sizes that the ioctl numbers encode, and the new mapping replaces no
+    // other.
     unsafe {
         let fd = Errno::result(libc::syscall(libc::SYS_userfaultfd, libc::O_CLOEXEC))?;
         let fd = i32::try_from(fd).map_err(|_| Errno::EBADF)?;
@@ -236,34 +238,34 @@ fn never_there() -> nix::Result<*mut c_void> {
     }
 }
 
-/// The runner runs another program then.
+/// The runner execs another program after the failure.
 fn execs() -> Result<Scene> {
     let busy = program("/bin/sh")?;
     let runner = Runner::start(&busy.path, &["-c", "read a; echo $a; read b; exec /bin/true"])?;
-    refused("openat", || open(&busy.path, OFlag::O_WRONLY))?;
+    expect_refused("openat", || open(&busy.path, OFlag::O_WRONLY))?;
     let holder = Holder { released: How::Exec, ..runner.end()? };
     Ok(scene(&busy, "openat", vec![holder]))
 }
 
-/// Another process runs the program just after the call.
+/// Another process starts the program just after the call.
 fn late() -> Result<Scene> {
     let busy = program("/bin/cat")?;
     let runner = Runner::start(&busy.path, &[])?;
-    refused("openat", || open(&busy.path, OFlag::O_WRONLY))?;
+    expect_refused("openat", || open(&busy.path, OFlag::O_WRONLY))?;
     let other = Runner::start(&busy.path, &[])?;
     let holder = runner.end()?;
     other.end()?;
     Ok(scene(&busy, "openat", vec![holder]))
 }
 
-/// The path is a link, which leads to another program, that is run as well, just after the call.
+/// The path is a link; just after the call it leads to another running program.
 fn link_moved() -> Result<Scene> {
     let busy = program("/bin/cat")?;
     let (other, link) = (busy.beside("other"), busy.beside("link"));
     stage::copy_program("/bin/cat", &other)?;
     symlink(&busy.path, &link)?;
     let runners = [Runner::start(&busy.path, &[])?, Runner::start(&other, &[])?];
-    refused("openat", || {
+    expect_refused("openat", || {
         let outcome = open(&link, OFlag::O_WRONLY);
         std::fs::remove_file(&link)
             .and_then(|()| symlink(&other, &link))
@@ -276,11 +278,11 @@ fn link_moved() -> Result<Scene> {
     Ok(Scene { path: link, ..scene(&busy, "openat", vec![holder]) })
 }
 
-/// The file is removed and made anew just after the call, as `cp -f` does.
+/// The file is removed and created again just after the call, as by `cp -f`.
 fn replaced() -> Result<Scene> {
     let busy = program("/bin/cat")?;
     let runner = Runner::start(&busy.path, &[])?;
-    refused("openat", || {
+    expect_refused("openat", || {
         let outcome = open(&busy.path, OFlag::O_WRONLY | OFlag::O_TRUNC);
         std::fs::remove_file(&busy.path).map_err(|_| Errno::EIO)?;
         open(&busy.path, OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL)?;
@@ -289,20 +291,20 @@ fn replaced() -> Result<Scene> {
     Ok(scene(&busy, "openat", vec![runner.end()?]))
 }
 
-/// A copy of a program, for this scene to run.
+/// Copies a program for the scene to run.
 pub(super) fn program(from: &str) -> Result<Busy> {
-    let dir = stage::directory(Path::new(stage::PLACE))?;
+    let dir = stage::directory(Path::new(stage::DEFAULT_DIR))?;
     let path = dir.path().join("running");
     stage::copy_program(from, &path)?;
     Ok(Busy { _dir: Some(dir), ..Busy::existing(path)? })
 }
 
-/// A process that runs a program until its stdin ends, so it never outlives the workload.
+/// A process that runs a program until its stdin ends, so that it never outlives the workload.
 pub(super) struct Runner {
     pid: Pid,
     stdin: PipeWriter,
-    /// A line that it said after it had read one: so it runs.
-    said: String,
+    /// The line that it printed after reading one, which shows that it runs.
+    first_line: String,
 }
 
 impl Runner {
@@ -315,14 +317,14 @@ impl Runner {
             Err(errno) => errno as i32,
         })?;
         drop((input, stdout));
-        // It may have ended already, which shows below.
+        // Fails if the process has ended, which the read below shows.
         let _ = stdin.write_all(b"x\n");
-        let mut said = String::new();
-        if BufReader::new(output).read_line(&mut said)? == 0 {
+        let mut first_line = String::new();
+        if BufReader::new(output).read_line(&mut first_line)? == 0 {
             wait_success(pid)?;
             bail!("{} ended too early", path.display());
         }
-        Ok(Self { pid, stdin, said })
+        Ok(Self { pid, stdin, first_line })
     }
 
     pub(super) fn end(self) -> Result<Holder> {
@@ -347,19 +349,19 @@ fn runner(pid: Pid, ended: Span) -> Holder {
     }
 }
 
-/// That a call of this process fails as it should.
-fn refused(syscall: &str, call: impl FnOnce() -> nix::Result<()>) -> Result<()> {
+/// Makes a call, which must fail with ETXTBSY.
+fn expect_refused(syscall: &str, call: impl FnOnce() -> nix::Result<()>) -> Result<()> {
     match call() {
         Err(Errno::ETXTBSY) => Ok(()),
         Err(errno) => Err(errno).supported(&format!("{syscall}, which should fail with ETXTBSY")),
         Ok(()) => bail!(
-            "the {syscall} of a running program passed: \
-             this kernel does not deny it (see: etxtbsy-trace check)"
+            "the {syscall} of a running program succeeded: \
+             this kernel does not refuse it (see: etxtbsy-trace check)"
         ),
     }
 }
 
-/// What is true when this process made the call, and one process ran the program.
+/// The facts, if this process made the call and one process ran the program.
 pub(super) fn scene(busy: &Busy, syscall: &str, holders: Vec<Holder>) -> Scene {
     Scene {
         scenario: String::new(),

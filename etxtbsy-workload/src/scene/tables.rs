@@ -1,4 +1,4 @@
-//! Fd tables that are not one to a process, and files that are in none.
+//! Fd tables that threads or processes share or do not share, and files that are in no table.
 
 use super::{Busy, Named, until};
 use crate::child::{self, Actor, Program, close, timed, wait_success};
@@ -35,7 +35,7 @@ pub(super) const SCENES: &[Named] = &[
     ("posix-spawn-child", posix_spawn_child),
 ];
 
-/// A thread has an fd table of its own; what the others closed is open in that.
+/// A thread has its own fd table, in which an fd is open that the others closed.
 fn unshared(released: How) -> Result<Scene> {
     let busy = Busy::new()?;
     let victim = busy.victim()?;
@@ -43,12 +43,12 @@ fn unshared(released: How) -> Result<Scene> {
     let fd = file.as_raw_fd();
     thread::scope(|scope| {
         let (ready, is_ready) = channel();
-        // It goes on when this sender goes, be it that the scene failed.
-        let (go, gone): (Sender<()>, Receiver<()>) = channel();
+        // The thread continues when the sender is dropped, also if the scene failed.
+        let (hold, released_by): (Sender<()>, Receiver<()>) = channel();
         let thread = spawn(scope, move || {
             unshare(CloneFlags::CLONE_FILES)?;
             ready.send(gettid())?;
-            let _ = gone.recv();
+            let _ = released_by.recv();
             let ((), span) = timed(|| {
                 if released == How::Close {
                     close(fd);
@@ -62,15 +62,15 @@ fn unshared(released: How) -> Result<Scene> {
 
         let task = Path::new("/proc/self/task").join(tid.to_string());
         let (outcome, ending) = timed(|| {
-            drop(go);
+            drop(hold);
             let span = join(thread)?;
-            // The end of a thread can be waited for while it still has its fds.
+            // A join can return while the thread still has its fds.
             until("a thread has ended", || Ok(!task.exists()))?;
             Ok::<_, anyhow::Error>(span)
         });
         let closing = outcome?;
-        // No tracepoint tells that a thread has let go of its table: the next is that it is freed,
-        // which is when every CPU has been through the scheduler.
+        // No tracepoint shows when a thread drops its table. The next one shows that the task is freed, after
+        // every CPU has run the scheduler.
         let ending = (ending.0, u64::MAX);
         let released_after = Some(if released == How::Close { closing } else { ending });
         let holder = Holder { released, released_after, ..Holder::opener(Task::current(), [fd]) };
@@ -78,21 +78,21 @@ fn unshared(released: How) -> Result<Scene> {
     })
 }
 
-/// Parent and child have one fd table between them.
+/// Parent and child share an fd table.
 fn shared() -> Result<Scene> {
     let busy = Busy::new()?;
     let victim = busy.victim()?;
-    let (gate, go) = std::io::pipe()?;
+    let (start_reader, start_writer) = std::io::pipe()?;
     let file = busy.open()?;
     let fd = file.as_raw_fd();
     let child = fork_with_table(|| {
-        // It has the parent's end of the pipe too, so the end of that tells it nothing.
+        // The child has the write end of the pipe too, so the pipe does not end with the parent.
         set_pdeathsig(Signal::SIGKILL)?;
-        nix::unistd::read(&gate, &mut [0]).map(drop)
+        nix::unistd::read(&start_reader, &mut [0]).map(drop)
     })?;
     victim.exec()?;
     let ((), span) = timed(|| drop(file));
-    nix::unistd::write(&go, b"x")?;
+    nix::unistd::write(&start_writer, b"x")?;
     wait_success(child)?;
 
     let opener = Task::current();
@@ -103,24 +103,24 @@ fn shared() -> Result<Scene> {
     Ok(victim.scene(VerdictKind::StillOpen, holders.into()))
 }
 
-/// The opener has ended, and the child with which it shared its fd table lives on.
+/// The opener has ended; the child that shared its fd table lives on.
 fn opener_gone() -> Result<Scene> {
     let busy = Busy::new()?;
     let victim = busy.victim()?;
-    // Or the child, whose parent ends, could not be waited for.
+    // Otherwise this process could not wait for the child, whose parent ends.
     set_child_subreaper(true)?;
-    let opener = Actor::start(|cue| {
+    let opener = Actor::start(|control| {
         let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC;
         let fd = open(&busy.path, flags, Mode::empty())?.into_raw_fd();
-        let child = fork_with_table(|| cue.let_go(|| close(fd)))?;
-        cue.tell([child.as_raw(), fd].map(i64::from));
+        let child = fork_with_table(|| control.release(|| close(fd)))?;
+        control.send([child.as_raw(), fd].map(i64::from));
         Ok(())
     })?;
-    let [child, fd] = opener.hear()?.map(|number| number as i32);
+    let [child, fd] = opener.receive()?.map(|number| number as i32);
     wait_success(opener.pid())?;
     victim.exec()?;
-    opener.go(0)?;
-    let [before, after] = opener.hear()?.map(i64::cast_unsigned);
+    opener.resume(0)?;
+    let [before, after] = opener.receive()?.map(i64::cast_unsigned);
     wait_success(Pid::from_raw(child))?;
 
     let opened = opener.task();
@@ -134,19 +134,19 @@ fn opener_gone() -> Result<Scene> {
     Ok(victim.scene(VerdictKind::ForkExecRace, vec![holder]))
 }
 
-/// The opener has ended, and its parent, with which it shared its fd table, lives on: that was forked
-/// by nobody who had the file.
+/// The opener has ended; its parent, which shared its fd table, lives on. No process that had the file
+/// forked it.
 fn opener_dead() -> Result<Scene> {
     let busy = Busy::new()?;
     let victim = busy.victim()?;
-    let (told, tell) = std::io::pipe()?;
+    let (report_reader, report_writer) = std::io::pipe()?;
     let opener = fork_with_table(|| {
         let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC;
         let fd = open(&busy.path, flags, Mode::empty())?.into_raw_fd();
-        child::tell(&tell, [fd.into()]);
+        child::send_numbers(&report_writer, [fd.into()]);
         Ok(())
     })?;
-    let [fd] = child::hear(&told)?.map(|number: i64| number as i32);
+    let [fd] = child::receive_numbers(&report_reader)?.map(|number: i64| number as i32);
     wait_success(opener)?;
     victim.exec()?;
     let ((), span) = timed(|| close(fd));
@@ -157,19 +157,19 @@ fn opener_dead() -> Result<Scene> {
     Ok(victim.scene(VerdictKind::StillOpen, vec![holder]))
 }
 
-/// A thread that has a name of its own opened the file: the holder is the process.
+/// A thread with its own name opened the file; the holder is the process.
 fn thread_names() -> Result<Scene> {
     const PROCESS: &CStr = c"builder";
     const THREAD: &str = "extractor-7";
     let busy = Busy::new()?;
     let victim = busy.victim()?;
-    let holder = Actor::start(|cue| {
+    let holder = Actor::start(|control| {
         nix::sys::prctl::set_name(PROCESS)?;
         let opens = || {
             let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC;
             let fd = open(&busy.path, flags, Mode::empty())?.into_raw_fd();
-            cue.tell([fd, gettid().as_raw()].map(i64::from));
-            cue.let_go(|| close(fd))
+            control.send([fd, gettid().as_raw()].map(i64::from));
+            control.release(|| close(fd))
         };
         thread::scope(|scope| {
             let named = thread::Builder::new().name(THREAD.into());
@@ -177,7 +177,7 @@ fn thread_names() -> Result<Scene> {
             thread.join().map_err(|_| Errno::ECHILD)?
         })
     })?;
-    let [fd, tid] = holder.hear()?.map(|number| number as i32);
+    let [fd, tid] = holder.receive()?.map(|number| number as i32);
     victim.exec()?;
 
     let opened = Task { tid: tid.cast_unsigned(), ..holder.task() };
@@ -186,18 +186,18 @@ fn thread_names() -> Result<Scene> {
         names: Some((PROCESS.to_string_lossy().into_owned(), THREAD.into())),
         ..Holder::opener(holder.task(), [fd])
     };
-    let released_after = Some(holder.let_go()?);
+    let released_after = Some(holder.release()?);
     Ok(victim.scene(VerdictKind::StillOpen, vec![Holder { released_after, ..known }]))
 }
 
 /// Forks a child that shares this process's fd table.
 fn fork_with_table(part: impl FnOnce() -> nix::Result<()>) -> nix::Result<Pid> {
     let flags = (CloneFlags::CLONE_FILES.bits() | libc::SIGCHLD) as libc::c_ulong;
-    // SAFETY: as fork(2): this process has one thread, and the child makes system calls.
+    // SAFETY: as for fork(2), this process has one thread; the child only makes system calls.
     match Errno::result(unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) })? {
         0 => {
             let status = part().map_or_else(|errno| errno as i32, |()| 0);
-            // SAFETY: always sound.
+            // SAFETY: _exit(2) has no preconditions.
             unsafe { libc::_exit(status) }
         }
         child => Ok(Pid::from_raw(child as i32)),
@@ -208,34 +208,34 @@ fn fork_with_table(part: impl FnOnce() -> nix::Result<()>) -> nix::Result<Pid> {
 fn leader_gone() -> Result<Scene> {
     let busy = Busy::new()?;
     let victim = busy.victim()?;
-    let actor = Actor::start(|cue| {
+    let actor = Actor::start(|control| {
         let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC;
         let fd = open(&busy.path, flags, Mode::empty())?.into_raw_fd();
         thread::scope(|scope| {
             scope.spawn(|| {
-                cue.tell([fd.into()]);
-                let outcome = cue.let_go(|| close(fd));
+                control.send([fd.into()]);
+                let outcome = control.release(|| close(fd));
                 let status = outcome.map_or_else(|errno| errno as i32, |()| 0);
-                // SAFETY: always sound: the other thread has ended.
+                // SAFETY: _exit(2) has no preconditions.
                 unsafe { libc::_exit(status) }
             });
-            // SAFETY: ends this thread alone; nothing of it is freed, and the other uses it.
+            // SAFETY: exit(2) ends only this thread and frees nothing, so the other thread can use its stack.
             unsafe { libc::syscall(libc::SYS_exit, 0) };
         });
         Err(Errno::ENOTSUP)
     })?;
-    let [fd] = actor.hear()?;
+    let [fd] = actor.receive()?;
     let stat = Path::new("/proc").join(actor.pid().to_string()).join("stat");
     until("the first thread of a process has ended", || {
         Ok(fs::read_to_string(&stat)?.contains(") Z "))
     })?;
     victim.exec()?;
     let holder = Holder::opener(actor.task(), [fd as i32]);
-    let released_after = Some(actor.let_go()?);
+    let released_after = Some(actor.release()?);
     Ok(victim.scene(VerdictKind::StillOpen, vec![Holder { released_after, ..holder }]))
 }
 
-/// A thread is in a call on the fd that another has closed.
+/// A thread is in a call on an fd that another thread has closed.
 fn blocked_in_syscall() -> Result<Scene> {
     let busy = Busy::new()?;
     let victim = busy.victim()?;
@@ -243,12 +243,12 @@ fn blocked_in_syscall() -> Result<Scene> {
     lock.lock()?;
     let fd = busy.open()?.into_raw_fd();
     thread::scope(|scope| {
-        // Whatever happens, the other's call returns.
+        // Dropped in any case, so that the other thread's call returns.
         let lock = lock;
         let (ready, is_ready) = channel();
         let thread = spawn(scope, move || {
             ready.send(gettid())?;
-            // SAFETY: flock(2) takes numbers only.
+            // SAFETY: flock(2) takes numbers.
             let (outcome, span) =
                 timed(|| Errno::result(unsafe { libc::flock(fd, libc::LOCK_EX) }));
             outcome?;
@@ -272,74 +272,73 @@ fn blocked_in_syscall() -> Result<Scene> {
             released_after,
             evidence: Some(Evidence::KernelObject),
             call: Some("flock".to_owned()),
-            // Its fd is gone.
+            // Its fd is closed.
             ..Holder::opener(Task::current(), [])
         };
         Ok(victim.scene(VerdictKind::StillOpen, vec![holder]))
     })
 }
 
-/// A child that shares its parent's memory until it execs: the thread that made it waits for
-/// that, another thread of the parent closes the file.
+/// A child shares its parent's memory until its exec, for which the forking thread waits. Another thread of
+/// the parent closes the file.
 fn vfork_child() -> Result<Scene> {
-    let (gate, go) = std::io::pipe()?;
-    let (told, tell) = std::io::pipe()?;
+    let (start_reader, start_writer) = std::io::pipe()?;
+    let (report_reader, report_writer) = std::io::pipe()?;
     let bystander = Program::new(Path::new("/bin/true"))?;
     let busy = Busy::new()?;
-    between(
+    vforked(
         &busy,
         || {
             let mut stack = vec![0; 64 * 1024];
             let child = Box::new(|| {
-                // Or the end of the workload would not end the pipe.
-                close(go.as_raw_fd());
-                let _ = nix::unistd::write(&tell, b"x");
-                match nix::unistd::read(&gate, &mut [0]) {
+                // Otherwise the pipe would not end with the workload.
+                close(start_writer.as_raw_fd());
+                let _ = nix::unistd::write(&report_writer, b"x");
+                match nix::unistd::read(&start_reader, &mut [0]) {
                     Ok(1) => bystander.exec() as isize,
                     _ => 1,
                 }
             });
             let flags = CloneFlags::CLONE_VM | CloneFlags::CLONE_VFORK;
-            // SAFETY: the child makes system calls, on a stack of its own.
+            // SAFETY: the child only makes system calls, on its own stack.
             Ok(unsafe { nix::sched::clone(child, &mut stack, flags, Some(libc::SIGCHLD)) }?)
         },
-        || Ok(nix::unistd::read(&told, &mut [0]).map(drop)?),
-        || Ok(nix::unistd::write(&go, b"x").map(drop)?),
+        || Ok(nix::unistd::read(&report_reader, &mut [0]).map(drop)?),
+        || Ok(nix::unistd::write(&start_writer, b"x").map(drop)?),
     )
 }
 
-/// The same made by posix_spawn: its child opens two FIFOs before it execs, which makes it wait.
+/// The same with posix_spawn: the child waits because it opens two FIFOs before its exec.
 fn posix_spawn_child() -> Result<Scene> {
     let busy = Busy::new()?;
     let [ready, gate] = ["ready", "gate"].map(|name| busy.beside(name));
     for fifo in [&ready, &gate] {
         nix::unistd::mkfifo(fifo, Mode::S_IRUSR | Mode::S_IWUSR)?;
     }
-    // With a reader there, the child's open returns at once; its close shows as a hang-up here.
+    // The reader makes the child's open return at once; the child's close appears as a hang-up.
     let is_ready =
         open(&ready, OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC, Mode::empty())?;
     let paths = [&ready, &gate].map(|path| CString::new(path.as_os_str().as_bytes()));
     let [ready_path, gate_path] = paths;
     let (ready_path, gate_path) = (ready_path?, gate_path?);
-    between(
+    vforked(
         &busy,
         || spawn_through(&ready_path, &gate_path),
         || {
             let mut fds = [PollFd::new(is_ready.as_fd(), PollFlags::POLLIN)];
-            ensure!(poll(&mut fds, 10_000_u16)? == 1, "posix_spawn made no child in 10 s");
+            ensure!(poll(&mut fds, 10_000_u16)? == 1, "posix_spawn created no child in 10 s");
             Ok(())
         },
-        // This open does not wait for the child's, and it lasts until the child's is over.
+        // This open does not wait for the child's open, and stays until that has returned.
         || Ok(OpenOptions::new().read(true).write(true).open(&gate)?),
     )
 }
 
-/// posix_spawn(3) of /bin/true, with its stdin opened and closed at one path, and opened at
-/// another.
+/// posix_spawn(3) of /bin/true, which opens and closes one path as stdin, then opens the other.
 fn spawn_through(ready: &CStr, gate: &CStr) -> Result<Pid> {
     let mut pid = 0;
-    // SAFETY: posix_spawn(3): all that is pointed to is there until it returns; what is set up
-    // in the first line is destroyed in the last.
+    // SAFETY: all pointers are valid until posix_spawn(3) returns; `actions` is initialized first and
+    // destroyed last.
     let error = unsafe {
         let mut actions = mem::zeroed();
         let mut error = libc::posix_spawn_file_actions_init(&raw mut actions);
@@ -372,13 +371,13 @@ fn spawn_through(ready: &CStr, gate: &CStr) -> Result<Pid> {
     Ok(Pid::from_raw(pid))
 }
 
-/// What the forms of vfork have in common: `make` returns in its thread once the child has been
-/// through its exec of /bin/true; in between, the child waits for `let_go`.
-fn between<T>(
+/// Common part of the vfork scenes: `make` returns in its thread when the child has exec'd /bin/true.
+/// Before that, the child waits for `release`.
+fn vforked<T>(
     busy: &Busy,
     make: impl FnOnce() -> Result<Pid> + Send,
     is_made: impl FnOnce() -> Result<()>,
-    let_go: impl FnOnce() -> Result<T>,
+    release: impl FnOnce() -> Result<T>,
 ) -> Result<Scene> {
     let victim = busy.victim()?;
     let file = busy.open()?;
@@ -390,7 +389,7 @@ fn between<T>(
             victim.exec()
         });
         let (ended, span) = timed(|| {
-            let _open = let_go()?;
+            let _open = release()?;
             let (child, tid) = join(thread)?;
             wait_success(child)?;
             Ok::<_, anyhow::Error>((child, tid))

@@ -1,4 +1,4 @@
-//! A call under way has write access to the file, and no fd table shows it.
+//! A call in progress has write access to the file, which no fd table shows.
 
 use super::{Busy, Named, Supported, until};
 use crate::child::{Actor, Program, close, wait_success};
@@ -19,7 +19,7 @@ use std::path::Path;
 pub(super) const SCENES: &[Named] =
     &[("open-under-way", open_under_way), ("truncate-under-way", truncate_under_way)];
 
-/// open(2) for writing waits until a lease is given back.
+/// open(2) for writing waits until a lease is released.
 fn open_under_way() -> Result<Scene> {
     behind_lease("openat", |path| {
         let fd = open(path, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())?.into_raw_fd();
@@ -32,21 +32,21 @@ fn open_under_way() -> Result<Scene> {
 fn truncate_under_way() -> Result<Scene> {
     behind_lease("truncate", |path| {
         let call = |path: &std::ffi::CStr| unsafe {
-            // SAFETY: a C string and a length.
+            // SAFETY: the path is a C string that outlives the call.
             libc::truncate(path.as_ptr(), 1)
         };
         Errno::result(path.with_nix_path(call)?).map(drop)
     })
 }
 
-/// A process waits in `call` for a lease; another one had the file open for writing, and exec'd
-/// before there was the lease: it does not hold the file.
+/// A process waits in `call` for a lease. Another had the file open for writing and exec'd before the
+/// lease, so it does not hold the file.
 fn behind_lease(syscall: &str, call: impl FnOnce(&Path) -> nix::Result<()>) -> Result<Scene> {
     let busy = Busy::new()?;
     let victim = busy.victim()?;
     let program = Program::new(Path::new("/bin/cat"))?;
     let (stdin, life) = std::io::pipe()?;
-    // Close-on-exec ends this pipe.
+    // The exec closes the write end of this pipe.
     let (mut execed, writer) = std::io::pipe()?;
     let innocent = Actor::start(|_| {
         // The exec closes it.
@@ -57,14 +57,14 @@ fn behind_lease(syscall: &str, call: impl FnOnce(&Path) -> nix::Result<()>) -> R
     drop(writer);
     execed.read_to_end(&mut Vec::new())?;
 
-    let real = Actor::start(|cue| {
-        // Or `innocent` would not end.
+    let real = Actor::start(|control| {
+        // Otherwise `innocent` would not end.
         close(life.as_raw_fd());
-        cue.wait()?;
+        control.wait()?;
         call(&busy.path)
     })?;
     let lease = Lease::new(&busy.path)?;
-    real.go(0)?;
+    real.resume(0)?;
     until("a call waits for the lease", || lease.is_broken())?;
     victim.exec()?;
     drop(lease);
@@ -81,13 +81,13 @@ fn behind_lease(syscall: &str, call: impl FnOnce(&Path) -> nix::Result<()>) -> R
     Ok(victim.scene(VerdictKind::StillOpen, vec![holder]))
 }
 
-/// A read lease on a file, given back when dropped.
+/// A read lease on a file, released when dropped.
 struct Lease(File);
 
 impl Lease {
     fn new(path: &Path) -> Result<Self> {
-        // SAFETY: no handler is set. The signal says that the lease is to be given back.
-        unsafe { signal(Signal::SIGIO, SigHandler::SigIgn) }.context("ignoring SIGIO")?;
+        // SAFETY: the signal, which asks to release the lease, is ignored, so no handler runs.
+        unsafe { signal(Signal::SIGIO, SigHandler::SigIgn) }.context("cannot ignore SIGIO")?;
         let file = File::open(path)?;
         until("a lease can be taken", || match fcntl(&file, libc::F_SETLEASE, libc::F_RDLCK) {
             Err(Errno::EAGAIN) => Ok(false),
@@ -96,7 +96,7 @@ impl Lease {
         Ok(Self(file))
     }
 
-    /// Whether somebody waits for its end.
+    /// Whether a call waits for the end of the lease.
     fn is_broken(&self) -> Result<bool> {
         Ok(fcntl(&self.0, libc::F_GETLEASE, 0)? == libc::F_UNLCK)
     }
@@ -104,12 +104,12 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        // Else it goes with the file.
+        // If this fails, closing the file releases the lease.
         let _ = fcntl(&self.0, libc::F_SETLEASE, libc::F_UNLCK);
     }
 }
 
 fn fcntl(file: &File, command: c_int, argument: c_int) -> nix::Result<c_int> {
-    // SAFETY: commands that take a number.
+    // SAFETY: the commands take a number.
     Errno::result(unsafe { libc::fcntl(file.as_raw_fd(), command, argument) })
 }

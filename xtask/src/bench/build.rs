@@ -1,4 +1,4 @@
-//! What is measured as a whole: builds, and a run of tests.
+//! Whole builds, and a whole test run, which are measured.
 
 use std::{
     fmt, fs,
@@ -14,7 +14,7 @@ use nix::sys::resource::UsageWho;
 use super::{observer::Observer, operation::cpu_time};
 use crate::command::{cargo, command, is_installed, output};
 
-/// How many C files are compiled, crates built, tests run.
+/// The number of C files to compile, crates to build, and tests to run.
 const FILES: u32 = 80;
 const CRATES: u32 = 12;
 const TESTS: u32 = 150;
@@ -26,21 +26,21 @@ pub(super) enum Kind {
     Nextest,
 }
 
-/// A project of a kind, in a directory of its own.
+/// A project in its own directory.
 pub(super) struct Build {
     kind: Kind,
     dir: PathBuf,
 }
 
-/// What it took, in nanoseconds.
-pub(super) struct Took {
+/// The times of a build, in nanoseconds.
+pub(super) struct BuildTimes {
     pub(super) elapsed: f64,
-    /// CPU time, that of a tracer included which starts it.
+    /// CPU time, including that of a tracer that starts the build.
     pub(super) cpu: f64,
 }
 
 impl Build {
-    /// Writes those projects that this machine can build.
+    /// Writes the projects that this machine can build.
     pub(super) fn all(dir: &Path) -> Result<Vec<Self>> {
         let mut all = Vec::new();
         if is_installed("make") && is_installed("cc") {
@@ -68,8 +68,8 @@ impl Build {
         Ok(Self { kind, dir })
     }
 
-    /// Builds it from nothing, or runs all its tests.
-    pub(super) fn run(&self, observer: Observer) -> Result<Took> {
+    /// Builds the project from scratch, or runs all its tests.
+    pub(super) fn run(&self, observer: Observer) -> Result<BuildTimes> {
         let (built, run) = match self.kind {
             Kind::Make => {
                 let mut make = command("make");
@@ -77,23 +77,25 @@ impl Build {
                 (Some("objects"), make)
             }
             Kind::Cargo => (Some("target"), cargo(["build", "--offline", "--quiet"])),
-            // What is measured is the run.
+            // Only the test run is measured, so nothing is removed.
             Kind::Nextest => (None, cargo(["nextest", "run", "--offline", "--status-level=none"])),
         };
         let built = built.map(|name| self.dir.join(name)).filter(|dir| dir.exists());
         built.map_or(Ok(()), fs::remove_dir_all)?;
         let mut run = observer.command(run);
-        // Where this program is built does not matter to them.
+        // The settings for building this program must not affect the project.
         run.current_dir(&self.dir).env_remove("CARGO_TARGET_DIR").env_remove("RUSTFLAGS");
         run.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let children = || cpu_time(UsageWho::RUSAGE_CHILDREN);
         let (cpu, began) = (children()?, Instant::now());
         let ended = run.output().with_context(|| format!("cannot start {self}"))?;
-        let took =
-            Took { elapsed: began.elapsed().as_secs_f64() * 1e9, cpu: (children()? - cpu) * 1e3 };
-        let said = String::from_utf8_lossy(&ended.stderr);
-        ensure!(ended.status.success(), "{self} failed: {}", said.trim_end());
-        Ok(took)
+        let times = BuildTimes {
+            elapsed: began.elapsed().as_secs_f64() * 1e9,
+            cpu: (children()? - cpu) * 1e3,
+        };
+        let stderr = String::from_utf8_lossy(&ended.stderr);
+        ensure!(ended.status.success(), "{self} failed: {}", stderr.trim_end());
+        Ok(times)
     }
 }
 

@@ -1,4 +1,4 @@
-//! What watches while something is measured: this tracer, or what people use in its stead.
+//! What observes the machine during a measurement: nothing, this tracer, or another tool.
 
 use std::{
     io::{BufRead as _, BufReader},
@@ -19,11 +19,11 @@ use super::{
 };
 use crate::command::{command, is_installed};
 
-/// The calls that it takes to tell who has a file open for writing.
+/// The calls that show who has a file open for writing.
 const CALLS: &str = "trace=execve,execveat,open,openat,openat2,creat,close,dup,dup2,dup3,fcntl,\
                      clone,clone3,fork,vfork";
 
-/// A script as one writes it by hand: who opened what, who forked whom, which exec failed.
+/// A typical handwritten script: who opened what, who forked whom, which exec failed.
 const SCRIPT: &str = r#"
 BEGIN { printf("ready\n"); }
 tracepoint:syscalls:sys_exit_openat /args->ret >= 0/ { @opened[pid, args->ret] = nsecs; }
@@ -38,12 +38,12 @@ END { clear(@opened); clear(@parent); }
 pub(super) enum Observer {
     Nothing,
     Ours,
-    /// Of the program and all that it starts.
+    /// Traces the program and its descendants.
     Strace,
     Bpftrace,
 }
 
-/// What watches the whole machine, until this is dropped.
+/// An observer of the whole machine, which ends when this is dropped.
 #[derive(Default)]
 pub(super) struct Watch {
     tracer: Option<Tracer>,
@@ -56,7 +56,7 @@ struct Script {
 }
 
 impl Observer {
-    /// Those that this machine has.
+    /// The observers that are installed on this machine.
     pub(super) fn installed() -> Vec<Self> {
         let is_installed = |observer: &Self| match observer {
             Self::Nothing | Self::Ours => true,
@@ -77,7 +77,7 @@ impl Observer {
         }
     }
 
-    /// A command, started by what watches it if that must start it; its arguments alone are kept.
+    /// The command, wrapped if the observer must start it. A wrapped command keeps only its arguments.
     pub(super) fn command(self, watched: Command) -> Command {
         if self != Self::Strace {
             return watched;
@@ -88,7 +88,7 @@ impl Observer {
         strace
     }
 
-    /// Begins to watch, if it watches the whole machine.
+    /// Starts observing, if the observer observes the whole machine.
     pub(super) fn watch(self, tracer: &Path, output: &Output) -> Result<Watch> {
         programs::wait_for_tracers(0)?;
         let mut watch = Watch::default();
@@ -102,7 +102,7 @@ impl Observer {
 }
 
 impl Watch {
-    /// Ends it; an error if it has not seen all.
+    /// Ends the observer; an error if it lost records.
     pub(super) fn end(self, output: &Output) -> Result<()> {
         let Some(tracer) = self.tracer else { return Ok(()) };
         let lost = tracer.stop(output)?;
@@ -119,11 +119,11 @@ impl Script {
             .stdout(Stdio::piped())
             .spawn()
             .context("cannot start bpftrace")?;
-        let said = child.stdout.take().context("bpftrace has no stdout")?;
+        let stdout = child.stdout.take().context("bpftrace has no stdout")?;
         let script = Self { child };
-        let mut lines = BufReader::new(said).lines().map_while(Result::ok);
-        ensure!(lines.any(|line| line == "ready"), "bpftrace ended before it traced");
-        // Its few lines fit into the pipe, and end with it.
+        let mut lines = BufReader::new(stdout).lines().map_while(Result::ok);
+        ensure!(lines.any(|line| line == "ready"), "bpftrace ended before tracing was live");
+        // Keeps reading, so that the pipe never blocks bpftrace.
         std::thread::spawn(move || lines.for_each(drop));
         Ok(script)
     }
@@ -131,7 +131,7 @@ impl Script {
 
 impl Drop for Script {
     fn drop(&mut self) {
-        // After an error; the first one is told.
+        // A failure here does not matter: the measurement is done, or an error is reported.
         let _ = kill(Pid::from_raw(self.child.id() as i32), Signal::SIGINT);
         let _ = self.child.wait();
     }

@@ -1,4 +1,4 @@
-//! What is measured: system calls, repeated.
+//! The operations that are measured: repeated system calls.
 
 use std::{
     ffi::{CStr, CString},
@@ -27,14 +27,14 @@ use nix::{
     unistd::{ForkResult, Pid, fork, pause},
 };
 
-/// Repeated this often between two looks at the clock, which counts microseconds.
+/// Repetitions between two readings of the clock, which counts microseconds.
 const BATCH: u32 = 2000;
-/// So many execs fail: few, as each is an incident.
+/// The number of failing execs, which is small because each is an incident.
 const FAILING: u32 = 200;
-/// So many processes do nothing beside.
+/// The number of idle processes.
 const IDLE: usize = 2000;
 
-/// A call that is repeated.
+/// An operation that is repeated.
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
 pub(crate) enum Operation {
     NullCall,
@@ -47,15 +47,15 @@ pub(crate) enum Operation {
     FailingExecAmongMany,
 }
 
-/// What an operation took.
+/// The measurement of an operation.
 pub(super) struct Measured {
-    /// The CPU time of a call, its child's included; three quarters of the batches took more.
+    /// The CPU time of a call, including its child's; three quarters of the batches took longer.
     pub(super) nanoseconds: f64,
     pub(super) calls: u64,
 }
 
 impl Operation {
-    /// What is measured without and with tracing.
+    /// The operations that are measured without and with tracing.
     pub(super) const PAIRED: [Self; 6] = [
         Self::NullCall,
         Self::OpenForReading,
@@ -65,12 +65,12 @@ impl Operation {
         Self::SpawnFromServer,
     ];
 
-    /// Its word on the command line.
+    /// Its name on the command line.
     pub(super) fn word(self) -> String {
         self.to_possible_value().map_or_else(String::new, |it| it.get_name().to_owned())
     }
 
-    /// Open fds of the process that makes the call, and how many of them are for writing.
+    /// The number of open fds of the calling process, and how many of them are for writing.
     fn fds(self) -> (i32, usize) {
         match self {
             Self::SpawnFromSmall => (10, 0),
@@ -80,7 +80,7 @@ impl Operation {
         }
     }
 
-    /// Repeats it for that long, in this process, with a file of its own in `dir`.
+    /// Repeats the operation for that long in this process, with a new file in `dir`.
     pub(super) fn measure(self, slice: Duration, dir: &Path) -> Result<Measured> {
         let file = Scratch::new(dir)?;
         let (fds, writers) = self.fds();
@@ -101,7 +101,7 @@ impl Operation {
             anyhow::Ok((all_cpu_time()? - before) * 1e3 / f64::from(batch))
         };
         if slice > Duration::ZERO {
-            // This finds nothing in the caches, and is not counted.
+            // The first batch fills the caches, so it is not counted.
             timed()?;
         }
         let began = Instant::now();
@@ -109,7 +109,7 @@ impl Operation {
             batches.push(timed()?);
         }
         drop(open);
-        // What else runs on the machine makes some batches slow, never fast.
+        // Other processes on the machine make some batches slower, never faster.
         let quarter = batches.len() / 4;
         let nanoseconds = *batches.select_nth_unstable_by(quarter, f64::total_cmp).1;
         Ok(Measured { nanoseconds, calls })
@@ -118,13 +118,13 @@ impl Operation {
     fn repeat(self, times: u32, file: &Scratch) -> Result<()> {
         let fails = matches!(self, Self::FailingExec | Self::FailingExecAmongMany);
         let busy = fails.then(|| file.open()).transpose()?;
-        // Not a range: this is not optimized in a debug build.
+        // Not a range, which is slow in a debug build.
         let mut left = times;
         while left > 0 {
             left -= 1;
             match self {
                 Self::NullCall => {
-                    // SAFETY: no arguments.
+                    // SAFETY: getppid(2) takes no arguments.
                     unsafe { libc::syscall(libc::SYS_getppid) };
                 }
                 Self::OpenForReading => open_and_close(&file.path, libc::O_RDONLY)?,
@@ -132,7 +132,10 @@ impl Operation {
                 Self::SpawnFromSmall | Self::SpawnFromWriter | Self::SpawnFromServer => spawn()?,
                 Self::FailingExec | Self::FailingExecAmongMany => {
                     let errno = exec(&file.path);
-                    ensure!(errno == Errno::ETXTBSY, "no ETXTBSY from this kernel: {errno}");
+                    ensure!(
+                        errno == Errno::ETXTBSY,
+                        "the exec failed with {errno} instead of ETXTBSY"
+                    );
                 }
             }
         }
@@ -156,16 +159,16 @@ impl fmt::Display for Operation {
     }
 }
 
-/// A child that does nothing; ended when this is dropped.
+/// An idle child, which is killed when this is dropped.
 struct Idle(Pid);
 
 impl Idle {
     fn start() -> Result<Self> {
-        // SAFETY: the child makes system calls alone.
+        // SAFETY: the child only makes system calls.
         match unsafe { fork() }.context("cannot fork")? {
             ForkResult::Parent { child } => Ok(Self(child)),
             ForkResult::Child => {
-                // It shall not outlive this process, however that ends.
+                // It must not outlive this process, even if that is killed.
                 let _ = set_pdeathsig(Signal::SIGKILL);
                 loop {
                     pause();
@@ -177,14 +180,14 @@ impl Idle {
 
 impl Drop for Idle {
     fn drop(&mut self) {
-        // It is a child that has not been waited for: the pid is its own.
+        // The child has not been waited for, so its pid is not reused.
         let _ = kill(self.0, Signal::SIGKILL);
         let _ = waitpid(self.0, None);
     }
 }
 
 impl Measured {
-    /// Reads its own [`fmt::Display`].
+    /// Parses the output of [`fmt::Display`].
     pub(super) fn of(text: &str) -> Option<Self> {
         let (nanoseconds, calls) = text.trim_end().split_once(' ')?;
         Some(Self { nanoseconds: nanoseconds.parse().ok()?, calls: calls.parse().ok()? })
@@ -197,19 +200,19 @@ impl fmt::Display for Measured {
     }
 }
 
-/// The CPU time of this process and of its children that have ended, in microseconds: unlike the
-/// time of day, it does not count the waiting for a CPU that other processes have.
+/// The CPU time of this process and of its ended children, in microseconds. Unlike elapsed time, it does
+/// not include waiting for a CPU.
 fn all_cpu_time() -> Result<f64> {
     Ok(cpu_time(UsageWho::RUSAGE_SELF)? + cpu_time(UsageWho::RUSAGE_CHILDREN)?)
 }
 
-/// The CPU time of one of the two.
+/// The CPU time of this process or of its children.
 pub(super) fn cpu_time(who: UsageWho) -> Result<f64> {
     let usage = getrusage(who)?;
     Ok((usage.user_time() + usage.system_time()).num_microseconds() as f64)
 }
 
-/// A file that nobody else uses; removed when this is dropped.
+/// A file that only this process uses, removed when dropped.
 struct Scratch {
     path: CString,
 }
@@ -217,13 +220,13 @@ struct Scratch {
 impl Scratch {
     fn new(dir: &Path) -> Result<Self> {
         let path: PathBuf = dir.join(format!("etxtbsy-trace-bench-{}", process::id()));
-        // Not a program: an exec that does not fail with ETXTBSY fails with ENOEXEC.
+        // An empty file: an exec that does not fail with ETXTBSY fails with ENOEXEC.
         OpenOptions::new()
             .write(true)
             .create_new(true)
             .mode(0o700)
             .open(&path)
-            .with_context(|| format!("cannot make {}: choose another --dir", path.display()))?;
+            .with_context(|| format!("cannot create {}: choose another --dir", path.display()))?;
         Ok(Self { path: CString::new(path.into_os_string().into_encoded_bytes())? })
     }
 
@@ -231,7 +234,7 @@ impl Scratch {
         Path::new(std::ffi::OsStr::from_bytes(self.path.to_bytes()))
     }
 
-    /// Opens it for writing.
+    /// Opens the file for writing.
     fn open(&self) -> Result<File> {
         Ok(OpenOptions::new().write(true).open(self.as_path())?)
     }
@@ -239,16 +242,16 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // It may be gone: whoever cleans the directory was faster.
+        // It may be gone: another process may clean the directory.
         let _ = fs::remove_file(self.as_path());
     }
 }
 
-/// Opens files, each a description of its own, until this process has `fds` open; `writers` of
-/// them for writing.
+/// Opens files until this process has `fds` open, `writers` of them for writing. Each open is its own
+/// description.
 fn open_fds(fds: i32, writers: usize, file: &Scratch) -> Result<Vec<File>> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    // Fewer than some shells allow.
+    // Some shells set a lower limit.
     setrlimit(Resource::RLIMIT_NOFILE, soft.max(2048).min(hard), hard)?;
     let mut open = (0..writers).map(|_| file.open()).collect::<Result<Vec<_>>>()?;
     loop {
@@ -261,31 +264,31 @@ fn open_fds(fds: i32, writers: usize, file: &Scratch) -> Result<Vec<File>> {
 }
 
 fn open_and_close(path: &CStr, flags: i32) -> Result<()> {
-    // SAFETY: a C string; the fd is this call's own.
+    // SAFETY: the path is a C string, and no other code has the new fd.
     let closed = unsafe { libc::close(libc::open(path.as_ptr(), flags)) };
     Errno::result(closed).context("cannot open or close")?;
     Ok(())
 }
 
-/// Returns only if it fails.
+/// Execs a file; returns only if that fails.
 fn exec(path: &CStr) -> Errno {
     let words = [path.as_ptr(), ptr::null()];
-    // SAFETY: C strings, and arrays of them that end with null: the second is empty.
+    // SAFETY: C strings and null-terminated arrays of them, which outlive the call; the second is empty.
     unsafe { libc::execve(path.as_ptr(), words.as_ptr(), &raw const words[1]) };
     Errno::last()
 }
 
-/// A child that runs a program that does nothing, to its end.
+/// Runs /bin/true in a child, and waits for it to end.
 fn spawn() -> Result<()> {
-    // SAFETY: the child makes two system calls.
+    // SAFETY: the child only makes system calls.
     let child = Errno::result(unsafe { libc::fork() }).context("cannot fork")?;
     if child == 0 {
         exec(c"/bin/true");
-        // SAFETY: ends the child at once.
+        // SAFETY: _exit(2) has no preconditions.
         unsafe { libc::_exit(127) };
     }
     let mut status = 0;
-    // SAFETY: `status` can be written.
+    // SAFETY: the pointer refers to `status`, which outlives the call.
     Errno::result(unsafe { libc::waitpid(child, &raw mut status, 0) })?;
     ensure!(status == 0, "/bin/true failed: wait status {status}");
     Ok(())

@@ -1,4 +1,4 @@
-//! What the kernel counts of eBPF programs and maps: Documentation/bpf, proc(5) on `fdinfo`.
+//! The kernel's statistics of eBPF programs and maps; see Documentation/bpf, and `fdinfo` in proc(5).
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -11,12 +11,12 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use nix::errno::Errno;
 
-/// Between two looks at what is loaded.
-const LOOK: Duration = Duration::from_millis(50);
-/// From when on it is said what is waited for.
-const PATIENCE: Duration = Duration::from_secs(3);
+/// The time between two checks of the loaded programs.
+const POLL: Duration = Duration::from_millis(50);
+/// After this time, a message says what the benchmark waits for.
+const REPORT_AFTER: Duration = Duration::from_secs(3);
 
-/// What the runs of one program took since the statistics were enabled.
+/// The runs of one program since the statistics were enabled.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Runs {
     pub(super) runs: u64,
@@ -29,19 +29,20 @@ impl Runs {
     }
 }
 
-/// Has the kernel count and time the runs of all programs until this is dropped; that makes each
-/// run some ten nanoseconds longer.
+/// Makes the kernel count and time the runs of all programs until this is dropped. Each run then takes
+/// some ten nanoseconds longer.
 pub(super) fn enable_statistics() -> Result<OwnedFd> {
-    // `BPF_ENABLE_STATS` with `BPF_STATS_RUN_TIME`, include/uapi/linux/bpf.h: ends with its fd,
-    // even if this process is killed, unlike the sysctl.
+    // BPF_ENABLE_STATS with BPF_STATS_RUN_TIME, see include/uapi/linux/bpf.h. Unlike the sysctl, it ends
+    // with its fd, even if this process is killed.
     const BPF_ENABLE_STATS: i32 = 32;
     let run_time = 0_u32;
-    // SAFETY: the attribute of this command is one u32.
+    // SAFETY: this command reads one u32, and `run_time` outlives the call.
     let fd = unsafe {
         libc::syscall(libc::SYS_bpf, BPF_ENABLE_STATS, &raw const run_time, size_of_val(&run_time))
     };
-    let fd = Errno::result(fd).context("cannot enable the statistics of eBPF programs (5.8 on)")?;
-    // SAFETY: a new fd, nobody else's.
+    let fd = Errno::result(fd)
+        .context("cannot enable the statistics of eBPF programs (needs Linux 5.8 or newer)")?;
+    // SAFETY: the fd is new, so no other value owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
@@ -49,7 +50,7 @@ pub(super) fn enable_statistics() -> Result<OwnedFd> {
 pub(super) fn statistics(pid: u32) -> Result<BTreeMap<String, Runs>> {
     let mut all = BTreeMap::new();
     for info in fdinfo(pid)? {
-        // A link tells its program's tag too, but not its runs.
+        // A link has its program's tag too, but no run count.
         if let Some(tag) = info.get("prog_tag").filter(|_| info.contains_key("run_cnt")) {
             let runs = Runs {
                 runs: number(&info, "run_cnt")?,
@@ -61,7 +62,7 @@ pub(super) fn statistics(pid: u32) -> Result<BTreeMap<String, Runs>> {
     Ok(all)
 }
 
-/// The bytes that the maps of a process take in the kernel.
+/// The kernel memory of the maps of a process, in bytes.
 pub(super) fn map_bytes(pid: u32) -> Result<u64> {
     let mut maps = BTreeMap::new();
     for info in fdinfo(pid)? {
@@ -72,17 +73,17 @@ pub(super) fn map_bytes(pid: u32) -> Result<u64> {
     Ok(maps.values().sum())
 }
 
-/// How many tracers run on this machine, by one of their programs.
+/// The number of tracers on this machine, counted by one of their programs.
 pub(super) fn tracers() -> Result<usize> {
     let symbols = fs::read_to_string("/proc/kallsyms")?;
     Ok(symbols.lines().filter(|line| line.ends_with("_exec_returns\t[bpf]")).count())
 }
 
-/// Waits until as many tracers run: the kernel frees programs a while after their process has
-/// ended, and there may be tracers that are not ours.
+/// Waits until exactly that many tracers run: the kernel frees programs some time after their process has
+/// ended, and other users may run tracers.
 pub(super) fn wait_for_tracers(wanted: usize) -> Result<()> {
     let began = Instant::now();
-    let mut told = false;
+    let mut reported = false;
     loop {
         let found = tracers()?;
         if found == wanted {
@@ -92,11 +93,11 @@ pub(super) fn wait_for_tracers(wanted: usize) -> Result<()> {
             found > wanted,
             "/proc/kallsyms does not show eBPF programs: run `sysctl net.core.bpf_jit_kallsyms=1`"
         );
-        if began.elapsed() > PATIENCE && !told {
-            told = true;
-            eprintln!("waiting for {} other etxtbsy-trace to end", found - wanted);
+        if began.elapsed() > REPORT_AFTER && !reported {
+            reported = true;
+            eprintln!("waiting until {} other etxtbsy-trace processes have ended", found - wanted);
         }
-        thread::sleep(LOOK);
+        thread::sleep(POLL);
     }
 }
 
@@ -111,12 +112,12 @@ pub(super) fn names() -> Result<HashMap<String, String>> {
         .collect())
 }
 
-/// What `fdinfo` says of each fd of a process.
+/// The `fdinfo` of each fd of a process.
 fn fdinfo(pid: u32) -> Result<Vec<HashMap<String, String>>> {
     let dir = format!("/proc/{pid}/fdinfo");
     let mut all = Vec::new();
     for entry in fs::read_dir(&dir).with_context(|| dir.clone())? {
-        // An fd may be closed meanwhile.
+        // The fd may have been closed.
         let Ok(text) = fs::read_to_string(entry?.path()) else { continue };
         let pairs = text.lines().filter_map(|line| line.split_once(":\t"));
         all.push(pairs.map(|(key, value)| (key.to_owned(), value.trim().to_owned())).collect());

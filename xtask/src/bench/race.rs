@@ -1,4 +1,4 @@
-//! The race itself: whether tracing makes it slower, rarer or commoner.
+//! Whether tracing changes the speed of the race or the number of its failures.
 
 use std::{fmt, path::Path, process::Command};
 
@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::command::{self, output};
 
-/// What `etxtbsy-trace workload go22315` counted.
+/// The counts of `etxtbsy-trace workload go22315`.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Race {
     attempts: u64,
@@ -16,7 +16,7 @@ pub(super) struct Race {
 }
 
 impl Race {
-    /// Has `race`, which is etxtbsy-trace, run it that long; or not at all.
+    /// Runs the race by `race`, which starts etxtbsy-trace; `None` if `seconds` is 0.
     pub(super) fn run(mut race: Command, seconds: u64, dir: &Path) -> Result<Option<Self>> {
         if seconds == 0 {
             return Ok(None);
@@ -24,7 +24,7 @@ impl Race {
         race.args(["workload", "go22315", "--seconds", &seconds.to_string(), "--dir"]).arg(dir);
         let shown = format!("`{}`", command::shown(&race));
         let line =
-            output(&mut race).with_context(|| format!("{shown} fails: run it to see why"))?;
+            output(&mut race).with_context(|| format!("{shown} failed: run it to see why"))?;
         let report: Value = serde_json::from_str(&line)?;
         let parse = || {
             Some(Self {
@@ -53,21 +53,21 @@ impl Race {
     }
 }
 
-/// How much likelier a failure is in `after` than in `before`, with the 95% interval of the ratio.
+/// The ratio of the failure rates of `after` and `before`, with its 95% confidence interval.
 pub(super) fn risk_ratio(before: &[Race], after: &[Race]) -> String {
     let (a, b) = (Race::sum(before), Race::sum(after));
     if a.failures == 0 || b.failures == 0 {
         return "too few".into();
     }
     let ratio = b.risk() / a.risk();
-    let variance = variance(before) / a.failures as f64 + variance(after) / b.failures as f64;
+    let variance = dispersion(before) / a.failures as f64 + dispersion(after) / b.failures as f64;
     let factor = (1.96 * variance.sqrt()).exp();
     format!("{ratio:.2} (95%: {:.2}–{:.2})", ratio / factor, ratio * factor)
 }
 
-/// How much more the failures vary from run to run than independent events would: they come in
-/// bursts. At least 1. (A quasi-Poisson model's dispersion.)
-fn variance(races: &[Race]) -> f64 {
+/// How much more the failures vary between runs than independent events, at least 1: they come in
+/// bursts. (The dispersion of a quasi-Poisson model.)
+fn dispersion(races: &[Race]) -> f64 {
     let risk = Race::sum(races).risk();
     let deviations = races.iter().map(|race| {
         let expected = risk * race.attempts as f64;
@@ -91,12 +91,12 @@ mod tests {
     }
 
     #[test]
-    fn steady_failures_are_as_sure_as_counts_are() {
+    fn steady_failures_have_the_interval_of_independent_counts() {
         assert_eq!(risk_ratio(&races([50, 50]), &races([100, 100])), "2.00 (95%: 1.57–2.54)");
     }
 
     #[test]
-    fn bursts_make_the_interval_wide() {
+    fn bursts_widen_the_interval() {
         assert_eq!(risk_ratio(&races([0, 100]), &races([100, 100])), "2.00 (95%: 0.28–14.27)");
     }
 

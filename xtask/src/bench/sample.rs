@@ -1,17 +1,17 @@
-//! Numbers and how they are shown.
+//! Statistics of measurements, and how numbers are shown.
 
-/// The middle half of some measurements.
+/// Median and quartiles of measurements.
 pub(super) struct Spread {
     pub(super) median: f64,
     quartiles: (f64, f64),
 }
 
 impl Spread {
-    /// Of at least one.
+    /// The spread of at least one value.
     pub(super) fn of(values: &[f64]) -> Self {
         let mut sorted = values.to_vec();
         sorted.sort_by(f64::total_cmp);
-        // Between the two nearest, as R and NumPy do by default.
+        // Interpolates between the two nearest values, as R and NumPy do by default.
         let at = |share: f64| {
             let place = share * (sorted.len() - 1) as f64;
             let (low, high) = (sorted[place.floor() as usize], sorted[place.ceil() as usize]);
@@ -20,7 +20,7 @@ impl Spread {
         Self { median: at(0.5), quartiles: (at(0.25), at(0.75)) }
     }
 
-    /// Of what `compare` makes of each pair.
+    /// The spread of `compare` applied to each pair.
     pub(super) fn of_pairs(a: &[f64], b: &[f64], compare: fn(f64, f64) -> f64) -> Self {
         Self::of(&a.iter().zip(b).map(|(a, b)| compare(*a, *b)).collect::<Vec<_>>())
     }
@@ -35,7 +35,7 @@ pub(super) fn ratio(value: f64) -> String {
     format!("{value:.2}")
 }
 
-/// For what changes by parts of a hundred.
+/// For ratios that differ by less than 1%.
 pub(super) fn fine_ratio(value: f64) -> String {
     format!("{value:.3}")
 }
@@ -44,7 +44,7 @@ pub(super) fn count(value: f64) -> String {
     format!("{value:.0}")
 }
 
-/// A time in nanoseconds, to three digits.
+/// A time in nanoseconds, with three significant digits.
 pub(super) fn time(nanoseconds: f64) -> String {
     let size = nanoseconds.abs();
     let (value, unit) = if size < 1e3 {
@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn quartiles_lie_between_the_nearest() {
+    fn quartiles_are_interpolated() {
         let spread = Spread::of(&[4.0, 1.0, 3.0, 2.0]);
         assert_eq!(spread.with(ratio), "2.50 (1.75–3.25)");
         assert_eq!(Spread::of(&[7.0]).with(count), "7 (7–7)");

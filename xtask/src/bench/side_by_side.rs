@@ -1,4 +1,4 @@
-//! Calls, builds, test runs and the race, with nothing watching, this tracer, and what else there is.
+//! Compares calls, builds, test runs and the race without a tracer, with this one, and with other tools.
 
 use std::{
     env, fs,
@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result};
 
 use super::{
     Args, Operation,
-    build::{Build, Took},
+    build::{Build, BuildTimes},
     measured_by,
     observer::Observer,
     race::{self, Race},
@@ -19,32 +19,32 @@ use super::{
 };
 use crate::{command::command, table::Table};
 
-/// Where the projects are; removed when this is dropped.
-struct Place(PathBuf);
+/// The directory of the projects, removed when dropped.
+struct ProjectDir(PathBuf);
 
-/// What one observer was there for, once.
+/// One round of measurements under one observer.
 struct Round {
-    /// Nanoseconds a call, in the order of the operations.
+    /// Nanoseconds per call, in the order of the operations.
     operations: Vec<f64>,
-    builds: Vec<Took>,
+    builds: Vec<BuildTimes>,
     race: Option<Race>,
 }
 
-/// Measures all, and prints how they compare.
+/// Measures everything, and prints the comparison.
 pub(super) fn compare(args: &Args, tracer: &Path) -> Result<()> {
-    let place = Place::new(&args.dir)?;
-    let builds = Build::all(&place.0)?;
+    let projects = ProjectDir::new(&args.dir)?;
+    let builds = Build::all(&projects.0)?;
     let observers = Observer::installed();
     let output = Output::new()?;
     for build in &builds {
-        // What is fetched, compiled or found first is not counted.
+        // The first build also fills caches, so it is not counted.
         build.run(Observer::Nothing)?;
     }
     let mut rounds: Vec<Vec<Round>> = observers.iter().map(|_| Vec::new()).collect();
     for pair in 0..args.pairs as usize {
         eprintln!("round {} of {}", pair + 1, args.pairs);
         for turn in 0..observers.len() {
-            // In turn, so that a machine that gets faster or slower favours none.
+            // The order rotates, so that a machine that gets faster or slower favours none.
             let at = (turn + pair) % observers.len();
             let watch = observers[at].watch(tracer, &output)?;
             rounds[at].push(round(args, tracer, observers[at], &builds)?);
@@ -113,18 +113,19 @@ fn show(args: &Args, observers: &[Observer], builds: &[Build], rounds: &[Vec<Rou
     println!("{}", table.shown(args.markdown));
 }
 
-impl Place {
+impl ProjectDir {
     fn new(dir: &Path) -> Result<Self> {
-        let place = dir.join(format!("etxtbsy-trace-bench-{}", process::id()));
-        fs::create_dir(&place)
-            .with_context(|| format!("cannot make {}: choose another --dir", place.display()))?;
-        Ok(Self(place))
+        let projects = dir.join(format!("etxtbsy-trace-bench-{}", process::id()));
+        fs::create_dir(&projects).with_context(|| {
+            format!("cannot create {}: choose another --dir", projects.display())
+        })?;
+        Ok(Self(projects))
     }
 }
 
-impl Drop for Place {
+impl Drop for ProjectDir {
     fn drop(&mut self) {
-        // It may be gone: whoever cleans the directory was faster.
+        // It may be gone: another process may clean the directory.
         let _ = fs::remove_dir_all(&self.0);
     }
 }

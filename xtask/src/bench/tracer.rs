@@ -1,4 +1,4 @@
-//! A tracer of the whole machine, and what it takes.
+//! A tracer of the whole machine, and its cost.
 
 use std::{
     fs,
@@ -17,55 +17,55 @@ use nix::{
 };
 use serde_json::Value;
 
-/// How often it is looked at whether a tracer that is not ready yet still runs.
-const LOOK: Duration = Duration::from_millis(100);
-/// How long its last line may take, which stands in the pipe when it has ended.
+/// How often to check whether a tracer that is not ready still runs.
+const POLL: Duration = Duration::from_millis(100);
+/// How long reading the last line may take, which is in the pipe when the tracer has ended.
 const LAST_LINE: Duration = Duration::from_secs(10);
 
-/// Where the tracers' lines go. One thread reads them all, so that this process has as many
-/// threads while it measures without a tracer as it has with one.
+/// Receives the lines of all tracers. One thread reads them all, so that this process has the same number
+/// of threads with and without a tracer.
 pub(super) struct Output {
     pipe: PipeWriter,
-    said: Receiver<Said>,
+    messages: Receiver<Message>,
 }
 
-/// What matters of the lines.
-enum Said {
-    /// The first line: it traces, since this moment.
+/// A line that matters.
+enum Message {
+    /// The first line: tracing is live since this moment.
     Ready(Instant),
-    /// The last line: how much it lost.
+    /// The last line: the number of lost records.
     Ended(u64),
 }
 
 impl Output {
     pub(super) fn new() -> Result<Self> {
         let (reader, pipe) = io::pipe()?;
-        let (send, said) = mpsc::channel();
+        let (send, messages) = mpsc::channel();
         thread::spawn(move || {
             for line in BufReader::new(reader).lines().map_while(Result::ok) {
                 let line: Value = serde_json::from_str(&line).unwrap_or_default();
-                let said = match line["type"].as_str() {
-                    Some("meta") => Said::Ready(Instant::now()),
-                    Some("summary") => Said::Ended(line["lost"].as_u64().unwrap_or(0)),
+                let message = match line["type"].as_str() {
+                    Some("meta") => Message::Ready(Instant::now()),
+                    Some("summary") => Message::Ended(line["lost"].as_u64().unwrap_or(0)),
                     _ => continue,
                 };
-                if send.send(said).is_err() {
+                if send.send(message).is_err() {
                     return;
                 }
             }
         });
-        Ok(Self { pipe, said })
+        Ok(Self { pipe, messages })
     }
 }
 
-/// A tracer that sees every failure on the machine; interrupted when this is dropped.
+/// A tracer of the whole machine, interrupted when dropped.
 pub(super) struct Tracer {
     child: Child,
     pub(super) ready_after: Duration,
 }
 
 impl Tracer {
-    /// Starts one and waits until it is ready.
+    /// Starts a tracer and waits until it is ready.
     pub(super) fn start(program: &Path, output: &Output) -> Result<Self> {
         let began = Instant::now();
         let child = Command::new(program)
@@ -76,16 +76,16 @@ impl Tracer {
             .with_context(|| format!("cannot start {}", program.display()))?;
         let mut tracer = Self { child, ready_after: Duration::ZERO };
         loop {
-            match output.said.recv_timeout(LOOK) {
-                Ok(Said::Ready(ready)) => {
+            match output.messages.recv_timeout(POLL) {
+                Ok(Message::Ready(ready)) => {
                     tracer.ready_after = ready - began;
                     return Ok(tracer);
                 }
-                Ok(Said::Ended(_)) | Err(RecvTimeoutError::Timeout) => {}
+                Ok(Message::Ended(_)) | Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => bail!("the tracers' output ended"),
             }
             if let Some(status) = tracer.child.try_wait()? {
-                bail!("{} ended before it traced: {status}", program.display());
+                bail!("{} ended before tracing was live: {status}", program.display());
             }
         }
     }
@@ -94,12 +94,12 @@ impl Tracer {
         self.child.id()
     }
 
-    /// Ends it, and with it its programs; returns how much it lost.
+    /// Ends the tracer; returns the number of lost records.
     pub(super) fn stop(mut self, output: &Output) -> Result<u64> {
         let status = self.interrupt()?;
         ensure!(status.success(), "the tracer failed: {status}");
-        match output.said.recv_timeout(LAST_LINE) {
-            Ok(Said::Ended(lost)) => Ok(lost),
+        match output.messages.recv_timeout(LAST_LINE) {
+            Ok(Message::Ended(lost)) => Ok(lost),
             _ => bail!("the tracer ended without a summary"),
         }
     }
@@ -111,17 +111,17 @@ impl Tracer {
         Ok(self.child.wait()?)
     }
 
-    /// The CPU time of all its threads so far, in the kernel and out of it.
+    /// The CPU time of all its threads so far, in the kernel and in user space.
     pub(super) fn cpu_time(&self) -> Result<Duration> {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid()))?;
         let ticks = || {
-            // The name before it may have anything in it. utime and stime: proc_pid_stat(5).
+            // The name before `) ` may contain anything. utime and stime, see proc_pid_stat(5).
             let mut fields = stat.rsplit_once(") ")?.1.split(' ').skip(11);
             let mut ticks = || fields.next()?.parse::<u64>().ok();
             Some(ticks()? + ticks()?)
         };
         let ticks = ticks().with_context(|| format!("/proc/PID/stat: {stat}"))?;
-        let hz = sysconf(SysconfVar::CLK_TCK)?.context("there is no CLK_TCK")?;
+        let hz = sysconf(SysconfVar::CLK_TCK)?.context("sysconf has no CLK_TCK")?;
         Ok(Duration::from_millis(ticks * 1000 / hz as u64))
     }
 
@@ -136,7 +136,7 @@ impl Tracer {
 
 impl Drop for Tracer {
     fn drop(&mut self) {
-        // After an error; the first one is told.
+        // This happens only after an error, which is reported.
         let _ = self.interrupt();
     }
 }

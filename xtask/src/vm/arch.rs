@@ -1,8 +1,8 @@
-//! What differs between the processors that virtual machines have.
+//! The differences between the architectures of virtual machines.
 
 use std::ffi::OsString;
 
-/// A processor's architecture.
+/// A CPU architecture.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Arch {
     Amd64,
@@ -14,7 +14,7 @@ impl Arch {
     pub(super) const OWN: Self =
         if cfg!(target_arch = "aarch64") { Self::Arm64 } else { Self::Amd64 };
 
-    /// The kernel's version and the architecture in what was asked for: `6.12`, `6.12-arm64`.
+    /// Splits a requested version (`6.12`, `6.12-arm64`) into kernel version and architecture.
     pub(super) fn of(wanted: &str) -> (&str, Self) {
         match wanted.strip_suffix("-arm64") {
             Some(version) => (version, Self::Arm64),
@@ -22,7 +22,7 @@ impl Arch {
         }
     }
 
-    /// Debian's name of it.
+    /// Its name in Debian.
     pub(super) fn debian(self) -> &'static str {
         match self {
             Self::Amd64 => "amd64",
@@ -30,12 +30,12 @@ impl Arch {
         }
     }
 
-    /// Whether this machine's programs are for it.
+    /// Whether this machine has it.
     pub(super) fn is_own(self) -> bool {
         self == Self::OWN
     }
 
-    /// Debian's package of a QEMU for it, and the program in that.
+    /// Debian's package of QEMU for it, and the program in that package.
     pub(super) fn qemu(self) -> (&'static str, &'static str) {
         match self {
             Self::Amd64 => ("qemu-system-x86", "qemu-system-x86_64"),
@@ -51,9 +51,8 @@ impl Arch {
         }
     }
 
-    /// QEMU's emulated processor. The first has no fifth level of page tables, and not the
-    /// instructions that copy byte by byte, which are fast in hardware only; the second has no
-    /// signed pointers, which are slow in software.
+    /// QEMU's emulated CPU, without features that are slow in emulation: a fifth level of page tables, fast
+    /// byte copies, signed pointers.
     pub(super) fn emulated(self) -> &'static str {
         match self {
             Self::Amd64 => "max,la57=off,erms=off,fsrm=off",
@@ -61,16 +60,16 @@ impl Arch {
         }
     }
 
-    /// The terminal that the kernel's messages go to, and the one that lines come from.
+    /// The terminal for kernel messages, and the terminal for init's lines.
     pub(super) fn terminals(self) -> (&'static str, &'static str) {
         match self {
             Self::Amd64 => ("ttyS0", "ttyS1"),
-            // There is one serial port.
+            // QEMU's machine has only one serial port.
             Self::Arm64 => ("ttyAMA0", "hvc0"),
         }
     }
 
-    /// How QEMU makes the second terminal, on its stdout.
+    /// QEMU's arguments for the second terminal, on its stdout.
     pub(super) fn lines(self) -> &'static [&'static str] {
         match self {
             Self::Amd64 => &["-serial", "stdio"],
@@ -85,7 +84,7 @@ impl Arch {
         }
     }
 
-    /// Modules that the tests need, by the names that `lsmod` shows; and the second terminal.
+    /// The kernel modules for the tests and for the second terminal, by their names in `lsmod`.
     pub(super) fn modules(self) -> &'static [&'static str] {
         match self {
             Self::Amd64 => &["overlay", "loop"],
@@ -93,7 +92,7 @@ impl Arch {
         }
     }
 
-    /// What Debian's programs are linked with: files of its package libc6.
+    /// The libraries of Debian's programs, which are files of its package libc6.
     pub(super) fn libraries(self) -> [&'static str; 2] {
         match self {
             Self::Amd64 => ["lib64/ld-linux-x86-64.so.2", "lib/x86_64-linux-gnu/libc.so.6"],
@@ -101,8 +100,8 @@ impl Arch {
         }
     }
 
-    /// What cargo builds for, if that is not this machine: static programs, which take no C
-    /// compiler and no libraries of another architecture.
+    /// Cargo's target, if it is another architecture: static programs need no C compiler and no libraries of
+    /// that architecture.
     pub(super) fn target(self) -> Option<&'static str> {
         if self.is_own() {
             return None;
@@ -114,7 +113,7 @@ impl Arch {
     }
 }
 
-/// What cargo is told to link for a target by the linker that comes with Rust.
+/// The variable and value that make cargo link for a target with Rust's own linker.
 pub(super) fn linker(target: &str) -> (OsString, &'static str) {
     let variable = format!("CARGO_TARGET_{}_LINKER", target.to_uppercase().replace('-', "_"));
     (variable.into(), "rust-lld")
@@ -131,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn the_linker_is_named_as_cargo_takes_it() {
+    fn the_linker_variable_has_cargos_form() {
         let (variable, _) = linker("aarch64-unknown-linux-musl");
         assert_eq!(variable, "CARGO_TARGET_AARCH64_UNKNOWN_LINUX_MUSL_LINKER");
     }

@@ -1,4 +1,4 @@
-//! The initramfs: busybox, the tests, and what those are linked with. No distribution's image.
+//! The initramfs: busybox, the tests, and their libraries.
 
 use std::{
     fs::{self, File, Permissions},
@@ -13,17 +13,17 @@ use anyhow::{Context as _, Result, ensure};
 use super::{kernel::Kernel, packages::Packages, suite::Suite};
 use crate::command::{command, output};
 
-/// Runs first.
+/// The first process.
 const INIT: &str = include_str!("init");
 
-/// Programs that the tests name or copy. All others are busybox's.
+/// Programs that the tests name or copy. All others come from busybox.
 const PROGRAMS: [&str; 3] = ["/bin/sh", "/bin/true", "/bin/cat"];
 
-/// Where they are in Debian's packages.
+/// Their packages and paths in Debian.
 const PACKAGED: [(&str, &str); 3] =
     [("dash", "bin/dash"), ("coreutils", "bin/true"), ("coreutils", "bin/cat")];
 
-/// Where init mounts and writes.
+/// Directories in which init mounts and writes.
 const DIRECTORIES: [&str; 12] = [
     "dev",
     "etc",
@@ -39,20 +39,20 @@ const DIRECTORIES: [&str; 12] = [
     "run",
 ];
 
-/// The users that the tests ask for.
+/// The users that the tests need.
 const PASSWD: &str =
     "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/bin/sh\n";
 const GROUP: &str = "root:x:0:\nnogroup:x:65534:\n";
 
-/// A root directory in the making.
+/// The root directory of the image.
 pub(super) struct Image {
     root: PathBuf,
-    /// What packs it.
+    /// The busybox that packs it.
     busybox: PathBuf,
 }
 
 impl Image {
-    /// All but what belongs to one kernel; `own` are the packages of this machine's architecture.
+    /// Creates everything except a kernel's modules. `own` has the packages of this machine's architecture.
     pub(super) fn new(
         root: PathBuf,
         own: &Packages,
@@ -79,7 +79,7 @@ impl Image {
         }
         image.copy(&busybox(packages)?, Path::new("/bin/busybox"))?;
         if packages.arch.is_own() {
-            // This machine's, so that they are the very same as in tests on it.
+            // This machine's own programs, so that they are the same as in its live tests.
             for program in PROGRAMS.map(Path::new).into_iter().chain(suite.programs()) {
                 image.copy(program, program)?;
                 for library in libraries(program)? {
@@ -95,7 +95,7 @@ impl Image {
         Ok(image)
     }
 
-    /// Copies programs of another architecture than this machine's, and what they are linked with.
+    /// Copies programs of another architecture with their libraries.
     fn copy_packaged(&self, packages: &Packages) -> Result<()> {
         for (program, (package, path)) in PROGRAMS.iter().zip(PACKAGED) {
             let from = packages.unpacked(&[packages.oldest(package)?])?.join(path);
@@ -108,8 +108,7 @@ impl Image {
         Ok(())
     }
 
-    /// Packs it for a kernel, with that one's modules; `ended` are the tests that are not run any
-    /// more.
+    /// Packs the image with a kernel's modules; init skips the tests in `ended`.
     pub(super) fn pack(&self, kernel: &Kernel, ended: &[String], archive: &Path) -> Result<()> {
         self.write("vm/ended", &lines(ended))?;
         let modules = self.root.join("vm/modules");
@@ -130,7 +129,7 @@ impl Image {
         Ok(written?)
     }
 
-    /// A path of the virtual machine, here.
+    /// The path on this machine of a path in the virtual machine.
     fn inside(&self, path: &Path) -> PathBuf {
         self.root.join(path.strip_prefix("/").unwrap_or(path))
     }
@@ -139,11 +138,11 @@ impl Image {
         fs::write(self.root.join(name), text).with_context(|| name.to_owned())
     }
 
-    /// Copies a file with its mode, once; a link as what it leads to.
+    /// Copies a file with its mode, unless the copy exists; follows a link.
     fn copy(&self, from: &Path, to: &Path) -> Result<()> {
         let to = self.inside(to);
         if !to.exists() {
-            fs::create_dir_all(to.parent().context("not a file")?)?;
+            fs::create_dir_all(to.parent().context("the path has no directory")?)?;
             fs::copy(from, &to)
                 .with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))?;
         }
@@ -161,14 +160,14 @@ fn busybox(packages: &Packages) -> Result<PathBuf> {
         .with_context(|| format!("no busybox in {}", root.display()))
 }
 
-/// The shared libraries that a program is linked with, and the loader; none for a static program.
+/// A program's shared libraries and loader; none for a static program.
 fn libraries(program: &Path) -> Result<Vec<PathBuf>> {
-    let said = output(command("ldd").arg(program))
+    let text = output(command("ldd").arg(program))
         .with_context(|| format!("`ldd {}` failed", program.display()))?;
-    Ok(paths(&said))
+    Ok(paths(&text))
 }
 
-/// The paths in what `ldd` says.
+/// The paths in the output of `ldd`.
 fn paths(ldd: &str) -> Vec<PathBuf> {
     // "	libc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x00007f01)"
     // "	/lib64/ld-linux-x86-64.so.2 (0x00007f02)"
@@ -180,7 +179,7 @@ fn paths(ldd: &str) -> Vec<PathBuf> {
     ldd.lines().filter_map(path).collect()
 }
 
-/// A line each.
+/// The strings as lines.
 fn lines(lines: &[String]) -> String {
     lines.iter().flat_map(|line| [line.as_str(), "\n"]).collect()
 }
@@ -190,12 +189,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn libraries_are_what_ldd_found() {
-        let said = "\tlinux-vdso.so.1 (0x00007f03)\n\
+    fn libraries_are_parsed_from_ldd() {
+        let text = "\tlinux-vdso.so.1 (0x00007f03)\n\
                     \tlibc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x00007f01)\n\
                     \t/lib64/ld-linux-x86-64.so.2 (0x00007f02)\n";
         let expected = ["/lib/x86_64-linux-gnu/libc.so.6", "/lib64/ld-linux-x86-64.so.2"];
-        assert_eq!(paths(said), expected.map(PathBuf::from));
+        assert_eq!(paths(text), expected.map(PathBuf::from));
         assert!(paths("\tstatically linked\n").is_empty());
     }
 }

@@ -1,4 +1,4 @@
-//! Which package has the kernel that was asked for, and what of it a virtual machine boots.
+//! Finds the package of the requested kernel, and its image and modules.
 
 use std::{
     ffi::OsStr,
@@ -15,11 +15,11 @@ use super::{
 };
 use crate::command::command;
 
-/// A kernel that is there to be booted.
+/// A kernel that can be booted.
 pub(super) struct Kernel {
-    /// `6.12.117`, of the package's version; with the architecture, if that was asked for.
+    /// The package's upstream version, such as `6.12.117`; with the architecture for arm64.
     pub(super) version: String,
-    /// If no suite serves what was asked for.
+    /// The requested version, if no suite has it.
     pub(super) instead_of: Option<String>,
     pub(super) image: PathBuf,
     pub(super) arch: Arch,
@@ -28,10 +28,10 @@ pub(super) struct Kernel {
 }
 
 impl Kernel {
-    /// The newest of the version, fetched if need be.
+    /// Fetches the newest kernel of that version, unless it is cached.
     pub(super) fn fetch(packages: &Packages, wanted: &str) -> Result<Self> {
         let (wanted, arch) = Arch::of(wanted);
-        // Those made for virtual machines, which are the smallest.
+        // The packages for virtual machines, which are the smallest.
         let flavour = format!("-cloud-{}", arch.debian());
         let images = packages.list("linux-image-", &flavour)?;
         let image = newest(&images, wanted)
@@ -64,8 +64,8 @@ impl Kernel {
         })
     }
 
-    /// Puts modules and what they need into a directory, and gives their names in an order in which
-    /// none needs a later one. What is not there as a module is left out: it may be built in.
+    /// Copies modules and their dependencies to a directory, and returns their names in load order. Skips
+    /// missing modules, which may be built in.
     pub(super) fn copy_modules(
         &self,
         names: &[&str],
@@ -86,10 +86,10 @@ impl Kernel {
         busybox: &Path,
         order: &mut Vec<String>,
     ) -> Result<()> {
-        let is_it = |file: &str| {
+        let is_match = |file: &str| {
             file.split_once(".ko").is_some_and(|(stem, _)| stem.replace('-', "_") == name)
         };
-        let Some(file) = find(&self.modules, &is_it) else { return Ok(()) };
+        let Some(file) = find(&self.modules, &is_match) else { return Ok(()) };
         let module = read_module(&file, busybox)?;
         let plain = format!("{name}.ko");
         if order.contains(&plain) {
@@ -104,7 +104,7 @@ impl Kernel {
     }
 }
 
-/// A module, which the package may have compressed.
+/// Reads a module, which may be compressed.
 fn read_module(file: &Path, busybox: &Path) -> Result<Vec<u8>> {
     match file.extension().and_then(OsStr::to_str) {
         Some("ko") => Ok(fs::read(file)?),
@@ -116,11 +116,14 @@ fn read_module(file: &Path, busybox: &Path) -> Result<Vec<u8>> {
             }
             Ok(unpacked.stdout)
         }
-        _ => bail!("{} is compressed in a way that is not known here", file.display()),
+        _ => bail!(
+            "{} has an unknown compression: only .ko and .ko.xz are supported",
+            file.display()
+        ),
     }
 }
 
-/// The names of the modules that this one needs: `depends=a,b` in its section `.modinfo`.
+/// The names of a module's dependencies: `depends=a,b` in its section `.modinfo`.
 fn needs(module: &[u8]) -> Vec<String> {
     const KEY: &[u8] = b"\0depends=";
     let Some(at) = module.windows(KEY.len()).position(|window| window == KEY) else {
@@ -131,39 +134,41 @@ fn needs(module: &[u8]) -> Vec<String> {
     names.split(',').filter(|name| !name.is_empty()).map(|name| name.replace('-', "_")).collect()
 }
 
-/// The first file or directory below this one whose name will do.
-fn find(dir: &Path, is_it: &dyn Fn(&str) -> bool) -> Option<PathBuf> {
+/// The first file or directory below `dir` whose name matches.
+fn find(dir: &Path, is_match: &dyn Fn(&str) -> bool) -> Option<PathBuf> {
     let mut entries: Vec<PathBuf> = fs::read_dir(dir).ok()?.flatten().map(|it| it.path()).collect();
     entries.sort();
-    let named = |path: &PathBuf| path.file_name().and_then(OsStr::to_str).is_some_and(is_it);
+    let named = |path: &PathBuf| path.file_name().and_then(OsStr::to_str).is_some_and(is_match);
     entries.iter().find(|path| named(path)).cloned().or_else(|| {
-        entries.iter().filter(|it| it.is_dir() && !it.is_symlink()).find_map(|it| find(it, is_it))
+        entries
+            .iter()
+            .filter(|it| it.is_dir() && !it.is_symlink())
+            .find_map(|it| find(it, is_match))
     })
 }
 
-/// The newest kernel of a version; `6.1` is not that of `6.12`.
+/// The newest kernel of a version; `6.1` does not match `6.12`.
 fn newest<'a>(images: &'a [Package], wanted: &str) -> Option<&'a Package> {
     let wanted = numbers(wanted);
     real(images)
         .filter(|image| numbers(&image.version).starts_with(&wanted))
-        .max_by_key(|image| age(image))
+        .max_by_key(|image| sort_key(image))
 }
 
-/// The oldest kernel that is newer than the version; else the newest of all.
+/// The newest kernel of the oldest series that is newer than the version; otherwise the newest of all.
 fn closest<'a>(images: &'a [Package], wanted: &str) -> Option<&'a Package> {
     let wanted = numbers(wanted);
     let newer = real(images).filter(|image| numbers(&image.version) > wanted);
-    // Of that series the newest.
     let series = newer.map(|image| numbers(&image.version)[..2].to_vec()).min();
     match series {
         Some(series) => real(images)
             .filter(|image| numbers(&image.version).starts_with(&series))
-            .max_by_key(|image| age(image)),
-        None => real(images).max_by_key(|image| age(image)),
+            .max_by_key(|image| sort_key(image)),
+        None => real(images).max_by_key(|image| sort_key(image)),
     }
 }
 
-/// Those that have a kernel, and do not only name the one to take.
+/// The packages that contain a kernel: a metapackage only depends on one.
 fn real(images: &[Package]) -> impl Iterator<Item = &Package> {
     images.iter().filter(|image| {
         let release = image.name.trim_start_matches("linux-image-");
@@ -171,8 +176,8 @@ fn real(images: &[Package]) -> impl Iterator<Item = &Package> {
     })
 }
 
-/// Grows with the version, and prefers what was not made for an older suite.
-fn age(image: &Package) -> (Vec<u64>, bool) {
+/// A sort key: the version, and whether the package was not built for an older suite.
+fn sort_key(image: &Package) -> (Vec<u64>, bool) {
     (numbers(&image.version), !image.version.contains('~'))
 }
 
@@ -214,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_is_found_by_number() {
+    fn versions_are_compared_as_numbers() {
         for (wanted, release) in [
             ("6.1", "6.1.0-56"),
             ("6.12", "6.12.117+deb13"),
@@ -229,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_served_has_something_close() {
+    fn a_missing_version_has_a_close_one() {
         let served = served();
         assert_eq!(closest(&served, "6.18").unwrap().version, "6.19.14-1~bpo13+1");
         assert_eq!(closest(&served, "5.10").unwrap().version, "6.1.192-2");
@@ -237,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn a_module_says_what_it_needs() {
+    fn module_dependencies_are_parsed() {
         assert_eq!(
             needs(b"x\0license=GPL\0depends=virtio-ring,virtio\0y"),
             ["virtio_ring", "virtio"]

@@ -1,6 +1,5 @@
-//! Debian's packages, fetched and unpacked where nobody installs anything: apt with lists and a
-//! cache of its own. It compares each package with the hash in the lists, and the lists with
-//! Debian's signature.
+//! Fetches and unpacks Debian's packages without installing them, by apt with its own lists and cache. Apt
+//! checks each package's hash, and Debian's signature of the lists.
 
 use std::{
     fs,
@@ -17,7 +16,7 @@ use crate::{
     command::{command, output, run, step},
 };
 
-/// Which suites have kernels, oldest first; true if there are security updates of it.
+/// The suites with kernels, oldest first; true for suites with security updates.
 const SUITES: [(&str, bool); 7] = [
     ("bullseye", true),
     ("bookworm", true),
@@ -30,7 +29,7 @@ const SUITES: [(&str, bool); 7] = [
 
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
-/// After which the lists are fetched again.
+/// The age after which the lists are fetched again.
 const STALE: Duration = Duration::from_secs(24 * 3600);
 
 /// A package in one version.
@@ -40,7 +39,7 @@ pub(super) struct Package {
     pub(super) version: String,
 }
 
-/// What all suites serve for an architecture, in a directory of ours.
+/// The packages of all suites for an architecture, in a directory of this task.
 #[derive(Clone)]
 pub(super) struct Packages {
     dir: PathBuf,
@@ -48,9 +47,12 @@ pub(super) struct Packages {
 }
 
 impl Packages {
-    /// With lists of today.
+    /// Fetches the lists if they are old.
     pub(super) fn of_debian(dir: &Path, arch: Arch, mirror: Option<&str>) -> Result<Self> {
-        ensure!(apt::exists(), "Debian's kernels are fetched by apt, which is not installed");
+        ensure!(
+            apt::exists(),
+            "apt is not installed, and fetching Debian's kernels needs it: use a machine with apt"
+        );
         let packages = Self { dir: dir.to_owned(), arch };
         fs::create_dir_all(packages.dir.join("lists/partial"))?;
         fs::create_dir_all(packages.dir.join("archives/partial"))?;
@@ -58,15 +60,15 @@ impl Packages {
             apt::install(&["debian-archive-keyring".to_owned()])?;
         }
         let mirror = mirror.map(str::to_owned).or_else(own_mirror).context(
-            "this machine's apt has no mirror of Debian: \
-             give one of https://www.debian.org/mirror/list with `--mirror URL`",
+            "this machine's apt has no Debian mirror: \
+             choose one from https://www.debian.org/mirror/list with `--mirror URL`",
         )?;
         fs::write(packages.dir.join("sources.list"), sources(&mirror))?;
         packages.refresh()?;
         Ok(packages)
     }
 
-    /// Fetches the lists if those here are not of that mirror, or not of today.
+    /// Fetches the lists if they are of another mirror, or old.
     fn refresh(&self) -> Result<()> {
         let stamp = self.dir.join("refreshed");
         let sources = fs::read(self.dir.join("sources.list"))?;
@@ -75,16 +77,16 @@ impl Packages {
         if is_fresh {
             return Ok(());
         }
-        step("fetching the lists of packages of all suites of Debian, for their kernels");
+        step("fetching the package lists of all Debian suites, for their kernels");
         match run(self.apt("apt-get").args(["update", "--quiet"])) {
             Ok(()) => fs::write(stamp, sources)?,
-            // A suite may be gone, or the network: what is there may do.
-            Err(e) => eprintln!("    {e:#}; going on"),
+            // A suite or the network may be unavailable; the existing lists may suffice.
+            Err(e) => eprintln!("    {e:#}; continuing"),
         }
         Ok(())
     }
 
-    /// An apt program that has nothing to do with what is installed here.
+    /// An apt program that ignores this machine's packages and sources.
     fn apt(&self, program: &str) -> Command {
         let mut apt = command(program);
         let own =
@@ -102,32 +104,32 @@ impl Packages {
         apt
     }
 
-    /// All packages whose names begin and end so, in all versions.
+    /// All packages with that prefix and suffix, in all versions.
     pub(super) fn list(&self, prefix: &str, suffix: &str) -> Result<Vec<Package>> {
         let names = output(self.apt("apt-cache").args(["pkgnames", prefix]))
             .context("`apt-cache pkgnames` failed")?;
         let names = names.lines().filter(|name| name.ends_with(suffix));
-        let said = output(self.apt("apt-cache").arg("madison").args(names))
+        let text = output(self.apt("apt-cache").arg("madison").args(names))
             .context("`apt-cache madison` failed")?;
-        Ok(versions(&said))
+        Ok(versions(&text))
     }
 
-    /// The oldest package of a name: whatever belongs together is of the same suite.
+    /// The oldest version of a package, so that related packages come from the same suite.
     pub(super) fn oldest(&self, name: &str) -> Result<Package> {
         let mut all = self.list(name, "")?;
         all.retain(|package| package.name == name);
         all.pop().with_context(|| format!("no suite has the package {name}"))
     }
 
-    /// The names of the packages that this one says it needs.
+    /// The names of a package's dependencies.
     pub(super) fn needs(&self, package: &Package) -> Result<Vec<String>> {
-        let said =
+        let text =
             output(self.apt("apt-cache").args(["depends", "--important"]).arg(exact(package)))
                 .with_context(|| format!("`apt-cache depends {}` failed", package.name))?;
-        Ok(dependencies(&said))
+        Ok(dependencies(&text))
     }
 
-    /// The directory in which these packages are unpacked, all into one.
+    /// Unpacks these packages into one directory, and returns it.
     pub(super) fn unpacked(&self, packages: &[Package]) -> Result<PathBuf> {
         let first = packages.first().context("no package to unpack")?;
         let unpacked = self.dir.join(format!("{}_{}", first.name, first.version));
@@ -147,14 +149,14 @@ impl Packages {
     }
 }
 
-/// The directory in which a program of this machine's own distribution is unpacked, with all that
-/// it needs and is not installed: another's program would need another's libraries.
+/// Unpacks a package of this machine's own distribution, with dependencies that are not installed, and
+/// returns the directory. (Another distribution's program would need other libraries.)
 pub(super) fn unpacked_program(package: &str, dir: &Path) -> Result<PathBuf> {
     let unpacked = dir.join(package);
     if unpacked.exists() {
         return Ok(unpacked);
     }
-    step(&format!("fetching {package} and what it needs; it is unpacked, not installed"));
+    step(&format!("fetching {package} and its dependencies, which are unpacked and not installed"));
     let archives = dir.join("archives");
     let fetch = || {
         empty(&archives)?;
@@ -171,7 +173,7 @@ pub(super) fn unpacked_program(package: &str, dir: &Path) -> Result<PathBuf> {
     Ok(unpacked)
 }
 
-/// Unpacks all packages of a directory, and removes them; whole, or not at all.
+/// Unpacks all packages of a directory, completely or not at all, and removes the archives.
 fn unpack_all(archives: &Path, unpacked: &Path) -> Result<()> {
     let partial = unpacked.with_extension("partial");
     empty(&partial)?;
@@ -193,7 +195,7 @@ fn unpack_all(archives: &Path, unpacked: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Leaves an empty directory, with what apt wants to find in it.
+/// Creates an empty directory with the subdirectory that apt expects.
 fn empty(dir: &Path) -> Result<()> {
     if dir.exists() {
         fs::remove_dir_all(dir)?;
@@ -201,23 +203,23 @@ fn empty(dir: &Path) -> Result<()> {
     fs::create_dir_all(dir.join("partial")).with_context(|| dir.display().to_string())
 }
 
-/// As apt takes it.
+/// The package and version, in apt's syntax.
 fn exact(package: &Package) -> String {
     format!("{}={}", package.name, package.version)
 }
 
-/// The mirror of Debian that this machine's apt uses.
+/// The Debian mirror of this machine's apt.
 fn own_mirror() -> Option<String> {
-    let said = output(command("apt-get").args([
+    let text = output(command("apt-get").args([
         "indextargets",
         "--format",
         "$(ORIGIN)|$(LABEL)|$(REPO_URI)",
     ]))?;
-    let uri = said.lines().find_map(|line| line.strip_prefix("Debian|Debian|"))?;
+    let uri = text.lines().find_map(|line| line.strip_prefix("Debian|Debian|"))?;
     Some(uri.trim_end_matches('/').to_owned())
 }
 
-/// apt's list of sources. Security updates are beside the mirror's `debian`.
+/// Apt's list of sources. Security updates are in a directory next to the mirror's `debian`.
 fn sources(mirror: &str) -> String {
     let line = |place: &str| format!("deb [signed-by={KEYRING}] {mirror}{place} main\n");
     let lines = SUITES.into_iter().flat_map(|(suite, has_security)| {
@@ -227,7 +229,7 @@ fn sources(mirror: &str) -> String {
     lines.collect()
 }
 
-/// What `apt-cache madison` says: `  name | version | where`.
+/// Parses the output of `apt-cache madison`: `  name | version | source`.
 fn versions(madison: &str) -> Vec<Package> {
     let package = |line: &str| {
         let mut columns = line.split('|').map(|column| column.trim().to_owned());
@@ -236,7 +238,7 @@ fn versions(madison: &str) -> Vec<Package> {
     madison.lines().filter_map(package).collect()
 }
 
-/// What `apt-cache depends` says: `  Depends: name`, or ` |Depends: name` before an alternative.
+/// Parses the output of `apt-cache depends`: `  Depends: name`, or ` |Depends: name` before an alternative.
 fn dependencies(depends: &str) -> Vec<String> {
     depends
         .lines()
@@ -250,19 +252,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn madison_has_a_package_a_line() {
-        let said = "linux-image-a | 6.1.192-2 | http://mirror/debian bookworm/main amd64 Packages\n\
+    fn madison_output_is_parsed() {
+        let text = "linux-image-a | 6.1.192-2 | http://mirror/debian bookworm/main amd64 Packages\n\
                     linux-image-b |   7.2.13-1 | http://mirror/debian sid/main amd64 Packages\n";
         let package =
             |name: &str, version: &str| Package { name: name.into(), version: version.into() };
         assert_eq!(
-            versions(said),
+            versions(text),
             [package("linux-image-a", "6.1.192-2"), package("linux-image-b", "7.2.13-1")]
         );
     }
 
     #[test]
-    fn security_updates_are_beside_the_mirror() {
+    fn sources_include_security_updates() {
         let sources = sources("http://mirror/debian");
         assert_eq!(sources.lines().count(), 10);
         for place in [
@@ -276,9 +278,9 @@ mod tests {
     }
 
     #[test]
-    fn dependencies_are_names() {
-        let said = "linux-image-x\n  PreDepends: linux-base\n |Depends: dracut\n  \
+    fn dependencies_are_parsed() {
+        let text = "linux-image-x\n  PreDepends: linux-base\n |Depends: dracut\n  \
                     Depends: <linux-initramfs-tool>\n    dracut\n  Depends: linux-binary-x\n";
-        assert_eq!(dependencies(said), ["dracut", "<linux-initramfs-tool>", "linux-binary-x"]);
+        assert_eq!(dependencies(text), ["dracut", "<linux-initramfs-tool>", "linux-binary-x"]);
     }
 }

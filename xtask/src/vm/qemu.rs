@@ -1,4 +1,4 @@
-//! QEMU: one virtual machine, from its start to its end.
+//! Runs QEMU: one virtual machine, from start to end.
 
 use std::{
     fs::{File, OpenOptions},
@@ -17,22 +17,22 @@ use nix::sys::{prctl::set_pdeathsig, signal::Signal};
 use super::{arch::Arch, packages};
 use crate::command::command;
 
-/// How many: more than most machines here have, so that the threads of a race overtake each other.
-const PROCESSORS: &str = "4";
+/// The number of CPUs: more than the host often has, so that the threads of a race overtake each other.
+const CPUS: &str = "4";
 
-/// How the processors of the machine are made.
+/// How the machine's CPUs are implemented.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Accelerator {
-    /// By this machine's own.
+    /// By the host's CPUs.
     Kvm,
-    /// By software, each in a thread of its own.
+    /// By emulation, each CPU in its own thread.
     Tcg,
-    /// By software, in turn: with a thread each, some kernels find their memory corrupted.
+    /// By emulation in one thread: several threads corrupt the memory of some kernels.
     TcgSingle,
 }
 
 impl Accelerator {
-    /// With one thread where there would be several.
+    /// Replaces multi-threaded emulation with a single thread.
     pub(super) fn single(self) -> Self {
         if self == Self::Tcg { Self::TcgSingle } else { self }
     }
@@ -46,25 +46,25 @@ impl Accelerator {
     }
 }
 
-/// What init is to do.
+/// The task of init.
 #[derive(Clone, Copy)]
 pub(super) enum Task {
     Tests,
-    /// End at once: to see whether it gets that far.
+    /// End at once, which shows that the boot works.
     Probe,
     Shell,
 }
 
-/// A QEMU that runs here.
+/// A QEMU program that runs on this machine.
 pub(super) struct Qemu {
     arch: Arch,
     program: PathBuf,
-    /// Where its libraries are, if it is not installed.
+    /// The directories of its libraries, if it is not installed.
     libraries: Vec<PathBuf>,
 }
 
 impl Qemu {
-    /// The one in `PATH`; else one that is fetched into a directory.
+    /// The QEMU in `PATH`; otherwise one that is fetched into a directory.
     pub(super) fn of(arch: Arch, dir: &Path) -> Result<Self> {
         let (package, program) = arch.qemu();
         let installed = Self { arch, program: program.into(), libraries: Vec::new() };
@@ -112,21 +112,21 @@ impl Qemu {
             Task::Shell => " vm=shell",
         };
         let mut qemu = self.command();
-        // SAFETY: prctl(2) alone is called between fork and exec, and may be.
+        // SAFETY: only prctl(2) is called between fork and exec, which is async-signal-safe.
         unsafe {
-            // However this process ends, none stays behind.
+            // The machine must not outlive this process, even if that is killed.
             qemu.pre_exec(|| Ok(set_pdeathsig(Signal::SIGKILL)?));
         }
         let (console, lines) = self.arch.terminals();
         qemu.args(["-machine", self.arch.machine(), "-nodefaults", "-no-user-config"])
             .args(["-display", "none"])
             .args(accelerator.arguments(self.arch))
-            .args(["-smp", PROCESSORS, "-m", "2048", "-no-reboot"])
+            .args(["-smp", CPUS, "-m", "2048", "-no-reboot"])
             .arg("-kernel")
             .arg(kernel)
             .arg("-initrd")
             .arg(initramfs)
-            // The mitigations would be emulated, at length, for nobody.
+            // Emulated mitigations are slow, and protect nothing here.
             .arg("-append")
             .arg(format!(
                 "console={console} panic=-1 mitigations=off terminal={console} lines={lines}{task}"
@@ -134,7 +134,7 @@ impl Qemu {
         qemu
     }
 
-    /// Boots it with this terminal as its console, until its shell ends.
+    /// Boots a machine with this terminal as its console, until its shell ends.
     pub(super) fn shell(
         &self,
         kernel: &Path,
@@ -145,7 +145,7 @@ impl Qemu {
         crate::command::run(qemu.args(["-serial", "mon:stdio"]))
     }
 
-    /// Boots it; its first terminal goes into a file, from the second come lines.
+    /// Boots a machine; its first terminal is written to a file, the second delivers lines.
     pub(super) fn start(
         &self,
         kernel: &Path,
@@ -171,7 +171,7 @@ impl Qemu {
     }
 }
 
-/// The lines of a pipe, until its end.
+/// Reads the lines of a pipe until its end.
 fn lines(pipe: ChildStdout) -> Receiver<String> {
     let (sender, receiver) = channel();
     thread::spawn(move || {
@@ -185,7 +185,7 @@ fn lines(pipe: ChildStdout) -> Receiver<String> {
     receiver
 }
 
-/// A virtual machine that runs; it ends with this value.
+/// A running virtual machine, which is killed when dropped.
 pub(super) struct Running {
     child: Child,
     lines: Receiver<String>,
@@ -195,12 +195,12 @@ pub(super) struct Running {
 #[derive(Debug, PartialEq)]
 pub(super) enum NoLine {
     Ended,
-    /// It runs, but the time is over.
+    /// The machine runs, but the time has passed.
     Late,
 }
 
 impl Running {
-    /// The next line, if it comes within that time.
+    /// Waits for the next line, at most for that time.
     pub(super) fn line(&self, within: Duration) -> Result<String, NoLine> {
         self.lines.recv_timeout(within).map_err(|e| match e {
             RecvTimeoutError::Timeout => NoLine::Late,
@@ -216,7 +216,7 @@ impl Drop for Running {
     }
 }
 
-/// True if this user may try KVM.
+/// Whether this user may open the KVM device.
 pub(super) fn has_kvm() -> bool {
     OpenOptions::new().read(true).write(true).open("/dev/kvm").is_ok()
 }

@@ -1,56 +1,56 @@
-//! What the virtual machine says of its tests.
+//! Parses the lines of a virtual machine about its tests.
 
 use std::time::Duration;
 
-/// How init marks what it says itself; the output of tests is marked with `| `.
+/// The prefix of init's own lines; the output of tests has the prefix `| `.
 const MARK: &str = "@ ";
 
-/// The status of a test that was killed, as it had not ended in time.
+/// The status of a test that was killed because it exceeded its time limit.
 const KILLED: i32 = 128 + 9;
 
-/// What became of a test.
+/// The outcome of a test.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Outcome {
     Passed,
-    /// The test, or a part of it, was left out, and says why.
+    /// The test, or a part of it, was skipped, with the reason.
     Skipped(String),
-    /// With the line that says why.
+    /// The test failed, with the line that shows the cause.
     Failed(String),
 }
 
 #[derive(Debug, PartialEq)]
 pub(super) struct Test {
-    /// As in `cargo test`, after the name of the program: `live::scenes::dup`.
+    /// The program's name and the test's name in `cargo test`: `live::scenes::dup`.
     pub(super) name: String,
     pub(super) outcome: Outcome,
     pub(super) took: Duration,
 }
 
-/// What was said so far.
+/// What the machine has reported so far.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Report {
-    /// What `uname -r` says, once init runs.
+    /// The output of `uname -r`, when init runs.
     pub(super) release: Option<String>,
     pub(super) tests: Vec<Test>,
-    /// The test under way, and what it has written.
+    /// The test that is running, and its output.
     running: Option<(String, Vec<String>)>,
-    /// The tests in which a machine stopped, or which did not end: whether the machine was the
-    /// reason, nobody can tell. Each is tried once more, in the end.
-    pub(super) again: Vec<String>,
+    /// Tests in which the machine stopped, or which did not end. The machine may be the cause, so each is
+    /// retried once at the end.
+    pub(super) retried: Vec<String>,
     pub(super) is_done: bool,
 }
 
 impl Report {
-    /// Takes a line; true if a test has ended with it.
+    /// Parses a line; returns whether it ended a test.
     pub(super) fn take(&mut self, line: &str) -> bool {
-        if let Some(said) = line.strip_prefix("| ") {
+        if let Some(text) = line.strip_prefix("| ") {
             if let Some((_, output)) = &mut self.running {
-                output.push(said.to_owned());
+                output.push(text.to_owned());
             }
             return false;
         }
         let Some((word, rest)) =
-            line.strip_prefix(MARK).map(|said| said.split_once(' ').unwrap_or((said, "")))
+            line.strip_prefix(MARK).map(|text| text.split_once(' ').unwrap_or((text, "")))
         else {
             return false;
         };
@@ -76,46 +76,45 @@ impl Report {
         false
     }
 
-    /// The machine has stopped, for this reason: the test under way is to be tried again, or has
-    /// failed with it.
+    /// The machine has stopped for this reason: the running test is retried, or has failed.
     fn stopped(&mut self, why: &str) {
         let Some((name, _)) = self.running.take() else { return };
         let outcome = Outcome::Failed(why.to_owned());
         self.failed(Test { name, outcome, took: Duration::ZERO });
     }
 
-    /// A test has failed, perhaps by the machine's fault: it is to be tried again, unless it has been.
-    /// True if that was its end.
+    /// A test has failed, perhaps because of the machine: it is retried unless it has been. Returns whether
+    /// the failure is final.
     fn failed(&mut self, test: Test) -> bool {
-        let is_end = self.again.contains(&test.name);
-        if is_end {
+        let is_final = self.retried.contains(&test.name);
+        if is_final {
             self.tests.push(test);
         } else {
-            self.again.push(test.name);
+            self.retried.push(test.name);
         }
-        is_end
+        is_final
     }
 
-    /// The tests that have an outcome, as init names them.
+    /// The tests with an outcome, in init's form.
     pub(super) fn ended(&self) -> Vec<String> {
         self.tests.iter().map(|test| as_init(&test.name)).collect()
     }
 
-    /// The tests that are to be tried again, in the same way.
-    pub(super) fn put_off(&self) -> Vec<String> {
+    /// The tests that still have to be retried, in init's form.
+    pub(super) fn postponed(&self) -> Vec<String> {
         let has_ended = |name: &&String| self.tests.iter().any(|test| test.name == **name);
-        self.again.iter().filter(|name| !has_ended(name)).map(|name| as_init(name)).collect()
+        self.retried.iter().filter(|name| !has_ended(name)).map(|name| as_init(name)).collect()
     }
 }
 
-/// `live scenes::dup` of `live::scenes::dup`.
+/// Init's form of a name: `live scenes::dup` for `live::scenes::dup`.
 fn as_init(name: &str) -> String {
     name.replacen("::", " ", 1)
 }
 
-/// The status, and the time between two of `/proc/uptime`.
-fn ended(said: &str) -> Option<(i32, Duration)> {
-    let mut words = said.split(' ');
+/// Parses the status and two times of `/proc/uptime`.
+fn ended(text: &str) -> Option<(i32, Duration)> {
+    let mut words = text.split(' ');
     let status = words.next()?.parse().ok()?;
     let (before, after): (f64, f64) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
     Some((status, Duration::try_from_secs_f64(after - before).unwrap_or_default()))
@@ -125,15 +124,15 @@ fn outcome(status: i32, output: &[String]) -> Outcome {
     if status != 0 {
         return Outcome::Failed(cause(status, output));
     }
-    // As test-support writes it; what the harness began to write may be on the same line.
+    // test-support writes this, possibly on a line that the harness has begun.
     let skipped = output.iter().find_map(|line| line.split_once(" skipped: "));
     skipped.map_or(Outcome::Passed, |(_, why)| Outcome::Skipped(why.to_owned()))
 }
 
-/// How much of a line says why; a whole incident can be in one.
-const CAUSE: usize = 240;
+/// The maximum length of a cause, because a line can contain a whole incident.
+const MAX_CAUSE: usize = 240;
 
-/// The line after that which says where the test panicked, with the two sides of an assertion.
+/// The message of the panic, with the two sides of an assertion.
 fn cause(status: i32, output: &[String]) -> String {
     let mut panic = output.iter().skip_while(|line| !line.contains("panicked at ")).skip(1);
     match panic.next() {
@@ -144,12 +143,12 @@ fn cause(status: i32, output: &[String]) -> String {
             };
             let sides = panic.filter(is_side).map(|side| side.trim_start()).take(2);
             let all: Vec<&str> = [line.as_str()].into_iter().chain(sides).collect();
-            all.join("; ").chars().take(CAUSE).collect()
+            all.join("; ").chars().take(MAX_CAUSE).collect()
         }
-        None if status == KILLED => "killed: it had not ended in time".to_owned(),
+        None if status == KILLED => "killed: it did not end in time".to_owned(),
         None => {
             let last = output.iter().rev().find(|line| !line.trim().is_empty());
-            format!("status {status}: {}", last.map_or("it said nothing", |line| line))
+            format!("status {status}: {}", last.map_or("it printed nothing", |line| line))
         }
     }
 }
@@ -207,13 +206,13 @@ mod tests {
     }
 
     #[test]
-    fn a_test_that_stops_the_machine_is_tried_once_more() {
+    fn a_test_that_stops_the_machine_is_retried_once() {
         let mut report = report(
             "@ booted 6.1\n@ started live a\n@ ended 0 1.0 2.0\n@ started live races::go22315\n",
         );
         report.stopped("the machine hung");
         assert_eq!(report.ended(), ["live a"]);
-        assert_eq!(report.again, ["live::races::go22315"]);
+        assert_eq!(report.retried, ["live::races::go22315"]);
         report.take("@ started live races::go22315");
         report.stopped("the machine hung");
         assert_eq!(report.tests[1].outcome, Outcome::Failed("the machine hung".into()));
@@ -222,17 +221,17 @@ mod tests {
     }
 
     #[test]
-    fn a_test_that_does_not_end_is_tried_once_more() {
+    fn a_test_that_does_not_end_is_retried_once() {
         let killed = "@ started live x\n@ ended 137 1.0 601.0\n";
         let mut report = report(killed);
-        assert_eq!((&report.tests[..], report.put_off()), (&[][..], vec!["live x".to_owned()]));
+        assert_eq!((&report.tests[..], report.postponed()), (&[][..], vec!["live x".to_owned()]));
         killed.lines().for_each(|line| {
             report.take(line);
         });
         assert!(
             matches!(&report.tests[0].outcome, Outcome::Failed(why) if why.contains("in time"))
         );
-        assert!(report.put_off().is_empty());
+        assert!(report.postponed().is_empty());
     }
 
     #[test]

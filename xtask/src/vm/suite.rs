@@ -1,4 +1,4 @@
-//! The integration tests, as cargo builds them: the very programs that run on the host.
+//! The live tests as cargo builds them, the same programs as on the host.
 
 use std::{
     env,
@@ -13,34 +13,33 @@ use serde_json::Value;
 use super::arch::{self, Arch};
 use crate::command::{cargo, command, output, run, step, target_dir};
 
-/// A variable of the tests' environment that says how long races go.
+/// The variable for the duration of races in the tests.
 const RACE_SECONDS: &str = "ETXTBSY_TRACE_RACE_SECONDS";
 
-/// Within which a test has ended, or has hung, if it runs no race: more than what the tests themselves
-/// allow a process.
+/// The time limit of a test without a race, which is more than the tests allow a process.
 const TEST: Duration = Duration::from_secs(3 * 60);
 
-/// A program of tests.
-struct Tests {
+/// A test program.
+struct TestProgram {
     name: String,
     program: PathBuf,
-    /// In which cargo runs it.
+    /// The directory in which cargo runs it.
     directory: PathBuf,
 }
 
 /// What the virtual machine runs.
 pub(super) struct Suite {
-    tests: Vec<Tests>,
-    /// The programs under test, at the places where the tests look for them.
+    tests: Vec<TestProgram>,
+    /// The programs under test, at the paths where the tests expect them.
     binaries: Vec<PathBuf>,
-    /// What has to be there beside them.
+    /// Directories that must exist.
     pub(super) directories: Vec<PathBuf>,
     /// `KEY=value`
     pub(super) environment: Vec<String>,
 }
 
 impl Suite {
-    /// Builds them.
+    /// Builds the tests.
     pub(super) fn build(arch: Arch) -> Result<Self> {
         step(&format!("building the tests for {}", arch.debian()));
         let mut cargo = cargo(["test", "--release", "--locked", "--no-run"]);
@@ -48,7 +47,7 @@ impl Suite {
             ensure_target(target)?;
             let (variable, linker) = arch::linker(target);
             cargo.args(["--target", target]).env(variable, linker);
-            // It is packed into the image, where it takes memory.
+            // The programs are in the image, which is in memory.
             cargo.env("CARGO_PROFILE_RELEASE_DEBUG", "0");
         }
         let built = cargo
@@ -57,7 +56,7 @@ impl Suite {
             .stderr(Stdio::inherit())
             .output()
             .context("cannot start cargo")?;
-        ensure!(built.status.success(), "the tests do not build");
+        ensure!(built.status.success(), "the tests do not compile: see above");
         let mut suite = Self {
             tests: Vec::new(),
             binaries: Vec::new(),
@@ -67,13 +66,13 @@ impl Suite {
         for line in String::from_utf8_lossy(&built.stdout).lines() {
             suite.add(line);
         }
-        ensure!(!suite.tests.is_empty(), "cargo names no program of tests");
+        ensure!(!suite.tests.is_empty(), "cargo built no test program");
         let directories = suite.tests.iter().map(|tests| tests.directory.clone());
         suite.directories.extend(directories);
         Ok(suite)
     }
 
-    /// Takes note of the program in a message of cargo's, if there is one.
+    /// Adds the program in a message of cargo, if it has one.
     fn add(&mut self, message: &str) {
         let Ok(message) = serde_json::from_str::<Value>(message) else { return };
         let Some(program) = message["executable"].as_str().map(PathBuf::from) else { return };
@@ -82,49 +81,50 @@ impl Suite {
         let Some(directory) = manifest.and_then(Path::parent) else { return };
         if message["profile"]["test"] == true {
             let (name, directory) = (name.to_owned(), directory.to_owned());
-            self.tests.push(Tests { name, program, directory });
+            self.tests.push(TestProgram { name, program, directory });
         } else {
             self.binaries.push(program);
         }
     }
 
-    /// What is to be copied.
+    /// The programs to copy into the image.
     pub(super) fn programs(&self) -> impl Iterator<Item = &Path> {
         self.tests.iter().map(|tests| &tests.program).chain(&self.binaries).map(PathBuf::as_path)
     }
 
-    /// A line for each program of tests, as init reads it.
+    /// A line for init for each test program.
     pub(super) fn lines(&self) -> Vec<String> {
-        let line =
-            |it: &Tests| format!("{} {} {}", it.name, it.program.display(), it.directory.display());
+        let line = |it: &TestProgram| {
+            format!("{} {} {}", it.name, it.program.display(), it.directory.display())
+        };
         self.tests.iter().map(line).collect()
     }
 }
 
-/// Installs the standard library for a target, if it is missing.
+/// Installs the standard library for a target if it is missing.
 fn ensure_target(target: &str) -> Result<()> {
-    let there = output(command("rustc").args(["--print", "target-libdir", "--target", target]))
+    let installed = output(command("rustc").args(["--print", "target-libdir", "--target", target]))
         .is_some_and(|dir| Path::new(&dir).exists());
-    if there {
+    if installed {
         return Ok(());
     }
     run(command("rustup").args(["target", "add", target])).with_context(|| {
-        format!("there is no standard library for {target}: run `rustup target add {target}`")
+        format!("the standard library for {target} is missing: run `rustup target add {target}`")
     })
 }
 
-/// Within which a test has ended, or has hung.
+/// The time limit of a test.
 pub(super) fn limit() -> Duration {
     let race = env::var(RACE_SECONDS).ok().and_then(|seconds| seconds.parse().ok());
     TEST + Duration::from_secs(race.unwrap_or(0))
 }
 
-/// What the tests are told by variables, and init by its own.
+/// The environment of the tests and of init.
 fn environment() -> Vec<String> {
     let own = env::vars().filter(|(key, _)| key.starts_with("ETXTBSY_TRACE_"));
     own.map(|(key, value)| format!("{key}={value}"))
         .chain([format!("TEST_SECONDS={}", limit().as_secs()), "RUST_BACKTRACE=0".to_owned()])
-        // Whose clock may be set.
+        // Allows tests to set the machine's clock.
         .chain(["ETXTBSY_TRACE_OWN_MACHINE=1".to_owned()])
         .collect()
 }
@@ -134,7 +134,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn cargo_names_tests_and_programs() {
+    fn tests_and_programs_are_parsed_from_cargo() {
         let mut suite = Suite {
             tests: Vec::new(),
             binaries: Vec::new(),

@@ -1,18 +1,18 @@
-//! All kernels side by side.
+//! The results of all kernels.
 
 use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
 
 use super::report::{Outcome, Report, Test};
 use crate::table::Table;
 
-/// What came of one kernel.
+/// The result of one kernel.
 #[derive(Debug, PartialEq)]
 pub(super) struct Run {
     /// Its version.
     pub(super) kernel: String,
-    /// What was asked for, if this is something else.
+    /// The requested version, if this is another one.
     pub(super) wanted: Option<String>,
-    /// What was tested, by `git describe`.
+    /// The tested commit, by `git describe`.
     pub(super) commit: String,
     pub(super) report: Report,
     pub(super) took: Duration,
@@ -34,38 +34,38 @@ pub(super) fn cell(test: &Test) -> String {
 }
 
 impl Run {
-    /// Of all tests, as it was kept; `None` if it did not come to its end.
-    pub(super) fn kept(kernel: &str, text: &str) -> Option<Self> {
+    /// Parses the log of a run of all tests; `None` if the run was not complete.
+    pub(super) fn parse(kernel: &str, text: &str) -> Option<Self> {
         let mut report = Report::default();
         for line in text.lines() {
             report.take(line);
         }
-        let said = |key| text.lines().find_map(|line| line.strip_prefix(key));
+        let value = |key| text.lines().find_map(|line| line.strip_prefix(key));
         Some(Self {
             kernel: kernel.to_owned(),
-            wanted: said("@ instead ").map(str::to_owned),
-            commit: said("@ commit ")?.to_owned(),
+            wanted: value("@ instead ").map(str::to_owned),
+            commit: value("@ commit ")?.to_owned(),
             report,
-            took: Duration::try_from_secs_f64(said("@ took ")?.parse().ok()?).ok()?,
+            took: Duration::try_from_secs_f64(value("@ took ")?.parse().ok()?).ok()?,
         })
     }
 
-    /// What to keep of it, after the lines of its report.
+    /// The lines to append to the log of its report.
     pub(super) fn last_lines(&self) -> String {
         let wanted = self.wanted.iter().map(|wanted| format!("@ instead {wanted}\n"));
         let took = self.took.as_secs_f64();
         wanted.chain([format!("@ commit {}\n@ took {took:.1}\n", self.commit)]).collect()
     }
 
-    /// What is wrong with the run as a whole.
+    /// A fault of the run as a whole.
     fn trouble(&self) -> Option<&'static str> {
         if self.report.release.is_none() {
             return Some("did not boot");
         }
         if !self.report.is_done {
-            return Some("did not get to the end of the tests");
+            return Some("did not complete the tests");
         }
-        self.report.tests.is_empty().then_some("has run no test: none has such a name")
+        self.report.tests.is_empty().then_some("ran no test: no name matches")
     }
 
     fn count(&self, is_it: fn(&Outcome) -> bool) -> String {
@@ -78,7 +78,7 @@ impl Summary {
         self.runs.push(run);
     }
 
-    /// True if no kernel failed.
+    /// Whether all tests on all kernels passed.
     pub(super) fn is_green(&self) -> bool {
         let has_failed = |test: &Test| matches!(test.outcome, Outcome::Failed(_));
         self.runs
@@ -86,7 +86,7 @@ impl Summary {
             .all(|run| run.trouble().is_none() && !run.report.tests.iter().any(has_failed))
     }
 
-    /// A table of kernels, one of tests and kernels, and a line for all that is not plainly well.
+    /// A table of kernels, a table of tests and kernels, and a line for each remark.
     pub(super) fn shown(&self, markdown: bool) -> String {
         let mut shown = self.kernels().shown(markdown);
         shown.push('\n');
@@ -138,19 +138,19 @@ impl Summary {
         table
     }
 
-    /// What there is to say, and of which kernels.
+    /// Remarks, with the kernels that each concerns.
     fn remarks(&self) -> BTreeMap<String, Vec<&str>> {
         let mut remarks: BTreeMap<String, Vec<&str>> = BTreeMap::new();
         for run in &self.runs {
             let mut add = |remark: String| remarks.entry(remark).or_default().push(&run.kernel);
             if let Some(wanted) = &run.wanted {
-                add(format!("no suite of Debian serves {wanted}: this is the closest"));
+                add(format!("no Debian suite has {wanted}: this is the closest"));
             }
             if let Some(trouble) = run.trouble() {
                 add(trouble.to_owned());
             }
-            for name in &run.report.again {
-                add(format!("{name}: the machine stopped in it, or it did not end: tried again"));
+            for name in &run.report.retried {
+                add(format!("{name}: the machine stopped during it, or it did not end: retried"));
             }
             for test in &run.report.tests {
                 match &test.outcome {
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn kernels_stand_side_by_side() {
+    fn kernels_are_columns() {
         let mut summary = Summary::default();
         summary.add(run(
             "6.1.192",
@@ -201,21 +201,21 @@ mod tests {
              | live::a |      ok 1.5 s | FAILED 2.0 s |\n\
              | live::b | skipped 0.5 s |      not run |\n\
              \n\
-             - live::a: failed: status 101: it said nothing (6.19.14)\n\
+             - live::a: failed: status 101: it printed nothing (6.19.14)\n\
              - live::b: skipped: there is no java (6.1.192)\n\
-             - no suite of Debian serves 6.18: this is the closest (6.19.14)\n"
+             - no Debian suite has 6.18: this is the closest (6.19.14)\n"
         );
     }
 
     #[test]
-    fn a_run_is_read_as_it_was_kept() {
+    fn a_run_survives_its_log() {
         let lines = "@ booted 6.19\n@ started live a\n@ stopped it hung\n@ started live a\n\
                      | said\n@ ended 0 1.0 3.0\n@ done\n";
         let run = run("6.19.14", lines);
-        assert_eq!(run.report.again, ["live::a"]);
+        assert_eq!(run.report.retried, ["live::a"]);
         let kept = format!("{lines}{}", run.last_lines());
-        assert_eq!(Run::kept("6.19.14", &kept), Some(run));
-        assert_eq!(Run::kept("6.19.14", lines), None, "it has no end");
+        assert_eq!(Run::parse("6.19.14", &kept), Some(run));
+        assert_eq!(Run::parse("6.19.14", lines), None, "it has no end");
     }
 
     #[test]
