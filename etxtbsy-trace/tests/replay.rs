@@ -80,7 +80,7 @@ fn a_truncated_last_line_is_reported_and_no_failure() {
     assert_eq!(String::from_utf8_lossy(&cut.stdout), format!("{META}\n"));
     assert_eq!(
         String::from_utf8_lossy(&cut.stderr),
-        "etxtbsy-trace: stdin line 2: cut off; it is left out\n"
+        "etxtbsy-trace: stdin line 2: skipped, because it is cut off\n"
     );
 }
 
@@ -152,10 +152,10 @@ fn a_later_schema_is_shown_as_far_as_it_is_known() {
     assert_eq!(types, ["meta", "incident", "lost", "summary"]);
     assert_eq!(run.status.code(), Some(0));
     let stderr = String::from_utf8(run.stderr).unwrap();
-    assert!(stderr.starts_with("etxtbsy-trace: stdin: schema 5, but this version knows up to 2: "));
+    assert!(stderr.starts_with("etxtbsy-trace: stdin: has schema 5, this version reads up to 2: "));
     assert!(
         stderr.ends_with(
-            "1 line of a later version left out, the first of type `incident` in line 3\n"
+            "skipped 1 line of a later version, the first of type `incident` in line 3\n"
         )
     );
 }
