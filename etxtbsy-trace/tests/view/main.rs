@@ -8,7 +8,7 @@ use etxtbsy_trace::{
     event::Line,
     tui::{
         model::state::State,
-        terminal::{self, Signals},
+        terminal::{self, SignalOwner},
     },
 };
 use nix::unistd::geteuid;
@@ -137,7 +137,7 @@ fn ctrl_z_gives_the_terminal_back_and_fg_takes_it_again() {
     assert_eq!(screen.fact("alternate_on"), "1");
     // It reacts, and the command gets the Ctrl-C that the view took from it.
     screen.keys(&["?"]);
-    screen.await_text("keys (F1");
+    screen.await_text("this page (also F1");
     screen.keys(&["C-c"]);
     screen.await_prompt();
     assert_eq!(screen.settings(), before);
@@ -308,7 +308,7 @@ fn lost() -> Line {
 #[ignore = "for a_panic_restores_the_terminal"]
 fn a_source_that_panics() {
     let state = State::new(true);
-    let shown = terminal::show(state, Signals::View, |_| panic!("on purpose"), |_| Ok(()));
+    let shown = terminal::show(state, SignalOwner::View, |_| panic!("on purpose"), |_| Ok(()));
     eprintln!("{:#}", shown.unwrap_err());
 }
 
@@ -318,7 +318,7 @@ fn a_loop_that_panics() {
     let state = State::new(true);
     let _ = terminal::show(
         state,
-        Signals::View,
+        SignalOwner::View,
         |feed| {
             let _ = feed.line(lost());
             Ok(etxtbsy_trace::tui::feed::End::stay(String::new()))
@@ -335,7 +335,7 @@ fn it_draws_nothing_while_nothing_happens() {
     let drawn = screen.dir.path().join("drawn");
     screen.record(&drawn);
     screen.keys(&["?"]);
-    screen.await_text("keys (F1");
+    screen.await_text("this page (also F1");
     // The last of the page.
     screen.await_text("? help");
     let size = || fs::metadata(&drawn).unwrap().len();
