@@ -4,9 +4,10 @@ use std::collections::HashMap;
 
 use etxtbsy_trace::{
     analysis::{
-        attribution::Keeper,
+        attribution::attribute,
+        case::{Case, DescriptionClosed, Pin},
         incident::{World, build},
-        ledger::{Case, Drop, Ledger},
+        ledger::Ledger,
         running,
     },
     event::{Evidence, Incident, Place, VerdictKind},
@@ -39,7 +40,7 @@ pub fn attribution(bytes: &[u8]) {
             11 => {
                 let (file, tgid) = (input.value(), input.value() as u32);
                 let (time_ns, exiting) = (input.value(), input.flag());
-                ledger.dropped(file, tgid, Drop { time_ns, exiting });
+                ledger.dropped(file, tgid, DescriptionClosed { time_ns, exiting });
             }
             12 => {
                 for hold in ledger.unended(u64::MAX).into_values() {
@@ -70,7 +71,7 @@ pub fn attribution(bytes: &[u8]) {
 
 /// What must hold of a case.
 fn judge(case: &Case) {
-    let found = case.attribution();
+    let found = attribute(case);
     let writers = found.writers.unwrap_or(0);
     assert!(found.explained <= writers || found.writers.is_none(), "{found:#?} of {case:#?}");
     let known = |tgid| {
@@ -88,7 +89,7 @@ fn judge(case: &Case) {
         realtime_offset_ns: 0,
         target_begins: None,
     };
-    let incident = build(1, case, &world);
+    let incident = build(1, case, &found, &world);
     let Incident { file, holders, unheld, explained, complete, certain, verdict, .. } = &incident;
     let count = file.writers.map_or(u32::MAX, i32::unsigned_abs);
     assert!(*explained <= count, "{incident:#?} of {case:#?}");
@@ -99,9 +100,9 @@ fn judge(case: &Case) {
         assert!(holder.evidence.is_some(), "{incident:#?} of {case:#?}");
         assert!(!is_eliminated(holder.evidence) || !certain, "{incident:#?} of {case:#?}");
     }
-    let is_kept = unheld.iter().any(|one| one.place != Place::Unknown);
+    let is_pinned = unheld.iter().any(|one| one.place != Place::Unknown);
     let is_explained = verdict.kind != VerdictKind::Unexplained;
-    assert!(!is_explained || !holders.is_empty() || is_kept, "{incident:#?} of {case:#?}");
+    assert!(!is_explained || !holders.is_empty() || is_pinned, "{incident:#?} of {case:#?}");
 }
 
 /// What is left of the bytes; zeros without end after the last.
@@ -199,8 +200,8 @@ impl Input<'_> {
             0 => drop(case.opening.insert(self.value() as u32)),
             1 => drop(case.may_open.insert(self.value() as u32)),
             2 => drop(case.registered.insert(self.value())),
-            3 => case.kept.push(Keeper::SwapFile),
-            4 => case.kept.push(Keeper::LoopDevice("/dev/loop0".to_owned())),
+            3 => case.pins.push(Pin::SwapFile),
+            4 => case.pins.push(Pin::LoopDevice("/dev/loop0".to_owned())),
             5 => case.blind = true,
             6 => case.passed_over = true,
             _ => case.passed_since_ns = self.value(),

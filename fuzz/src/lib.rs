@@ -15,11 +15,12 @@ use std::collections::HashMap;
 pub use self::{cases::attribution, words::command};
 use etxtbsy_trace::{
     analysis::{
+        attribution::attribute,
         incident::{World, build},
         ledger::Ledger,
     },
     event::Line,
-    output::{Output as _, json::Json, recording::Recording, text::Text},
+    output::{Output as _, bounds, json::Json, recording::Recording, text::Text},
     tracer::records::Record,
     tui::{model::state::State, view},
 };
@@ -39,7 +40,7 @@ pub fn records(mut bytes: &[u8]) {
         let (record, rest) = rest.split_at(rest.len().min(u16::from_le_bytes(*length).into()));
         if let Some(record) = Record::decode(record) {
             let _ = ledger.record(record);
-            let _ = (ledger.lingering(), ledger.deadline_ns());
+            let _ = (ledger.pending_releases(), ledger.deadline_ns());
         }
         bytes = rest;
     }
@@ -52,8 +53,14 @@ pub fn records(mut bytes: &[u8]) {
         realtime_offset_ns: 0,
         target_begins: Some(b"#!/b".to_vec()),
     };
-    let lines: Vec<Line> =
-        cases.iter().map(|case| Line::Incident(Box::new(build(1, case, &world)))).collect();
+    let lines: Vec<Line> = cases
+        .iter()
+        .map(|case| {
+            let mut incident = build(1, case, &attribute(case), &world);
+            bounds::apply(&mut incident);
+            Line::Incident(Box::new(incident))
+        })
+        .collect();
     hold(&lines);
 }
 

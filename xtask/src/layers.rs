@@ -176,6 +176,14 @@ const EBPF: [&str; 10] = [
     "maps",
 ];
 
+/// The rooms of the program, the highest first.
+const PROGRAM: [&str; 14] = [
+    "main", "cli", "demo", "check", "tui", "session", "output", "timeline", "analysis", "command",
+    "tracer", "host", "event", "text",
+];
+
+const PROGRAM_SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../etxtbsy-trace/src");
+
 const EBPF_SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../etxtbsy-trace-ebpf/src");
 
 #[test]
@@ -186,6 +194,16 @@ fn the_ebpf_programs_import_downwards_only() {
 #[test]
 fn no_modules_of_the_ebpf_programs_import_each_other_in_a_circle() {
     assert_eq!(circles(Path::new(EBPF_SOURCE)).unwrap(), [""; 0]);
+}
+
+#[test]
+fn the_program_imports_downwards_only() {
+    assert_eq!(upward_imports(Path::new(PROGRAM_SOURCE), &PROGRAM).unwrap(), [""; 0]);
+}
+
+#[test]
+fn no_modules_of_the_program_import_each_other_in_a_circle() {
+    assert_eq!(circles(Path::new(PROGRAM_SOURCE)).unwrap(), [""; 0]);
 }
 
 #[test]

@@ -104,8 +104,8 @@ extern "C" fn next_node(node: u64) -> u64 {
 extern "C" fn mapped(current: u64, mm: u64, file: u64) -> i32 {
     // Reading at 0 gives zeros, which are no process.
     let task = if offset!(mm_owner) == u32::MAX { 0 } else { word(mm, offset!(mm_owner)) };
-    // A process that has left this memory does not hold it.
-    if word(task, offset!(task_mm)) == mm {
+    // A process that has left this memory does not hold it. A child that is being made still has its parent's pid.
+    if word(task, offset!(task_mm)) == mm && kernel::is_made(task) {
         unnoted::report_unnoted(current, task, mm, file, unnoted::about(MAPPED, NO_FD));
     } else {
         references::note_found(current, file, 1);

@@ -136,3 +136,12 @@ pub(crate) fn is_ending(task: u64) -> bool {
     let group = int(word(task, offset!(task_signal)), offset!(signal_flags)) & SIGNAL_GROUP_EXIT;
     flags != 0 || group != 0
 }
+
+/// Whether `copy_process` has made a task far enough to tell it from its parent: the task starts as a copy of the
+/// parent's, pid and name included, gets its own `signal` (`copy_signal`) and memory (`copy_mm`), and only much
+/// later its pid and `group_leader` (5.10 to 7.2).
+#[inline(always)]
+pub(crate) fn is_made(task: u64) -> bool {
+    let leader = word(task, offset!(task_group_leader));
+    word(task, offset!(task_signal)) == word(leader, offset!(task_signal))
+}

@@ -8,8 +8,8 @@ use jiff::Timestamp;
 
 use crate::{
     analysis::{
-        attribution::{Held, Keeper, Suspect, Unheld},
-        ledger::{Case, Runner},
+        attribution::{Attribution, Held, Suspect, Unheld},
+        case::{Case, Pin, Runner},
         verdict,
     },
     event::{
@@ -45,11 +45,10 @@ pub fn rfc3339(realtime_offset_ns: i128, time_ns: u64) -> String {
         .map_or_else(|_| String::new(), |time| format!("{time:.9}"))
 }
 
-/// Builds the incident of a case.
+/// Builds the incident of a case, given who held the file.
 #[must_use]
-pub fn build(id: u64, case: &Case, world: &World<'_>) -> Incident {
+pub fn build(id: u64, case: &Case, attribution: &Attribution, world: &World<'_>) -> Incident {
     let failure = &case.failure;
-    let attribution = case.attribution();
     let (path, path_b64) = maybe_text(case.text(TextOf::Path));
     let mut holders: Vec<Holder> = match &case.running {
         Some(running) => {
@@ -63,7 +62,7 @@ pub fn build(id: u64, case: &Case, world: &World<'_>) -> Incident {
     let (explained, complete) = match (&case.running, case.is_write()) {
         _ if case.refused_by().is_some() => (1, true),
         (Some(running), _) => {
-            let kept = u32::try_from(case.kept.len()).unwrap_or(u32::MAX);
+            let kept = u32::try_from(case.pins.len()).unwrap_or(u32::MAX);
             let found = running.explained + kept;
             let count = running.count.map(i32::unsigned_abs);
             // Whoever ran it was gone before it was counted; a swap file is not in the count.
@@ -73,8 +72,8 @@ pub fn build(id: u64, case: &Case, world: &World<'_>) -> Incident {
         (None, true) => (0, false),
         (None, false) => (attribution.explained, attribution.is_complete()),
     };
-    let kept = case.kept.iter().filter(|_| case.is_write() || case.refused_by().is_some());
-    let kept = kept.map(|keeper| Unheld { hold: Hold::default(), keeper: keeper.clone() });
+    let kept = case.pins.iter().filter(|_| case.is_write() || case.refused_by().is_some());
+    let kept = kept.map(|pin| Unheld { hold: Hold::default(), pin: pin.clone() });
     let unheld_by: Vec<Unheld> = attribution.unheld.iter().cloned().chain(kept).collect();
     // That no process runs the file was found out a moment later.
     let certain = match (case.is_write(), case.refused_by()) {
@@ -357,16 +356,16 @@ fn opened(
 
 /// A description that was open and that no process held.
 fn unheld(one: &Unheld, case: &Case, world: &World<'_>) -> event::Unheld {
-    let (place, device) = match &one.keeper {
-        Keeper::LoopDevice(device) => (Place::LoopDevice, Some(device.clone())),
-        Keeper::SocketQueue => (Place::SocketQueue, None),
-        Keeper::SwapFile => (Place::SwapFile, None),
-        Keeper::BinfmtMisc(entry) => (Place::BinfmtMisc, Some(entry.clone())),
-        Keeper::FileSystem(found) => (Place::FileSystem, Some(found.kind.clone())),
-        Keeper::Unknown => (Place::Unknown, None),
+    let (place, device) = match &one.pin {
+        Pin::LoopDevice(device) => (Place::LoopDevice, Some(device.clone())),
+        Pin::SocketQueue => (Place::SocketQueue, None),
+        Pin::SwapFile => (Place::SwapFile, None),
+        Pin::BinfmtMisc(entry) => (Place::BinfmtMisc, Some(entry.clone())),
+        Pin::FileSystem(found) => (Place::FileSystem, Some(found.kind.clone())),
+        Pin::Unknown => (Place::Unknown, None),
     };
-    let (mount, mount_b64) = match &one.keeper {
-        Keeper::FileSystem(found) => maybe_text(Some(&found.mount)),
+    let (mount, mount_b64) = match &one.pin {
+        Pin::FileSystem(found) => maybe_text(Some(&found.mount)),
         _ => (None, None),
     };
     let (path, path_b64) = maybe_text(case.text(TextOf::BusyFile).map(path_of).as_deref());

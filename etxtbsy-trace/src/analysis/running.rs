@@ -14,7 +14,7 @@ use std::{
 use etxtbsy_trace_common::{self as common, How, Stance, TextOf};
 
 use crate::{
-    analysis::ledger::{Case, Runner, Running},
+    analysis::case::{Case, Runner, Running},
     host::{
         fs_view::{self, FileSystem, Found, Sight},
         pids::Pids,

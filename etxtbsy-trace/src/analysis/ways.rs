@@ -43,7 +43,7 @@ pub fn of(via: Via) -> Way {
 
 /// A way in which the kernel keeps a file open without a process.
 #[derive(Clone, Copy, Debug)]
-pub struct Pin {
+pub struct PinWay {
     /// Its word.
     pub place: Place,
     /// The verdict.
@@ -57,8 +57,8 @@ pub struct Pin {
 }
 
 /// All ways of the kernel.
-pub const PINS: [Pin; 7] = [
-    Pin {
+pub const PINS: [PinWay; 7] = [
+    PinWay {
         place: Place::SocketQueue,
         verdict: VerdictKind::PassedFd,
         label: "in the queue of a socket: sent, not received yet",
@@ -67,14 +67,14 @@ pub const PINS: [Pin; 7] = [
             "have the other end receive the fd and close it before the file is executed; or send one that was opened read-only",
         ),
     },
-    Pin {
+    PinWay {
         place: Place::LoopDevice,
         verdict: VerdictKind::LoopDevice,
         label: "by the loop device ",
         sentence: "{file} backs {device}, which writes to it",
         advice: None,
     },
-    Pin {
+    PinWay {
         place: Place::IoUring,
         verdict: VerdictKind::StillOpen,
         label: "by an io_uring",
@@ -83,14 +83,14 @@ pub const PINS: [Pin; 7] = [
             "unregister the file from the io_uring, or wait for the completion of its requests, before the file is executed",
         ),
     },
-    Pin {
+    PinWay {
         place: Place::SwapFile,
         verdict: VerdictKind::SwapFile,
         label: "by swapping: it is an active swap file",
         sentence: "{file} is an active swap file",
         advice: None,
     },
-    Pin {
+    PinWay {
         place: Place::BinfmtMisc,
         verdict: VerdictKind::BinfmtMisc,
         label: "by the binfmt_misc entry ",
@@ -98,7 +98,7 @@ pub const PINS: [Pin; 7] = [
         advice: None,
     },
     // Its summary depends on the direction: `verdict::unheld`.
-    Pin {
+    PinWay {
         place: Place::FileSystem,
         verdict: VerdictKind::RefusedByFilesystem,
         label: "by its file system, ",
@@ -108,7 +108,7 @@ pub const PINS: [Pin; 7] = [
     UNKNOWN,
 ];
 
-const UNKNOWN: Pin = Pin {
+const UNKNOWN: PinWay = PinWay {
     place: Place::Unknown,
     verdict: VerdictKind::Unexplained,
     label: "by the kernel: a socket's queue, an io_uring, a device",
@@ -120,7 +120,7 @@ const UNKNOWN: Pin = Pin {
 
 /// The row of a place; of a word of a later version, that of a place that is not known.
 #[must_use]
-pub fn pin(place: Place) -> Pin {
+pub fn of_place(place: Place) -> PinWay {
     PINS.into_iter().find(|pin| pin.place == place).unwrap_or(UNKNOWN)
 }
 

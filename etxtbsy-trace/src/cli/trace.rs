@@ -40,6 +40,8 @@ use crate::{
 
 /// Undocumented: a size for the ring buffer, by which the tests make it overflow.
 const RING_BYTES: &str = "ETXTBSY_TRACE_RING_BYTES";
+/// Undocumented: a new file for a copy of the records, which the tests of the session replay.
+const RECORDS: &str = "ETXTBSY_TRACE_RECORDS";
 
 /// A command to trace.
 #[derive(Clone, Copy)]
@@ -163,6 +165,7 @@ fn begin(
         roots: tracked,
         role: cli.options.role,
         ring_bytes,
+        copy_to: std::env::var_os(RECORDS).map(Into::into),
         verbose: cli.options.verbose > 0,
     };
     let mut tracer = Tracer::start(&options).map_err(check::explain)?;

@@ -20,7 +20,7 @@ use nix::{
     unistd::Pid,
 };
 
-use crate::host::identity::Invoker;
+use crate::host::user::Invoker;
 
 /// How long a login shell may take.
 const LIMIT: Duration = Duration::from_secs(3);

@@ -2,7 +2,6 @@
 
 use std::{
     collections::HashMap,
-    io::Read as _,
     os::{
         fd::{AsFd as _, FromRawFd as _, OwnedFd, RawFd},
         unix::ffi::OsStringExt as _,
@@ -23,7 +22,7 @@ use procfs::{
 
 use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 
-use super::clock::now_ns;
+use super::{clock::now_ns, proc_file::read_begin};
 use crate::{
     event::{Runtime, bytes::TEXT_BYTES},
     host::{pids::Pids, runtime::Runtimes},
@@ -252,14 +251,6 @@ fn raw_argv(pid: u32) -> Option<Vec<Vec<u8>>> {
     }
     // A zombie has no arguments and no program, which is not the same as an empty list.
     (!bytes.is_empty()).then(|| split_argv(&bytes))
-}
-
-/// The first bytes of a file of /proc, whose length others decide about.
-pub(crate) fn read_begin(path: &str, most: usize) -> Option<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let file = std::fs::File::open(path).ok()?;
-    file.take(most as u64).read_to_end(&mut bytes).ok()?;
-    Some(bytes)
 }
 
 /// Arguments that are each ended by NUL.

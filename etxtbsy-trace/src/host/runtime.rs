@@ -9,7 +9,7 @@ use std::{
     os::unix::fs::{FileExt as _, MetadataExt as _},
 };
 
-use crate::{event::Runtime, host::process::read_begin};
+use crate::{event::Runtime, host::proc_file::read_begin};
 
 /// How many executables are remembered; nobody runs more on one machine in a short time.
 const MOST: usize = 1024;

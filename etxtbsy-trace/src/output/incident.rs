@@ -1,7 +1,7 @@
 //! One incident as text: in full, or in one line if its group has been shown.
 
 use super::look::{Look, Tone};
-use crate::analysis::group::Wait;
+use crate::analysis::wait::Wait;
 use crate::event::{
     Direction, Evidence, Fd, Holder, How, Incident, Opened, Place, Refusal, Role, State, Unheld,
     Via,

@@ -18,7 +18,7 @@ use crate::{
 
 impl<B: Backend> Session<B> {
     /// Reports how many calls failed since the last time that are only counted.
-    pub(super) fn tell_calls(&mut self) {
+    pub(super) fn report_calls(&mut self) {
         let counted = self.tracer.other_calls();
         if counted == self.other_calls {
             return;
@@ -50,7 +50,7 @@ impl<B: Backend> Session<B> {
         }
     }
 
-    pub(super) fn tell_lost(&mut self) {
+    pub(super) fn report_lost(&mut self) {
         self.lost_ns = now_ns(ClockId::CLOCK_MONOTONIC);
         let lost = Lost::ALL.map(|what| self.tracer.lost(what));
         let Unkept { failures, changes } = self.ledger.take_unkept();
@@ -77,7 +77,7 @@ impl<B: Backend> Session<B> {
     }
 
     /// Tells how often a program did not run when it should have.
-    pub(super) fn tell_missed(&mut self) {
+    pub(super) fn report_missed(&mut self) {
         let missed = self.tracer.missed();
         let (before, _) = replace(&mut self.missed, (missed, now_ns(ClockId::CLOCK_MONOTONIC)));
         let what = "events: another program was under way on the processor";

@@ -29,8 +29,9 @@ pub use self::sinks::Sink;
 use self::{signals::Signals, sinks::Sinks};
 use crate::{
     analysis::{
+        case::GRACE_NS,
         incident::rfc3339,
-        ledger::{GRACE_NS, Ledger, Sign},
+        ledger::{Ledger, LedgerEvent},
         verdict::ChangeFirst,
     },
     command::Started,
@@ -258,7 +259,7 @@ impl<B: Backend> Session<B> {
         // What there is now is in the ring buffer: no more than it holds.
         self.ending = true;
         self.read();
-        self.tell_calls();
+        self.report_calls();
         self.summary.failures = self.tracer.failures();
         let lost =
             [Lost::FailureUnreported, Lost::FailureUnkept].map(|what| self.tracer.lost(what));
@@ -269,14 +270,14 @@ impl<B: Backend> Session<B> {
         }
         for case in self.ledger.drain() {
             if limits.incidents.is_none_or(|most| self.summary.incidents < most) {
-                self.incident(case);
+                self.report(case);
             }
         }
         if self.role != TreeRole::Victim {
             self.summary.failures = self.summary.failures.saturating_sub(self.summary.elsewhere);
         }
-        self.tell_lost();
-        self.tell_missed();
+        self.report_lost();
+        self.report_missed();
         self.lose(LossKind::FailuresUnread, "failures: not read before the end", unread);
         self.summary.change_first = self.change_first.text();
         self.summary.duration_ns = now_ns(ClockId::CLOCK_MONOTONIC) - self.began_ns;
@@ -318,7 +319,7 @@ impl<B: Backend> Session<B> {
     /// When something is to be done although no record comes.
     fn next_tick(&self) -> Option<Instant> {
         let unwatch = self.watched.values().map(|failed_ns| failed_ns + 2 * GRACE_NS).min();
-        let poll = (!self.ledger.lingering().is_empty())
+        let poll = (!self.ledger.pending_releases().is_empty())
             .then(|| now_ns(ClockId::CLOCK_MONOTONIC) + POLL_NS);
         // The end of the tree may be among what is missed.
         let missed = self.tracer.is_filtered().then_some(self.missed.1 + MISSED_NS);
@@ -363,23 +364,23 @@ impl<B: Backend> Session<B> {
                 self.read_target(text);
             }
             let exec = exec_of(&record);
-            let sign = self.ledger.record(record);
+            let event = self.ledger.record(record);
             if let Some((inode, hold)) = exec
                 && self.ledger.has_holder(inode, hold.tgid)
                 && let Some(name) = self.tracer.exec_name(hold.task, hold.tgid)
             {
                 self.ledger.exec(inode, hold.tgid, &name);
             }
-            match sign {
-                Sign::None => {}
+            match event {
+                LedgerEvent::None => {}
                 // The traced command has ended: there is nothing more to see of others.
-                Sign::Told(seq) if self.ending => {
+                LedgerEvent::Reported(seq) if self.ending => {
                     self.find_runners(seq);
-                    self.find_kept(seq);
+                    self.find_pins_of_refused(seq);
                 }
-                Sign::Told(seq) => self.observe(seq),
-                Sign::TreeEnded => self.tree_ended = true,
-                Sign::Compat => self.follow_compat(),
+                LedgerEvent::Reported(seq) => self.observe(seq),
+                LedgerEvent::TreeEnded => self.tree_ended = true,
+                LedgerEvent::Compat => self.follow_compat(),
             }
         }
     }
@@ -403,7 +404,7 @@ impl<B: Backend> Session<B> {
         self.find_ends(heard);
         for case in self.ledger.settled(heard) {
             if most.is_none_or(|most| self.summary.incidents < most) {
-                self.incident(case);
+                self.report(case);
             }
         }
         let over: Vec<(u64, u64)> = self
@@ -423,7 +424,7 @@ impl<B: Backend> Session<B> {
                 self.watched.insert(inode, now);
             }
         }
-        if self.ledger.lingering().is_empty() {
+        if self.ledger.pending_releases().is_empty() {
             self.tracer.await_no_end();
         }
         self.tracer.take(if self.ledger.is_full() { Intake::Full } else { Intake::Open });
@@ -432,11 +433,11 @@ impl<B: Backend> Session<B> {
             self.tree_ended |= self.tracer.tree_size() == 0;
         }
         if self.lost_ns + LOST_NS < now {
-            self.tell_calls();
-            self.tell_lost();
+            self.report_calls();
+            self.report_lost();
         }
         if self.missed.1 + MISSED_NS < now {
-            self.tell_missed();
+            self.report_missed();
         }
     }
 }
@@ -467,3 +468,7 @@ async fn at(moment: Option<Instant>) {
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that panics has failed")]
+mod tests;

@@ -7,7 +7,7 @@ use nix::time::ClockId;
 
 use super::{DEPTH, FRESH_NS, Session};
 use crate::{
-    analysis::attribution::Keeper,
+    analysis::case::Pin,
     host::{
         clock::now_ns,
         fs_view::Sight,
@@ -44,7 +44,7 @@ impl<B: Backend> Session<B> {
         // First: these may go at any moment.
         self.await_ends();
         self.find_pids();
-        self.find_keepers(seq);
+        self.find_pins(seq);
         let Some(case) = self.ledger.case(seq) else { return };
         let (failure, is_write) = (case.failure, case.is_write());
         let mut wanted = vec![(failure.tgid, failure.start_ns), (failure.ppid, 0)];
@@ -65,9 +65,9 @@ impl<B: Backend> Session<B> {
             self.find_refusing(seq, |_| false);
         }
         self.find_runners(seq);
-        self.find_kept(seq);
+        self.find_pins_of_refused(seq);
         self.await_ends();
-        self.tell_pending(seq);
+        self.report_pending(seq);
     }
 
     /// Finds out what the programs of openers were written in that have ended, and held the file to their ends.
@@ -113,7 +113,7 @@ impl<B: Backend> Session<B> {
 
     /// Looks for what the kernel side cannot see of a failure: what threads are opening, and what keeps
     /// descriptions that no table shows.
-    pub(super) fn find_keepers(&mut self, seq: u64) {
+    pub(super) fn find_pins(&mut self, seq: u64) {
         self.find_openings(seq);
         let blind = self.is_blind();
         let passed_since_ns = self.tracer.passed_since_ns();
@@ -122,7 +122,7 @@ impl<B: Backend> Session<B> {
         case.blind = blind;
         let has_passed = case.has_passed();
         let failure = case.failure;
-        let attribution = case.attribution();
+        let Some(attribution) = self.ledger.attribution(seq) else { return };
         if passed_since_ns == 0
             && has_passed
             && let Err(error) = self.tracer.follow_passed()
@@ -134,14 +134,14 @@ impl<B: Backend> Session<B> {
         }
         let Some(case) = self.ledger.case_mut(seq) else { return };
         let path = case.text(TextOf::BusyFile).map(path_of).unwrap_or_default();
-        for one in attribution.unheld.iter().filter(|one| one.keeper == Keeper::Unknown) {
+        for one in attribution.unheld.iter().filter(|one| one.pin == Pin::Unknown) {
             let local = self.pids.local(one.hold.tgid);
             if local.is_some_and(|pid| process::has_registered(pid, &path)) {
                 case.registered.insert(one.hold.file);
             }
         }
         if case.registered.is_empty() {
-            case.kept.extend(loop_device::of(failure.dev, failure.ino).map(Keeper::LoopDevice));
+            case.pins.extend(loop_device::of(failure.dev, failure.ino).map(Pin::LoopDevice));
         }
     }
 

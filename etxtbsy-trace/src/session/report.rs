@@ -3,8 +3,9 @@
 use super::Session;
 use crate::{
     analysis::{
+        attribution::{Attribution, attribute},
+        case::Case,
         incident::{World, build, shortfall},
-        ledger::Case,
     },
     event::{Incident, Line, LossKind, TreeRole},
     host::{clock::realtime_offset_ns, process::Seen},
@@ -13,9 +14,12 @@ use crate::{
 };
 
 impl<B: Backend> Session<B> {
-    /// Shows a failure before its story is over.
-    pub(super) fn tell_pending(&mut self, seq: u64) {
-        let Some(case) = self.ledger.case(seq).filter(|case| self.shows(case)) else { return };
+    /// Shows a failure before it is settled.
+    pub(super) fn report_pending(&mut self, seq: u64) {
+        let Some(attribution) = self.ledger.attribution(seq) else { return };
+        let Some(case) = self.ledger.case(seq).filter(|case| self.shows(case, &attribution)) else {
+            return;
+        };
         let nothing = Seen::new();
         let tracer = &self.tracer;
         let world = World {
@@ -25,15 +29,17 @@ impl<B: Backend> Session<B> {
             roots: &self.roots,
             target_begins: self.begins.get(&seq).cloned(),
         };
-        self.sinks.pending(&|| bounded(build(0, case, &world)));
+        self.sinks.pending(&|| bounded(build(0, case, &attribution, &world)));
     }
 
-    pub(super) fn incident(&mut self, mut case: Case) {
+    /// Writes the incident of a settled failure, if it is of interest.
+    pub(super) fn report(&mut self, mut case: Case) {
         case.passed_over = case.has_unseen() && self.tracer.missed() > 0;
         self.find_left(&mut case);
         let case = &case;
+        let attribution = attribute(case);
         let seq = case.failure.seq;
-        if !self.shows(case) {
+        if !self.shows(case, &attribution) {
             self.seen.remove(&seq);
             self.begins.remove(&seq);
             self.summary.elsewhere += 1;
@@ -54,9 +60,9 @@ impl<B: Backend> Session<B> {
             roots: &self.roots,
             target_begins: self.begins.remove(&seq),
         };
-        let incident = bounded(build(self.summary.incidents + 1, case, &world));
+        let incident = bounded(build(self.summary.incidents + 1, case, &attribution, &world));
         // Then it is not complete.
-        if !case.is_write() && !incident.complete && case.attribution().contradicted {
+        if !case.is_write() && !incident.complete && attribution.contradicted {
             self.lose(LossKind::CountContradicted, "writers: more were found than counted", 1);
         }
         if !case.is_write() && case.failure.inode == 0 && !incident.complete {
@@ -79,25 +85,23 @@ impl<B: Backend> Session<B> {
     }
 
     /// Whether a failure is one of those that were asked for.
-    pub(super) fn shows(&self, case: &Case) -> bool {
+    fn shows(&self, case: &Case, attribution: &Attribution) -> bool {
         let is_victim = case.failure.in_tree != 0;
         match self.role {
             TreeRole::Victim => is_victim,
-            TreeRole::Holder => Self::is_held_by_tree(case),
-            TreeRole::Either | TreeRole::Other(_) => is_victim || Self::is_held_by_tree(case),
+            TreeRole::Holder => is_held_by_tree(case, attribution),
+            TreeRole::Either | TreeRole::Other(_) => {
+                is_victim || is_held_by_tree(case, attribution)
+            }
         }
     }
+}
 
-    /// Whether a process of the tree is one of those that held the file, or run it.
-    pub(super) fn is_held_by_tree(case: &Case) -> bool {
-        let mut runners = case.running.iter().flat_map(|running| &running.runners);
-        runners.any(|runner| runner.in_tree)
-            || case
-                .attribution()
-                .holders
-                .iter()
-                .any(|held| held.seen.is_some_and(|seen| seen.in_tree != 0))
-    }
+/// Whether a process of the tree is one of those that held the file, or run it.
+fn is_held_by_tree(case: &Case, attribution: &Attribution) -> bool {
+    let mut runners = case.running.iter().flat_map(|running| &running.runners);
+    let mut seen = attribution.holders.iter().filter_map(|held| held.seen);
+    runners.any(|runner| runner.in_tree) || seen.any(|seen| seen.in_tree != 0)
 }
 
 /// The same incident, short enough for one line.

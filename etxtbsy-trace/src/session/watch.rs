@@ -5,7 +5,7 @@ use nix::time::ClockId;
 
 use super::Session;
 use crate::{
-    analysis::ledger::Drop,
+    analysis::case::DescriptionClosed,
     host::{clock::now_ns, process},
     tracer::Backend,
 };
@@ -13,9 +13,9 @@ use crate::{
 impl<B: Backend> Session<B> {
     /// Has it told when lingering descriptions are closed.
     pub(super) fn await_ends(&mut self) {
-        for ((file, _), hold) in self.ledger.lingering() {
+        for ((file, _), hold) in self.ledger.pending_releases() {
             // The others are done in microseconds.
-            if hold.stage() == Some(Stage::Held) || self.ledger.is_kept(file) {
+            if hold.stage() == Some(Stage::Held) || self.ledger.is_pinned(file) {
                 let lingering = PendingRelease { file, inode: hold.inode };
                 if let Err(error) = self.tracer.await_end(hold.tgid, &lingering) {
                     log::warn!("{error:#}");
@@ -26,10 +26,10 @@ impl<B: Backend> Session<B> {
 
     /// Asks which of the descriptions are closed by now whose end no event tells.
     pub(super) fn poll(&mut self) {
-        let closed = self.gone(self.ledger.lingering().into_values(), |session, hold| {
+        let closed = self.gone(self.ledger.pending_releases().into_values(), |session, hold| {
             let file = hold.file;
             // The address of one that waits in a task's work may be in use again by now.
-            let waits = hold.stage() == Some(Stage::Released) && !session.ledger.is_kept(file);
+            let waits = hold.stage() == Some(Stage::Released) && !session.ledger.is_pinned(file);
             let inode = if waits { 0 } else { hold.inode };
             session.tracer.still_open(hold.task, &PendingRelease { file, inode })
         });
@@ -43,7 +43,7 @@ impl<B: Backend> Session<B> {
                 None => self.tracer.lives(hold.task, hold.start_ns).unwrap_or(false),
             };
             let exiting = !lives;
-            self.ledger.dropped(hold.file, hold.tgid, Drop { time_ns, exiting });
+            self.ledger.dropped(hold.file, hold.tgid, DescriptionClosed { time_ns, exiting });
         }
     }
 

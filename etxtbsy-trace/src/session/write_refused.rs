@@ -6,8 +6,7 @@ use nix::time::ClockId;
 use super::Session;
 use crate::{
     analysis::{
-        attribution::Keeper,
-        ledger::{Case, Runner, Running},
+        case::{Case, Pin, Runner, Running},
         running,
     },
     event::TreeRole,
@@ -101,7 +100,7 @@ impl<B: Backend> Session<B> {
 
     /// Finds what of the kernel keeps a file that refused to be written, or which file system refused, where
     /// the processes that run it do not account for that.
-    pub(super) fn find_kept(&mut self, seq: u64) {
+    pub(super) fn find_pins_of_refused(&mut self, seq: u64) {
         let Some(case) = self.ledger.case(seq).filter(|case| case.is_write()) else { return };
         let (running, victim) = (case.running.as_ref(), case.failure.tgid);
         let explained = running.map_or(0, |running| running.explained);
@@ -111,14 +110,14 @@ impl<B: Backend> Session<B> {
         // The failing call has shown the file, whatever has become of its path since.
         if let Some(refused) = case.refused {
             let kept = if refused.flags & SWAP_FILE != 0 {
-                vec![Keeper::SwapFile]
+                vec![Pin::SwapFile]
             } else if running.is_some_and(|running| running.missing() > 0) {
-                self.entries_that_keep((refused.inode, refused.ino), None, victim)
+                self.entries_that_pin((refused.inode, refused.ino), None, victim)
             } else {
                 Vec::new()
             };
             if let Some(case) = self.ledger.case_mut(seq).filter(|_| !kept.is_empty()) {
-                case.kept.extend(kept);
+                case.pins.extend(kept);
                 return;
             }
         }
@@ -138,7 +137,7 @@ impl<B: Backend> Session<B> {
         let missing = running.map(Running::missing);
         let Ok(count) = self.tracer.write_count(&file.file) else { return };
         let missing = missing.unwrap_or(u32::try_from(-i64::from(count)).unwrap_or(0));
-        let kept = self.keepers_of(&file, missing, victim);
+        let kept = self.pins_of(&file, missing, victim);
         if kept.is_empty() {
             if explained == 0 && missing == 0 {
                 // Nobody was found that runs this very file.
@@ -152,36 +151,36 @@ impl<B: Backend> Session<B> {
             self.ledger.running(seq, Running { path, dev, ino, count, ..Running::default() });
         }
         if let Some(case) = self.ledger.case_mut(seq) {
-            case.kept.extend(kept);
+            case.pins.extend(kept);
         }
     }
 
     /// What of the kernel keeps a file that refused to be written; `missing` is how often writing is denied by
     /// something that was not found.
-    pub(super) fn keepers_of(&mut self, file: &Found, missing: u32, victim: u32) -> Vec<Keeper> {
+    pub(super) fn pins_of(&mut self, file: &Found, missing: u32, victim: u32) -> Vec<Pin> {
         if self.tracer.is_swap_file(&file.file).unwrap_or(false) {
-            return vec![Keeper::SwapFile];
+            return vec![Pin::SwapFile];
         }
         if missing == 0 {
             return Vec::new();
         }
         let Ok(inode) = self.tracer.inode_at(&file.file) else { return Vec::new() };
-        self.entries_that_keep((inode, file.ino), Some(file), victim)
+        self.entries_that_pin((inode, file.ino), Some(file), victim)
     }
 
     /// The entries of binfmt_misc that keep an inode, by its address and number; by the path of `file`
     /// where the kernel does not show what an entry keeps.
-    pub(super) fn entries_that_keep(
+    pub(super) fn entries_that_pin(
         &mut self,
         inode: (u64, u64),
         file: Option<&Found>,
         victim: u32,
-    ) -> Vec<Keeper> {
+    ) -> Vec<Pin> {
         let seen = self.pids.local(victim).and_then(Sight::of);
         let sights: Vec<Sight> = seen.into_iter().chain(Sight::ours()).collect();
         let tracer = &mut self.tracer;
         let entries = binfmt_misc::keepers(file, &sights, |entry| tracer.is_kept_by(inode, entry));
-        entries.into_iter().map(Keeper::BinfmtMisc).collect()
+        entries.into_iter().map(Pin::BinfmtMisc).collect()
     }
 
     /// Finds the file system that refused a call itself, because another than this kernel serves it; unless
@@ -192,7 +191,7 @@ impl<B: Backend> Session<B> {
         let is_of = |runner: &etxtbsy_trace_common::Runner| runner.dev == found.dev;
         let may_run = case.named.iter().any(is_of) || may_run(&found);
         if let Some(case) = self.ledger.case_mut(seq).filter(|_| !may_run) {
-            case.kept.push(Keeper::FileSystem(found));
+            case.pins.push(Pin::FileSystem(found));
         }
     }
 }

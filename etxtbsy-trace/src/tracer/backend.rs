@@ -35,7 +35,7 @@ pub trait Backend {
     /// How many processes of the tree live.
     fn tree_size(&self) -> u64;
 
-    /// How many calls of interest have failed so far, told or not.
+    /// How many calls of interest have failed so far, reported or not.
     fn failures(&self) -> u64;
 
     /// How many calls failed that are only counted.
@@ -47,14 +47,14 @@ pub trait Backend {
     /// How many execs outside the tree failed while a process of the tree held the file.
     fn elsewhere(&self) -> u64;
 
-    /// Says what is to become of failures from now on.
+    /// Sets what happens to failures from now on.
     fn take(&self, intake: Intake);
 
     /// How much of a kind has been lost so far.
     fn lost(&self, what: Lost) -> u64;
 
-    /// How often the kernel has passed over a program so far because it, or another, was under way
-    /// on that processor: interrupted, or (7.2 on) preempted. Counted from 5.12 on.
+    /// How often the kernel has skipped a program so far because it or another was already running on
+    /// that CPU: interrupted, or (7.2 on) preempted. Counted from 5.12 on.
     fn missed(&self) -> u64;
 
     /// Who forked a process, if it inherited a write fd then.
@@ -76,9 +76,8 @@ pub trait Backend {
     /// [`etxtbsy_trace_common::Hold::task`].
     fn exec_name(&self, task: u64, tgid: u32) -> Option<Vec<u8>>;
 
-    /// Whether a description still has write access to its inode.
-    ///
-    /// Or whether its last reference waits in the work of `task`, a `struct task_struct *`.
+    /// Whether a description still has write access to its inode, or its last reference waits in the work of
+    /// `task`, a `struct task_struct *`.
     fn still_open(&mut self, task: u64, lingering: &PendingRelease) -> anyhow::Result<bool>;
 
     /// Whether the process of `task`, a `struct task_struct *` that started at `start_ns`, lives.
@@ -100,10 +99,10 @@ pub trait Backend {
     /// Whether an fd still refers to the description of a hold.
     fn still_there(&mut self, hold: &Hold) -> anyhow::Result<bool>;
 
-    /// Has it told at once when `tgid` lets go of a description.
+    /// Asks for a record at the moment when `tgid` drops a description.
     fn await_end(&mut self, tgid: u32, lingering: &PendingRelease) -> anyhow::Result<()>;
 
-    /// Has no such thing told any more.
+    /// Ends all such requests.
     fn await_no_end(&mut self);
 
     /// Ends the watch over an inode that last made an exec fail at `failed_ns`; or not, if it may

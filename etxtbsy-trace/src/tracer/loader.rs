@@ -6,6 +6,7 @@ use std::{
     fs::File,
     num::NonZero,
     panic::resume_unwind,
+    path::PathBuf,
     sync::{Mutex, PoisonError},
     thread::{self, ScopedJoinHandle},
     time::Instant,
@@ -45,6 +46,8 @@ pub struct Tracer {
     pub(super) ebpf: Ebpf,
     /// The ring buffer, once [`Backend::listen`](super::Backend::listen) was called.
     pub(super) records: Option<AsyncFd<RingBuf<MapData>>>,
+    /// Where the records are copied to ([`Options::copy_to`]).
+    pub(super) copy: Option<File>,
     /// By [`Config`], [`Count`] and [`Lost`].
     pub(super) config: Numbers,
     pub(super) counts: Numbers,
@@ -77,6 +80,8 @@ pub struct Options {
     /// The size of the ring buffer in bytes, a power of two of at least one page; `None` for the
     /// size the programs have.
     pub ring_bytes: Option<u32>,
+    /// A new file for a copy of all records, each behind its length: what the tests of the session replay.
+    pub copy_to: Option<PathBuf>,
     /// Whether the programs' own diagnostics are shown.
     pub verbose: bool,
 }
@@ -128,12 +133,14 @@ impl Tracer {
             loaded => loaded?,
         };
         log::debug!("programs loaded after {:?}", began.elapsed());
+        let copy = options.copy_to.as_ref().map(File::create_new);
         let mut tracer = Self {
             config: Numbers::of(&ebpf, "CONFIG", Config::ALL)?,
             counts: Numbers::of(&ebpf, "COUNTS", Count::ALL)?,
             lost: Numbers::of(&ebpf, "LOST", Lost::ALL.len() as u32)?,
             ebpf,
             records: None,
+            copy: copy.transpose().context("cannot copy the records")?,
             filtered: options.roots.is_some(),
             ring: kernel.ring_completion != RingCompletion::Unknown,
             compat: false,

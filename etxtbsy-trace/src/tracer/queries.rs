@@ -1,7 +1,8 @@
 //! The running kernel as a [`Backend`]: its maps, the programs that answer questions, and the ring buffer.
 
 use std::{
-    io::{self, Read as _},
+    fs::File,
+    io::{self, Read as _, Write as _},
     os::fd::{AsFd as _, AsRawFd},
 };
 
@@ -51,6 +52,12 @@ impl Backend for Tracer {
 
     fn next_record<R>(&mut self, read: impl FnOnce(&[u8]) -> R) -> Option<R> {
         let record = self.records.as_mut()?.get_mut().next()?;
+        if let Some(copy) = &mut self.copy
+            && let Err(error) = write_framed(copy, &record)
+        {
+            log::warn!("cannot copy the records: {error}");
+            self.copy = None;
+        }
         Some(read(&record))
     }
 
@@ -312,6 +319,12 @@ impl Tracer {
         options.args[..args.len()].copy_from_slice(args);
         Ok(program.test_run(options)?.return_value)
     }
+}
+
+/// Writes a record behind its length, in bytes, as a little-endian u32.
+fn write_framed(file: &mut File, record: &[u8]) -> io::Result<()> {
+    file.write_all(&u32::try_from(record.len()).unwrap_or(u32::MAX).to_le_bytes())?;
+    file.write_all(record)
 }
 
 /// The number in what /proc/PID/fdinfo tells of a program (`bpf_prog_show_fdinfo`,

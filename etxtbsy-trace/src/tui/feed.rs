@@ -1,7 +1,7 @@
 //! Passes lines and other events to the view. A recording waits for the view; a live session never
 //! does.
 
-use crate::tui::model::live::SessionEvent;
+use crate::tui::model::{incidents::Skipped, live::SessionEvent};
 use crate::{
     event::{Incident, Line},
     output::Output,
@@ -51,17 +51,6 @@ impl End {
     pub fn quit() -> Self {
         Self { message: String::new(), quit: true }
     }
-}
-
-/// Incidents that are counted but not shown, because the view was too slow.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Skipped {
-    /// The number of incidents.
-    pub incidents: u64,
-    /// The complete ones among them.
-    pub explained: u64,
-    /// The number of losses.
-    pub lost: u64,
 }
 
 /// The sender to the view.

@@ -344,7 +344,8 @@ fn a_command_that_cannot_be_started_has_no_summary() {
     let ended =
         Process::start(tracer().args(["run", "-o"]).arg(&output).arg("no-such-command")).wait();
     ended.assert_refused(127, &["no-such-command"]);
-    assert_eq!(ended.stderr.lines().count(), 1, "{}", ended.stderr);
+    // What is watched, and the error.
+    assert_eq!(ended.stderr.lines().count(), 2, "{}", ended.stderr);
     // The lines are complete.
     assert_eq!(Trace::read(&output, &ended).summary.failures, 0);
 }

@@ -240,7 +240,8 @@ fn signals_reach_a_command_of_another_user() {
     let Some(_turn) = Turn::take_as_root() else {
         return;
     };
-    let process = Process::start(for_nobody().args(["run", "--", "sh", "-c", "echo up; exec cat"]));
+    let process =
+        Process::start(for_nobody().args(["run", "--", "sh", "-c", "echo up; exec sleep 1000"]));
     assert_eq!(process.line(), "up");
     process.signal(Signal::SIGTERM);
     assert_eq!(process.wait().code, Some(128 + 15));

@@ -1,8 +1,13 @@
 //! Cases as the kernel side tells them, and what has to come of them.
 
+use super::hold_fact::{CLOSE_NS, DRAIN_NS};
 use super::*;
-use crate::analysis::ledger::Drop;
-use etxtbsy_trace_common::Failure;
+use crate::analysis::case::{DescriptionClosed, Pin};
+use crate::event::State;
+use etxtbsy_trace_common::{
+    Actor, CLOEXEC_UNKNOWN, Candidate, Change, Drain, Failure, Hold, Holder, How, NO_FD, PinnedBy,
+    Quiet, SWAP_FILE, Stage, Via,
+};
 
 const ENTER: u64 = 1_000_000_000;
 const EXIT: u64 = ENTER + 10_000;
@@ -92,7 +97,7 @@ fn case(writers: i32, candidates: Vec<Candidate>) -> Case {
             ..Failure::default()
         },
         candidates,
-        told: true,
+        reported: true,
         ..Case::default()
     }
 }
@@ -150,7 +155,8 @@ fn an_exec_that_waits_to_drop_the_file_holds_it() {
     assert_eq!((pids(&found), found.holders[0].state), (vec![CHILD], State::ExecClosing));
     assert_eq!(found.holders[0].released, None, "not before the kernel has dropped it");
 
-    case.dropped.insert((child.file, CHILD), Drop { time_ns: EXIT + 70_000, exiting: false });
+    case.dropped
+        .insert((child.file, CHILD), DescriptionClosed { time_ns: EXIT + 70_000, exiting: false });
     let found = attribute(&case);
     assert_eq!(found.holders[0].released, Some((How::CloseOnExec, EXIT + 70_000)));
 }
@@ -472,9 +478,9 @@ fn a_mapping_holds_until_the_description_is_closed() {
     assert_eq!((found.holders[0].fds.len(), found.holders[0].released), (0, None));
     assert_eq!(found.unheld, []);
 
-    case.dropped.insert((0xa, OPENER), Drop { time_ns: EXIT + 5, exiting: false });
+    case.dropped.insert((0xa, OPENER), DescriptionClosed { time_ns: EXIT + 5, exiting: false });
     assert_eq!(attribute(&case).holders[0].released, Some((How::Unmap, EXIT + 5)));
-    case.dropped.insert((0xa, OPENER), Drop { time_ns: EXIT + 5, exiting: true });
+    case.dropped.insert((0xa, OPENER), DescriptionClosed { time_ns: EXIT + 5, exiting: true });
     assert_eq!(attribute(&case).holders[0].released, Some((How::Exit, EXIT + 5)));
 }
 
@@ -484,14 +490,14 @@ fn a_description_that_no_process_holds_is_reported_with_its_opener() {
     let found = attribute(&case);
     assert_eq!((found.explained, pids(&found)), (0, vec![]));
     assert_eq!(found.unheld.iter().map(|one| one.hold.opened.tgid).collect::<Vec<_>>(), [OPENER]);
-    assert_eq!((&found.unheld[0].keeper, found.is_complete()), (&Keeper::Unknown, false));
+    assert_eq!((&found.unheld[0].pin, found.is_complete()), (&Pin::Unknown, false));
 
     // A loop device is backed by the file.
-    case.kept = vec![Keeper::LoopDevice("/dev/loop0".to_owned())];
+    case.pins = vec![Pin::LoopDevice("/dev/loop0".to_owned())];
     let found = attribute(&case);
     assert_eq!((found.explained, found.is_complete()), (1, true));
-    assert_eq!(found.unheld[0].keeper, Keeper::LoopDevice("/dev/loop0".to_owned()));
-    case.kept.clear();
+    assert_eq!(found.unheld[0].pin, Pin::LoopDevice("/dev/loop0".to_owned()));
+    case.pins.clear();
 
     // A thread of the process that closed the fd is in a call on it.
     let syscall = libc::SYS_flock as i32;
@@ -508,7 +514,7 @@ fn a_description_that_no_process_holds_is_reported_with_its_opener() {
     case.candidates.extend([queued, queued]);
     let found = attribute(&case);
     assert_eq!((found.explained, found.unheld.len(), found.is_certain()), (1, 1, true));
-    assert_eq!(found.unheld[0].keeper, Keeper::SocketQueue);
+    assert_eq!(found.unheld[0].pin, Pin::SocketQueue);
 }
 
 /// The kernel's own description of an active swap file has no opener; a writer beside it is a holder.
@@ -518,7 +524,7 @@ fn a_swap_file_is_kept_by_the_kernel() {
     case.failure.inode_flags = SWAP_FILE | 1;
     let found = attribute(&case);
     assert_eq!((found.explained, pids(&found), found.is_certain()), (1, vec![], true));
-    assert_eq!(found.unheld, [Unheld { hold: Hold::default(), keeper: Keeper::SwapFile }]);
+    assert_eq!(found.unheld, [Unheld { hold: Hold::default(), pin: Pin::SwapFile }]);
 
     case.failure.writers = 2;
     assert!(!attribute(&case).is_complete());

@@ -6,7 +6,7 @@
 
 use crate::analysis::verdict::words::{name, opener, span};
 use crate::{
-    analysis::{group::Wait, ways},
+    analysis::{wait::Wait, ways},
     event::{Holder, Incident, Runtime, VerdictKind, Via},
     host::runtime::by_name,
     text::other_pids,
@@ -668,7 +668,7 @@ pub(super) fn of(
 ) -> Vec<String> {
     if culprit.is_none()
         && let Some(unheld) = incident.unheld.first()
-        && let Some(text) = ways::pin(unheld.place).advice
+        && let Some(text) = ways::of_place(unheld.place).advice
     {
         return vec![text.to_owned()];
     }
@@ -767,7 +767,7 @@ impl Scene<'_> {
     fn holder(&self) -> String {
         match (self.culprit, self.names) {
             (Some(holder), Names::Incident) => name(holder),
-            (Some(holder), Names::Group) => crate::analysis::group::holder_program(holder)
+            (Some(holder), Names::Group) => crate::analysis::programs::holder_program(holder)
                 .unwrap_or_else(|| "the process that holds it".to_owned()),
             (None, _) => "the process that holds it".to_owned(),
         }
@@ -779,7 +779,7 @@ impl Scene<'_> {
         match (opened, self.names) {
             (Some((holder, opened)), Names::Incident) => opener(holder, opened),
             (Some((holder, opened)), Names::Group) => {
-                crate::analysis::group::opener_program(holder, opened).unwrap_or_else(unknown)
+                crate::analysis::programs::opener_program(holder, opened).unwrap_or_else(unknown)
             }
             // It has had the file open since before tracing began.
             (None, _) if self.culprit.is_some() => self.holder(),

@@ -5,14 +5,12 @@
 //! second after the failure, so neither fact depends on when the line is written.
 
 use super::is_opener;
+use crate::analysis::programs;
 use crate::event::{Fd, Holder, How, Incident, Runtime, State, Via};
 
 /// How long a child may take from its fork until it has closed what it inherited. A JVM's spawn
 /// helper takes a few milliseconds, and ten times that on a busy machine.
 pub(super) const MOMENT_NS: u64 = 500_000_000;
-/// Programs that close what they inherited before they run the real program.
-const HELPERS: [&str; 2] = ["jspawnhelper", "systemd-executor"];
-
 /// What a process with an inherited fd did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Inherited {
@@ -40,7 +38,7 @@ fn is_racing(incident: &Incident, holder: &Holder) -> bool {
     // The exec took the fd.
     holder.state == State::ExecClosing
         || (child || ending) && !holder.fds.iter().any(survives_exec)
-        || is_helper(holder)
+        || programs::is_helper(holder)
         // It becomes a helper.
         || child && super::advice::runtime(incident, Some(holder)) == Some(Runtime::Jvm)
         || closes_within_a_moment(holder)
@@ -51,16 +49,6 @@ fn is_racing(incident: &Incident, holder: &Holder) -> bool {
 /// Whether an exec leaves an fd open. Its open flags count if it was gone before anyone looked.
 fn survives_exec(fd: &Fd) -> bool {
     !fd.cloexec.unwrap_or_else(|| fd.flags.iter().any(|flag| flag == "O_CLOEXEC"))
-}
-
-/// Whether it runs a program that is known to close what it inherited.
-pub(super) fn is_helper(holder: &Holder) -> bool {
-    let exe = holder.exe.as_deref().and_then(|exe| exe.rsplit('/').next());
-    // A thread's name is cut after 15 bytes.
-    let comm = holder.comm.as_deref().filter(|_| holder.state == State::Running);
-    HELPERS.iter().any(|helper| {
-        exe == Some(helper) || comm.is_some_and(|comm| comm == &helper[..helper.len().min(15)])
-    })
 }
 
 /// Whether it closed the fd, or an exec did, within a moment of its fork.

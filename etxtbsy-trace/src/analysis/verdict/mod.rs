@@ -19,10 +19,9 @@ mod words;
 pub use change_first::ChangeFirst;
 
 use crate::{
-    analysis::ways::{self, Pin},
+    analysis::ways::{self, PinWay},
     event::{
-        Direction, Evidence, Holder, Incident, Place, Reason, State, Unheld, Verdict, VerdictKind,
-        Via,
+        Direction, Evidence, Holder, Incident, Place, Reason, Unheld, Verdict, VerdictKind, Via,
     },
 };
 use advice::Names;
@@ -175,7 +174,7 @@ fn unheld(incident: &Incident, unheld: &Unheld) -> Verdict {
         None => "the file".to_owned(),
     };
     let device = unheld.device.as_deref().unwrap_or("?");
-    let Pin { verdict: kind, sentence, .. } = ways::pin(unheld.place);
+    let PinWay { verdict: kind, sentence, .. } = ways::of_place(unheld.place);
     if unheld.place == Place::FileSystem {
         let at = unheld.mount.as_deref().map(|mount| format!(" at {mount}"));
         let device = format!("{device}{}", at.unwrap_or_default());
@@ -278,16 +277,13 @@ fn is_opener(holder: &Holder) -> bool {
     holder.opened.as_ref().is_some_and(|opened| opened.pid == holder.pid)
 }
 
-/// Whether a child has exec'd since it got the fd, as far as its state at the failure shows.
-#[must_use]
-pub fn has_execed(holder: &Holder) -> bool {
-    holder.via != Via::Fork || holder.state == State::Running && !inherited::is_helper(holder)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{event::How, output::samples};
+    use crate::{
+        event::{How, State},
+        output::samples,
+    };
 
     #[test]
     fn the_verdict_follows_from_what_the_holder_did() {

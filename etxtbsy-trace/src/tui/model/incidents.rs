@@ -1,11 +1,8 @@
 //! The received incidents: counts of all, and the details of the latest ones.
 
-use crate::tui::{
-    feed::Skipped,
-    model::{
-        rate::{Axis, Rate},
-        statistics::Statistics,
-    },
+use super::{
+    rate::{Axis, Rate},
+    statistics::Statistics,
 };
 use crate::{
     analysis::group::{Cause, GROUPS, Tally},
@@ -17,6 +14,17 @@ use std::collections::{HashMap, VecDeque};
 const KEPT: usize = 10_000;
 /// The most bytes that they take, approximately.
 const BYTES: usize = 256 << 20;
+
+/// Incidents that are counted but not shown, because the view was too slow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Skipped {
+    /// The number of incidents.
+    pub incidents: u64,
+    /// The complete ones among them.
+    pub explained: u64,
+    /// The number of losses.
+    pub lost: u64,
+}
 
 /// An incident in memory.
 pub struct Kept {

@@ -1,7 +1,7 @@
 //! Totals of all incidents, in bounded memory.
 
 use crate::{
-    analysis::group::{Tally, Wait, pattern},
+    analysis::{group::Tally, names::pattern, wait::Wait},
     event::{Incident, VerdictKind},
 };
 use std::collections::{BTreeMap, HashMap, HashSet};

@@ -178,7 +178,7 @@ fn tree(state: &State, incident: &Incident) -> Vec<Node> {
             nodes = &mut merge(nodes, opener(state, incident, opened, None)).below;
         }
         let mut node = Node::new("kept ", style::holder(state), None, Key::Leaf);
-        let label = ways::pin(unheld.place).label;
+        let label = ways::of_place(unheld.place).label;
         node.pieces.push(match unheld.place {
             Place::Other(_) => plain(format!("by {}", name(unheld.place))),
             _ if label.ends_with(' ') => named(label, unheld.device.as_deref()),

@@ -2,7 +2,7 @@
 
 use super::style;
 use crate::{
-    analysis::group::Wait,
+    analysis::wait::Wait,
     event::Incident,
     text::{name, time},
     tui::model::{incidents::Group, list::Row, state::State},

@@ -2,7 +2,7 @@
 
 use super::style;
 use crate::{
-    analysis::group::{Tally, Wait},
+    analysis::{group::Tally, wait::Wait},
     event::Evidence,
     text::{escape, name, time},
     tui::model::state::State,
