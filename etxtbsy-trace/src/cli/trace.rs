@@ -105,10 +105,10 @@ pub(super) fn trace(
         let outcome = tui::run::run(job, state(presentation), streams);
         match presentation.stream {
             Stream::Stdout => {
-                after_view.write_to(io::stdout()).context("cannot write to stdout")?
+                after_view.write_to(io::stdout()).context("cannot write to stdout")?;
             }
             Stream::Stderr => {
-                after_view.write_to(io::stderr()).context("cannot write to stderr")?
+                after_view.write_to(io::stderr()).context("cannot write to stderr")?;
             }
         }
         outcome?

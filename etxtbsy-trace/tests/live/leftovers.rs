@@ -114,7 +114,7 @@ fn a_killed_tracer_leaves_nothing() {
         "programs attached",
         "ready after",
         "started",
-        "no failure",
+        "no call failed",
     ] {
         let (before, outside_before) = (programs(), outside());
         let mut command = tracer();
@@ -142,7 +142,11 @@ fn a_killed_tracer_leaves_nothing() {
             process.say_end();
         }
         let ended = process.wait();
-        assert!(ended.signal == Some(9) || moment == "no failure", "{moment}: {}", ended.stderr);
+        assert!(
+            ended.signal == Some(9) || moment == "no call failed",
+            "{moment}: {}",
+            ended.stderr
+        );
         await_none(moment, || held.iter().copied().filter(|pid| lives(*pid)).collect());
         await_none(moment, tracers);
         await_none(moment, || {

@@ -1,6 +1,6 @@
 //! A reused pid names two processes.
 
-use crate::scenes::assert_told;
+use crate::scenes::assert_reported;
 use crate::support::{Attached, Turn};
 use etxtbsy_trace::event::Ancestor;
 use etxtbsy_workload::Scene;
@@ -21,7 +21,7 @@ fn a_holder_whose_pid_is_reused() {
     attached.await_line();
     let trace = attached.end();
 
-    assert_told(&scene, &trace);
+    assert_reported(&scene, &trace);
     let [holder] = &trace.incidents[0].holders[..] else { unreachable!("checked above") };
     // Unknown values are `null`.
     assert!(holder.comm.as_deref().is_none_or(|comm| comm == "cat"), "{holder:#?}");

@@ -301,7 +301,7 @@ impl State {
                 self.change_filter(|filter| filter.verdict = next);
             }
             Action::Unexplained => {
-                self.change_filter(|filter| filter.unexplained = !filter.unexplained)
+                self.change_filter(|filter| filter.unexplained = !filter.unexplained);
             }
             Action::Sort => self.list.sort(),
             Action::Invert => self.list.invert(),
