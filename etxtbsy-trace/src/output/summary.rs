@@ -29,11 +29,11 @@ pub(super) fn summary(
     let traced = time::span(summary.duration_ns);
     let mut lines = Vec::new();
     if summary.incidents == 0 && summary.failures == 0 {
-        // Not "no call failed": some calls are not watched.
+        // "was seen", because some calls are not watched.
         lines.push(match summary.refusals {
-            0 => format!("no call failed with ETXTBSY in {traced}; watched: {WATCHED}"),
+            0 => format!("no call was seen to fail with ETXTBSY in {traced}; watched: {WATCHED}"),
             _ => format!(
-                "no exec, open or truncate failed with ETXTBSY in {traced}; watched: {WATCHED}"
+                "no exec, open or truncate was seen to fail with ETXTBSY in {traced}; watched: {WATCHED}"
             ),
         });
     } else {

@@ -426,7 +426,7 @@ change first: write the file in a child process
             "
 etxtbsy-trace 0.1.0 on 6.18.0 x86_64, since 2026-11-20 14:03:00.000000Z: watching make test and its descendants
 
-no call failed with ETXTBSY in 12.3 s; watched: exec, open for writing and truncate; only counted: ftruncate, fallocate, copy_file_range, unlink, rename, swapon, finit_module and kexec_file_load
+no call was seen to fail with ETXTBSY in 12.3 s; watched: exec, open for writing and truncate; only counted: ftruncate, fallocate, copy_file_range, unlink, rename, swapon, finit_module and kexec_file_load
 ",
         );
     }
@@ -442,7 +442,7 @@ no call failed with ETXTBSY in 12.3 s; watched: exec, open for writing and trunc
             "
 fallocate by fallocate[4320] failed 2 times: Text file busy (only counted, holder not searched; see docs/limitations.md)
 
-no exec, open or truncate failed with ETXTBSY in 12.3 s; watched: exec, open for writing and truncate; only counted: ftruncate, fallocate, copy_file_range, unlink, rename, swapon, finit_module and kexec_file_load
+no exec, open or truncate was seen to fail with ETXTBSY in 12.3 s; watched: exec, open for writing and truncate; only counted: ftruncate, fallocate, copy_file_range, unlink, rename, swapon, finit_module and kexec_file_load
 2 other calls failed with ETXTBSY: listed above, only counted
 1 exec outside of this tree failed while this tree held the file; --as either shows them
 ",
@@ -469,7 +469,7 @@ no exec, open or truncate failed with ETXTBSY in 12.3 s; watched: exec, open for
 \x1b[1m\x1b[31mlost 3: ring buffer full\x1b[0m
 \x1b[1m\x1b[31mlost 3: ring buffer full\x1b[0m
 
-no call failed with ETXTBSY in 12.3 s; watched: exec, open for writing and truncate; only counted: ftruncate, fallocate, copy_file_range, unlink, rename, swapon, finit_module and kexec_file_load
+no call was seen to fail with ETXTBSY in 12.3 s; watched: exec, open for writing and truncate; only counted: ftruncate, fallocate, copy_file_range, unlink, rename, swapon, finit_module and kexec_file_load
 \x1b[1m\x1b[31mlost 6 (6 ring buffer full): there may be more incidents and holders than shown\x1b[0m
 ",
         );
