@@ -415,13 +415,13 @@ fn running_holder(runner: &Runner, case: &Case, world: &World<'_>) -> Holder {
         .get(&runner.tgid)
         .filter(|facts| runner.left.is_none_or(|(_, left_ns)| facts.seen_ns <= left_ns));
     let shown = runner.shown.as_ref();
-    let name = shown.and_then(|shown| comm(&told.holder.comm));
+    let name = shown.and_then(|shown| comm(&shown.holder.comm));
     let (name, comm_b64) = maybe_text(name.or_else(|| seen.map(|facts| facts.comm.as_slice())));
     let exe = case.exes.get(&runner.tgid).map(|names| path_of(names));
     let (exe, exe_b64) =
         maybe_text(exe.or_else(|| seen.and_then(|facts| facts.exe.clone())).as_deref());
     let (argv, argv_b64) = arguments(seen.and_then(|facts| facts.argv.as_deref()));
-    let ppid = shown.map(|shown| told.ppid).or_else(|| seen.map(|facts| facts.ppid));
+    let ppid = shown.map(|shown| shown.ppid).or_else(|| seen.map(|facts| facts.ppid));
     let (script, script_b64) = maybe_text(runner.script.as_deref());
     Holder {
         pid: runner.tgid,
@@ -432,12 +432,12 @@ fn running_holder(runner: &Runner, case: &Case, world: &World<'_>) -> Holder {
         exe_b64,
         argv,
         argv_b64,
-        uid: shown.map(|shown| told.holder.uid),
+        uid: shown.map(|shown| shown.holder.uid),
         cgroup: seen.and_then(|facts| facts.cgroup.clone()),
-        ns_pid: shown.and_then(|shown| pid(told.holder.ns_pid)),
-        local_pid: local_pid(shown.map(|shown| &told.holder), seen.map(Rc::as_ref)),
-        start_ns: shown.map(|shown| told.start_ns),
-        exec_ns: shown.map(|shown| told.exec_ns).filter(|exec_ns| *exec_ns != 0),
+        ns_pid: shown.and_then(|shown| pid(shown.holder.ns_pid)),
+        local_pid: local_pid(shown.map(|shown| &shown.holder), seen.map(Rc::as_ref)),
+        start_ns: shown.map(|shown| shown.start_ns),
+        exec_ns: shown.map(|shown| shown.exec_ns).filter(|exec_ns| *exec_ns != 0),
         script,
         script_b64,
         fds: Vec::new(),
