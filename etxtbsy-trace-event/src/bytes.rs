@@ -1,11 +1,11 @@
-//! Byte strings of other processes as text and, where they are not UTF-8, as base64 too.
+//! Byte strings of other processes as text and, if they are not UTF-8, also as base64.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
-/// How many bytes of one process's arguments, or of one path, are taken.
+/// The most bytes of a process's arguments, or of a path.
 pub const TEXT_BYTES: usize = 4096;
 
-/// Bytes as a JSON string, and in base64 where that string is not exact.
+/// Bytes as a JSON string, and as base64 if that string is not exact.
 #[must_use]
 pub fn text(bytes: &[u8]) -> (String, Option<String>) {
     match str::from_utf8(bytes) {

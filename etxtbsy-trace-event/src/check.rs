@@ -1,4 +1,4 @@
-//! The JSON lines of `check` (docs/json.md): one a fact, and what they come to.
+//! The JSON lines of `check` (docs/json.md): one line a fact, and the result.
 
 use std::fmt;
 
@@ -20,32 +20,32 @@ pub enum Line {
 pub struct Fact {
     /// What it is about.
     pub theme: Theme,
-    /// What it is called; no two have the same.
+    /// Its name, which no other fact has.
     pub name: String,
     /// Whether tracing has what it needs.
     pub status: Status,
-    /// What tracing has of it.
+    /// What tracing needs it for.
     pub purpose: String,
     /// What was found.
     pub found: String,
-    /// What stands in for it, and what is not told then; `null` unless it is degraded.
+    /// What tracing uses instead, and what it then cannot report; `null` unless it is degraded.
     pub instead: Option<String>,
-    /// What to do.
+    /// What to do about it.
     pub remedy: Option<String>,
 }
 
-/// As one line of text: an error, or a warning.
+/// One line of text, for an error or a warning.
 impl fmt::Display for Fact {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.name, self.told())?;
+        write!(f, "{}: {}", self.name, self.finding())?;
         self.remedy.iter().try_for_each(|remedy| write!(f, ": {remedy}"))
     }
 }
 
 impl Fact {
-    /// What was found and what it means, without the remedy.
+    /// What was found and what it is needed for, without the remedy.
     #[must_use]
-    pub fn told(&self) -> String {
+    pub fn finding(&self) -> String {
         let Self { status, purpose, found, instead, .. } = self;
         match (status, instead) {
             (Status::Ok | Status::Unknown, _) => found.clone(),
@@ -59,13 +59,13 @@ impl Fact {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Theme {
-    /// Mounts and namespaces: what a container may lack.
+    /// Mounts and namespaces, which a container may lack.
     Place,
     /// What this user may do.
     Privileges,
-    /// What kernel it is.
+    /// The kernel.
     Kernel,
-    /// What its eBPF can do.
+    /// What the kernel's eBPF can do.
     Features,
     /// The tracepoints, and tracing itself.
     Tracing,
@@ -75,37 +75,37 @@ pub enum Theme {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Status {
-    /// It has.
+    /// Tracing has what it needs.
     Ok,
-    /// Tracing works, and something is slower, or is not told.
+    /// Tracing works, but something is slower or not reported.
     Degraded,
     /// Tracing does not work.
     Missing,
-    /// It cannot be told, mostly for want of something that is missing.
+    /// It could not be checked, usually because something else is missing.
     Unknown,
 }
 
-/// What the facts come to.
+/// The result.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Checked {
     /// Whether tracing will work: nothing is missing.
     pub works: bool,
-    /// What to mend first: the first fact that is missing; `null` if none is.
+    /// What to fix first: the first fact that is missing; `null` if none is.
     pub mend_first: Option<String>,
-    /// How many facts are `ok`.
+    /// The number of facts that are `ok`.
     pub ok: u32,
-    /// How many are `degraded`.
+    /// The number that are `degraded`.
     pub degraded: u32,
-    /// How many are `missing`.
+    /// The number that are `missing`.
     pub missing: u32,
-    /// How many are `unknown`.
+    /// The number that are `unknown`.
     pub unknown: u32,
     /// This program's version.
     pub version: String,
 }
 
 impl Checked {
-    /// How many facts have that status.
+    /// The number of facts with that status.
     pub fn count(&mut self, status: Status) -> &mut u32 {
         match status {
             Status::Ok => &mut self.ok,

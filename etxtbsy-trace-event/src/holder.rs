@@ -1,26 +1,26 @@
-//! A process that held the file: with which fds, how it got them, and how the hold ended.
+//! A process that held the file: its fds, how it got them, and how it released the file.
 
 use crate::{Ancestor, word::Word};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// How a holder came to hold the file.
+/// How a holder got the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Via {
-    /// It opened it.
+    /// It opened the file.
     Open,
-    /// Its fd table was copied from one that had it.
+    /// A fork copied the fd into its fd table.
     Fork,
-    /// It duplicated an fd.
+    /// It duplicated an fd (dup, dup2, fcntl).
     Dup,
-    /// The fd was sent to it, or it fetched it from another process.
+    /// Another process sent the fd to it (SCM_RIGHTS), or it fetched the fd (pidfd_getfd).
     Passed,
-    /// It maps a description opened for writing.
+    /// It maps an open file description that was opened for writing.
     Mapping,
     /// It runs the file (direction `write`).
     Running,
-    /// Not known, for instance because it had it before tracing began.
+    /// Not known, for instance because it had the file before tracing began.
     Unknown,
     /// A word of a later version.
     #[serde(untagged)]
@@ -32,13 +32,13 @@ pub enum Via {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum State {
-    /// The child was still being made.
+    /// Its fork was not complete.
     InFork,
-    /// Made, and not yet exec'd.
+    /// Its fork was complete, and it had not exec'd.
     Forked,
-    /// Its exec had taken the fd away, and the kernel had not dropped the file yet.
+    /// Its exec had closed the fd, but the kernel had not released the file yet.
     ExecClosing,
-    /// Direction `write`: in its exec of the file, the program not running yet.
+    /// Direction `write`: it was in an exec of the file, and the program did not run yet.
     InExec,
     /// None of the others.
     Running,
@@ -50,26 +50,26 @@ pub enum State {
     Other(Word),
 }
 
-/// How it is known that a process held the file at the failure.
+/// What shows that a process held the file at the failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Evidence {
-    /// The fd stood in its fd table.
+    /// The fd was in its fd table.
     FdTable,
-    /// The last reference to the description waited in the work of its task, or was being dropped
-    /// there.
+    /// The last reference to the description was in the task's work list, or was being dropped
+    /// from there.
     TaskWork,
-    /// The end of its fd, or the beginning of its copy, was seen: it held the file on both sides of
-    /// the failure.
+    /// An event after the failure: the end of its fd, or the copy of the fd in its fork. It held the
+    /// file before and after the failure.
     Event,
     /// It maps the description.
     Mapping,
-    /// An object of the kernel refers to the description for it: an io_uring's table, a call under
-    /// way.
+    /// A kernel object of this process refers to the description: the table of an io_uring, an
+    /// unfinished call.
     KernelObject,
     /// It ran the file (direction `write`).
     Running,
-    /// Nothing showed it: the kernel's count of writers leaves no other known process.
+    /// Only the kernel's count of writers, which leaves no other known process.
     Elimination,
     /// A word of a later version.
     #[serde(untagged)]
@@ -80,23 +80,23 @@ pub enum Evidence {
 /// A process that held the file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Holder {
-    /// Process.
+    /// Its pid.
     pub pid: u32,
     /// Its parent when it got the file.
     pub ppid: Option<u32>,
     /// Its name.
     pub comm: Option<String>,
-    /// Its bytes.
+    /// The exact bytes, if they are not UTF-8.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub comm_b64: Option<String>,
     /// The program it was running.
     pub exe: Option<String>,
-    /// Its bytes.
+    /// The exact bytes, if they are not UTF-8.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exe_b64: Option<String>,
     /// The arguments of the program it was running.
     pub argv: Option<Vec<String>>,
-    /// Their bytes, `null` for those that are UTF-8; absent if all are.
+    /// The exact bytes of each argument, `null` for those that are UTF-8; absent if all are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub argv_b64: Option<Vec<Option<String>>>,
     /// Its user.
@@ -105,30 +105,30 @@ pub struct Holder {
     pub cgroup: Option<String>,
     /// Its pid in its own pid namespace.
     pub ns_pid: Option<u32>,
-    /// Its pid in the tracer's pid namespace; `null` if it is not in that, or was not seen.
+    /// Its pid in the tracer's pid namespace; `null` if it has none there, or was not seen.
     #[serde(default)]
     pub local_pid: Option<u32>,
-    /// When it was started.
+    /// When it started.
     pub start_ns: Option<u64>,
-    /// Direction `write`: when it exec'd the file; `null` if that was not seen, or if it was forked
-    /// by a process that had.
+    /// Direction `write`: when it exec'd the file; `null` if the exec was not seen, or if an ancestor
+    /// exec'd the file.
     #[serde(default)]
     pub exec_ns: Option<u64>,
-    /// Direction `write`: the script for which it runs the file, as its interpreter; `null` if there is
-    /// none, or its exec was not seen.
+    /// Direction `write`: the script, if it runs the file as the interpreter of a script; `null` if
+    /// not, or if the exec was not seen.
     #[serde(default)]
     pub script: Option<String>,
-    /// Its bytes.
+    /// The exact bytes, if they are not UTF-8.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub script_b64: Option<String>,
     /// The fds through which it held the file.
     pub fds: Vec<Fd>,
-    /// How it came to hold it.
+    /// How it got the file.
     pub via: Via,
-    /// How it is known that it held it; `null` in recordings of schema 1.
+    /// What shows that it held the file; `null` in recordings of schema 1.
     #[serde(default)]
     pub evidence: Option<Evidence>,
-    /// The system call under way that keeps the description although the fd is gone.
+    /// The unfinished system call that keeps the description although the fd is closed.
     #[serde(default)]
     pub call: Option<String>,
     /// What it was doing at the failure.
@@ -139,7 +139,7 @@ pub struct Holder {
     pub forked: Option<Forked>,
     /// Its ancestors, nearest first.
     pub ancestors: Vec<Ancestor>,
-    /// How and when it dropped the file; `null` if it still holds it.
+    /// How and when it released the file; `null` if it still held the file when the line was written.
     pub released: Option<Released>,
 }
 
@@ -150,38 +150,38 @@ pub struct Fd {
     pub fd: u32,
     /// Open flags by name: `O_WRONLY`, `O_CLOEXEC`…
     pub flags: Vec<String>,
-    /// Whether it is close-on-exec; `null` if it was gone before anyone looked.
+    /// Whether it is close-on-exec; `null` if it was closed before the tracer read the flag.
     pub cloexec: Option<bool>,
 }
 
-/// Who opened the file for writing.
+/// The thread that opened the file for writing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Opened {
-    /// Process.
+    /// Its pid.
     pub pid: u32,
-    /// Thread.
+    /// The thread's id.
     pub tid: u32,
     /// The thread's name.
     pub comm: Option<String>,
-    /// Its bytes.
+    /// The exact bytes, if they are not UTF-8.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub comm_b64: Option<String>,
     /// When the open returned.
     pub time_ns: u64,
-    /// When the opener's own fd was closed; `null` if it was open still, or that was not seen.
+    /// When the opener's own fd was closed; `null` if it was still open, or the close was not seen.
     #[serde(default)]
     pub closed_ns: Option<u64>,
-    /// What the program of the opener is written in; `null` if that was not recognised.
+    /// The language runtime of the opener's program; `null` if it was not recognised.
     #[serde(default)]
     pub runtime: Option<Runtime>,
     /// The path of the open file description.
     pub path: Option<String>,
-    /// Its bytes.
+    /// The exact bytes, if they are not UTF-8.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path_b64: Option<String>,
 }
 
-/// What a program is written in: the runtime that opens its files and forks its children.
+/// The language runtime of a program, which opens its files and forks its children.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
 )]
@@ -199,7 +199,7 @@ pub enum Runtime {
     Rust,
     /// A shell.
     Shell,
-    /// Anything else: C, C++ and others without a runtime that is known here.
+    /// Anything else: C, C++ and others without a known runtime.
     Native,
     /// A word of a later version.
     #[serde(untagged)]
@@ -207,39 +207,39 @@ pub enum Runtime {
     Other(Word),
 }
 
-/// Which thread forked a holder.
+/// The thread that forked a holder.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Forked {
-    /// Process.
+    /// Its pid.
     pub pid: u32,
-    /// Thread.
+    /// The thread's id.
     pub tid: u32,
     /// The thread's name.
     pub comm: Option<String>,
-    /// Its bytes.
+    /// The exact bytes, if they are not UTF-8.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub comm_b64: Option<String>,
-    /// When the fork was done: the child is about to run for the first time.
+    /// When the fork was complete, just before the child runs for the first time.
     pub time_ns: u64,
 }
 
-/// How a holder dropped the file.
+/// How a holder released the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum How {
     /// close or close_range.
     Close,
-    /// An exec, the fd being close-on-exec.
+    /// An exec closed the fd, which is close-on-exec.
     CloseOnExec,
-    /// Another description was put at the same fd.
+    /// dup2 or dup3 replaced the fd.
     Dup,
-    /// The process ended.
+    /// The process exited.
     Exit,
-    /// The mapping went.
+    /// The mapping was removed.
     Unmap,
-    /// Direction `write`: it ran another program.
+    /// Direction `write`: it exec'd another program.
     Exec,
-    /// That was not seen; it had dropped the file by then.
+    /// Not seen; `time_ns` is when the tracer found the file released.
     Unknown,
     /// A word of a later version.
     #[serde(untagged)]
@@ -247,18 +247,18 @@ pub enum How {
     Other(Word),
 }
 
-/// How and when a holder dropped the file.
+/// How and when a holder released the file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Released {
-    /// By what.
+    /// How.
     pub how: How,
     /// When.
     pub time_ns: u64,
-    /// The same, counted from the failure; below zero if it did so while the call was failing.
+    /// The same, counted from the failure; at most 0 if it was released while the call was failing.
     pub after_ns: i64,
     /// The program it exec'd, for `close-on-exec`.
     pub exec: Option<String>,
-    /// Its bytes.
+    /// The exact bytes, if they are not UTF-8.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exec_b64: Option<String>,
 }

@@ -1,10 +1,10 @@
-//! One failed call: its victim, the busy file, and what is known of it besides the holders.
+//! One failed call: its victim, the busy file, and what is known besides the holders.
 
 use crate::{Holder, Opened, Verdict, word::Word};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Which call failed because of whom.
+/// What failed, and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Direction {
@@ -18,7 +18,7 @@ pub enum Direction {
     Other(Word),
 }
 
-/// One failed call, and who is to blame.
+/// One failed call, and its holders.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Incident {
     /// A counter from 1.
@@ -27,7 +27,7 @@ pub struct Incident {
     pub time: String,
     /// When the call failed.
     pub time_ns: u64,
-    /// Which way round.
+    /// Whether an exec failed because of a writer, or the reverse.
     pub direction: Direction,
     /// `execve`, `execveat`…
     pub syscall: String,
@@ -35,44 +35,44 @@ pub struct Incident {
     pub errno: String,
     /// The path as the caller gave it.
     pub path: Option<String>,
-    /// Its bytes.
+    /// The exact bytes, if they are not UTF-8.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path_b64: Option<String>,
     /// The file that was really busy.
     pub file: BusyFile,
     /// The process whose call failed.
     pub victim: Victim,
-    /// The culprits, most to blame first.
+    /// The processes that held the file, the most to blame first.
     pub holders: Vec<Holder>,
     /// Open file descriptions with write access that no process holds.
     #[serde(default)]
     pub unheld: Vec<Unheld>,
-    /// Processes that may have held the file, where that is not known.
+    /// Processes that may have held the file, where the evidence does not decide.
     #[serde(default)]
     pub suspects: Vec<Suspect>,
     /// How many of `file.writers` are accounted for.
     pub explained: u32,
-    /// Whether that is all of them.
+    /// Whether all writers are accounted for.
     pub complete: bool,
-    /// Whether it is complete and no holder is known by [`Evidence::Elimination`] alone; false in
-    /// recordings of schema 1, which did not say.
+    /// Whether it is complete and no holder's evidence is `elimination`; false in recordings of
+    /// schema 1.
     #[serde(default)]
     pub certain: bool,
-    /// Direction `write`: the same process has made the file anew, by the same name; `null` if it has
+    /// Direction `write`: the new file that the victim then created by the same name; `null` if it did
     /// not.
     #[serde(default)]
     pub repaired: Option<Repaired>,
-    /// How many entries of lists the line has no room for; `null` if it has all of them.
+    /// The number of list entries that were left out because the line was too long; `null` if none.
     #[serde(default)]
     pub left_out: Option<LeftOut>,
-    /// What it comes to.
+    /// The cause, and what to do.
     pub verdict: Verdict,
 }
 
-/// How many entries of its lists the line of an incident has no room for.
+/// The number of list entries that an incident's line has no room for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LeftOut {
-    /// Holders, of those least to blame.
+    /// Holders, the least to blame.
     pub holders: u64,
     /// Fds of holders.
     pub fds: u64,
@@ -82,7 +82,7 @@ pub struct LeftOut {
     pub unheld: u64,
 }
 
-/// The new file in the place of one that could not be written.
+/// The new file that replaced one that could not be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Repaired {
     /// When it was opened.
@@ -93,7 +93,7 @@ pub struct Repaired {
     pub ino: u64,
 }
 
-/// What the busy file was to the exec.
+/// The part of the busy file in the exec.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Role {
@@ -112,52 +112,53 @@ pub enum Role {
 /// The file that was really busy.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct BusyFile {
-    /// Its path, from the root of the victim's mount namespace.
+    /// Its path from the root of the victim's mount namespace.
     pub path: Option<String>,
-    /// Its bytes.
+    /// The exact bytes, if they are not UTF-8.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path_b64: Option<String>,
-    /// `major:minor` of its file system, as the kernel's super block has it.
+    /// `major:minor` of its file system, from the kernel's super block.
     pub dev: Option<String>,
     /// Its inode number.
     pub ino: Option<u64>,
-    /// Its generation (`inode.i_generation`), which tells it from an earlier file of that number.
+    /// Its generation (`inode.i_generation`), which distinguishes it from an earlier file with the same
+    /// inode number.
     #[serde(default)]
     pub generation: Option<u32>,
-    /// What it was to the exec.
+    /// Its part in the exec.
     pub role: Option<Role>,
-    /// The inode's `i_writecount` at the failure: above zero, how many open file descriptions had
-    /// write access to it; below, by how many it was being run.
+    /// The inode's `i_writecount` at the failure: above zero, the number of open file descriptions
+    /// with write access; below zero, how often it was being run.
     pub writers: Option<i32>,
 }
 
 /// The process whose call failed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Victim {
-    /// Process.
+    /// Its pid.
     pub pid: u32,
-    /// Thread.
+    /// The thread's id.
     pub tid: u32,
     /// Parent process.
     pub ppid: Option<u32>,
     /// Its name.
     pub comm: Option<String>,
-    /// Its bytes.
+    /// The exact bytes, if they are not UTF-8.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub comm_b64: Option<String>,
     /// The program it was running.
     pub exe: Option<String>,
-    /// Its bytes.
+    /// The exact bytes, if they are not UTF-8.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exe_b64: Option<String>,
     /// The arguments of the program it was running.
     pub argv: Option<Vec<String>>,
-    /// Their bytes, `null` for those that are UTF-8; absent if all are.
+    /// The exact bytes of each argument, `null` for those that are UTF-8; absent if all are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub argv_b64: Option<Vec<Option<String>>>,
     /// Its working directory.
     pub cwd: Option<String>,
-    /// Its bytes.
+    /// The exact bytes, if they are not UTF-8.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cwd_b64: Option<String>,
     /// Its user.
@@ -166,10 +167,10 @@ pub struct Victim {
     pub cgroup: Option<String>,
     /// Its pid in its own pid namespace.
     pub ns_pid: Option<u32>,
-    /// Its pid in the tracer's pid namespace; `null` if it is not in that, or was not seen.
+    /// Its pid in the tracer's pid namespace; `null` if it has none there, or was not seen.
     #[serde(default)]
     pub local_pid: Option<u32>,
-    /// Its ancestors, nearest first; empty if they were not seen.
+    /// Its ancestors, nearest first; empty if not seen.
     #[serde(default)]
     pub ancestors: Vec<Ancestor>,
 }
@@ -179,29 +180,29 @@ pub struct Victim {
 pub struct Unheld {
     /// What keeps it.
     pub place: Place,
-    /// Its name: the loop device, the binfmt_misc entry, the type of the file system.
+    /// The name of the loop device or binfmt_misc entry, or the type of the file system.
     pub device: Option<String>,
-    /// Of a file system: where it is mounted, as the victim sees it.
+    /// The mount point of the file system, as the victim sees it.
     #[serde(default)]
     pub mount: Option<String>,
-    /// Its bytes.
+    /// The exact bytes, if they are not UTF-8.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mount_b64: Option<String>,
     /// Who opened the file for writing.
     pub opened: Option<Opened>,
 }
 
-/// A process that may have held the file, where that is not known: no culprit.
+/// A process that may have held the file, where the evidence does not decide.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Suspect {
-    /// Process.
+    /// Its pid.
     pub pid: u32,
     /// Its name.
     pub comm: Option<String>,
-    /// Its bytes.
+    /// The exact bytes, if they are not UTF-8.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub comm_b64: Option<String>,
-    /// Why it may have.
+    /// Why it may have held the file.
     pub reason: Reason,
 }
 
@@ -209,13 +210,13 @@ pub struct Suspect {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Reason {
-    /// It let go of the file shortly before the call, and the kernel may not have dropped it yet.
+    /// It released its fd shortly before the call, but the kernel may not have dropped the file yet.
     LeftBefore,
-    /// It let go of the file during the call.
+    /// It released the file during the call.
     LeftDuring,
     /// It got the file during the call.
     CameDuring,
-    /// It was seen with the file just after the call, and how it got it was not.
+    /// It had the file just after the call; how it got the file was not seen.
     SeenAfter,
     /// It was in a call that may have been opening the file.
     OpenUnderWay,
@@ -229,19 +230,19 @@ pub enum Reason {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Place {
-    /// It is in flight in the queue of a socket (SCM_RIGHTS).
+    /// The queue of a unix socket: the fd was sent (SCM_RIGHTS) and not received yet.
     SocketQueue,
-    /// An io_uring has it, as a registered file or for a request under way.
+    /// An io_uring, as a registered file or for an unfinished request.
     IoUring,
-    /// It backs a loop device.
+    /// A loop device, which the file backs.
     LoopDevice,
-    /// It is an active swap file.
+    /// Swapping: the file is an active swap file.
     SwapFile,
-    /// A binfmt_misc entry keeps its interpreter open (flag `F`).
+    /// A binfmt_misc entry, which keeps its interpreter open (flag `F`).
     BinfmtMisc,
-    /// The file system itself refused the call.
+    /// The file system itself, which refused the call.
     FileSystem,
-    /// The kernel, in a way that is not known.
+    /// Something else in the kernel.
     Unknown,
     /// A word of a later version.
     #[serde(untagged)]
@@ -249,19 +250,19 @@ pub enum Place {
     Other(Word),
 }
 
-/// A process above a holder.
+/// An ancestor of a holder or victim.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Ancestor {
-    /// Process.
+    /// Its pid.
     pub pid: u32,
     /// Its name.
     pub comm: Option<String>,
-    /// Its bytes.
+    /// The exact bytes, if they are not UTF-8.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub comm_b64: Option<String>,
-    /// The program it was running; `null` if it had ended.
+    /// The program it was running; `null` if it had exited.
     pub exe: Option<String>,
-    /// Its bytes.
+    /// The exact bytes, if they are not UTF-8.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exe_b64: Option<String>,
 }

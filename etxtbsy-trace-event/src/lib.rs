@@ -1,14 +1,14 @@
-//! The public model of etxtbsy-trace: the JSON lines, and the words that stand in them.
+//! The public model of etxtbsy-trace: the JSON lines and their words.
 //!
-//! The names and meanings are the project's contract with scripts (docs/json.md). Bytes that are
-//! not UTF-8 are given lossily under `<key>`, and exactly, as base64, under `<key>_b64`
-//! ([`bytes`] makes both). A value that is not known is `None`, written as `null`.
+//! Names and meanings are the project's contract with scripts (docs/json.md). Bytes that are not
+//! UTF-8 are written lossily under `<key>`, and exactly, as base64, under `<key>_b64` ([`bytes`] makes
+//! both). A value that is not known is `None`, written as `null`.
 //!
 //! A later version may write words that this one does not know: each set of words has an `Other` for
 //! them. The schema leaves `Other` out, because the tracer never writes it.
 //!
-//! What belongs here: types that are written or read as lines, and facts about the types alone.
-//! What does not: how a value is found (`etxtbsy-trace`'s `analysis`), and how it is shown (`output`, `tui`).
+//! Here: types that are written or read as lines, and what follows from the types alone. Not here: how
+//! a value is found (`etxtbsy-trace`'s `analysis`), and how it is shown (`output`, `tui`).
 
 pub mod bytes;
 pub mod check;
@@ -30,23 +30,23 @@ pub use verdict::{Shortfall, Verdict, VerdictKind};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// What `type` can be.
+/// All values of `type`.
 pub const TYPES: [&str; 5] = ["meta", "incident", "refusal", "lost", "summary"];
 
-/// The version of the shape of the lines, in `meta.schema`.
+/// The version of the lines, in `meta.schema`.
 pub const SCHEMA: u32 = 2;
 
 /// One line.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "lowercase")]
 pub enum Line {
-    /// The first line: what was traced, by what, where.
+    /// The first line: what was traced, by which program, and where.
     Meta(Meta),
     /// One failed call.
     Incident(Box<Incident>),
     /// Calls that failed with ETXTBSY and are only counted.
     Refusal(Refusal),
-    /// Something was dropped.
+    /// Something was lost.
     Lost(Lost),
     /// The last line.
     Summary(Summary),

@@ -1,18 +1,18 @@
-//! The lines about the session as a whole: what was traced, what was lost, and the sums.
+//! The lines about the session as a whole: what was traced, what was lost, and the totals.
 
 use crate::{Shortfall, VerdictKind, word::Word};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// What was traced, by what, where.
+/// What was traced, by which program, and where.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Meta {
     /// [`SCHEMA`].
     pub schema: u32,
     /// This program's version.
     pub version: String,
-    /// When tracing became live, RFC 3339, UTC, nanoseconds.
+    /// When tracing began, RFC 3339, UTC, nanoseconds.
     pub time: String,
     /// The same moment, nanoseconds of CLOCK_MONOTONIC.
     pub time_ns: u64,
@@ -22,23 +22,23 @@ pub struct Meta {
     pub arch: String,
     /// This program's own command line.
     pub argv: Vec<String>,
-    /// Which victims are shown.
+    /// Which failures are shown.
     pub filter: Filter,
 }
 
-/// Which victims are shown.
+/// Which failures are shown.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Filter {
     /// Roots of the traced process trees; empty for the whole machine.
     pub pids: Vec<u32>,
     /// The command that `run` started.
     pub command: Option<Vec<String>>,
-    /// What the processes of the trees are to the failures that are shown.
+    /// The role of the traced trees in the failures that are shown.
     #[serde(default, rename = "as")]
     pub role: TreeRole,
 }
 
-/// What a process of the traced tree is to a failure that is shown.
+/// The role of the traced tree in the failures that are shown.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, clap::ValueEnum,
 )]
@@ -58,52 +58,52 @@ pub enum TreeRole {
     Other(Word),
 }
 
-/// What was dropped, and why: a word that stays.
+/// What was lost, and why, as a fixed word.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum LossKind {
     /// Records found no room in the ring buffer.
     RecordsRingFull,
-    /// Records were not understood.
+    /// Records that could not be decoded.
     RecordsGarbled,
     /// The map of holds was full, or the kernel had no memory for an element.
     HoldsMapFull,
-    /// More fds refer to the busy file than are followed one by one.
+    /// More fds refer to the busy file than the tracer follows for one file.
     HoldsPerFile,
-    /// A walk through fds, threads, mappings or queues ended before its end.
+    /// A search through fds, threads, mappings or queues reached its limit.
     WalkTruncated,
-    /// The busy file was not found in the work of the failing task.
+    /// The busy file was not found in the work list of the failing task.
     BusyFileUnknown,
-    /// Calls that are only counted: the map of these was full.
+    /// The map of calls that are only counted was full.
     CallsMapFull,
     /// There was no memory for a path or arguments.
     TextNoMemory,
     /// The map of the traced processes was full.
     TreeMapFull,
-    /// The map of execs under way was full.
+    /// The map of unfinished execs was full.
     ExecsMapFull,
-    /// The map of watched files was full: releases are not seen.
+    /// The map of watched files was full, so releases were not seen.
     WatchMapFull,
     /// Failures that found no room in the ring buffer.
     FailuresRingFull,
-    /// Failures beyond those that are kept in detail.
+    /// Failures beyond the number that is kept in detail.
     FailuresOverload,
     /// Failures that were not read before the end.
     FailuresUnread,
     /// The map of searches was full.
     SearchesMapFull,
-    /// Changes beyond those that are kept for one failure.
+    /// Changes beyond the number that is kept for one failure.
     ChangesOverload,
     /// More writers were found than the kernel counted.
     CountContradicted,
     /// The kernel skipped a program because another was running on that CPU.
     ProgramsSkipped,
-    /// 32-bit programs whose calls were not followed from their start.
+    /// 32-bit programs that were not followed from their start.
     #[serde(rename = "32-bit-unfollowed")]
     CompatUnfollowed,
     /// Lines for which an output, or the view, had no room.
     OutputStalled,
-    /// Recordings of schema 1 did not say.
+    /// Not known: recordings of schema 1 do not have it.
     #[default]
     Unknown,
     /// A word of a later version.
@@ -112,20 +112,20 @@ pub enum LossKind {
     Other(Word),
 }
 
-/// Something was dropped.
+/// Something was lost.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Lost {
-    /// What, and for which reason, as a fixed word.
+    /// What was lost, and why, as a fixed word.
     #[serde(default)]
     pub kind: LossKind,
-    /// The same in words.
+    /// The same as text.
     pub what: String,
-    /// How many since the last such line.
+    /// The number since the last such line.
     pub count: u64,
 }
 
-/// Calls of one process that failed with ETXTBSY for other reasons than those of incidents: they are
-/// counted, and who is to blame is not looked for.
+/// Calls of one process that failed with ETXTBSY and are only counted: the tracer does not look for
+/// the holder.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Refusal {
     /// When the first such call of the process failed, RFC 3339, UTC, nanoseconds.
@@ -136,50 +136,51 @@ pub struct Refusal {
     pub syscall: String,
     /// `ETXTBSY`.
     pub errno: String,
-    /// Process.
+    /// Its pid.
     pub pid: u32,
     /// The name of the thread that made the first of them.
     pub comm: Option<String>,
-    /// Its bytes.
+    /// The exact bytes, if they are not UTF-8.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub comm_b64: Option<String>,
-    /// How many since the last such line.
+    /// The number since the last such line.
     pub count: u64,
 }
 
 /// The last line.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Summary {
-    /// How many calls failed while tracing was live, exactly: counted apart from what was reported of
-    /// them. Those that are no incident are among `lost`, or came after `--stop-after`; 0 in
+    /// The exact number of calls that failed while tracing was live, counted independently of the
+    /// reports. The ones without an incident are in `lost`, or came after `--stop-after`. 0 in
     /// recordings of versions that did not count them.
     #[serde(default)]
     pub failures: u64,
-    /// How many incidents there were.
+    /// The number of incidents.
     pub incidents: u64,
-    /// How many are complete.
+    /// The number of complete incidents.
     pub explained: u64,
-    /// How many are not.
+    /// The number of incidents that are not complete.
     pub unexplained: u64,
-    /// How many other calls failed with ETXTBSY, as the `refusal` lines have them.
+    /// The number of other calls that failed with ETXTBSY: the sum of the `refusal` lines.
     #[serde(default)]
     pub refusals: u64,
-    /// Where a tree is traced, how many failures there were elsewhere: with `as` `victim`, execs that
-    /// failed while a process of the tree held the file; else failures that the tree had no part in.
+    /// If a tree is traced, the number of failures that are not shown: with `as` `victim`, execs outside
+    /// of the tree that failed while a process of the tree held the file; else failures in which the
+    /// tree had no part.
     #[serde(default)]
     pub elsewhere: u64,
-    /// How many of the incidents are `repaired`.
+    /// The number of incidents that are `repaired`.
     #[serde(default)]
     pub repaired: u64,
-    /// How many things were dropped, of all kinds.
+    /// The number of losses of all kinds.
     pub lost: u64,
-    /// How many incidents by verdict.
+    /// The number of incidents by verdict.
     pub by_verdict: BTreeMap<VerdictKind, u64>,
-    /// What the incidents that are not complete fall short by, and how many do.
+    /// The number of incidents that are not complete, by reason.
     #[serde(default)]
     pub unexplained_by: BTreeMap<Shortfall, u64>,
-    /// The one thing to change first: what helps against the most frequent verdict. `null` where
-    /// there are fewer than two incidents.
+    /// The one thing to change first: the remedy that would fix the most incidents. `null` if there are
+    /// fewer than two incidents.
     #[serde(default)]
     pub change_first: Option<String>,
     /// How long tracing was live, in nanoseconds.

@@ -1,24 +1,24 @@
-//! The conclusion about an incident: its kind, and what helps.
+//! The verdict on an incident: its cause, and what to do.
 
 use crate::word::Word;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// What an incident comes to.
+/// The cause of an incident.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
 )]
 #[serde(rename_all = "kebab-case")]
 pub enum VerdictKind {
-    /// An inherited write fd in a child that had not got through its exec (golang/go#22315).
+    /// A child inherited the write fd and had not completed its exec (golang/go#22315).
     ForkExecRace,
-    /// The opener itself still has it open.
+    /// The opener itself still has the file open.
     StillOpen,
-    /// A process that exec'd or lives on holds it, the fd not being close-on-exec.
+    /// A process keeps a write fd that it inherited, because the fd is not close-on-exec.
     LeakedFd,
     /// The fd was passed to the holder.
     PassedFd,
-    /// A mapping keeps it.
+    /// A mapping keeps the file open.
     SharedMapping,
     /// Direction `write`: the file is being run.
     RunningExecutable,
@@ -30,9 +30,9 @@ pub enum VerdictKind {
     RefusedByFilesystem,
     /// The file backs a loop device.
     LoopDevice,
-    /// Two that have no common parent within what is traced use one name.
+    /// Two processes without a common parent in what is traced use the same file name.
     NameCollision,
-    /// No holder was found.
+    /// No holder was found, or how it got the file was not seen.
     Unexplained,
     /// A word of a later version.
     #[serde(untagged)]
@@ -46,13 +46,13 @@ pub enum VerdictKind {
 )]
 #[serde(rename_all = "kebab-case")]
 pub enum Shortfall {
-    /// Which file was busy, or being run, is not known.
+    /// The busy file, or the file that was being run, was not found.
     FileNotFound,
-    /// Records of it were lost.
+    /// Records of the incident were lost.
     RecordsLost,
-    /// No process held the file, but something else did.
+    /// No process held the file, but the kernel did.
     HeldByNoProcess,
-    /// Which of several processes held it, or how many, is not known.
+    /// The evidence does not show which of several processes held the file, or how many.
     Ambiguous,
     /// A writer was not found.
     WriterNotFound,
@@ -64,13 +64,13 @@ pub enum Shortfall {
     Other(Word),
 }
 
-/// What an incident comes to, in words.
+/// The cause of an incident, and what to do.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Verdict {
-    /// Which rule it fits.
+    /// The kind of cause.
     pub kind: VerdictKind,
-    /// One sentence.
+    /// The cause in one sentence.
     pub summary: String,
-    /// What helps, and what people try that does not.
+    /// What helps, and what people try that does not help.
     pub advice: Vec<String>,
 }

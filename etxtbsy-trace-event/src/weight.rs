@@ -1,9 +1,9 @@
-//! How much memory lines take, about.
+//! An estimate of the memory that lines take.
 
 use crate::{Holder, Incident, Line, Opened};
 use std::mem::size_of;
 
-/// How many bytes a line takes, about: what is long, or many, counts.
+/// The approximate bytes of a line. Only long texts and lists count.
 #[must_use]
 pub fn line(line: &Line) -> usize {
     match line {
@@ -16,7 +16,7 @@ pub fn line(line: &Line) -> usize {
     }
 }
 
-/// How many bytes an incident takes, about.
+/// The approximate bytes of an incident.
 #[must_use]
 pub fn incident(incident: &Incident) -> usize {
     let victim = &incident.victim;

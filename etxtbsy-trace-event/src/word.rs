@@ -1,16 +1,16 @@
-//! A word of the lines that this version does not know.
+//! A word that this version does not know.
 
 use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// The longest word, in bytes; those of the lines have up to 22.
+/// The longest word in bytes. Known words have up to 22.
 const LONGEST: usize = 47;
-/// Stands for the rest of a longer one.
+/// Replaces the rest of a longer word.
 const REST: &str = "…";
 
-/// A word that a later version of this program wrote. It is shown, and written again, as it is. Like
-/// the known words it is copied, so its length has a limit; `…` stands for the rest of a longer one.
+/// A word that a later version wrote; it is shown and written again unchanged. It is `Copy`, like the
+/// known words, so its length is limited: `…` replaces the rest of a longer word.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Word {
     bytes: [u8; LONGEST],
@@ -18,7 +18,7 @@ pub struct Word {
 }
 
 impl Word {
-    /// The word, as far as there is room for it.
+    /// The word, shortened if it is too long.
     #[must_use]
     pub fn new(word: &str) -> Self {
         let (kept, rest) = if word.len() <= LONGEST {
@@ -38,7 +38,7 @@ impl Word {
     /// The word.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        // `new` has put whole characters there.
+        // `new` cuts only at a character boundary.
         str::from_utf8(&self.bytes[..usize::from(self.length)]).unwrap_or_default()
     }
 }
@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_long_word_ends_within_the_limit_and_at_a_character() {
+    fn a_long_word_is_cut_at_a_character_boundary() {
         for word in ["", "later", "été", &"x".repeat(LONGEST)] {
             assert_eq!(Word::new(word).as_str(), word);
         }

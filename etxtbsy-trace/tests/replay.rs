@@ -1,4 +1,4 @@
-//! `replay`, as a user calls it; it needs neither root nor eBPF.
+//! `replay` as a user calls it. It needs neither root nor eBPF.
 
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
 
@@ -13,7 +13,7 @@ use serde_json::Value;
 const META: &str = r#"{"type":"meta","schema":1,"version":"0.1.0","time":"2026-11-20T14:03:00Z","time_ns":1,"kernel":"6.18.0","arch":"x86_64","argv":[],"filter":{"pids":[],"command":null,"as":"victim"}}"#;
 const LOST: &str = r#"{"type":"lost","kind":"unknown","what":"ring buffer full","count":3}"#;
 
-/// Runs `replay` with more arguments, `input` on its stdin.
+/// Runs `replay` with these arguments and `input` on its stdin.
 fn replay(args: &[&str], input: &str) -> Output {
     let mut child = Command::new(env!("CARGO_BIN_EXE_etxtbsy-trace"))
         .arg("replay")
@@ -23,7 +23,7 @@ fn replay(args: &[&str], input: &str) -> Output {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    // It does not read to the end of what is wrong.
+    // It stops reading at an error.
     let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
     child.wait_with_output().unwrap()
 }
@@ -80,12 +80,12 @@ fn a_truncated_last_line_is_reported_and_no_failure() {
     assert_eq!(String::from_utf8_lossy(&cut.stdout), format!("{META}\n"));
     assert_eq!(
         String::from_utf8_lossy(&cut.stderr),
-        "etxtbsy-trace: stdin line 2: cut off; it is left out\n"
+        "etxtbsy-trace: stdin line 2: skipped, because it is cut off\n"
     );
 }
 
 #[test]
-fn it_ends_after_as_many_incidents_as_are_wanted() {
+fn stop_after_ends_replay() {
     let run = replay(&["-", "--json", "--stop-after", "1"], &format!("{META}\n{LOST}\n"));
     assert_eq!(String::from_utf8_lossy(&run.stdout).lines().count(), 2);
 }
@@ -130,7 +130,7 @@ fn words_of_a_later_version_are_shown_and_kept() {
 }
 
 #[test]
-fn types_and_keys_of_a_later_version_are_left_out() {
+fn types_and_keys_of_a_later_version_are_skipped() {
     let recording = later("types-and-keys.jsonl");
     let json = replay(&["-", "--json"], &recording);
     let lines = values(&json.stdout);
@@ -140,7 +140,7 @@ fn types_and_keys_of_a_later_version_are_left_out() {
     assert_eq!(json.status.code(), Some(0));
     assert_eq!(
         String::from_utf8_lossy(&json.stderr),
-        "etxtbsy-trace: stdin: 3 lines of a later version left out, the first of type `near_miss` \
+        "etxtbsy-trace: stdin: skipped 3 lines of a later version, the first of type `near_miss` \
          in line 2\n"
     );
 }
@@ -152,10 +152,10 @@ fn a_later_schema_is_shown_as_far_as_it_is_known() {
     assert_eq!(types, ["meta", "incident", "lost", "summary"]);
     assert_eq!(run.status.code(), Some(0));
     let stderr = String::from_utf8(run.stderr).unwrap();
-    assert!(stderr.starts_with("etxtbsy-trace: stdin: schema 5, but this version knows up to 2: "));
+    assert!(stderr.starts_with("etxtbsy-trace: stdin: has schema 5, this version reads up to 2: "));
     assert!(
         stderr.ends_with(
-            "1 line of a later version left out, the first of type `incident` in line 3\n"
+            "skipped 1 line of a later version, the first of type `incident` in line 3\n"
         )
     );
 }

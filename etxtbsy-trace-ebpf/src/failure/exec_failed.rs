@@ -114,6 +114,27 @@ extern "C" fn busy_file(task: u64, fput: u64) -> u32 {
     }
 }
 
+/// How often the count is read until it is the same before and after its time.
+const COUNTS: u32 = 4;
+
+/// The `i_writecount` of an inode, and a time at which it had that value: a hold that ends later was counted, and
+/// one that began earlier too. The CPU may be taken away for milliseconds between the two (a virtual machine).
+#[inline(always)]
+fn writers_at(inode: u64) -> (i32, u64) {
+    let count = || kernel::int(inode, offset!(inode_i_writecount)) as i32;
+    // SAFETY: no arguments.
+    let time = || unsafe { bpf_ktime_get_ns() };
+    let (mut writers, mut now) = (count(), time());
+    for _ in 0..COUNTS {
+        let again = count();
+        if again == writers {
+            break;
+        }
+        (writers, now) = (again, time());
+    }
+    (writers, now)
+}
+
 /// Reports an exec that failed with ETXTBSY. If the known holders do not account for it, the report has no
 /// end yet, and `SEARCHES` has what a search needs. False if the failure is of no interest. `path` is the
 /// user pointer of a 32-bit call, whose entry no program sees, else 0.
@@ -145,10 +166,7 @@ pub(crate) fn report(task: u64, syscall: i32, path: u64) -> bool {
     let nth = busy_file(task, fput);
     let busy = if nth == NO_FILE { 0 } else { opened_file(task, fput, nth) };
     let inode = if busy == 0 { 0 } else { kernel::inode_of(busy) };
-    let writers = kernel::int(inode, offset!(inode_i_writecount)) as i32;
-    // After the count: a hold that ends after this time was counted.
-    // SAFETY: no arguments.
-    let now = unsafe { bpf_ktime_get_ns() };
+    let (writers, now) = writers_at(inode);
     // Without one, the file system itself refused to open the file; user space looks at that.
     if inode != 0 {
         watch(inode, now);

@@ -51,8 +51,8 @@ impl Running {
 pub struct Runner {
     /// The process.
     pub tgid: u32,
-    /// What the kernel told of it at the failure, if it did.
-    pub told: Option<common::Runner>,
+    /// As the failing call showed it, if it did.
+    pub shown: Option<common::Runner>,
     /// When it ran it no more, and how.
     pub left: Option<(How, u64)>,
     /// Whether it is of the traced tree, if there is one.
@@ -61,7 +61,7 @@ pub struct Runner {
     pub script: Option<Vec<u8>>,
 }
 
-/// Everything that was told of one failure.
+/// All records about one failure, and what user space found out.
 #[derive(Clone, Debug, Default)]
 #[allow(clippy::struct_excessive_bools, reason = "facts that have nothing to do with each other")]
 pub struct Case {
@@ -83,7 +83,7 @@ pub struct Case {
     pub runtimes: HashMap<u32, Runtime>,
     /// Paths of the descriptions that holders refer to, by process; component names.
     pub files: HashMap<u32, Vec<u8>>,
-    /// When processes let go of descriptions that no table showed at the failure, by `struct file`
+    /// When processes dropped descriptions that no table showed at the failure, by `struct file`
     /// and process.
     pub dropped: HashMap<(u64, u32), DescriptionClosed>,
     /// Threads, by number, that were found to be opening the file for writing, or truncating it.
@@ -104,7 +104,7 @@ pub struct Case {
     pub registered: HashSet<u64>,
     /// Whether something was lost by then that could have shown other holders.
     pub blind: bool,
-    /// When fds were found to refer to another description, or none, whose end nothing has told; by
+    /// When fds were found to refer to another description, or none, whose end no event showed; by
     /// table, fd and `struct file`.
     pub gone: HashMap<HoldPlace, u64>,
     /// Direction `write`: the processes that ran a file of the name in question.
@@ -204,8 +204,8 @@ impl Case {
 
     /// The holds in fd tables whose end is waited for.
     pub(super) fn unended(&self) -> impl Iterator<Item = Hold> {
-        let told = self.candidates.iter().filter(|candidate| candidate.in_table != 0);
-        let holds = told.map(|candidate| candidate.hold);
+        let shown = self.candidates.iter().filter(|candidate| candidate.in_table != 0);
+        let holds = shown.map(|candidate| candidate.hold);
         let holds = holds.chain(self.acquired.iter().map(|change| change.hold));
         let ended = |hold: &Hold| {
             hold.stage() == Some(Stage::Released)

@@ -21,7 +21,7 @@ use crate::{
     tracer::records::path_of,
 };
 
-/// How many ancestors of a holder are told.
+/// How many ancestors of a holder are listed.
 const ANCESTORS: usize = 32;
 
 /// What building an incident needs to know of the world.
@@ -189,14 +189,14 @@ pub(crate) fn comm(bytes: &[u8]) -> Option<&[u8]> {
     (end > 0).then(|| &bytes[..end])
 }
 
-/// A pid as the kernel side tells it; `None` if there is none.
+/// A pid as the kernel side reports it; `None` if there is none.
 fn pid(pid: u32) -> Option<u32> {
     (pid != 0).then_some(pid)
 }
 
-/// A process's pid in our namespace: as the kernel told it, or as /proc had it.
-fn local_pid(told: Option<&etxtbsy_trace_common::Holder>, seen: Option<&Facts>) -> Option<u32> {
-    told.and_then(|told| pid(told.local_pid)).or(seen.map(|facts| facts.local_pid))
+/// A process's pid in our namespace: as the kernel reported it, or as /proc had it.
+fn local_pid(reported: Option<&etxtbsy_trace_common::Holder>, seen: Option<&Facts>) -> Option<u32> {
+    reported.and_then(|holder| pid(holder.local_pid)).or(seen.map(|facts| facts.local_pid))
 }
 
 /// The cgroup of the first of two processes of which one is known.
@@ -414,14 +414,14 @@ fn running_holder(runner: &Runner, case: &Case, world: &World<'_>) -> Holder {
         .seen
         .get(&runner.tgid)
         .filter(|facts| runner.left.is_none_or(|(_, left_ns)| facts.seen_ns <= left_ns));
-    let told = runner.told.as_ref();
-    let name = told.and_then(|told| comm(&told.holder.comm));
+    let shown = runner.shown.as_ref();
+    let name = shown.and_then(|shown| comm(&shown.holder.comm));
     let (name, comm_b64) = maybe_text(name.or_else(|| seen.map(|facts| facts.comm.as_slice())));
     let exe = case.exes.get(&runner.tgid).map(|names| path_of(names));
     let (exe, exe_b64) =
         maybe_text(exe.or_else(|| seen.and_then(|facts| facts.exe.clone())).as_deref());
     let (argv, argv_b64) = arguments(seen.and_then(|facts| facts.argv.as_deref()));
-    let ppid = told.map(|told| told.ppid).or_else(|| seen.map(|facts| facts.ppid));
+    let ppid = shown.map(|shown| shown.ppid).or_else(|| seen.map(|facts| facts.ppid));
     let (script, script_b64) = maybe_text(runner.script.as_deref());
     Holder {
         pid: runner.tgid,
@@ -432,19 +432,19 @@ fn running_holder(runner: &Runner, case: &Case, world: &World<'_>) -> Holder {
         exe_b64,
         argv,
         argv_b64,
-        uid: told.map(|told| told.holder.uid),
+        uid: shown.map(|shown| shown.holder.uid),
         cgroup: seen.and_then(|facts| facts.cgroup.clone()),
-        ns_pid: told.and_then(|told| pid(told.holder.ns_pid)),
-        local_pid: local_pid(told.map(|told| &told.holder), seen.map(Rc::as_ref)),
-        start_ns: told.map(|told| told.start_ns),
-        exec_ns: told.map(|told| told.exec_ns).filter(|exec_ns| *exec_ns != 0),
+        ns_pid: shown.and_then(|shown| pid(shown.holder.ns_pid)),
+        local_pid: local_pid(shown.map(|shown| &shown.holder), seen.map(Rc::as_ref)),
+        start_ns: shown.map(|shown| shown.start_ns),
+        exec_ns: shown.map(|shown| shown.exec_ns).filter(|exec_ns| *exec_ns != 0),
         script,
         script_b64,
         fds: Vec::new(),
         via: event::Via::Running,
         evidence: Some(Evidence::Running),
         call: None,
-        state: match told.and_then(etxtbsy_trace_common::Runner::stance) {
+        state: match shown.and_then(etxtbsy_trace_common::Runner::stance) {
             Some(Stance::InExec) => State::InExec,
             Some(Stance::Exiting) => State::Exiting,
             Some(Stance::Forked) => State::Forked,
@@ -457,7 +457,7 @@ fn running_holder(runner: &Runner, case: &Case, world: &World<'_>) -> Holder {
     }
 }
 
-/// How a holder let go; `exec` is what it exec'd.
+/// How a holder dropped the file; `exec` is what it exec'd.
 fn released(how: How, time_ns: u64, exec: Option<&[u8]>, case: &Case) -> Released {
     let (exec, exec_b64) = maybe_text(exec);
     Released {

@@ -137,7 +137,7 @@ impl Ledger {
                 self.change(&change, matters, |case| &mut case.acquired);
             }
             Record::Released(change) => {
-                // Its candidates may not all have been told yet.
+                // Its candidates may not all have been read yet.
                 let matters = |case: &Case| !case.reported || case.knows(&change.hold);
                 self.change(&change, matters, |case| &mut case.released);
             }
@@ -283,7 +283,7 @@ impl Ledger {
         std::mem::take(&mut self.cases).into_values().map(Entry::close).collect()
     }
 
-    /// The holds in fd tables whose end has not been told in their grace period, by table, fd and
+    /// The holds in fd tables whose end no event showed in their grace period, by table, fd and
     /// `struct file`.
     #[must_use]
     pub fn unended(&self, now_ns: u64) -> HashMap<HoldPlace, Hold> {
@@ -322,7 +322,7 @@ impl Ledger {
         candidates.any(|candidate| candidate.hold.file == file && is_pinned(candidate))
     }
 
-    /// Notes that a process has let go of a description.
+    /// Notes that a process has dropped a description.
     pub fn dropped(&mut self, file: u64, tgid: u32, closed: DescriptionClosed) {
         // One whose candidates are not all there yet may have that description.
         let matters = |case: &Case| !case.reported || case.refers_to(file);

@@ -59,7 +59,7 @@ pub fn shown(case: &Case) -> Option<Running> {
 /// ended last, if that was just before.
 #[must_use]
 pub fn at_refusal(
-    told: &[common::Runner],
+    shown: &[common::Runner],
     count: i32,
     failed_ns: u64,
 ) -> (Vec<Runner>, Option<i32>, u32) {
@@ -75,10 +75,10 @@ pub fn at_refusal(
         let has_it = |other: &common::Runner| {
             other.mm == runner.mm && other.tgid != runner.tgid && since(other) > since(runner)
         };
-        is_ending && told.iter().any(has_it)
+        is_ending && shown.iter().any(has_it)
     };
     let is_live = |it: &&common::Runner| it.ended_ns == 0 && !is_reused(it);
-    let mut live: Vec<&common::Runner> = told.iter().filter(is_live).collect();
+    let mut live: Vec<&common::Runner> = shown.iter().filter(is_live).collect();
     live.sort_by_key(|runner| !is_sure(runner));
     let mut runners = Vec::new();
     // By their memory, which several processes can share.
@@ -93,7 +93,7 @@ pub fn at_refusal(
         *share = (*share).max(runner.denials);
         runners.push(runner);
     }
-    let mut ended: Vec<&common::Runner> = told.iter().filter(|it| it.ended_ns != 0).collect();
+    let mut ended: Vec<&common::Runner> = shown.iter().filter(|it| it.ended_ns != 0).collect();
     ended.sort_by_key(|runner| std::cmp::Reverse(runner.ended_ns));
     for runner in ended {
         let was_there = runner.ended_ns >= failed_ns && found < wanted;
@@ -111,7 +111,7 @@ pub fn at_refusal(
     };
     let new = runners.iter().filter(|runner| is_new(runner) && runner.denials == 1).count();
     found += u32::try_from(new).unwrap_or(0).min(wanted.saturating_sub(found));
-    let runners: Vec<Runner> = runners.into_iter().map(|it| of_told(it, failed_ns)).collect();
+    let runners: Vec<Runner> = runners.into_iter().map(|it| of_record(it, failed_ns)).collect();
     if wanted == 0 {
         let explained = u32::from(!runners.is_empty());
         return (runners, None, explained);
@@ -119,15 +119,15 @@ pub fn at_refusal(
     (runners, Some(count), found.min(wanted))
 }
 
-fn of_told(told: &common::Runner, failed_ns: u64) -> Runner {
-    let how = if told.how() == Some(How::Exec) { How::Exec } else { How::Exit };
-    let left = (told.ended_ns != 0).then_some((how, told.ended_ns));
-    let mut told = *told;
-    if told.stance() == Some(Stance::Runs) && told.exec_ns > failed_ns {
+fn of_record(shown: &common::Runner, failed_ns: u64) -> Runner {
+    let how = if shown.how() == Some(How::Exec) { How::Exec } else { How::Exit };
+    let left = (shown.ended_ns != 0).then_some((how, shown.ended_ns));
+    let mut shown = *shown;
+    if shown.stance() == Some(Stance::Runs) && shown.exec_ns > failed_ns {
         // Its program did not run yet when the call failed.
-        told.stance = Stance::InExec as u32;
+        shown.stance = Stance::InExec as u32;
     }
-    Runner { tgid: told.tgid, told: Some(told), left, in_tree: false, script: None }
+    Runner { tgid: shown.tgid, shown: Some(shown), left, in_tree: false, script: None }
 }
 
 /// A file that was found by its path, after the call.
@@ -138,7 +138,7 @@ pub struct Refused {
     /// It.
     pub file: Found,
     /// The processes that run it, by their pids in the machine's first namespace, and what the kernel
-    /// told of them.
+    /// shown of them.
     pub runners: BTreeMap<u32, Option<common::Runner>>,
 }
 
@@ -181,7 +181,7 @@ pub fn there_now(case: &Case, pids: &Pids) -> Option<(Found, Vec<u8>)> {
 pub fn refusing(case: &Case, pids: &Pids) -> Option<FileSystem> {
     let path = as_path(case.text(TextOf::Path)?.to_vec());
     let is_up = path.components().any(|component| component == Component::ParentDir);
-    // Of a link's `..` the name does not tell where it leads, and of execveat not which directory it began at.
+    // Of a link's `..` the name does not show where it leads, and of execveat not which directory it began at.
     if is_up || i64::from(case.failure.syscall) == libc::SYS_execveat && path.is_relative() {
         return None;
     }
@@ -265,13 +265,13 @@ mod tests {
 
     #[track_caller]
     fn assert_at_refusal(
-        told: &[common::Runner],
+        shown: &[common::Runner],
         count: i32,
         named: &[u32],
         known: Option<i32>,
         explained: u32,
     ) {
-        let (runners, count, found) = at_refusal(told, count, FAILED_NS);
+        let (runners, count, found) = at_refusal(shown, count, FAILED_NS);
         let pids: Vec<u32> = runners.iter().map(|runner| runner.tgid).collect();
         assert_eq!((&pids[..], count, found), (named, known, explained));
     }
@@ -306,10 +306,10 @@ mod tests {
 
     #[test]
     fn a_program_that_did_not_run_yet_was_in_its_exec() {
-        let told = common::Runner { exec_ns: FAILED_NS + 1, ..runs(1) };
-        let (runners, _, explained) = at_refusal(&[told], -2, FAILED_NS);
-        let told = runners[0].told.unwrap();
-        assert_eq!((told.stance, explained), (Stance::InExec as u32, 2));
+        let shown = common::Runner { exec_ns: FAILED_NS + 1, ..runs(1) };
+        let (runners, _, explained) = at_refusal(&[shown], -2, FAILED_NS);
+        let shown = runners[0].shown.unwrap();
+        assert_eq!((shown.stance, explained), (Stance::InExec as u32, 2));
     }
 
     #[test]
@@ -344,7 +344,7 @@ mod tests {
         assert_at_refusal(&[ended(1, FAILED_NS - 10)], -1, &[], Some(-1), 0);
         assert_at_refusal(&[ended(1, FAILED_NS - 37_000_000)], -1, &[], Some(-1), 0);
         assert_at_refusal(&[ended(1, FAILED_NS - 37_000_000)], 0, &[], None, 0);
-        // Whose memory was there for longer because another process read it, perhaps: nobody can tell.
+        // Whose memory was there for longer because another process read it, perhaps: nothing shows it.
         assert_at_refusal(&[ended(1, FAILED_NS - 209_224)], 0, &[], None, 0);
     }
 }

@@ -61,8 +61,8 @@ pub const PINS: [PinWay; 7] = [
     PinWay {
         place: Place::SocketQueue,
         verdict: VerdictKind::PassedFd,
-        label: "in the queue of a socket, sent and not received",
-        sentence: "{file} lies in the queue of a unix socket: its fd was sent and not received yet",
+        label: "in the queue of a socket: sent, not received yet",
+        sentence: "{file} is in the queue of a unix socket: its fd was sent and not received yet",
         advice: Some(
             "have the other end receive the fd and close it before the file is executed; or send one that was opened read-only",
         ),

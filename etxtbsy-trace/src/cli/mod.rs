@@ -28,7 +28,7 @@ use crate::{
     command::ExecError,
     host::{memory::FAILED_TO_TRACE, stdio},
     output::formats::Format,
-    tui::terminal::held::Held,
+    tui::terminal::held::DeferredText,
 };
 
 /// Runs the program with the process's arguments.
@@ -50,7 +50,7 @@ pub fn main() -> ExitCode {
     };
     let mut logger = env_logger::Builder::new();
     logger.filter(Some("etxtbsy_trace"), level);
-    let held = Held::default();
+    let held = DeferredText::default();
     if present(&cli).format == Format::Tui {
         logger.target(env_logger::Target::Pipe(Box::new(held.clone())));
     } else {
@@ -59,7 +59,7 @@ pub fn main() -> ExitCode {
     logger.init();
     let result = dispatch(&cli);
     // If stderr is closed, the log has no reader.
-    let _ = held.let_go(io::stderr());
+    let _ = held.write_to(io::stderr());
     finish(result)
 }
 

@@ -16,7 +16,7 @@ use crate::{
     session::Sink,
     tui::{
         feed::{End, Feed},
-        terminal::{self, Signals},
+        terminal::{self, SignalOwner},
     },
 };
 
@@ -46,7 +46,7 @@ pub(super) fn run(cli: &Cli, Replay { file }: &Replay) -> anyhow::Result<u8> {
                 notes => notes.join("; "),
             }))
         };
-        terminal::show(state(presentation), Signals::View, source, write_to_sinks)?;
+        terminal::show(state(presentation), SignalOwner::View, source, write_to_sinks)?;
         return Ok(0);
     }
     recording.feed(wanted, |line| write_to_sinks(&line).map(|()| true))?;

@@ -21,7 +21,7 @@ use crate::{
     output::{json::Json, text::Text},
     session::Sink,
     text::escape,
-    tui::{model::state::State, terminal::held::Held},
+    tui::{model::state::State, terminal::held::DeferredText},
 };
 
 /// Selects the output for this process's streams.
@@ -42,7 +42,7 @@ pub(super) fn state(Presentation { color, ascii, .. }: Presentation) -> State {
 pub(super) fn sinks(
     cli: &Cli,
     owner: Option<&Invoker>,
-    after_view: Option<&Held>,
+    after_view: Option<&DeferredText>,
 ) -> anyhow::Result<Vec<Sink>> {
     let mut sinks = Vec::new();
     if let Some(path) = &cli.options.output {
@@ -60,7 +60,7 @@ pub(super) fn sinks(
         sinks.push(Sink::new(name.to_owned(), output));
     } else if let Some(held) = after_view {
         let text = Text::new(held.clone(), color, verbose);
-        sinks.push(Sink::direct(name, text.only_the_end()));
+        sinks.push(Sink::direct(name, text.summary_only()));
     }
     Ok(sinks)
 }

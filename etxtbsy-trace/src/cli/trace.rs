@@ -34,7 +34,7 @@ use crate::{
     tui::{
         self,
         command_output::Streams,
-        terminal::{self, held::Held},
+        terminal::{self, held::DeferredText},
     },
 };
 
@@ -74,7 +74,7 @@ pub(super) fn trace(
     let prepared = command
         .map(|TracedCommand { argv, user, .. }| Prepared::new(argv, user, &replaced))
         .transpose()?;
-    let after_view = Held::default();
+    let after_view = DeferredText::default();
     // After the fork, so that the command keeps its own disposition.
     stdio::survive_file_limit().context("cannot ignore SIGXFSZ")?;
     let sinks = || sinks(cli, sudo_user.as_ref(), Some(&after_view));
@@ -107,8 +107,12 @@ pub(super) fn trace(
     let Outcome { code, interrupted, traced } = if in_view {
         let outcome = tui::run::run(trace_run, state(presentation), streams);
         match presentation.stream {
-            Stream::Stdout => after_view.let_go(io::stdout()).context("cannot write to stdout")?,
-            Stream::Stderr => after_view.let_go(io::stderr()).context("cannot write to stderr")?,
+            Stream::Stdout => {
+                after_view.write_to(io::stdout()).context("cannot write to stdout")?;
+            }
+            Stream::Stderr => {
+                after_view.write_to(io::stderr()).context("cannot write to stderr")?;
+            }
         }
         outcome?
     } else {

@@ -1,35 +1,35 @@
-//! Bounds on what other processes supply: their names, paths and arguments, and how many there are.
+//! Bounds on what other processes control: their names, paths and arguments, and their number.
 //!
-//! What is read of a process is cut off where it is read, after [`TEXT_BYTES`]. [`apply`] sees to it that
-//! an incident's line has no more than [`INCIDENT_BYTES`], whatever they come to together.
+//! Each text of a process is cut off at [`TEXT_BYTES`] where it is read. [`apply`] keeps the line of an
+//! incident within [`INCIDENT_BYTES`].
 
 use crate::event::{Incident, LeftOut, Opened, bytes::text};
 use crate::{event::weight, output::json};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
-/// How many bytes of one process's arguments, or of one path, are taken.
+/// The most bytes of a process's arguments, or of a path.
 pub const TEXT_BYTES: usize = 4096;
-/// How many bytes the line of an incident has at most.
+/// The most bytes of an incident's line.
 pub const INCIDENT_BYTES: usize = 1 << 20;
-/// How many bytes of each are left in an incident that would have more.
+/// The most bytes of a text in an incident that would be longer.
 const SHORT_BYTES: usize = 256;
-/// The same of a sentence of the verdict, which names several.
+/// The same for a sentence of the verdict, which has several names.
 const SENTENCE_BYTES: usize = 2048;
-/// How many fds of a holder, suspects and entries of `unheld` are left then.
+/// The most fds of a holder, suspects and entries of `unheld` in such an incident.
 const MOST: usize = 64;
-/// In JSON, a control character takes so many bytes (`\u0001`), as does a byte that is not UTF-8.
+/// The bytes that a control character (`\u0001`), or a byte that is not UTF-8, takes in JSON.
 const ESCAPED: usize = 6;
 
-/// What stands for the rest of a text that is cut off.
+/// Replaces the rest of a text that is cut off.
 const ELLIPSIS: &str = "…";
 
-/// Shortens an incident whose line would be too long, and notes what is left out.
+/// Shortens an incident whose line would be too long, and records what is left out.
 pub fn apply(incident: &mut Incident) {
     apply_within(incident, INCIDENT_BYTES);
 }
 
 fn apply_within(incident: &mut Incident, most: usize) {
-    // Mostly so, and much cheaper than to write it.
+    // The estimate is cheap, and is enough for most incidents.
     if weight::incident(incident) * ESCAPED <= most || json::length(incident) <= most {
         return;
     }
@@ -40,7 +40,7 @@ fn apply_within(incident: &mut Incident, most: usize) {
     }
     left_out.suspects = cut(&mut incident.suspects, MOST);
     left_out.unheld = cut(&mut incident.unheld, MOST);
-    // As long as any number in it.
+    // The longest numbers, because the real ones are not known yet.
     incident.left_out =
         Some(LeftOut { holders: u64::MAX, fds: u64::MAX, suspects: u64::MAX, unheld: u64::MAX });
     let holders = std::mem::take(&mut incident.holders);
@@ -48,7 +48,7 @@ fn apply_within(incident: &mut Incident, most: usize) {
     let mut length = json::length(incident);
     for holder in holders {
         length += json::length(&holder) + 1;
-        // One is not that long.
+        // A single holder always fits.
         if length > most && !incident.holders.is_empty() {
             break;
         }
@@ -58,18 +58,18 @@ fn apply_within(incident: &mut Incident, most: usize) {
     incident.left_out = (left_out != LeftOut::default()).then_some(left_out);
 }
 
-/// Cuts off a list, and gives how many that leaves out.
+/// Truncates a list, and returns how many entries that removed.
 fn cut<T>(list: &mut Vec<T>, most: usize) -> u64 {
     let more = list.len().saturating_sub(most);
     list.truncate(most);
     more as u64
 }
 
-/// Which end of a text says more.
+/// Which end of a text is kept.
 #[derive(Clone, Copy)]
 enum Keeps {
     Begin,
-    /// Of a path.
+    /// The end of a path says more than its beginning.
     End,
 }
 
@@ -136,18 +136,18 @@ fn shorten_text(shown: &mut Option<String>, exact: &mut Option<String>, most: us
     (*shown, *exact) = (Some(lossy), bytes);
 }
 
-/// Where a text may be cut off so that `most` bytes are left at its begin, and no character is cut.
+/// Where to cut so that the first `most` bytes remain, without cutting a character.
 fn begin(bytes: &[u8], most: usize) -> usize {
     (most.saturating_sub(3)..=most).rev().find(|at| !is_within(bytes, *at)).unwrap_or(most)
 }
 
-/// The same at its end.
+/// The same for the last `most` bytes.
 fn end(bytes: &[u8], most: usize) -> usize {
     let at = bytes.len() - most;
     (at..=at + 3).find(|at| !is_within(bytes, *at)).unwrap_or(at)
 }
 
-/// Whether a character goes on there.
+/// Whether that byte is in the middle of a character.
 fn is_within(bytes: &[u8], at: usize) -> bool {
     bytes.get(at).is_some_and(|byte| byte & 0xc0 == 0x80)
 }
@@ -157,7 +157,7 @@ fn shorten_arguments(argv: &mut Option<Vec<String>>, exact: &mut Option<Vec<Opti
     let mut left = SHORT_BYTES;
     let mut kept = 0;
     for (at, word) in argv.iter_mut().enumerate() {
-        // An empty one takes its room, too.
+        // An empty argument takes one byte.
         let Some(rest) = left.checked_sub(1) else { break };
         let mut none = None;
         let bytes = exact.as_mut().and_then(|exact| exact.get_mut(at)).unwrap_or(&mut none);
@@ -178,7 +178,7 @@ fn shorten_arguments(argv: &mut Option<Vec<String>>, exact: &mut Option<Vec<Opti
     }
 }
 
-/// Cuts off a command line after so many bytes.
+/// Cuts off a command line after `most` bytes.
 pub fn shorten_list(list: &mut Vec<String>, most: usize) {
     let mut left = most;
     let mut whole = 0;
@@ -201,7 +201,7 @@ mod tests {
         output::{Output as _, json::Json, samples},
     };
 
-    /// An incident with so many holders, all of whose texts are as long as they can be, and `c`.
+    /// An incident with that many holders and with texts of the maximum length, all of them `c`.
     fn worst(holders: usize, c: char) -> Incident {
         let name = c.to_string().repeat(TEXT_BYTES / c.len_utf8());
         let mut incident = samples::race();
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn an_incident_that_is_too_long_is_shortened_and_says_so() {
+    fn an_incident_that_is_too_long_is_shortened_and_records_what_is_left_out() {
         for c in ['\u{1}', 'x', '\u{202e}', '家', '\u{10ffff}'] {
             let mut incident = worst(500, c);
             assert!(written(&incident) > 10 * INCIDENT_BYTES);
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_short_stays_as_it_is() {
+    fn a_short_incident_is_not_changed() {
         let mut incident = samples::race();
         incident.holders = vec![incident.holders[0].clone(); 200];
         let whole = incident.clone();

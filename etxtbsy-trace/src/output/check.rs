@@ -1,13 +1,13 @@
-//! The lines of `check`, told to people.
+//! The lines of `check` as text.
 
 use super::look::{Look, Tone};
 use crate::event::check::{Checked, Fact, Line, Status};
 use crate::text::{escape, name};
 
-/// The columns of the longest name.
+/// The width of the column of names.
 const NAME: usize = 26;
 
-/// A line of text, with its end.
+/// A line as text, with its newline.
 #[must_use]
 pub fn text(line: &Line, color: bool) -> String {
     let look = Look { color, verbose: true };
@@ -19,21 +19,21 @@ pub fn text(line: &Line, color: bool) -> String {
 
 fn fact(fact: &Fact, look: Look) -> String {
     let status = look.paint(tone(fact.status), &format!("{:<8}", name(fact.status)));
-    let told = escape::prose(&fact.told());
+    let finding = escape::prose(&fact.finding());
     let remedy = match &fact.remedy {
         Some(remedy) => format!(": {}", look.paint(Tone::Strong, remedy)),
         None => String::new(),
     };
-    format!("{status} {:<NAME$} {told}{remedy}\n", fact.name)
+    format!("{status} {:<NAME$} {finding}{remedy}\n", fact.name)
 }
 
 fn conclusion(checked: &Checked, look: Look) -> String {
     let Checked { mend_first, ok, degraded, missing, unknown, .. } = checked;
-    let comes_to = match mend_first {
+    let result = match mend_first {
         None => look.paint(Tone::Good, "tracing will work"),
-        Some(what) => look.paint(Tone::Bad, &format!("tracing will not work, for want of {what}")),
+        Some(what) => look.paint(Tone::Bad, &format!("tracing will not work: {what} is missing")),
     };
-    format!("\n{comes_to}: {ok} ok, {degraded} degraded, {missing} missing, {unknown} unknown\n")
+    format!("\n{result}: {ok} ok, {degraded} degraded, {missing} missing, {unknown} unknown\n")
 }
 
 fn tone(status: Status) -> Tone {
@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_coloured_if_wanted() {
+    fn the_status_is_coloured_on_request() {
         let coloured = text(&missing("no"), true);
         assert!(coloured.starts_with("\x1b[1m\x1b[31mmissing"), "{coloured:?}");
     }

@@ -1,5 +1,4 @@
-//! The values of `--format`: what each of them is, and what writes it. A new format is a file of this folder, a
-//! value here, and its arms.
+//! The values of `--format`. A new format is a file in this folder, a value here, and its arms.
 
 use std::fs::File;
 
@@ -7,19 +6,19 @@ use clap::ValueEnum;
 
 use super::{Output, json::Json, text::Text};
 
-/// What is shown.
+/// What is printed or drawn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Format {
-    /// A live view, on a terminal; with `run`, CMD reads nothing, and its output has a pane
+    /// Live view on a terminal; with `run`, CMD has no stdin, and `o` shows its output
     Tui,
-    /// Incidents in words, as they are found
+    /// Incidents as text, as they are found
     Text,
     /// JSON lines
     Json,
 }
 
 impl Format {
-    /// Whether programs read it: it goes to stdout and has no colours.
+    /// Whether the format is for programs: it goes to stdout, without colours.
     #[must_use]
     pub fn is_for_programs(self) -> bool {
         match self {
@@ -28,8 +27,7 @@ impl Format {
         }
     }
 
-    /// An output in this format, in colour or not, `verbose` or short; `None` for the view, which draws the
-    /// lines itself.
+    /// An output in this format; `None` for the view, which draws the lines itself.
     #[must_use]
     pub fn open(self, writer: File, color: bool, verbose: bool) -> Option<Box<dyn Output>> {
         match self {

@@ -1,4 +1,4 @@
-//! One incident, for people: in full, or in one line where its group has been shown.
+//! One incident as text: in full, or in one line if its group has been shown.
 
 use super::look::{Look, Tone};
 use crate::analysis::wait::Wait;
@@ -8,18 +8,18 @@ use crate::event::{
 };
 use crate::text::{escape, name, other_pids, time};
 
-/// What `strerror` says of ETXTBSY; it is what the user saw.
+/// `strerror(ETXTBSY)`, which the user has seen.
 const BUSY: &str = "Text file busy";
-/// How wide paths, command lines, names and sentences get before they are shortened.
+/// Longer paths, command lines, names and sentences are shortened; in columns.
 const PATH: usize = 100;
 const COMMAND: usize = 80;
 const NAME: usize = 32;
 const SENTENCE: usize = 800;
-/// Where the text begins that follows a label.
+/// The width of the labels.
 const INDENT: &str = "           ";
 
-/// The incident in full, several lines; `first` is the id of the first one of its group, if that is
-/// another.
+/// The incident in full, on several lines. `first` is the id of the first incident of its group, if
+/// that is another.
 pub(super) fn full(incident: &Incident, first: Option<u64>, look: Look) -> String {
     let mut out = head(incident, look);
     out += &victim(incident, look);
@@ -28,7 +28,7 @@ pub(super) fn full(incident: &Incident, first: Option<u64>, look: Look) -> Strin
     let holders = incident.holders.iter().take(shown);
     let mut events: Vec<Vec<Event>> =
         holders.map(|holder| events(incident, holder, look)).collect();
-    // One column for all of them, so that holders compare.
+    // One time column for all holders, so that they can be compared.
     let offsets: Vec<i64> = events.iter().flatten().map(|event| event.offset).collect();
     let mut cells = time::column(&offsets).into_iter();
     for (holder, events) in incident.holders.iter().zip(&mut events) {
@@ -46,13 +46,13 @@ pub(super) fn full(incident: &Incident, first: Option<u64>, look: Look) -> Strin
     if let Some(repaired) = &incident.repaired {
         let after = time::span(u64::try_from(repaired.after_ns).unwrap_or(0));
         let new =
-            format!("the same process made the file anew {after} later: ino {}", repaired.ino);
+            format!("the same process created the file again {after} later: ino {}", repaired.ino);
         out += &labelled("repaired", &look.paint(Tone::Good, &new));
     }
     out + &missing(incident, look) + &uncertain(incident, look) + &verdict(incident, first, look)
 }
 
-/// The incident in one line; `first` is the id of the first one of its group.
+/// The incident in one line. `first` is the id of the first incident of its group.
 pub(super) fn compact(incident: &Incident, first: u64, look: Look) -> String {
     let clock = time::clock(&incident.time).unwrap_or_else(|| look.short(&incident.time, NAME));
     let released = match Wait::of(incident) {
@@ -77,13 +77,13 @@ pub(super) fn compact(incident: &Incident, first: u64, look: Look) -> String {
     format!(
         "#{}  {clock}  {}  {held}{}, {released}{}\n",
         incident.id,
-        asked(incident, look),
+        caller_path(incident, look),
         name(incident.verdict.kind),
         look.paint(Tone::Faint, &format!("  (like #{first})")),
     )
 }
 
-/// Calls that are only counted, in one line.
+/// Calls that are only counted, as one line.
 pub(super) fn refusal(refusal: &Refusal, look: Look) -> String {
     let call = look.short(&refusal.syscall, NAME);
     let times = match refusal.count {
@@ -91,13 +91,13 @@ pub(super) fn refusal(refusal: &Refusal, look: Look) -> String {
         times => format!(" {times} times"),
     };
     format!(
-        "{} by {} failed{times}: {BUSY} (only counted; docs/limitations.md says what such calls mean)\n",
+        "{} by {} failed{times}: {BUSY} (only counted, holder not searched; see docs/limitations.md)\n",
         look.paint(Tone::Strong, &call),
         process(refusal.pid, refusal.comm.as_deref(), look),
     )
 }
 
-/// What failed, when.
+/// Which call failed, and when.
 fn head(incident: &Incident, look: Look) -> String {
     let moment = time::moment(&incident.time).unwrap_or_else(|| look.short(&incident.time, NAME));
     let call = look.short(&incident.syscall, NAME);
@@ -105,18 +105,18 @@ fn head(incident: &Incident, look: Look) -> String {
         "{}  {}  {call} {}: {}\n",
         look.paint(Tone::Strong, &format!("#{}", incident.id)),
         look.paint(Tone::Faint, &moment),
-        look.paint(Tone::Strong, &asked(incident, look)),
+        look.paint(Tone::Strong, &caller_path(incident, look)),
         look.paint(Tone::Bad, BUSY),
     )
 }
 
 /// The path as the caller gave it.
-fn asked(incident: &Incident, look: Look) -> String {
+fn caller_path(incident: &Incident, look: Look) -> String {
     let path = incident.path.as_ref().or(incident.file.path.as_ref());
     path.map_or_else(|| "(path unknown)".to_owned(), |path| look.short(path, PATH))
 }
 
-/// Whose call it was.
+/// The process whose call failed.
 fn victim(incident: &Incident, look: Look) -> String {
     let victim = &incident.victim;
     let mut facts = vec![look.paint(Tone::Bad, &process(victim.pid, victim.comm.as_deref(), look))];
@@ -133,7 +133,7 @@ fn victim(incident: &Incident, look: Look) -> String {
     labelled("victim", &facts.join(" · ")) + &second
 }
 
-/// Which file it was about.
+/// The busy file.
 fn busy(incident: &Incident, look: Look) -> String {
     let file = &incident.file;
     let path = file.path.as_ref();
@@ -155,13 +155,13 @@ fn busy(incident: &Incident, look: Look) -> String {
         facts.push(place.join(" "));
     }
     match file.writers {
-        Some(writers) if writers < 0 && incident.unheld.iter().any(is_entry) => {
+        Some(writers) if writers < 0 && incident.unheld.iter().any(is_binfmt_entry) => {
             let times = count(writers.unsigned_abs().into(), "time", "times");
             facts.push(format!("writing denied {times}"));
         }
         Some(writers) if writers < 0 => {
             let (counted, named) = (writers.unsigned_abs(), incident.holders.len() as u64);
-            // A process in its exec counts twice.
+            // The kernel counts a process in its exec twice.
             let known = incident.complete && named > 0;
             let many = if known { named } else { counted.into() };
             let by = format!("run by {}", count(many, "process", "processes"));
@@ -175,22 +175,22 @@ fn busy(incident: &Incident, look: Look) -> String {
     labelled("busy", &facts.join(" · "))
 }
 
-/// Whether an entry of binfmt_misc keeps the file, which no process need run.
-fn is_entry(unheld: &Unheld) -> bool {
+/// Whether a binfmt_misc entry keeps the file, which can be without any process that runs it.
+fn is_binfmt_entry(unheld: &Unheld) -> bool {
     unheld.place == Place::BinfmtMisc
 }
 
-/// Who held it, all but when.
+/// A holder, without its events.
 fn holder_lines(incident: &Incident, holder: &Holder, look: Look) -> String {
     let process = process(holder.pid, holder.comm.as_deref(), look);
     let mut facts = vec![look.paint(Tone::Holder, &process)];
     facts.extend(fds(&holder.fds, look));
     facts.push(match holder.via {
         Via::Running => match holder.state {
-            State::InExec => "in its exec of it".to_owned(),
-            State::Exiting => "running it, ending".to_owned(),
-            State::Forked => "running it, a forked copy".to_owned(),
-            _ => "running it".to_owned(),
+            State::InExec => "in an exec of the file".to_owned(),
+            State::Exiting => "runs the file, exiting".to_owned(),
+            State::Forked => "runs the file, a forked copy".to_owned(),
+            _ => "runs the file".to_owned(),
         },
         via => format!("via {}, {}", name(via), name(holder.state)),
     });
@@ -204,9 +204,14 @@ fn holder_lines(incident: &Incident, holder: &Holder, look: Look) -> String {
     }
     let script = holder.script.as_ref().map(|script| look.short(script, PATH));
     facts.extend(script.map(|script| format!("the interpreter of {script}")));
-    facts.extend(holder.call.as_ref().map(|call| format!("kept by {}", look.short(call, NAME))));
+    facts.extend(
+        holder
+            .call
+            .as_ref()
+            .map(|call| format!("kept by an unfinished {} call", look.short(call, NAME))),
+    );
     if holder.state == State::Exiting && holder.released.is_none() && holder.via != Via::Running {
-        facts.push("keeps its files until its core dump, if any, is written".to_owned());
+        facts.push("keeps its files until its core dump (if any) is written".to_owned());
     }
     if holder.uid != incident.victim.uid {
         facts.extend(holder.uid.map(|uid| format!("uid {uid}")));
@@ -217,7 +222,7 @@ fn holder_lines(incident: &Incident, holder: &Holder, look: Look) -> String {
     labelled("holder", &facts.join(" · ")) + &second + &ancestors(holder, look)
 }
 
-/// The fds, with what matters of their flags.
+/// The fds with their flags.
 fn fds(fds: &[Fd], look: Look) -> Option<String> {
     let each = fds.iter().take(look.many(4)).map(|fd| {
         let flags: Vec<String> = fd.flags.iter().map(|flag| look.short(flag, NAME)).collect();
@@ -240,7 +245,7 @@ fn fds(fds: &[Fd], look: Look) -> Option<String> {
     }
 }
 
-/// The program of a process, on a line of its own.
+/// The line with executable, arguments and cgroup of a process.
 fn program(
     exe: Option<&str>,
     argv: Option<&[String]>,
@@ -257,7 +262,7 @@ fn program(
     labelled("", &look.paint(Tone::Faint, &facts.join(" · ")))
 }
 
-/// The cgroup, where victim and holders are in different ones.
+/// The cgroup, if victim and holders are in different ones.
 fn cgroup(incident: &Incident, cgroup: Option<&String>, look: Look) -> Option<String> {
     let all = incident.holders.iter().map(|holder| &holder.cgroup);
     let differ = all.into_iter().any(|other| *other != incident.victim.cgroup);
@@ -265,7 +270,7 @@ fn cgroup(incident: &Incident, cgroup: Option<&String>, look: Look) -> Option<St
     Some(format!("cgroup {}", look.short(cgroup, PATH)))
 }
 
-/// The chain of processes above a holder.
+/// The line with the ancestors of a holder.
 fn ancestors(holder: &Holder, look: Look) -> String {
     if holder.ancestors.is_empty() {
         return String::new();
@@ -280,14 +285,14 @@ fn ancestors(holder: &Holder, look: Look) -> String {
     labelled("", &look.paint(Tone::Faint, &chain))
 }
 
-/// A step in the life of a hold.
+/// Something that happened to a hold.
 struct Event {
     /// Nanoseconds after the failure.
     offset: i64,
     text: String,
 }
 
-/// What happened to the hold, and the failure, in the order of time.
+/// What happened to the hold, and the failure, in order of time.
 fn events(incident: &Incident, holder: &Holder, look: Look) -> Vec<Event> {
     let since = |time_ns: u64| {
         let offset = i128::from(time_ns) - i128::from(incident.time_ns);
@@ -318,21 +323,21 @@ fn events(incident: &Incident, holder: &Holder, look: Look) -> Vec<Event> {
             (How::CloseOnExec, None) => "released by close-on-exec".to_owned(),
             (How::Dup, _) => "released by dup2 onto its fd".to_owned(),
             (How::Exit, _) => "released by exit".to_owned(),
-            (How::Unmap, _) => "released by unmapping it".to_owned(),
-            (How::Exec, _) => "released by running another program".to_owned(),
-            (How::Unknown, _) => "had been released by now, unseen".to_owned(),
+            (How::Unmap, _) => "released by munmap".to_owned(),
+            (How::Exec, _) => "released by exec of another program".to_owned(),
+            (How::Unknown, _) => "already released; when and how was not seen".to_owned(),
             (how @ How::Other(_), _) => format!("released by {}", name(how)),
         };
         let how =
             if released.after_ns <= 0 { format!("{how}, while the call was failing") } else { how };
         events.push(Event { offset: released.after_ns, text: look.paint(Tone::Good, &how) });
     }
-    // Stable: what comes at the same time stays in the order of cause and effect.
+    // A stable sort keeps cause before effect where both have the same time.
     events.sort_by_key(|event| event.offset);
     events
 }
 
-/// Who opened the file, and under which other name.
+/// Who opened the file, and by which name if it is another.
 fn opened_text(incident: &Incident, holder: &Holder, opened: &Opened, look: Look) -> String {
     let by = thread(holder, opened.pid, opened.tid, opened.comm.as_deref(), look);
     let busy = incident.file.path.as_ref();
@@ -343,7 +348,7 @@ fn opened_text(incident: &Incident, holder: &Holder, opened: &Opened, look: Look
             let why = if elsewhere {
                 "as its mount namespace sees it"
             } else {
-                "another name of the file: a hard link, or renamed since"
+                "another name of the file: a hard link, or the name before a rename"
             };
             format!("opened for writing by {by}, as {} ({why})", look.short(path, PATH))
         }
@@ -351,7 +356,7 @@ fn opened_text(incident: &Incident, holder: &Holder, opened: &Opened, look: Look
     }
 }
 
-/// Whether a holder seems to be in another container than the victim.
+/// Whether holder and victim seem to be in different containers.
 fn is_elsewhere(incident: &Incident, holder: &Holder) -> bool {
     let victim = &incident.victim;
     let namespace = |pid: u32, own: Option<u32>| own.map(|own| own != pid);
@@ -361,7 +366,7 @@ fn is_elsewhere(incident: &Incident, holder: &Holder) -> bool {
         || matches!((&victim.cgroup, &holder.cgroup), (Some(one), Some(other)) if one != other)
 }
 
-/// The events under each other, each after its time in `cells`.
+/// The events as a tree, each after its time in `cells`.
 fn tree(events: &[Event], cells: &[String], holder: &Holder, look: Look) -> String {
     let mut lines: Vec<String> =
         cells.iter().zip(events).map(|(cell, event)| format!("{cell}  {}", event.text)).collect();
@@ -378,18 +383,18 @@ fn tree(events: &[Event], cells: &[String], holder: &Holder, look: Look) -> Stri
     lines.collect()
 }
 
-/// How many descriptions are kept by something that is known and no process.
+/// How many descriptions a known place of the kernel keeps without a process.
 fn known_places(incident: &Incident) -> u32 {
     let known = incident.unheld.iter().filter(|unheld| unheld.place != Place::Unknown);
     u32::try_from(known.count()).unwrap_or(u32::MAX)
 }
 
-/// Whether something that is known keeps the file, and no process.
+/// Whether no process holds the file, but a known place of the kernel does.
 fn place_known(incident: &Incident) -> bool {
     incident.holders.is_empty() && known_places(incident) > 0
 }
 
-/// What is not accounted for.
+/// The writers that are not accounted for.
 fn missing(incident: &Incident, look: Look) -> String {
     // Recordings of schema 1 do not count known places as explained.
     let holders = u32::from(!incident.holders.is_empty());
@@ -399,8 +404,8 @@ fn missing(incident: &Incident, look: Look) -> String {
         (Direction::Exec, Some(writers)) => {
             match writers.unsigned_abs().saturating_sub(found) {
                 0 if known_places(incident) > 0 => return String::new(),
-                // Records were lost: who else held one of them is not known.
-                0 => "not all holders may have been found".to_owned(),
+                // Records were lost, so another process may hold one of these descriptions.
+                0 => "there may be more holders".to_owned(),
                 missing => {
                     format!("{} of {writers} not found", count(missing.into(), "writer", "writers"))
                 }
@@ -408,13 +413,13 @@ fn missing(incident: &Incident, look: Look) -> String {
         }
         (Direction::Exec, None) if place_known(incident) => return String::new(),
         (Direction::Exec, None) => "the number of writers is unknown".to_owned(),
-        (Direction::Write, _) => "not all processes that run it were found".to_owned(),
+        (Direction::Write, _) => "not all processes that run the file were found".to_owned(),
         (Direction::Other(_), _) => "not all holders were found".to_owned(),
     };
     look.paint(Tone::Bad, &format!("  unexplained: {what}")) + "\n"
 }
 
-/// Which of the holders nothing showed.
+/// The holders that are known only by elimination.
 fn uncertain(incident: &Incident, look: Look) -> String {
     let by_elimination = |holder: &&Holder| holder.evidence == Some(Evidence::Elimination);
     let likely = incident.holders.iter().filter(by_elimination).count();
@@ -422,14 +427,14 @@ fn uncertain(incident: &Incident, look: Look) -> String {
         return String::new();
     }
     let what = format!(
-        "  uncertain: {} only likely: nothing showed it directly, but the kernel's count of writers \
-         leaves no other known process",
+        "  uncertain: {} only likely: the evidence is the kernel's count of writers, which leaves no \
+         other known process",
         count(likely as u64, "holder is", "holders are"),
     );
     look.paint(Tone::Bad, &what) + "\n"
 }
 
-/// `likely `, for a holder that nothing showed.
+/// `likely `, for a holder that is known only by elimination.
 fn likely(holder: &Holder) -> String {
     match holder.evidence {
         Some(Evidence::Elimination) => "likely ".to_owned(),
@@ -437,7 +442,7 @@ fn likely(holder: &Holder) -> String {
     }
 }
 
-/// What it comes to, and what to do: all of it for the first incident of a group.
+/// Verdict and advice; the advice in full only for the first incident of a group.
 fn verdict(incident: &Incident, first: Option<u64>, look: Look) -> String {
     let verdict = &incident.verdict;
     let sentence = |raw: &str| {
@@ -473,8 +478,8 @@ fn process(pid: u32, comm: Option<&str>, look: Look) -> String {
     comm.map_or_else(|| format!("pid {pid}"), |comm| format!("{}[{pid}]", look.short(comm, NAME)))
 }
 
-/// A thread and its process, whose name is that of its first thread, or is found among those that
-/// are known with the holder.
+/// A thread and its process. The name of the process is that of its main thread, or of the holder or
+/// one of its ancestors.
 fn thread(holder: &Holder, pid: u32, tid: u32, comm: Option<&str>, look: Look) -> String {
     if pid == tid {
         return process(pid, comm, look);

@@ -14,7 +14,7 @@ pub struct Json<W> {
 }
 
 impl<W: Write> Json<W> {
-    /// Lines go to `out`.
+    /// Writes to `out`.
     pub fn new(out: W) -> Self {
         Self { out, buffer: Vec::new() }
     }
@@ -24,13 +24,13 @@ impl<W: Write> Json<W> {
         self.buffer.clear();
         line.serialize(&mut Serializer::with_formatter(&mut self.buffer, Visible))?;
         self.buffer.push(b'\n');
-        // In one piece, so that what another process writes to the same file does not split it.
+        // One write, so that another process that writes to the same file does not split the line.
         self.out.write_all(&self.buffer)?;
         self.out.flush()
     }
 }
 
-/// How many bytes `value` takes as [`Json`] writes it, without the newline.
+/// The length of `value` as [`Json`] writes it, without the newline.
 #[must_use]
 pub fn length(value: &impl Serialize) -> usize {
     struct Count(usize);
@@ -44,7 +44,7 @@ pub fn length(value: &impl Serialize) -> usize {
         }
     }
     let mut serializer = Serializer::with_formatter(Count(0), Visible);
-    // Neither the lines nor the count can fail.
+    // Neither serializing nor counting can fail.
     let _ = value.serialize(&mut serializer);
     serializer.into_inner().0
 }
@@ -55,8 +55,8 @@ impl<W: Write + Send> Output for Json<W> {
     }
 }
 
-/// Compact JSON whose strings hold no character that a terminal obeys or hides: JSON itself
-/// demands `\u` escapes only below U+0020, and people do look at these lines with `cat`.
+/// Compact JSON whose strings have no character that a terminal interprets or hides, because people
+/// read these lines with `cat`. JSON itself requires `\u` escapes only below U+0020.
 struct Visible;
 
 impl Formatter for Visible {
@@ -114,11 +114,11 @@ mod tests {
     }
 
     #[test]
-    fn each_line_is_flushed_in_one_write() {
-        /// Notes what is done to it.
+    fn each_line_is_one_write_and_one_flush() {
+        /// Records the calls.
         #[derive(Default)]
-        struct Noting(Vec<&'static str>);
-        impl Write for Noting {
+        struct Recorder(Vec<&'static str>);
+        impl Write for Recorder {
             fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
                 self.0.push("write");
                 Ok(bytes.len())
@@ -128,14 +128,14 @@ mod tests {
                 Ok(())
             }
         }
-        let mut json = Json::new(Noting::default());
+        let mut json = Json::new(Recorder::default());
         json.line(&samples::meta().into()).unwrap();
         json.line(&samples::race().into()).unwrap();
         assert_eq!(json.out.0, ["write", "flush", "write", "flush"]);
     }
 
     #[test]
-    fn a_reader_that_went_away_is_an_error() {
+    fn a_closed_pipe_is_an_error() {
         let (reader, writer) = io::pipe().unwrap();
         drop(reader);
         let failed = Json::new(writer).line(&samples::race().into());

@@ -1,20 +1,20 @@
-//! How the text looks: colours, and how much of it there is.
+//! How the text looks: its colours, and how much of it is shown.
 
 use crate::text::escape;
 use anstyle::{AnsiColor, Style};
 
-/// What a piece of text is about; each has its colour.
+/// What a piece of text is about, which gives its colour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Tone {
     /// The victim, the failure, anything lost.
     Bad,
-    /// A holder, and what still holds.
+    /// A holder, and a file still held.
     Holder,
     /// A release.
     Good,
-    /// What a reader looks for first.
+    /// What a reader needs first.
     Strong,
-    /// What is there for the second look.
+    /// What a reader needs second.
     Faint,
 }
 
@@ -28,8 +28,8 @@ pub(super) struct Look {
 }
 
 impl Look {
-    /// `text`, which must be harmless already, in its colour: one of the 16 that every terminal's
-    /// theme keeps readable.
+    /// `text`, already escaped, in its colour: one of the 16 that every terminal's theme keeps
+    /// readable.
     pub(super) fn paint(self, tone: Tone, text: &str) -> String {
         let style = match tone {
             Tone::Bad => AnsiColor::Red.on_default().bold(),
@@ -45,12 +45,12 @@ impl Look {
         }
     }
 
-    /// A foreign string, made harmless, and shortened unless everything is wanted.
+    /// A string from another process, escaped and, unless verbose, shortened.
     pub(super) fn short(self, raw: &str, columns: usize) -> String {
         if self.verbose { escape::text(raw) } else { escape::short(raw, columns) }
     }
 
-    /// How many of a list are shown where `few` do for a first look.
+    /// How many entries of a list are shown: `few`, or all if verbose.
     pub(super) fn many(self, few: usize) -> usize {
         if self.verbose { usize::MAX } else { few }
     }

@@ -1,8 +1,8 @@
-//! Where the lines go: as JSON for programs ([`json`]), as text for people ([`text`]); and how they are
-//! read again ([`recording`]).
+//! Writes the lines as JSON for programs ([`json`]) and as text for people ([`text`]), and reads them
+//! again ([`recording`]).
 //!
-//! Here: an output format each, what formats share, and the queue to a slow reader. Not here: which
-//! incidents belong together (`analysis::group`), how a string is quoted (`text`), the view (`tui`).
+//! Here: the output formats, what they share, and the queue to a slow reader. Not here: which
+//! incidents form a group (`analysis::group`), how a string is quoted (`text`), the view (`tui`).
 
 pub mod bounds;
 pub mod check;
@@ -21,18 +21,18 @@ pub mod text;
 use crate::event::{Incident, Line};
 use std::io;
 
-/// Something that takes the lines, one after the other, in the order of [`Line`]'s variants.
+/// Receives the lines, one after the other, in the order of [`Line`]'s variants.
 pub trait Output: Send {
-    /// Takes one line; what it makes of it has left the program when this returns.
+    /// Writes one line. When this returns, the line has left the process.
     fn line(&mut self, line: &Line) -> io::Result<()>;
 
-    /// A call has just failed; `incident` makes what is known of it so far, with an id of 0. Its
-    /// line comes when its holders have dropped the file, or after a second. Most outputs wait for that.
+    /// A call has just failed. `incident` returns what is known so far, with id 0. The line follows
+    /// when the holders have released the file, or after a second; most outputs wait for it.
     fn pending(&mut self, _incident: &dyn Fn() -> Incident) {}
 
-    /// The command to trace could not be started; an error says so after the last line.
+    /// The command could not be started; an error message follows the last line.
     fn command_failed(&mut self) {}
 
-    /// Another output has failed; the words say which, and why.
-    fn failed(&mut self, _words: &str) {}
+    /// Another output has failed; `message` says which one and why.
+    fn failed(&mut self, _message: &str) {}
 }

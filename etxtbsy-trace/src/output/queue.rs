@@ -1,4 +1,4 @@
-//! An output with a thread of its own: whoever does not read it keeps nobody else waiting.
+//! An output with a thread of its own, so that a stalled reader delays nothing else.
 
 use super::Output;
 use crate::event::weight;
@@ -12,25 +12,25 @@ use std::{
 };
 use tokio::sync::Notify;
 
-/// How many bytes wait at most, about. The largest line has less than a tenth of that.
+/// The most bytes that can wait, approximately. The largest line has less than a tenth of it.
 const MOST_BYTES: usize = 16 << 20;
 
 /// The lines that wait for an output's thread.
 pub struct Queue {
     shared: Arc<Shared>,
-    /// Whether lines are dropped until half of the room is free again.
+    /// Whether lines are dropped until half of the queue is free again.
     stalled: bool,
-    /// How many incidents and refusals were dropped and not reported yet.
+    /// Incidents and refusals that were dropped and not reported yet.
     dropped: u64,
-    /// The same, with those that were reported.
+    /// All incidents and refusals that were dropped.
     all_dropped: u64,
-    /// Reports of losses for which there was no room.
-    owed: Vec<Lost>,
+    /// `lost` lines for which there was no room.
+    pending_lost: Vec<Lost>,
 }
 
 struct Shared {
     state: Mutex<State>,
-    /// There is something for the thread to do.
+    /// Notified when the thread has something to do.
     wake: Condvar,
     /// Notified when the thread has ended.
     ended: Arc<Notify>,
@@ -38,31 +38,31 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
-    /// The first of them is being written.
+    /// The first one is being written.
     lines: VecDeque<(Arc<Line>, usize)>,
     bytes: usize,
     written: Written,
     /// Whether the command to trace could not be started.
     command_failed: bool,
-    /// Whether no more lines come.
+    /// Whether no more lines follow.
     closed: bool,
     /// Whether the thread has ended.
     done: bool,
     error: Option<io::Error>,
 }
 
-/// What an output has taken.
+/// What an output has written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Written {
-    /// How many lines.
+    /// All lines.
     pub lines: u64,
-    /// How many of them are incidents.
+    /// The incidents among them.
     pub incidents: u64,
 }
 
 impl Queue {
-    /// Starts the thread, which blocks all signals: they are for others. `ended` is notified when it
-    /// has ended: after the last line, or because the output failed.
+    /// Starts the thread, which blocks all signals because other threads handle them. `ended` is
+    /// notified when the thread has ended: after the last line, or because the output failed.
     pub fn start(output: Box<dyn Output>, ended: Arc<Notify>) -> io::Result<Self> {
         let state = Mutex::new(State::default());
         let shared = Arc::new(Shared { state, wake: Condvar::new(), ended });
@@ -72,10 +72,10 @@ impl Queue {
             thread::Builder::new().name("output".to_owned()).spawn(move || theirs.write(output));
         mask.thread_set_mask()?;
         started?;
-        Ok(Self { shared, stalled: false, dropped: 0, all_dropped: 0, owed: Vec::new() })
+        Ok(Self { shared, stalled: false, dropped: 0, all_dropped: 0, pending_lost: Vec::new() })
     }
 
-    /// Takes a line, or counts it where there is no room. The first and the last always find some.
+    /// Queues a line, or counts it if there is no room. The first and the last line are always queued.
     pub fn line(&mut self, line: &Arc<Line>) {
         let bytes = weight::line(line);
         let mut state = self.shared.state();
@@ -87,12 +87,12 @@ impl Queue {
         match &**line {
             Line::Lost(lost) if !has_room => {
                 match self
-                    .owed
+                    .pending_lost
                     .iter_mut()
-                    .find(|owed| (owed.kind, &owed.what) == (lost.kind, &lost.what))
+                    .find(|pending| (pending.kind, &pending.what) == (lost.kind, &lost.what))
                 {
-                    Some(owed) => owed.count += lost.count,
-                    None => self.owed.push(lost.clone()),
+                    Some(pending) => pending.count += lost.count,
+                    None => self.pending_lost.push(lost.clone()),
                 }
                 self.stalled = true;
                 return;
@@ -106,11 +106,11 @@ impl Queue {
             _ => {}
         }
         self.stalled = false;
-        for owed in self.owed.drain(..) {
-            state.push(Arc::new(Line::Lost(owed)));
+        for lost in self.pending_lost.drain(..) {
+            state.push(Arc::new(Line::Lost(lost)));
         }
         if self.dropped > 0 {
-            let what = "lines: whoever reads this output was too slow".to_owned();
+            let what = "lines: the reader of this output was too slow".to_owned();
             let count = std::mem::take(&mut self.dropped);
             state.push(Arc::new(Line::Lost(Lost { kind: LossKind::OutputStalled, what, count })));
         }
@@ -126,30 +126,31 @@ impl Queue {
         self.shared.wake.notify_one();
     }
 
-    /// Says that the command could not be started: [`Output::command_failed`], before the last line.
+    /// Reports that the command could not be started: [`Output::command_failed`], before the last
+    /// line.
     pub fn command_failed(&self) {
         self.shared.state().command_failed = true;
     }
 
-    /// Says that no more lines come.
+    /// Reports that no more lines follow.
     pub fn close(&self) {
         self.shared.state().closed = true;
         self.shared.wake.notify_one();
     }
 
-    /// Whether its thread has ended.
+    /// Whether the thread has ended.
     #[must_use]
     pub fn is_done(&self) -> bool {
         self.shared.state().done
     }
 
-    /// What the output has taken so far.
+    /// What the output has written so far.
     #[must_use]
     pub fn written(&self) -> Written {
         self.shared.state().written
     }
 
-    /// Why the output failed; `None` if it has not, or that was taken before.
+    /// Why the output failed, once; `None` if it has not.
     #[must_use]
     pub fn take_error(&self) -> Option<io::Error> {
         self.shared.state().error.take()
@@ -175,7 +176,7 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes the lines as they come.
+    /// Writes the lines as they arrive.
     fn write(&self, mut output: Box<dyn Output>) {
         while let Some(line) = self.next() {
             if matches!(*line, Line::Summary(_)) && self.state().command_failed {
@@ -199,7 +200,7 @@ impl Shared {
         self.ended.notify_one();
     }
 
-    /// Waits for the next line, which stays the first of the queue; `None` after the last.
+    /// Waits for the next line, which stays in the queue; `None` after the last.
     fn next(&self) -> Option<Arc<Line>> {
         let mut state = self.state();
         loop {
@@ -220,7 +221,7 @@ mod tests {
     use crate::output::{json::Json, samples};
     use std::io::{BufRead as _, BufReader, pipe};
 
-    /// An incident of about so many bytes.
+    /// An incident of about that many bytes.
     fn heavy(id: u64, bytes: usize) -> Arc<Line> {
         let mut incident = samples::race();
         incident.id = id;
@@ -229,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn what_finds_no_room_is_counted_and_reported_when_there_is_some() {
+    fn dropped_lines_are_counted_and_reported_once_there_is_room() {
         const LINES: u64 = 100;
         let (reader, writer) = pipe().unwrap();
         let ended = Arc::new(Notify::new());
@@ -250,7 +251,7 @@ mod tests {
         let [
             Line::Meta(_),
             incidents @ ..,
-            Line::Lost(owed),
+            Line::Lost(pending),
             Line::Lost(dropped),
             Line::Summary(end),
         ] = &lines[..]
@@ -258,14 +259,14 @@ mod tests {
             panic!("{} lines", lines.len());
         };
         assert!(incidents.len() < 17, "{}", incidents.len());
-        assert_eq!(*owed, lost(5));
+        assert_eq!(*pending, lost(5));
         assert_eq!(dropped.kind, LossKind::OutputStalled);
         assert_eq!(dropped.count, LINES - incidents.len() as u64);
         assert_eq!(end.lost, dropped.count);
     }
 
     #[test]
-    fn an_error_ends_the_thread_and_is_given_once() {
+    fn an_error_ends_the_thread_and_is_returned_once() {
         let (reader, writer) = pipe().unwrap();
         drop(reader);
         let ended = Arc::new(Notify::new());

@@ -1,5 +1,5 @@
-//! Recorded JSON lines, read one at a time. What a later version added is skipped: types of lines
-//! and keys; a word that is not known is kept (`Other` of each set of words).
+//! Reads recorded JSON lines, one at a time. Line types and keys of a later version are skipped;
+//! unknown words are kept (`Other` of each set of words).
 
 use crate::{
     event::{Line, SCHEMA, TYPES, word::Word},
@@ -14,12 +14,12 @@ use std::{
     path::Path,
 };
 
-/// Longer than any line with the arguments of a hundred holders; what is longer is no recording.
+/// A longer line is an error. No line of this program comes near it.
 const LONGEST: u64 = 64 << 20;
 
-/// The lines of a recording. [`Recording::notes`] reports those that are left out: one that is cut off at
-/// the end, as by a full disk or a crash, and those that only a later version can read.
-#[allow(clippy::struct_excessive_bools, reason = "facts that have nothing to do with each other")]
+/// The lines of a recording. [`Recording::notes`] reports the lines that were skipped: a last line
+/// that is cut off (by a full disk or a crash), and lines that only a later version can read.
+#[allow(clippy::struct_excessive_bools, reason = "the flags are independent")]
 pub struct Recording<R> {
     name: String,
     input: R,
@@ -27,26 +27,25 @@ pub struct Recording<R> {
     buffer: Vec<u8>,
     cut: bool,
     ended: bool,
-    /// The version of a schema that is newer than ours.
+    /// Schema and version of a later program that wrote the recording.
     later: Option<(u32, Word)>,
     skipped: Skipped,
-    /// Whether there was a line that is not empty.
+    /// Whether a non-empty line was read.
     any: bool,
-    /// Whether the first line of a trace was read.
+    /// Whether a `meta` line was read.
     begun: bool,
 }
 
-/// Lines that are left out, as a later version wrote them.
+/// Lines of a later version that were skipped.
 #[derive(Default)]
 struct Skipped {
     count: u64,
-    /// The type of the first, and its number.
+    /// The type and the line number of the first one.
     first: Option<(Word, u64)>,
 }
 
 impl Recording<Box<dyn BufRead + Send>> {
-    /// Opens a file (`-`: stdin). `written` is the file that is about to be written, which must not
-    /// be the same.
+    /// Opens a file (`-`: stdin). `written` is the output file, which must be another file.
     pub fn open(path: &Path, written: Option<&Path>) -> anyhow::Result<Self> {
         if path == "-" {
             return Ok(Self::new("stdin", Box::new(BufReader::new(io::stdin()))));
@@ -57,21 +56,19 @@ impl Recording<Box<dyn BufRead + Send>> {
         if place.is_dir() {
             bail!("cannot read {name}: it is a directory");
         }
-        // What cannot be looked at does not exist yet, or fails when it is opened.
+        // If there is no metadata, the file does not exist yet, or opening it fails later.
         let target = written.and_then(|path| path.metadata().ok());
         if place.is_file()
             && target.is_some_and(|it| (it.dev(), it.ino()) == (place.dev(), place.ino()))
         {
-            bail!(
-                "--output would overwrite {name}, which is being read; name another file: -o FILE"
-            );
+            bail!("--output would overwrite the input {name}: choose another file with -o FILE");
         }
         Ok(Self::new(&name, Box::new(BufReader::new(file))))
     }
 }
 
 impl<R: BufRead> Recording<R> {
-    /// The lines of `input`, called `name` in errors.
+    /// The lines of `input`; errors call it `name`.
     pub fn new(name: &str, input: R) -> Self {
         let name = name.to_owned();
         Self {
@@ -88,30 +85,30 @@ impl<R: BufRead> Recording<R> {
         }
     }
 
-    /// What to report of the lines so far that were left out.
+    /// Messages about the lines that were skipped so far.
     #[must_use]
     pub fn notes(&self) -> Vec<String> {
         let Self { name: file, number, .. } = self;
         let later = self.later.map(|(schema, version)| {
             format!(
-                "{file}: schema {schema}, but this version knows up to {SCHEMA}: what is new is left \
-                 out, and what has changed may be shown wrongly; replay it with version {}",
+                "{file}: has schema {schema}, this version reads up to {SCHEMA}: new parts are skipped, \
+                 changed parts may be shown wrongly; replay it with version {}",
                 name(version)
             )
         });
         let skipped = self.skipped.first.map(|(kind, first)| {
             let lines = if self.skipped.count == 1 { "line" } else { "lines" };
             format!(
-                "{file}: {} {lines} of a later version left out, the first of type `{}` in line {first}",
+                "{file}: skipped {} {lines} of a later version, the first of type `{}` in line {first}",
                 self.skipped.count,
                 name(kind)
             )
         });
-        let cut = self.cut.then(|| format!("{file} line {number}: cut off; it is left out"));
+        let cut = self.cut.then(|| format!("{file} line {number}: skipped, because it is cut off"));
         [later, skipped, cut].into_iter().flatten().collect()
     }
 
-    /// Hands over each line, up to so many incidents, as long as `take` wants more.
+    /// Passes each line to `take` until it returns false, or after that many incidents.
     pub fn feed(
         &mut self,
         mut incidents: u64,
@@ -133,17 +130,13 @@ impl<R: BufRead> Recording<R> {
         loop {
             self.buffer.clear();
             let mut limited = (&mut self.input).take(LONGEST);
-            let read = limited.read_until(b'\n', &mut self.buffer).context("cannot read on")?;
+            let read = limited.read_until(b'\n', &mut self.buffer).context("cannot read")?;
             if read == 0 {
-                return if self.any {
-                    Ok(None)
-                } else {
-                    Err(anyhow!("it is empty: nothing was recorded"))
-                };
+                return if self.any { Ok(None) } else { Err(anyhow!("the recording is empty")) };
             }
             self.number += 1;
             if read as u64 == LONGEST {
-                bail!("longer than {LONGEST} bytes");
+                bail!("the line is longer than {LONGEST} bytes");
             }
             if self.buffer.trim_ascii().is_empty() {
                 continue;
@@ -151,7 +144,7 @@ impl<R: BufRead> Recording<R> {
             self.any = true;
             return match serde_json::from_slice(self.buffer.trim_ascii_end()) {
                 Ok(Line::Meta(_)) if self.begun => Err(anyhow!(
-                    "a second recording begins here, and replay shows one; split the file before this line"
+                    "a second recording begins here, but replay reads only one: split the file before this line"
                 )),
                 Ok(line) => {
                     if let Line::Meta(meta) = &line {
@@ -171,7 +164,7 @@ impl<R: BufRead> Recording<R> {
         }
     }
 
-    /// Leaves out the line just read, if a later version can have written it.
+    /// Skips the line just read, if a later version can have written it.
     fn skip(&mut self) -> bool {
         #[derive(Deserialize)]
         struct Typed {
@@ -187,14 +180,14 @@ impl<R: BufRead> Recording<R> {
         skipped
     }
 
-    /// Whether the line just read ends before its JSON, or its last character, does.
+    /// Whether the line just read ends in the middle of its JSON or of a character.
     fn is_cut(&self, error: &serde_json::Error) -> bool {
         let split = str::from_utf8(&self.buffer).is_err_and(|error| error.error_len().is_none());
         !self.buffer.ends_with(b"\n") && (error.is_eof() || split)
     }
 }
 
-/// What is wrong with a line; serde_json counts lines, too, and would always say 1.
+/// What is wrong with a line, without serde_json's own line number, which is always 1.
 fn cause(error: &serde_json::Error) -> String {
     if !error.is_data() {
         return format!("not JSON at column {}", error.column());
@@ -231,7 +224,7 @@ mod tests {
     use serde_json::Value;
     use std::collections::BTreeSet;
 
-    /// The samples, as they are written.
+    /// The samples as JSON lines.
     fn recorded() -> Vec<u8> {
         let mut out = Vec::new();
         let mut json = Json::new(&mut out);
@@ -241,7 +234,7 @@ mod tests {
         out
     }
 
-    /// What is read of `bytes`, the error if there is one, and what is said of a cut.
+    /// The lines read from `bytes`, the error if there is one, and the notes.
     fn read(bytes: &[u8]) -> (Vec<Line>, Option<String>, Vec<String>) {
         let mut recording = Recording::new("trace.jsonl", bytes);
         let (mut lines, mut error) = (Vec::new(), None);
@@ -256,12 +249,12 @@ mod tests {
     }
 
     #[test]
-    fn what_was_written_is_read() {
+    fn written_lines_are_read_back_equal() {
         assert_eq!(read(&recorded()), (samples::every_line(), None, vec![]));
     }
 
     #[test]
-    fn unknown_keys_and_empty_lines_are_passed_over() {
+    fn unknown_keys_and_empty_lines_are_skipped() {
         let text = String::from_utf8(recorded()).unwrap();
         let text = text.replace("\"errno\":", "\"newer\":{\"a\":[1]},\"errno\":");
         let text = text.replace('\n', "\r\n\n");
@@ -269,13 +262,13 @@ mod tests {
     }
 
     #[test]
-    fn a_last_line_without_its_newline_counts() {
+    fn a_last_line_without_newline_is_read() {
         let bytes = recorded();
         assert_eq!(read(bytes.trim_ascii_end()), (samples::every_line(), None, vec![]));
     }
 
     #[test]
-    fn wherever_the_last_line_is_cut_off_it_is_left_out_and_told() {
+    fn a_last_line_that_is_cut_off_anywhere_is_skipped_and_reported() {
         let mut line = samples::race();
         line.path = Some("/家".to_owned());
         let mut bytes = Vec::new();
@@ -285,12 +278,12 @@ mod tests {
         for end in whole + 1..bytes.len() - 1 {
             let (lines, error, notes) = read(&bytes[..end]);
             assert_eq!((lines.len(), error), (1, None), "cut at {end}");
-            assert_eq!(notes, ["trace.jsonl line 2: cut off; it is left out"]);
+            assert_eq!(notes, ["trace.jsonl line 2: skipped, because it is cut off"]);
         }
     }
 
     #[test]
-    fn what_is_wrong_is_told_with_its_line() {
+    fn errors_have_the_line_number() {
         let lost = r#"{"type":"lost","what":"x","count":1}"#;
         for (bad, cause) in [
             ("hello", "not JSON at column 1"),
@@ -309,8 +302,7 @@ mod tests {
         }
     }
 
-    /// Replaces each word under a key of `value` by another, and each key that is a word; where they
-    /// stood.
+    /// Replaces each known word in `value` by an unknown one. `found` receives their keys.
     fn reword(value: &mut Value, key: &str, known: &[String], found: &mut BTreeSet<String>) {
         match value {
             Value::String(word) if !["type", "argv"].contains(&key) && known.contains(word) => {
@@ -343,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn every_word_may_be_one_that_is_not_known_and_is_kept() {
+    fn unknown_words_are_read_and_kept() {
         let mut known = Vec::new();
         words(&crate::output::schema::trace(), &mut known);
         known.retain(|word| !TYPES.contains(&word.as_str()));
@@ -380,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_of_a_later_version_are_left_out_and_reported() {
+    fn lines_of_a_later_version_are_skipped_and_reported() {
         let mut later = samples::meta();
         (later.schema, later.version) = (SCHEMA + 1, "9.0.0".to_owned());
         let later = serde_json::to_string(&Line::from(later)).unwrap();
@@ -388,23 +380,23 @@ mod tests {
         assert_eq!((lines.len(), error), (1, None));
         let wanted = [
             format!(
-                "trace.jsonl: schema {}, but this version knows up to {SCHEMA}: what is new is left \
-                 out, and what has changed may be shown wrongly; replay it with version 9.0.0",
+                "trace.jsonl: has schema {}, this version reads up to {SCHEMA}: new parts are skipped, \
+                 changed parts may be shown wrongly; replay it with version 9.0.0",
                 SCHEMA + 1
             ),
-            "trace.jsonl: 1 line of a later version left out, the first of type `lost` in line 2"
+            "trace.jsonl: skipped 1 line of a later version, the first of type `lost` in line 2"
                 .to_owned(),
         ];
         assert_eq!(notes, wanted);
         let (lines, error, notes) = read(b"{\"type\":\"near_miss\"}\n\n{\"type\":\"a\\u001b\"}\n");
         assert_eq!((lines.len(), error), (0, None));
-        let wanted = "trace.jsonl: 2 lines of a later version left out, the first of type \
+        let wanted = "trace.jsonl: skipped 2 lines of a later version, the first of type \
                       `near_miss` in line 1";
         assert_eq!(notes, [wanted]);
     }
 
     #[test]
-    fn all_types_are_known() {
+    fn types_lists_every_line_type() {
         let lines = samples::every_line();
         let mut types: Vec<String> = lines
             .iter()
@@ -418,17 +410,17 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_file_is_no_recording() {
+    fn an_empty_file_is_an_error() {
         for (bytes, place) in [(&b""[..], ""), (b"\n\n", " line 2")] {
             let (lines, error, _) = read(bytes);
             assert!(lines.is_empty());
-            let wanted = format!("trace.jsonl{place}: it is empty: nothing was recorded");
+            let wanted = format!("trace.jsonl{place}: the recording is empty");
             assert_eq!(error, Some(wanted));
         }
     }
 
     #[test]
-    fn of_two_recordings_in_one_file_the_first_is_read() {
+    fn a_second_recording_in_the_file_is_an_error() {
         let one = recorded();
         let (lines, error, _) = read(&[&one[..], &one].concat());
         assert_eq!(lines, samples::every_line());
@@ -438,7 +430,7 @@ mod tests {
     }
 
     #[test]
-    fn the_file_that_is_read_is_not_overwritten() {
+    fn the_input_is_not_overwritten() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let error = Recording::open(file.path(), Some(file.path())).err().unwrap();
         assert!(error.to_string().contains("would overwrite"), "{error}");

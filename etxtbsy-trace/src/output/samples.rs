@@ -1,4 +1,4 @@
-//! Incidents as they come, for the tests.
+//! Sample lines for the tests.
 
 #![allow(clippy::unwrap_used)]
 
@@ -10,7 +10,7 @@ use crate::event::{
 };
 use proptest::prelude::*;
 
-// What it fills are all `Option`s.
+// All fields that it fills are `Option`s.
 #[allow(clippy::unnecessary_wraps)]
 fn some(text: &str) -> Option<String> {
     Some(text.to_owned())
@@ -20,12 +20,12 @@ fn list(words: &[&str]) -> Vec<String> {
     words.iter().map(ToString::to_string).collect()
 }
 
-/// The incident with the verdict that the rules come to.
+/// The incident with the verdict of the rules.
 fn judged(incident: Incident) -> Incident {
     Incident { verdict: verdict::of(&incident), ..incident }
 }
 
-/// When the samples' calls fail.
+/// The time of the failures.
 const NOW: u64 = 90_000_000_000_000;
 
 pub(crate) fn meta() -> Meta {
@@ -105,7 +105,7 @@ fn holder(pid: u32, comm: &str) -> Holder {
     }
 }
 
-/// A child that had not got through its exec.
+/// A child that had not completed its exec.
 pub(crate) fn race() -> Incident {
     judged(Incident {
         id: 12,
@@ -192,7 +192,7 @@ pub(crate) fn still_open() -> Incident {
     judged(incident)
 }
 
-/// Nobody was found, and little is known.
+/// No holder was found, and little is known.
 pub(crate) fn unexplained() -> Incident {
     let mut incident = race();
     incident.path = None;
@@ -212,7 +212,7 @@ pub(crate) fn unexplained() -> Incident {
     judged(incident)
 }
 
-/// Two holders of three, the second still being forked when the call failed.
+/// Two of three holders; the fork of the second was not complete at the failure.
 pub(crate) fn several() -> Incident {
     let mut incident = race();
     let mut second = holder(4311, "demo");
@@ -228,7 +228,7 @@ pub(crate) fn several() -> Incident {
     judged(incident)
 }
 
-/// A linker that may not write a program that is being run.
+/// A linker fails to open a program that is being run.
 pub(crate) fn write_direction() -> Incident {
     let mut incident = still_open();
     incident.direction = Direction::Write;
@@ -245,7 +245,7 @@ pub(crate) fn write_direction() -> Incident {
     judged(incident)
 }
 
-/// Two threads forked children that hold what one of them opened, and one child has a child.
+/// Three holders of one opened file: two children of the opener, and a grandchild.
 pub(crate) fn family() -> Incident {
     let mut incident = race();
     let mut second = holder(4311, "demo");
@@ -286,7 +286,7 @@ pub(crate) fn mapping() -> Incident {
     judged(incident)
 }
 
-/// The fd was sent to another process, nobody knows when.
+/// The fd was sent to another process at an unknown time.
 pub(crate) fn passed() -> Incident {
     let mut incident = race();
     let holder = &mut incident.holders[0];
@@ -315,7 +315,7 @@ pub(crate) fn unheld() -> Incident {
     judged(incident)
 }
 
-/// A program that has been running since nobody knows when.
+/// A program that has been running since an unknown time.
 pub(crate) fn running_for_ever() -> Incident {
     let mut incident = write_direction();
     incident.holders[0].start_ns = None;
@@ -330,12 +330,12 @@ pub(crate) fn pending() -> Incident {
     judged(incident)
 }
 
-/// Something dropped.
+/// Lost records.
 pub(crate) fn lost() -> Lost {
     Lost { kind: LossKind::RecordsRingFull, what: "ring buffer full".to_owned(), count: 3 }
 }
 
-/// A swap file that could not be made larger.
+/// Calls that are only counted.
 pub(crate) fn refusal() -> Refusal {
     Refusal {
         time: "2026-11-20T14:03:07.000000000Z".to_owned(),
@@ -349,7 +349,7 @@ pub(crate) fn refusal() -> Refusal {
     }
 }
 
-/// The last line of a run with `incidents`, all complete but one.
+/// The last line of a run with that many incidents, all but one complete.
 pub(crate) fn summary(incidents: u64, by_verdict: &[(VerdictKind, u64)]) -> Summary {
     Summary {
         failures: incidents,
@@ -367,7 +367,7 @@ pub(crate) fn summary(incidents: u64, by_verdict: &[(VerdictKind, u64)]) -> Summ
     }
 }
 
-/// A line of each type, incidents of every sort.
+/// A line of each type, and several kinds of incidents.
 pub(crate) fn every_line() -> Vec<Line> {
     let mut lines = vec![meta().into()];
     let incidents = [race(), leaked(), still_open(), unexplained(), several(), write_direction()];
@@ -381,7 +381,7 @@ pub(crate) fn every_line() -> Vec<Line> {
     lines
 }
 
-/// Strings such as nobody should make, control characters and marks foremost.
+/// Hostile strings: mostly control and format characters.
 pub(crate) fn string() -> impl Strategy<Value = String> {
     let nasty = prop::sample::select(vec![
         '\n',
@@ -413,18 +413,18 @@ pub(crate) fn string() -> impl Strategy<Value = String> {
         '家',
     ]);
     let c = prop_oneof![nasty, any::<char>(), prop::char::range(' ', '~')];
-    // Now and then as long as a path can be.
+    // Sometimes as long as the longest path.
     let size = prop_oneof![100 => 0..60_usize, 1 => 3_900..4_100_usize];
     let chars = size.prop_flat_map(move |size| prop::collection::vec(c.clone(), size));
     chars.prop_map(|chars| chars.into_iter().collect())
 }
 
-/// As many of [`string`] as [`with_strings`] spreads.
+/// The strings for [`with_strings`].
 pub(crate) fn strings() -> impl Strategy<Value = Vec<String>> {
     prop::collection::vec(string(), 7)
 }
 
-/// The incident, every string in it one of `strings`.
+/// The incident with its strings replaced by those of `strings`.
 pub(crate) fn with_strings(incident: &Incident, strings: &[String]) -> Incident {
     let mut next = strings.iter().cycle().cloned();
     let mut incident = incident.clone();
@@ -470,8 +470,8 @@ pub(crate) fn with_strings(incident: &Incident, strings: &[String]) -> Incident 
     judged(incident)
 }
 
-/// Whether a terminal shows `text` as it stands: no control character but the newline, and none
-/// of the marks that turn text round or cannot be seen.
+/// Whether a terminal shows `text` as it is: no control character but the newline, and no character
+/// that changes the direction of text or is invisible.
 pub(crate) fn harmless(text: &str) -> bool {
     !text.chars().any(|c| {
         (c.is_control() && c != '\n')

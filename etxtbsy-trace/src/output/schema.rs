@@ -5,14 +5,14 @@ use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
 use serde_json::Value;
 
-/// The JSON Schema (draft 2020-12) of a line of a trace, as this program writes it: keys that may be
-/// null are required, `_b64` keys are not.
+/// The JSON Schema (draft 2020-12) of a line of a trace as this program writes it. Keys that may be
+/// null are required; `_b64` keys are not.
 #[must_use]
 pub fn trace() -> Value {
     schema::<Line>("etxtbsy-trace")
 }
 
-/// The same of a line of `check`.
+/// The JSON Schema of a line of `check`.
 #[must_use]
 pub fn check() -> Value {
     schema::<check::Line>("etxtbsy-trace check")
@@ -39,7 +39,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_valid() {
+    fn written_lines_are_valid() {
         let schema = jsonschema::validator_for(&trace()).unwrap();
         for line in lines() {
             let errors: Vec<String> = schema.iter_errors(&line).map(|e| e.to_string()).collect();
@@ -48,7 +48,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_is_not() {
+    fn lines_with_a_missing_or_wrong_key_are_invalid() {
         let schema = jsonschema::validator_for(&trace()).unwrap();
         let mut broken = 0;
         for line in lines() {
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn it_says_what_it_is() {
+    fn the_schema_names_its_draft_and_title() {
         let schema = trace();
         assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
         assert_eq!(schema["title"], "A line of etxtbsy-trace, schema 2");

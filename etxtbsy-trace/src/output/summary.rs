@@ -1,4 +1,4 @@
-//! The end of a trace, for people: which groups of incidents, how many, how long.
+//! The summary as text: the groups of incidents, their counts and waits.
 
 use super::incident::count;
 use super::look::{Look, Tone};
@@ -7,15 +7,15 @@ use crate::event::{Direction, Summary, TreeRole, VerdictKind};
 use crate::text::{escape, name, time};
 use std::collections::BTreeMap;
 
-/// How many groups are shown without `-v`.
+/// The number of groups shown without `-v`.
 const SHOWN: usize = 20;
 /// Which calls are watched.
 const WATCHED: &str = "exec, open for writing and truncate; only counted: ftruncate, fallocate, \
     copy_file_range, unlink, rename, swapon, finit_module and kexec_file_load";
-/// What stands above the columns.
+/// The headings of the columns.
 const HEADS: [&str; 7] =
     ["COUNT", "EXPLAINED", "VERDICT", "MEDIAN WAIT", "MAX WAIT", "STILL HELD", "INCIDENTS"];
-/// Which of them are text, and begin at the left.
+/// The columns that are aligned to the left.
 const LEFT: [usize; 2] = [2, 6];
 
 /// The table of groups, the totals, and what was lost, by reason.
@@ -29,11 +29,11 @@ pub(super) fn summary(
     let traced = time::span(summary.duration_ns);
     let mut lines = Vec::new();
     if summary.incidents == 0 && summary.failures == 0 {
-        // Never that none failed: not every call that can is watched.
+        // "was seen", because some calls are not watched.
         lines.push(match summary.refusals {
-            0 => format!("no failure with ETXTBSY was seen in {traced}; watched: {WATCHED}"),
+            0 => format!("no call was seen to fail with ETXTBSY in {traced}; watched: {WATCHED}"),
             _ => format!(
-                "no exec, open or truncate was seen to fail in {traced}; watched: {WATCHED}"
+                "no exec, open or truncate was seen to fail with ETXTBSY in {traced}; watched: {WATCHED}"
             ),
         });
     } else {
@@ -66,16 +66,16 @@ pub(super) fn summary(
     }
     if summary.refusals > 0 {
         let calls = count(summary.refusals, "other call", "other calls");
-        lines.push(format!("{calls} failed with ETXTBSY, reported above and not explained"));
+        lines.push(format!("{calls} failed with ETXTBSY: listed above, only counted"));
     }
     if summary.elsewhere > 0 {
         lines.push(match role {
             TreeRole::Victim => format!(
-                "elsewhere, {} failed while this tree held the file: --as either shows them too",
+                "{} outside of this tree failed while this tree held the file; --as either shows them",
                 count(summary.elsewhere, "exec", "execs")
             ),
             TreeRole::Holder | TreeRole::Either | TreeRole::Other(_) => format!(
-                "{} not shown: this tree had no part in them",
+                "{} not shown: this tree was neither victim nor holder",
                 count(summary.elsewhere, "failure", "failures")
             ),
         });
@@ -87,7 +87,7 @@ pub(super) fn summary(
             reasons => format!(" ({})", reasons.join(", ")),
         };
         let warning = format!(
-            "lost {}{reasons}: there may be more incidents and holders than these",
+            "lost {}{reasons}: there may be more incidents and holders than shown",
             summary.lost
         );
         lines.push(look.paint(Tone::Bad, &warning));
@@ -95,7 +95,7 @@ pub(super) fn summary(
     lines.join("\n") + "\n"
 }
 
-/// A row of numbers for each group, and what it is about under it.
+/// The table of groups: a row of numbers for each group, and a sentence below it.
 fn table(groups: &Groups, look: Look) -> Vec<String> {
     let all = groups.all();
     let shown = look.many(SHOWN).min(all.len());
@@ -128,12 +128,12 @@ fn table(groups: &Groups, look: Look) -> Vec<String> {
         let rest = format!("{rest}, {incidents} (-v shows them)");
         lines.push(look.paint(Tone::Faint, &rest));
     }
-    let legend = "wait: from the failure until the last known holder had dropped the file";
+    let legend = "wait: time from the failure until the last known holder released the file";
     lines.push(look.paint(Tone::Faint, legend));
     lines
 }
 
-/// One line of the table.
+/// A row of the table.
 fn row(cells: &[String; 7], widths: &[usize; 7]) -> String {
     let cells = cells.iter().zip(widths).enumerate().map(|(at, (cell, width))| {
         let pad = " ".repeat(width - escape::width(cell));
@@ -161,7 +161,7 @@ fn cells(verdict: &str, tally: &Tally) -> [String; 7] {
     ]
 }
 
-/// What happened, in one line.
+/// What the incidents of a group have in common.
 fn sentence(cause: &Cause, tally: &Tally, look: Look) -> String {
     let shown = |name: Option<&str>, columns: usize| {
         let name = name.map(|name| look.short(name, columns));

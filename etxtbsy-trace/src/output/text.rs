@@ -1,4 +1,4 @@
-//! The lines, as text for people.
+//! The lines as text for people.
 
 use super::look::{Look, Tone};
 use super::{Output, incident, summary};
@@ -8,28 +8,28 @@ use crate::text::{escape, name, time};
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 
-/// How many incidents of one group are shown in full, the first of them with all its advice.
+/// The first incidents of a group are shown in full, the very first with its advice.
 const IN_FULL: u64 = 3;
-/// How many reasons for losses are counted one by one.
+/// The number of reasons for losses that are counted separately.
 const REASONS: usize = 16;
 
-/// Writes each line as text: the first incidents of a group in full, the others in one line, and in
-/// the end a table of the groups.
+/// Writes each line as text: the first incidents of a group in full, the others as one line, and a
+/// table of the groups at the end.
 pub struct Text<W> {
     out: W,
     look: Look,
-    /// Whether nothing is written before the end.
-    ends_only: bool,
+    /// Whether only the summary is written.
+    summary_only: bool,
     groups: Groups,
     lost: BTreeMap<String, u64>,
     role: TreeRole,
-    /// Whether a command was to be traced that could not be started.
+    /// Whether the command could not be started.
     command_failed: bool,
-    /// What the last thing written was.
+    /// What was written last.
     last: Last,
 }
 
-/// What stands above; things of several lines get an empty line between them.
+/// What was written last: an empty line separates blocks of several lines.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Last {
     Nothing,
@@ -38,13 +38,12 @@ enum Last {
 }
 
 impl<W: Write> Text<W> {
-    /// Text goes to `out`, with the colours of a terminal if `color`; `verbose` shortens and folds
-    /// nothing.
+    /// Writes to `out`, in colour if `color`. With `verbose`, nothing is shortened or folded.
     pub fn new(out: W, color: bool, verbose: bool) -> Self {
         Self {
             out,
             look: Look { color, verbose },
-            ends_only: false,
+            summary_only: false,
             groups: Groups::default(),
             lost: BTreeMap::new(),
             role: TreeRole::default(),
@@ -53,15 +52,15 @@ impl<W: Write> Text<W> {
         }
     }
 
-    /// The same, with nothing before the end.
+    /// The same, but only the summary is written.
     #[must_use]
-    pub fn only_the_end(self) -> Self {
-        Self { ends_only: true, ..self }
+    pub fn summary_only(self) -> Self {
+        Self { summary_only: true, ..self }
     }
 
-    /// Writes one thing, in one piece.
+    /// Writes a line or a block with one call.
     fn put(&mut self, what: Last, text: &str) -> io::Result<()> {
-        if self.ends_only {
+        if self.summary_only {
             return Ok(());
         }
         let apart = match self.last {
@@ -75,7 +74,7 @@ impl<W: Write> Text<W> {
         self.out.flush()
     }
 
-    /// An incident, in full or in one line.
+    /// Writes an incident, in full or as one line.
     fn incident(&mut self, incident: &Incident) -> io::Result<()> {
         let tally = self.groups.add(incident);
         if tally.count <= IN_FULL || self.look.verbose {
@@ -88,7 +87,7 @@ impl<W: Write> Text<W> {
         }
     }
 
-    /// Something was lost. It is reported at once: what follows is to be read with that in mind.
+    /// Reports a loss at once, because it can affect the lines after it.
     fn lost(&mut self, lost: &Lost) -> io::Result<()> {
         let mut what = self.look.short(&lost.what, 100);
         let text = self.look.paint(Tone::Bad, &format!("lost {}: {what}", lost.count));
@@ -123,7 +122,7 @@ impl<W: Write + Send> Output for Text<W> {
                 Ok(())
             }
             Line::Summary(end) => {
-                self.ends_only = false;
+                self.summary_only = false;
                 let text = summary::summary(end, &self.groups, &self.lost, self.role, self.look);
                 self.put(Last::Block, &text)
             }
@@ -135,7 +134,7 @@ impl<W: Write + Send> Output for Text<W> {
     }
 }
 
-/// Which processes are watched, a command in at most about `columns`.
+/// The traced processes; a command takes about `columns` at most.
 pub fn watched(filter: &Filter, columns: usize) -> String {
     let pids: Vec<String> = filter.pids.iter().map(ToString::to_string).collect();
     let tree = match (&filter.command, pids.as_slice()) {
@@ -154,7 +153,7 @@ pub fn watched(filter: &Filter, columns: usize) -> String {
     }
 }
 
-/// What is watched, and since when.
+/// The first line: what is traced, and since when.
 fn begin(meta: &Meta, look: Look) -> String {
     let since = time::moment(&meta.time).unwrap_or_else(|| look.short(&meta.time, 32));
     let watched = watched(&meta.filter, look.many(80));
@@ -193,7 +192,7 @@ mod tests {
         });
     }
 
-    /// Compares; a difference is printed so that it can be read.
+    /// Compares, and prints both texts if they differ.
     #[track_caller]
     fn pretty(text: &str, expected: &str) {
         let expected = expected.trim_start_matches('\n');
@@ -263,7 +262,7 @@ mod tests {
         assert_eq!(verbose.matches("\n  holder ").count(), 6);
     }
 
-    /// So many of one group, each of another file.
+    /// Incidents of one group, each with another file.
     fn storm(incidents: u64) -> Vec<Line> {
         let ids = 1..=incidents;
         let each = ids.map(|id| {
@@ -277,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn after_the_third_of_a_group_one_line_each() {
+    fn after_the_third_incident_of_a_group_each_is_one_line() {
         let mut lines = storm(5);
         let mut open = samples::leaked();
         open.id = 6;
@@ -320,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn no_writer_is_missing_whose_place_is_known() {
+    fn a_writer_whose_place_is_known_is_not_called_missing() {
         let mut incident = samples::unheld();
         assert!(!incident.complete && incident.explained == 0, "as in schema 1");
         let text = |incident: &Incident| written(&[incident.clone().into()], false, false);
@@ -332,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn a_few_words_say_what_is_out_of_the_ordinary() {
+    fn unusual_facts_are_mentioned() {
         let text = |change: &dyn Fn(&mut Incident)| {
             let mut incident = samples::race();
             change(&mut incident);
@@ -344,18 +343,18 @@ mod tests {
         let link = text(&|it| it.file.path = Some("/other".to_owned()));
         has(
             link,
-            "as /var/tmp/fork-exec-3 (another name of the file: a hard link, or renamed since)",
+            "as /var/tmp/fork-exec-3 (another name of the file: a hard link, or the name before a rename)",
         );
         has(text(&|it| it.holders[0].pid = it.victim.pid), " · the victim itself\n");
         let dump = text(&|it| {
             it.holders[0].state = State::Exiting;
             it.holders[0].released = None;
         });
-        has(dump, "keeps its files until its core dump, if any, is written");
+        has(dump, "keeps its files until its core dump (if any) is written");
     }
 
     #[test]
-    fn one_line_says_who_still_holds_and_who_was_not_found() {
+    fn the_short_form_shows_a_file_still_held_and_a_holder_not_found() {
         let mut lines: Vec<Line> = (0..4).map(|_| samples::unexplained().into()).collect();
         for _ in 0..4 {
             let mut incident = samples::several();
@@ -396,7 +395,7 @@ mod tests {
                   demo could not exec /bin/sh: opened by demo, held by daemon
     1          0  unexplained               -         -           0  #122
                   (unknown) could not exec (unknown): holder not found
-wait: from the failure until the last known holder had dropped the file
+wait: time from the failure until the last known holder released the file
 122 incidents: 121 explained, 1 unexplained; lost 0; traced for 12.3 s
 by verdict: fork-exec-race 120, leaked-fd 1, unexplained 1
 unexplained by: writer-not-found 1
@@ -420,21 +419,20 @@ change first: write the file in a child process
     }
 
     #[test]
-    fn a_quiet_run() {
+    fn a_run_without_failures() {
         let lines = [samples::meta().into(), Line::Summary(samples::summary(0, &[]))];
         pretty(
             &written(&lines, false, false),
             "
 etxtbsy-trace 0.1.0 on 6.18.0 x86_64, since 2026-11-20 14:03:00.000000Z: watching make test and its descendants
 
-no failure with ETXTBSY was seen in 12.3 s; watched: exec, open for writing and truncate; only counted: ftruncate, fallocate, copy_file_range, unlink, rename, swapon, finit_module and kexec_file_load
+no call was seen to fail with ETXTBSY in 12.3 s; watched: exec, open for writing and truncate; only counted: ftruncate, fallocate, copy_file_range, unlink, rename, swapon, finit_module and kexec_file_load
 ",
         );
     }
 
-    /// It is not said that nothing failed where something did that is not explained.
     #[test]
-    fn what_is_only_counted_and_what_is_elsewhere_are_said() {
+    fn the_summary_mentions_counted_calls_and_failures_outside_of_the_tree() {
         let mut end = samples::summary(0, &[]);
         (end.refusals, end.elsewhere) = (2, 1);
         let lines = [Line::Refusal(samples::refusal()), Line::Summary(end.clone())];
@@ -442,18 +440,21 @@ no failure with ETXTBSY was seen in 12.3 s; watched: exec, open for writing and 
         pretty(
             &text,
             "
-fallocate by fallocate[4320] failed 2 times: Text file busy (only counted; docs/limitations.md says what such calls mean)
+fallocate by fallocate[4320] failed 2 times: Text file busy (only counted, holder not searched; see docs/limitations.md)
 
-no exec, open or truncate was seen to fail in 12.3 s; watched: exec, open for writing and truncate; only counted: ftruncate, fallocate, copy_file_range, unlink, rename, swapon, finit_module and kexec_file_load
-2 other calls failed with ETXTBSY, reported above and not explained
-elsewhere, 1 exec failed while this tree held the file: --as either shows them too
+no exec, open or truncate was seen to fail with ETXTBSY in 12.3 s; watched: exec, open for writing and truncate; only counted: ftruncate, fallocate, copy_file_range, unlink, rename, swapon, finit_module and kexec_file_load
+2 other calls failed with ETXTBSY: listed above, only counted
+1 exec outside of this tree failed while this tree held the file; --as either shows them
 ",
         );
         let mut meta = samples::meta();
         meta.filter.role = TreeRole::Holder;
         let text = written(&[meta.into(), Line::Summary(end)], false, false);
         assert!(text.contains(", for failures that they cause\n"), "{text}");
-        assert!(text.contains("\n1 failure not shown: this tree had no part in them\n"), "{text}");
+        assert!(
+            text.contains("\n1 failure not shown: this tree was neither victim nor holder\n"),
+            "{text}"
+        );
     }
 
     #[test]
@@ -468,14 +469,14 @@ elsewhere, 1 exec failed while this tree held the file: --as either shows them t
 \x1b[1m\x1b[31mlost 3: ring buffer full\x1b[0m
 \x1b[1m\x1b[31mlost 3: ring buffer full\x1b[0m
 
-no failure with ETXTBSY was seen in 12.3 s; watched: exec, open for writing and truncate; only counted: ftruncate, fallocate, copy_file_range, unlink, rename, swapon, finit_module and kexec_file_load
-\x1b[1m\x1b[31mlost 6 (6 ring buffer full): there may be more incidents and holders than these\x1b[0m
+no call was seen to fail with ETXTBSY in 12.3 s; watched: exec, open for writing and truncate; only counted: ftruncate, fallocate, copy_file_range, unlink, rename, swapon, finit_module and kexec_file_load
+\x1b[1m\x1b[31mlost 6 (6 ring buffer full): there may be more incidents and holders than shown\x1b[0m
 ",
         );
     }
 
     #[test]
-    fn reasons_for_losses_are_bounded() {
+    fn the_number_of_loss_reasons_is_bounded() {
         let mut out = Vec::new();
         let mut text = Text::new(&mut out, false, false);
         for n in 0..100 {
@@ -487,7 +488,7 @@ no failure with ETXTBSY was seen in 12.3 s; watched: exec, open for writing and 
     }
 
     #[test]
-    fn what_is_watched() {
+    fn the_first_line_names_the_traced_processes() {
         let mut meta = samples::meta();
         meta.filter.command = None;
         let watching = |meta: &Meta| {
@@ -501,13 +502,13 @@ no failure with ETXTBSY was seen in 12.3 s; watched: exec, open for writing and 
         assert_eq!(watching(&meta), "the whole machine\n");
     }
 
-    /// `text` without the colours that are ours.
+    /// `text` without our own colour codes.
     fn uncolored(text: &str) -> String {
         let ours = ["\x1b[0m", "\x1b[1m", "\x1b[2m", "\x1b[31m", "\x1b[32m", "\x1b[33m"];
         ours.iter().fold(text.to_owned(), |text, code| text.replace(code, ""))
     }
 
-    /// Five incidents, and one line of each other type, every string one of `strings`.
+    /// Five incidents and a line of each other type, with strings from `strings`.
     fn lines_with(incident: &Incident, strings: &[String]) -> Vec<Line> {
         let mut meta = samples::meta();
         meta.time.clone_from(&strings[1]);
@@ -540,7 +541,7 @@ no failure with ETXTBSY was seen in 12.3 s; watched: exec, open for writing and 
             prop_assert!(samples::harmless(&plain));
             let colored = written(&lines, true, verbose);
             prop_assert_eq!(&uncolored(&colored), &plain);
-            // No string makes a line of its own.
+            // No string adds a line.
             let tame: Vec<String> = strings.iter().map(|s| s.replace('\n', "☃")).collect();
             let expected = written(&lines_with(&incident, &tame), false, verbose);
             prop_assert_eq!(plain.lines().count(), expected.lines().count());

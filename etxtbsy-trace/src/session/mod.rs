@@ -46,17 +46,17 @@ use crate::{
     tracer::{Backend, reaper::Reaper, records::Record},
 };
 
-/// How long the end of tracing waits for holders of the last failures to let go.
+/// How long the end of tracing waits for holders of the last failures to drop their files.
 const LINGER: Duration = Duration::from_millis(500);
 /// How long what /proc said of a process is taken for true.
 const FRESH_NS: u64 = 50_000_000;
 /// How often a description that is about to be closed is looked at; the timer's resolution.
 const POLL_NS: u64 = 1_000_000;
-/// How long records are taken in at a time, before signals and timers have their turn.
+/// How long records are read at a time, before signals and timers have their turn.
 const TURN: Duration = Duration::from_millis(20);
 /// The same for the last time, when there is nothing more to do with each.
 const LAST_TURN: Duration = Duration::from_millis(500);
-/// How often it is told what was lost.
+/// How often losses are reported.
 const LOST_NS: u64 = 100_000_000;
 /// How often the kernel is asked whether it has passed over a program.
 const MISSED_NS: u64 = 1_000_000_000;
@@ -100,11 +100,11 @@ pub struct Session<B> {
     begins: HashMap<u64, Vec<u8>>,
     /// The inodes watched, by when they last made an exec fail.
     watched: HashMap<u64, u64>,
-    /// How many failures were taken in.
+    /// How many records of failures were read.
     taken: u64,
-    /// Whether there may be records that were not taken in yet.
+    /// Whether there may be records that were not read yet.
     more: bool,
-    /// What was told as lost so far, in the order of [`Lost::ALL`].
+    /// What was reported as lost so far, in the order of [`Lost::ALL`].
     lost: [u64; Lost::ALL.len()],
     /// When that was.
     lost_ns: u64,
@@ -124,7 +124,7 @@ pub struct Session<B> {
     calls: HashMap<CallKey, u64>,
     other_calls: u64,
     tree_ended: bool,
-    /// Whether tracing is over, and only what was told already is taken in.
+    /// Whether tracing is over, and only the records that are there already are read.
     ending: bool,
     signals: Signals,
 }
@@ -292,7 +292,7 @@ impl<B: Backend> Session<B> {
         result
     }
 
-    /// Gives the holders of the last failures a moment to let go.
+    /// Gives the holders of the last failures a moment to drop their files.
     async fn end_records(&mut self) {
         let until = Instant::now() + LINGER;
         loop {

@@ -90,7 +90,7 @@ impl Taker {
             && self.error.as_ref().is_some_and(has_gone)
     }
 
-    /// How many of so many incidents it does not have, and was not told of.
+    /// How many of so many incidents it does not have, without a `lost` line about them.
     fn lacks(&self, incidents: u64) -> u64 {
         match &self.way {
             Way::Direct(_) => 0,

@@ -8,6 +8,7 @@ use std::{
     cell::{Cell, RefCell},
     collections::VecDeque,
     os::fd::AsRawFd,
+    sync::Mutex,
 };
 
 use etxtbsy_trace_common::{CallCount, CallKey, Lineage, PendingRelease, Run};
@@ -198,7 +199,7 @@ impl Backend for Recording {
 
 /// An output that keeps the lines.
 #[derive(Clone, Default)]
-struct Kept(std::sync::Arc<std::sync::Mutex<Vec<Line>>>);
+struct Kept(Arc<Mutex<Vec<Line>>>);
 
 impl Output for Kept {
     fn line(&mut self, line: &Line) -> io::Result<()> {

@@ -57,7 +57,7 @@ impl TraceRun {
             Ok(started) => started,
             Err(error) => {
                 session.command_failed();
-                // The command itself may have been the busy file: that is told first.
+                // The command itself may have been the busy file: that incident comes first.
                 session.end(limits).await?;
                 return Err(error.into());
             }

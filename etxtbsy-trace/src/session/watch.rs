@@ -11,7 +11,7 @@ use crate::{
 };
 
 impl<B: Backend> Session<B> {
-    /// Has it told when lingering descriptions are closed.
+    /// Asks for a record when a description that no table shows is dropped.
     pub(super) fn await_ends(&mut self) {
         for ((file, _), hold) in self.ledger.pending_releases() {
             // The others are done in microseconds.
@@ -24,7 +24,7 @@ impl<B: Backend> Session<B> {
         }
     }
 
-    /// Asks which of the descriptions are closed by now whose end no event tells.
+    /// Asks which descriptions are closed by now, where no event shows that.
     pub(super) fn poll(&mut self) {
         let closed = self.gone(self.ledger.pending_releases().into_values(), |session, hold| {
             let file = hold.file;
@@ -48,7 +48,7 @@ impl<B: Backend> Session<B> {
     }
 
     /// Asks which fds, of those that are taken to be held still at the end of their grace period, are gone
-    /// without a word: the kernel can have passed over what would have told it.
+    /// without a record: the kernel can have skipped the program that writes it.
     pub(super) fn find_ends(&mut self, heard_ns: u64) {
         let unended = self.ledger.unended(heard_ns).into_values();
         for (hold, time_ns) in self.gone(unended, |session, hold| session.tracer.still_there(hold))
@@ -57,8 +57,8 @@ impl<B: Backend> Session<B> {
         }
     }
 
-    /// Which of these holds the kernel does not have any more, and when that was found; what was told of
-    /// them meanwhile, which is exact, has been taken in.
+    /// Which of these holds the kernel no longer has, and when that was found. Records about them, which are
+    /// exact, were read before this returns.
     pub(super) fn gone(
         &mut self,
         holds: impl Iterator<Item = Hold>,

@@ -30,16 +30,16 @@ impl<B: Backend> Session<B> {
         let Some(mut running) = found else { return };
         let mut seen = self.seen.remove(&seq).unwrap_or_default();
         for runner in &mut running.runners {
-            let told = runner.told;
-            runner.script = told
-                .filter(|told| told.script != 0)
-                .and_then(|told| self.tracer.script(told.script));
+            let shown = runner.shown;
+            runner.script = shown
+                .filter(|shown| shown.script != 0)
+                .and_then(|shown| self.tracer.script(shown.script));
             if !self.ending {
-                self.see(&mut seen, runner.tgid, told.map_or(0, |told| told.start_ns));
-                self.see(&mut seen, told.map_or(0, |told| told.ppid), 0);
+                self.see(&mut seen, runner.tgid, shown.map_or(0, |shown| shown.start_ns));
+                self.see(&mut seen, shown.map_or(0, |shown| shown.ppid), 0);
             }
-            runner.in_tree = match told {
-                Some(told) => told.holder.in_tree != 0,
+            runner.in_tree = match shown {
+                Some(shown) => shown.holder.in_tree != 0,
                 None => self.role != TreeRole::Victim && self.tracer.is_in_tree(runner.tgid),
             };
         }
@@ -62,7 +62,7 @@ impl<B: Backend> Session<B> {
             return None;
         }
         let mut runners = Vec::new();
-        for (tgid, told) in refused.runners {
+        for (tgid, shown) in refused.runners {
             // One that no event has shown is older than tracing.
             let run = self.tracer.run(tgid);
             if run.is_some_and(|run| run.began_ns > failed_ns || run.exec_ns > failed_ns) {
@@ -70,9 +70,9 @@ impl<B: Backend> Session<B> {
             }
             let gone = !self.pids.local(tgid).is_some_and(process::is_alive);
             let left = gone.then(|| (How::None, now_ns(ClockId::CLOCK_MONOTONIC)));
-            runners.push(Runner { tgid, told, left, in_tree: false, script: None });
+            runners.push(Runner { tgid, shown, left, in_tree: false, script: None });
         }
-        let found = runners.iter().map(|it| it.told.map_or(1, |told| told.denials)).sum::<u32>();
+        let found = runners.iter().map(|it| it.shown.map_or(1, |shown| shown.denials)).sum::<u32>();
         Some(Running {
             path: refused.path,
             dev: refused.file.kernel_dev(),
@@ -87,11 +87,11 @@ impl<B: Backend> Session<B> {
     pub(super) fn find_left(&mut self, case: &mut Case) {
         let runners = case.running.iter_mut().flat_map(|running| &mut running.runners);
         for runner in runners.filter(|runner| runner.left.is_none()) {
-            let Some(told) = runner.told else { continue };
-            let lives = self.tracer.lives(told.task, told.start_ns).unwrap_or(true);
-            let run = self.tracer.run(told.tgid).filter(|run| run.start_ns == told.start_ns);
-            let other = run.is_some_and(|run| run.inode != told.inode)
-                && !self.tracer.is_in_exec(told.task);
+            let Some(shown) = runner.shown else { continue };
+            let lives = self.tracer.lives(shown.task, shown.start_ns).unwrap_or(true);
+            let run = self.tracer.run(shown.tgid).filter(|run| run.start_ns == shown.start_ns);
+            let other = run.is_some_and(|run| run.inode != shown.inode)
+                && !self.tracer.is_in_exec(shown.task);
             if !lives || other {
                 runner.left = Some((How::None, now_ns(ClockId::CLOCK_MONOTONIC)));
             }

@@ -1,36 +1,36 @@
-//! Strings from other processes, made harmless before they reach a terminal.
+//! Escapes strings from other processes before they reach a terminal.
 //!
-//! A file name may hold anything but `/` and NUL: newlines that fake a line of ours, escape
-//! sequences that the terminal obeys, marks that turn the text round or hide part of it. What is
+//! A file name can have any byte but `/` and NUL: newlines that fake one of our lines, escape
+//! sequences that the terminal executes, characters that reverse or hide text. A character that is
 //! not visible as itself is shown as `\n`, `\x1b`, `\u{202e}`. Columns are those of a terminal.
 
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
-/// Whether a character is not visible as itself: controls, format and bidi marks, separators
-/// other than the space, private and unassigned code points, and all that take no column of
-/// their own (combining marks, too, which would change what stands before them).
+/// Whether a character is not visible as itself: control, format and bidi characters, separators
+/// other than the space, private and unassigned code points, and all that take no column of their
+/// own, such as combining marks, which would change the character before them.
 #[must_use]
 pub fn hidden(c: char) -> bool {
     !matches!(c, ' '..='~') && (c.width().unwrap_or(0) == 0 || c.escape_debug().len() > 1)
 }
 
-/// How many columns a string takes once it is escaped.
+/// The columns of an escaped string.
 #[must_use]
 pub fn width(escaped: &str) -> usize {
     escaped.width()
 }
 
-/// Which characters a terminal shows.
+/// The characters that a terminal can show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Charset {
     /// All of them.
     Unicode,
-    /// Those of ASCII; any other one is shown as `\u{…}`.
+    /// Only ASCII; any other character is shown as `\u{…}`.
     Ascii,
 }
 
 impl Charset {
-    /// One character, as it is shown.
+    /// Appends a character as it is shown.
     fn put(self, out: &mut String, c: char) {
         match c {
             '\\' => out.push_str("\\\\"),
@@ -47,7 +47,7 @@ impl Charset {
         }
     }
 
-    /// [`text`], in these characters.
+    /// [`text`] in this charset.
     #[must_use]
     pub fn text(self, raw: &str) -> String {
         let mut out = String::with_capacity(raw.len());
@@ -55,7 +55,7 @@ impl Charset {
         out
     }
 
-    /// [`prose`], in these characters, and the `µ` of our microseconds.
+    /// [`prose`] in this charset; `µ` is kept, because our microseconds have it.
     #[must_use]
     pub fn prose(self, raw: &str) -> String {
         let parts = raw.split_inclusive(['\\', 'µ']).map(|part| {
@@ -65,7 +65,7 @@ impl Charset {
         parts.collect()
     }
 
-    /// [`short`], in these characters, but for the `…`.
+    /// [`short`] in this charset; `…` is kept.
     #[must_use]
     pub fn short(self, raw: &str, columns: usize) -> String {
         let whole = self.text(raw);
@@ -78,7 +78,7 @@ impl Charset {
         format!("{}…{}", self.text(&raw[..head]), self.text(&raw[raw.len() - tail..]))
     }
 
-    /// [`command`], in these characters, but for the `…`.
+    /// [`command`] in this charset; `…` is kept.
     #[must_use]
     pub fn command(self, argv: &[String], columns: usize) -> String {
         let mut out = String::new();
@@ -95,7 +95,7 @@ impl Charset {
         out
     }
 
-    /// How many bytes of `chars` fit into `columns`.
+    /// The number of bytes of `chars` that fit into `columns`.
     fn fitting(self, chars: impl Iterator<Item = char>, columns: usize) -> usize {
         let (mut used, mut bytes) = (0, 0);
         for c in chars {
@@ -111,32 +111,32 @@ impl Charset {
     }
 }
 
-/// The whole of `raw`; a backslash becomes two, so that nothing can pass for an escape.
+/// All of `raw`, escaped. A backslash becomes two, so that no name can look like an escape.
 #[must_use]
 pub fn text(raw: &str) -> String {
     Charset::Unicode.text(raw)
 }
 
-/// [`text`] for sentences of ours with foreign names in them: backslashes stay as they are.
+/// [`text`] for our own sentences with names of other processes: backslashes are kept.
 #[must_use]
 pub fn prose(raw: &str) -> String {
     Charset::Unicode.prose(raw)
 }
 
-/// [`text`] in at most `columns`: what is too long loses its middle, more of the head than of the
-/// tail, for it is the end of a path that tells files apart. No escape is cut in two.
+/// [`text`] in at most `columns`: a long string loses its middle. It keeps more of the end, because
+/// the end of a path distinguishes files. No escape is cut in two.
 #[must_use]
 pub fn short(raw: &str, columns: usize) -> String {
     Charset::Unicode.short(raw, columns)
 }
 
-/// A command line, quoted as a shell would want it, in at most about `columns`.
+/// A command line, quoted for a shell, in about `columns` at most.
 #[must_use]
 pub fn command(argv: &[String], columns: usize) -> String {
     Charset::Unicode.command(argv, columns)
 }
 
-/// Quotes an argument that a shell would not take for one word as it stands.
+/// Quotes an argument if a shell would not read it as one word.
 fn quote(escaped: &str) -> String {
     let plain = |c: char| c.is_alphanumeric() || "%+,-./:=@_…".contains(c);
     if !escaped.is_empty() && escaped.chars().all(plain) {
@@ -155,14 +155,14 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn what_is_visible_stays() {
+    fn visible_characters_are_kept() {
         for raw in ["/usr/bin/make", "a b'c\"d", "Straße/ファイル/é", "\u{fffd}"] {
             assert_eq!(text(raw), raw);
         }
     }
 
     #[test]
-    fn what_is_not_becomes_visible() {
+    fn hidden_characters_are_escaped() {
         let cases = [
             ("a\nb\r\t", r"a\nb\r\t"),
             ("\x1b[31m\x07\x7f\0", r"\x1b[31m\x07\x7f\x00"),
@@ -187,17 +187,17 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_long_loses_its_middle() {
+    fn a_long_string_loses_its_middle() {
         assert_eq!(short("/a/b/c", 6), "/a/b/c");
         assert_eq!(short("/a/very/long/path/to/tool", 10), "/a/…o/tool");
-        // Six columns each: half an escape would be worse than none.
+        // Each escape takes six columns and is not cut.
         assert_eq!(short(&"\u{9b}".repeat(9), 20), r"\u{9b}…\u{9b}\u{9b}");
         assert_eq!(short("ファイルファイル", 9), "フ…ァイル");
         assert_eq!(short("abc", 0), "…");
     }
 
     #[test]
-    fn commands_are_quoted_like_a_shell() {
+    fn commands_are_quoted_for_a_shell() {
         let argv = |list: &[&str]| list.iter().map(ToString::to_string).collect::<Vec<_>>();
         let show = |list: &[&str]| command(&argv(list), 60);
         assert_eq!(show(&["make", "-j8", "A=b/c"]), "make -j8 A=b/c");
@@ -213,7 +213,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_hidden_gets_through(raw in samples::string(), columns in 0usize..40) {
+        fn no_hidden_character_remains(raw in samples::string(), columns in 0usize..40) {
             prop_assert!(samples::harmless(&text(&raw)) && !text(&raw).contains('\n'));
             prop_assert!(samples::harmless(&prose(&raw)) && !prose(&raw).contains('\n'));
             let cut = short(&raw, columns);

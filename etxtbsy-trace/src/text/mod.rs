@@ -1,7 +1,7 @@
-//! Words for people and terminals, from plain values.
+//! Formats plain values as text.
 //!
-//! Here: quoting of names that other processes chose, moments and durations, names of pids and of the words
-//! of the lines. Not here: sentences about incidents (`output`, `analysis::verdict`).
+//! Here: quoting of names that other processes chose, times and durations, pids, and the words of the
+//! lines. Not here: sentences about incidents (`output`, `analysis::verdict`).
 
 pub mod escape;
 pub mod time;
@@ -10,10 +10,10 @@ use std::ffi::OsStr;
 
 use serde::Serialize;
 
-/// A name for a one-line message: as it is, or quoted and escaped if it is empty or holds anything
-/// that would not show as itself.
+/// A name for a one-line message: unchanged, or quoted and escaped if it is empty or has a character
+/// that is not visible as itself.
 #[must_use]
-#[expect(clippy::unnecessary_debug_formatting, reason = "its escapes are what is wanted")]
+#[expect(clippy::unnecessary_debug_formatting, reason = "the escapes are wanted")]
 pub fn shown(name: &OsStr) -> String {
     let escaped = format!("{name:?}");
     match name.to_str() {
@@ -22,7 +22,7 @@ pub fn shown(name: &OsStr) -> String {
     }
 }
 
-/// The name an enum of the lines has in JSON, such as `fork-exec-race`; harmless, whoever wrote it.
+/// A word of the lines as in JSON, such as `fork-exec-race`, escaped.
 #[must_use]
 pub fn name<T: Serialize>(value: T) -> String {
     match serde_json::to_value(value) {
@@ -31,7 +31,7 @@ pub fn name<T: Serialize>(value: T) -> String {
     }
 }
 
-/// The pids of a process in the tracer's namespace and in its own, where those are others.
+/// The pids of a process in the tracer's namespace and in its own, if they differ from `pid`.
 pub(crate) fn other_pids(
     pid: u32,
     local: Option<u32>,
@@ -58,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn names_stay_on_one_line() {
+    fn shown_names_are_one_line() {
         use std::os::unix::ffi::OsStrExt;
         assert_eq!(shown(OsStr::new("no-such-cmd")), "no-such-cmd");
         assert_eq!(shown(OsStr::new("dir/a b'é")), "dir/a b'é");

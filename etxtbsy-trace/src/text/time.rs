@@ -1,4 +1,4 @@
-//! Moments and durations, for people.
+//! Times and durations as text.
 
 use jiff::Timestamp;
 
@@ -24,7 +24,7 @@ pub fn parts(ns: u64) -> (String, &'static str) {
         for decimals in (0..=most).rev() {
             let scale = 10_u128.pow(decimals);
             let scaled = (u128::from(ns) * scale + u128::from(unit / 2)) / u128::from(*unit);
-            // At 1000 the rounding has made it a number of the next size.
+            // 1000 or more after rounding: use fewer decimals or the next unit.
             if scaled < 1000 {
                 let width = decimals as usize;
                 return match decimals {
@@ -44,8 +44,7 @@ pub fn span(ns: u64) -> String {
     format!("{number} {unit}")
 }
 
-/// Durations before (negative) and after a moment, for a column: signs, numbers and units stand
-/// under each other.
+/// Durations before (negative) and after a moment as a column: signs, numbers and units are aligned.
 #[must_use]
 pub fn column(offsets: &[i64]) -> Vec<String> {
     let cells: Vec<(String, &str)> = offsets
@@ -60,20 +59,20 @@ pub fn column(offsets: &[i64]) -> Vec<String> {
         })
         .collect();
     let numbers = cells.iter().map(|(n, _)| n.len()).max().unwrap_or(0);
-    // Every unit is as wide as it has characters.
+    // Each character of a unit takes one column.
     let units = cells.iter().map(|(_, u)| u.chars().count()).max();
     let units = units.unwrap_or(0);
     cells.iter().map(|(number, unit)| format!("{number:>numbers$} {unit:<units$}")).collect()
 }
 
-/// The date and time of day, UTC, of an RFC 3339 moment; `None` if it is none.
+/// The date and time of day (UTC) of an RFC 3339 time; `None` if it is invalid.
 #[must_use]
 pub fn moment(rfc3339: &str) -> Option<String> {
     let moment: Timestamp = rfc3339.parse().ok()?;
     Some(moment.strftime("%Y-%m-%d %H:%M:%S.%6fZ").to_string())
 }
 
-/// The time of day, UTC, of an RFC 3339 moment; `None` if it is none.
+/// The time of day (UTC) of an RFC 3339 time; `None` if it is invalid.
 #[must_use]
 pub fn clock(rfc3339: &str) -> Option<String> {
     let moment: Timestamp = rfc3339.parse().ok()?;
@@ -85,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn three_digits_and_the_unit_that_suits() {
+    fn durations_have_three_digits_and_a_suitable_unit() {
         let cases = [
             (0, "0 ns"),
             (7, "7 ns"),
@@ -109,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn offsets_stand_under_each_other() {
+    fn offsets_are_aligned() {
         let cells = column(&[-90_000_000_000, -455_000, 0, 180_000, i64::MIN]);
         let expected = ["  -1.50 min", "   -455 µs ", "      0    ", "   +180 µs ", "-106751 d  "];
         assert_eq!(cells, expected);
@@ -117,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn moments_are_utc() {
+    fn times_are_utc() {
         let shown = moment("2026-11-20T15:03:07.123456789+01:00");
         assert_eq!(shown.as_deref(), Some("2026-11-20 14:03:07.123456Z"));
         let shown = clock("2026-11-20T14:03:07.123456789Z");

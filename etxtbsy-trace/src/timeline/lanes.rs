@@ -1,18 +1,19 @@
-//! What each process did with the busy file, and when: only what is known, as plain values.
+//! What each process did with the busy file, and when, as far as it is known.
 
-use crate::timeline::zoom::{Sight, Span};
+use crate::timeline::zoom::{Extent, Span};
 use crate::{
     event::{Direction, Holder, Incident, Opened, State, Via},
     text::name,
 };
 
-/// What is that many times further from the failure than all before it is not in view at first.
+/// An event that is this many times farther from the failure than the nearer ones is not in the
+/// default view.
 const FAR: u64 = 20;
 
-/// What a process is to the failure.
+/// The part of a process in the failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
-    /// It opened the file for writing, and is not known to have held it at the failure.
+    /// It opened the file for writing; it is not known to have held the file at the failure.
     Opener,
     /// It forked a holder.
     Forker,
@@ -22,16 +23,16 @@ pub enum Part {
     Victim,
 }
 
-/// What a process was doing for some time.
+/// What a process did for some time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Doing {
     /// Whether it held the file then is not known.
     Unknown,
-    /// It had the file open that it had opened itself.
+    /// It had a file open that it had opened itself.
     Open,
-    /// It held the file that another had opened.
+    /// It held a file that another process had opened.
     Held,
-    /// It was being forked, and held the file already.
+    /// Its fork was not complete, but it already held the file.
     Forking,
     /// Its exec was closing the file.
     Exec,
@@ -39,84 +40,84 @@ pub enum Doing {
     Running,
 }
 
-/// A stretch of a lane, in nanoseconds from the failure. `i64::MIN` is a beginning that is not
-/// known, `i64::MAX` an end that had not come when the line was written.
+/// A part of a lane, in nanoseconds from the failure. `i64::MIN` is an unknown beginning, `i64::MAX`
+/// an end that was not reached when the line was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bar {
-    /// What it was doing.
+    /// What the process did.
     pub doing: Doing,
-    /// Since when.
+    /// Its beginning.
     pub from: i64,
-    /// Until when.
+    /// Its end.
     pub to: i64,
 }
 
-/// What happened at a moment.
+/// An event of a lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Event {
     /// It opened the file for writing.
     Opened,
     /// It forked a holder.
     Forked,
-    /// It dropped the file.
+    /// It released the file.
     Released,
-    /// It holds the file even now.
+    /// It still holds the file.
     Holding,
     /// Its call failed.
     Failed,
 }
 
-/// A moment on a lane.
+/// An event with its time and text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mark {
     /// What happened.
     pub event: Event,
-    /// When, in nanoseconds from the failure.
+    /// Its time, in nanoseconds from the failure.
     pub at: i64,
-    /// More of it, as other processes call it: not harmless.
+    /// Its text, with names of other processes, not escaped.
     pub text: String,
 }
 
-/// A process.
+/// The lane of a process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lane {
-    /// What it is to the failure.
+    /// The part of the process in the failure.
     pub part: Part,
-    /// Which process.
+    /// Its pid.
     pub pid: u32,
-    /// Its name: not harmless.
+    /// Its name, not escaped.
     pub comm: Option<String>,
-    /// What it did; the later ones hide those before.
+    /// What it did; later bars are drawn over earlier ones.
     pub bars: Vec<Bar>,
-    /// What happened.
+    /// Its events.
     pub marks: Vec<Mark>,
 }
 
-/// The lanes of an incident: each opener, those who forked its copies, their holders; the victim
-/// last, unless it is one of these. What is not released lasts until `until_ns` (CLOCK_MONOTONIC,
-/// nanoseconds) if that is given.
+/// The lanes of an incident: each opener, the forkers, the holders, and last the victim unless it is
+/// one of these. A hold that was not released ends at `until_ns` (CLOCK_MONOTONIC, nanoseconds), if
+/// given.
 #[must_use]
 pub fn lanes(incident: &Incident, until_ns: Option<u64>) -> Vec<Lane> {
-    let mut made = Maker { incident, until_ns, lanes: Vec::new() };
+    let mut builder = Builder { incident, until_ns, lanes: Vec::new() };
     for holder in &incident.holders {
-        made.opened(holder.opened.as_ref(), Some(holder));
-        made.forked(holder);
-        made.held(holder);
+        builder.opened(holder.opened.as_ref(), Some(holder));
+        builder.forked(holder);
+        builder.held(holder);
     }
     for unheld in &incident.unheld {
-        made.opened(unheld.opened.as_ref(), None);
+        builder.opened(unheld.opened.as_ref(), None);
     }
     let victim = &incident.victim;
-    let lane = made.lane(victim.pid, victim.comm.as_deref(), Part::Victim);
+    let lane = builder.lane(victim.pid, victim.comm.as_deref(), Part::Victim);
     let text = format!("{}: Text file busy", incident.syscall);
     lane.part = Part::Victim;
     lane.marks.push(Mark { event: Event::Failed, at: 0, text });
-    made.lanes
+    builder.lanes
 }
 
-/// What there is to look at, and whether any time but that of the failure is known.
+/// The periods that the timeline can show, and whether any time besides that of the failure is known.
 #[must_use]
-pub fn sight(lanes: &[Lane]) -> (Sight, bool) {
+pub fn extent(lanes: &[Lane]) -> (Extent, bool) {
     let bars = lanes.iter().flat_map(|lane| &lane.bars).flat_map(|bar| [bar.from, bar.to]);
     let marks = lanes.iter().flat_map(|lane| &lane.marks).map(|mark| mark.at);
     let mut offsets: Vec<i64> =
@@ -131,11 +132,11 @@ pub fn sight(lanes: &[Lane]) -> (Sight, bool) {
         reach = offset.unsigned_abs();
         near += 1;
     }
-    let sight = Sight { fit: around(&offsets[..near]), all: around(&offsets) };
-    (sight, !offsets.is_empty())
+    let extent = Extent { fit: around(&offsets[..near]), all: around(&offsets) };
+    (extent, !offsets.is_empty())
 }
 
-/// A stretch with the failure and these moments in it, and some room at its ends.
+/// A period with the failure, these times and a margin.
 fn around(offsets: &[i64]) -> Span {
     let from = offsets.iter().fold(0, |from, offset| from.min(*offset));
     let to = offsets.iter().fold(0, |to, offset| to.max(*offset));
@@ -153,21 +154,21 @@ pub fn comm_of(holder: &Holder, pid: u32) -> Option<&str> {
     ancestor.and_then(|ancestor| ancestor.comm.as_deref())
 }
 
-struct Maker<'a> {
+struct Builder<'a> {
     incident: &'a Incident,
     until_ns: Option<u64>,
     lanes: Vec<Lane>,
 }
 
-impl Maker<'_> {
-    /// A moment, counted from the failure.
+impl Builder<'_> {
+    /// A time, counted from the failure.
     fn offset(&self, time_ns: u64) -> i64 {
         let offset = i128::from(time_ns) - i128::from(self.incident.time_ns);
-        // The ends of the type stand for what is not known.
+        // The ends of the type mean that a time is not known.
         offset.clamp((i64::MIN + 1).into(), (i64::MAX - 1).into()) as i64
     }
 
-    /// The lane of a process, a new one if it has none yet.
+    /// The lane of a process, created if it has none yet.
     fn lane(&mut self, pid: u32, comm: Option<&str>, part: Part) -> &mut Lane {
         let known = self.lanes.iter().position(|lane| lane.pid == pid);
         let at = known.unwrap_or_else(|| {
@@ -178,7 +179,7 @@ impl Maker<'_> {
         &mut self.lanes[at]
     }
 
-    /// The opener of what `holder` held.
+    /// Adds the opener of the file that `holder` held.
     fn opened(&mut self, opened: Option<&Opened>, holder: Option<&Holder>) {
         let Some(opened) = opened else { return };
         let own = holder.and_then(|holder| comm_of(holder, opened.pid));
@@ -187,7 +188,7 @@ impl Maker<'_> {
         let thread = opened.comm.as_deref().unwrap_or("?");
         let text = format!("opened by thread {} {thread}", opened.tid);
         let holds = self.incident.holders.iter().any(|holder| holder.pid == opened.pid);
-        // All holders are known: it had dropped the file by then, nobody knows when.
+        // If all holders are known, the opener had closed the file by the failure, at an unknown time.
         let to = if self.incident.complete { 0 } else { i64::MAX };
         let lane = self.lane(opened.pid, comm, Part::Opener);
         let mark = Mark { event: Event::Opened, at, text };
@@ -199,7 +200,7 @@ impl Maker<'_> {
         }
     }
 
-    /// Who forked a holder.
+    /// Adds the forker of a holder.
     fn forked(&mut self, holder: &Holder) {
         let Some(forked) = &holder.forked else { return };
         let at = self.offset(forked.time_ns);
@@ -210,7 +211,7 @@ impl Maker<'_> {
         lane.marks.push(Mark { event: Event::Forked, at, text });
     }
 
-    /// A holder.
+    /// Adds a holder.
     fn held(&mut self, holder: &Holder) {
         let to = match (&holder.released, self.until_ns) {
             (Some(released), _) => released.after_ns.clamp(i64::MIN + 1, i64::MAX - 1),
@@ -224,8 +225,10 @@ impl Maker<'_> {
                 let exec = released.exec.as_deref();
                 (Event::Released, exec.map_or(how.clone(), |exec| format!("{how}: {exec}")))
             }
-            None if holder.via == Via::Running => (Event::Holding, "still runs it".to_owned()),
-            None => (Event::Holding, "still holds it".to_owned()),
+            None if holder.via == Via::Running => {
+                (Event::Holding, "still runs the file".to_owned())
+            }
+            None => (Event::Holding, "still holds the file".to_owned()),
         };
         let lane = self.lane(holder.pid, holder.comm.as_deref(), Part::Holder);
         lane.part = Part::Holder;
@@ -233,7 +236,7 @@ impl Maker<'_> {
         lane.marks.push(Mark { event, at: to, text });
     }
 
-    /// What a holder did until it dropped the file.
+    /// What a holder did until it released the file.
     fn bars(&self, holder: &Holder, to: i64) -> Vec<Bar> {
         let started = holder.start_ns.map(|ns| self.offset(ns));
         let forked = holder.forked.as_ref().map(|forked| self.offset(forked.time_ns));
@@ -243,20 +246,20 @@ impl Maker<'_> {
             Via::Running if self.incident.direction == Direction::Write => {
                 (Doing::Running, holder.exec_ns.map(|ns| self.offset(ns)))
             }
-            // A mapping keeps the file whether or not an fd does.
+            // A mapping keeps the file even if the fd is closed.
             Via::Mapping if own => (Doing::Held, opened),
             _ if own => (Doing::Open, opened),
-            // A task is given its time of start late in its fork, after it was given its fds.
+            // A fork copies the fds before it sets the child's start time.
             _ => {
                 (Doing::Held, forked.map(|done| started.map_or(done, |started| started.min(done))))
             }
         };
         let mut bars = Vec::new();
-        // It was seen to have it at the failure.
+        // It held the file at the failure.
         let least = to.min(0);
         let from = since.filter(|since| *since <= least).unwrap_or(least);
         if since != Some(from) {
-            // It cannot have had the file before that was open, nor before it was there itself.
+            // It cannot have held the file before the open, nor before it started.
             let there = started.filter(|started| *started < from);
             let earliest = opened.into_iter().chain(there).max().unwrap_or(i64::MIN);
             if earliest < from {
@@ -288,15 +291,15 @@ mod tests {
     }
 
     /// Part, pid and bars of each lane.
-    fn told(lanes: &[Lane]) -> Vec<(Part, u32, &[Bar])> {
+    fn summarized(lanes: &[Lane]) -> Vec<(Part, u32, &[Bar])> {
         lanes.iter().map(|lane| (lane.part, lane.pid, lane.bars.as_slice())).collect()
     }
 
     #[test]
-    fn the_child_holds_it_while_the_call_fails() {
+    fn the_bar_of_the_child_spans_the_failure() {
         let lanes = lanes(&samples::race(), None);
         assert_eq!(
-            told(&lanes),
+            summarized(&lanes),
             [
                 (Part::Opener, 4300, [bar(Doing::Unknown, -455_000, 0)].as_slice()),
                 (
@@ -323,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_released_lasts() {
+    fn a_hold_that_is_not_released_has_no_end() {
         let mut incident = samples::race();
         incident.holders[0].released = None;
         let end = |until_ns| lanes(&incident, until_ns)[1].bars[0].to;
@@ -333,14 +336,14 @@ mod tests {
     }
 
     #[test]
-    fn a_beginning_that_nobody_saw_is_not_made_up() {
+    fn an_unseen_beginning_is_shown_as_unknown() {
         let mut incident = samples::write_direction();
         let holder = &mut incident.holders[0];
         let started = holder.start_ns.take();
         let lane = |incident: &Incident| lanes(incident, None)[0].bars.clone();
         let running = bar(Doing::Running, 0, i64::MAX);
         assert_eq!(lane(&incident), [bar(Doing::Unknown, i64::MIN, 0), running]);
-        assert!(!sight(&lanes(&incident, None)).1);
+        assert!(!extent(&lanes(&incident, None)).1);
         incident.holders[0].start_ns = started;
         assert_eq!(lane(&incident), [bar(Doing::Unknown, -130_000, 0), running]);
         incident.holders[0].exec_ns = Some(incident.time_ns - 5_000);
@@ -348,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn a_child_in_its_fork_has_the_file_before_its_start() {
+    fn a_child_in_its_fork_holds_the_file_before_its_start() {
         let mut incident = samples::race();
         let holder = &mut incident.holders[0];
         holder.state = State::InFork;
@@ -372,25 +375,25 @@ mod tests {
         assert_eq!(lanes[0].part, Part::Victim);
         let opened = lanes[0].marks.iter().filter(|mark| mark.event == Event::Opened);
         assert_eq!(opened.count(), 1);
-        // One writer of three is missing: perhaps it is the opener.
+        // One writer of three is missing; it may be the opener.
         assert_eq!(lanes[0].bars, [bar(Doing::Unknown, -455_000, i64::MAX)]);
     }
 
     #[test]
-    fn what_is_far_is_not_in_view_at_first() {
-        let (sight, known) = sight(&lanes(&samples::still_open(), None));
+    fn distant_events_are_not_in_the_default_view() {
+        let (extent, known) = extent(&lanes(&samples::still_open(), None));
         assert!(known);
-        assert!(sight.fit.from < -455_000 && sight.fit.to < 100_000);
-        assert!(sight.all.from < sight.fit.from && sight.all.to > 2_500_000_000);
+        assert!(extent.fit.from < -455_000 && extent.fit.to < 100_000);
+        assert!(extent.all.from < extent.fit.from && extent.all.to > 2_500_000_000);
     }
 
     #[test]
-    fn no_time_is_too_far() {
+    fn extreme_times_do_not_overflow() {
         let mut incident = samples::several();
         incident.time_ns = u64::MAX;
         incident.holders[0].opened.iter_mut().for_each(|opened| opened.time_ns = 0);
         incident.holders[1].released.iter_mut().for_each(|it| it.after_ns = i64::MIN);
-        let (sight, _) = sight(&lanes(&incident, Some(0)));
-        assert!(sight.all.from < sight.all.to && sight.fit.from < sight.fit.to);
+        let (extent, _) = extent(&lanes(&incident, Some(0)));
+        assert!(extent.all.from < extent.all.to && extent.fit.from < extent.fit.to);
     }
 }

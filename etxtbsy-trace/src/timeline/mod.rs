@@ -1,6 +1,6 @@
-//! What each process did with the busy file, and when, as plain values: for the view and for reports.
+//! What each process did with the busy file, and when, as plain values for the view.
 //!
-//! Here: which stretches and moments there are, and which part of the time is looked at. Not here: drawing.
+//! Here: the bars and marks of each process, and the visible part of the time. Not here: drawing.
 
 pub mod lanes;
 pub mod zoom;

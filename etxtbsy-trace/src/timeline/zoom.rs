@@ -1,6 +1,6 @@
-//! Which stretch of time is looked at: what suits the incident, or what the keys made of it.
+//! The visible part of the timeline: the default for the incident, or what the user chose.
 
-/// A stretch of time, in nanoseconds counted from the failure.
+/// A period of time, in nanoseconds from the failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span {
     /// Its beginning.
@@ -9,40 +9,40 @@ pub struct Span {
     pub to: i64,
 }
 
-/// What there is to look at.
+/// The periods of an incident that the timeline can show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sight {
-    /// What is shown if nobody wants it otherwise: the failure, and what is near.
+pub struct Extent {
+    /// The default: the failure and the events near it.
     pub fit: Span,
-    /// All there is.
+    /// All events.
     pub all: Span,
 }
 
-/// What is looked at.
+/// The period that the user chose; `None` is the default.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Zoom(Option<Span>);
 
-/// How wide the narrowest view is, in nanoseconds.
+/// The shortest visible period, in nanoseconds.
 const NARROWEST: i128 = 100;
-/// Into how many steps the view is divided for panning.
+/// Panning moves by this part of the visible period.
 const STEPS: i128 = 8;
-/// A view whose ends differ from the fit's by less than such a part of it is the fit.
+/// If both ends differ from the default by less than this part of it, the default is used.
 const ALIKE: u64 = 64;
 
 impl Span {
-    /// From one moment to the other, as near as they can be told.
+    /// Clamps both ends to the range of the type.
     fn new(from: i128, to: i128) -> Self {
         let near = |ns: i128| ns.clamp(i64::MIN.into(), i64::MAX.into()) as i64;
         Self { from: near(from), to: near(to.max(from + 1)) }
     }
 
-    /// How long it is, in nanoseconds.
+    /// Its length in nanoseconds.
     #[must_use]
     pub fn width(self) -> i128 {
         i128::from(self.to) - i128::from(self.from)
     }
 
-    /// Moved, if need be, to lie in `all`, or all of it.
+    /// Moved into `all`, or `all` itself if that is shorter.
     fn within(self, all: Self) -> Self {
         if self.width() >= all.width() {
             return all;
@@ -54,16 +54,16 @@ impl Span {
 }
 
 impl Zoom {
-    /// The stretch of time to show.
+    /// The visible period.
     #[must_use]
-    pub fn window(self, sight: &Sight) -> Span {
-        self.0.map_or(sight.fit, |span| span.within(sight.all))
+    pub fn window(self, extent: &Extent) -> Span {
+        self.0.map_or(extent.fit, |span| span.within(extent.all))
     }
 
-    /// Half as wide, or twice: about the failure, or if that is not in view, about the middle.
+    /// Half as long, or twice as long, around the failure or, if that is not visible, the middle.
     #[must_use]
-    pub fn zoomed(self, sight: &Sight, closer: bool) -> Self {
-        let now = self.window(sight);
+    pub fn zoomed(self, extent: &Extent, closer: bool) -> Self {
+        let now = self.window(extent);
         let (from, to) = (i128::from(now.from), i128::from(now.to));
         let pivot = if from <= 0 && to >= 0 { 0 } else { i128::midpoint(from, to) };
         let scaled = |end: i128| {
@@ -71,20 +71,20 @@ impl Zoom {
             pivot + if closer { distance / 2 } else { distance * 2 }
         };
         let next = Span::new(scaled(from), scaled(to));
-        if closer && next.width() < NARROWEST { self } else { Self::of(next, sight) }
+        if closer && next.width() < NARROWEST { self } else { Self::of(next, extent) }
     }
 
-    /// Moved by an eighth of the view, later or earlier.
+    /// Moved by an eighth of the visible period, later or earlier.
     #[must_use]
-    pub fn panned(self, sight: &Sight, later: bool) -> Self {
-        let now = self.window(sight);
+    pub fn panned(self, extent: &Extent, later: bool) -> Self {
+        let now = self.window(extent);
         let step = (now.width() / STEPS).max(1) * if later { 1 } else { -1 };
-        Self::of(Span::new(i128::from(now.from) + step, i128::from(now.to) + step), sight)
+        Self::of(Span::new(i128::from(now.from) + step, i128::from(now.to) + step), extent)
     }
 
-    fn of(span: Span, sight: &Sight) -> Self {
-        let span = span.within(sight.all);
-        let fit = sight.fit;
+    fn of(span: Span, extent: &Extent) -> Self {
+        let span = span.within(extent.all);
+        let fit = extent.fit;
         let apart = span.from.abs_diff(fit.from).max(span.to.abs_diff(fit.to));
         let alike = u128::from(apart) * u128::from(ALIKE) < fit.width().unsigned_abs();
         Self((!alike).then_some(span))
@@ -97,26 +97,26 @@ mod tests {
     use proptest::prelude::*;
 
     /// A race of half a millisecond, with something two hours before.
-    const SIGHT: Sight = Sight {
+    const EXTENT: Extent = Extent {
         fit: Span { from: -495_001, to: 220_003 },
         all: Span { from: -7_200_000_000_000, to: 250_000 },
     };
 
     fn times(mut zoom: Zoom, closer: &[bool]) -> Zoom {
         for closer in closer {
-            zoom = zoom.zoomed(&SIGHT, *closer);
+            zoom = zoom.zoomed(&EXTENT, *closer);
         }
         zoom
     }
 
     #[test]
-    fn the_failure_stays_where_it_is() {
+    fn zooming_keeps_the_failure_in_place() {
         let zoom = times(Zoom::default(), &[true, true]);
-        assert_eq!(zoom.window(&SIGHT), Span { from: -123_750, to: 55_000 });
+        assert_eq!(zoom.window(&EXTENT), Span { from: -123_750, to: 55_000 });
     }
 
     #[test]
-    fn out_is_the_inverse_of_in() {
+    fn zooming_out_is_the_inverse_of_zooming_in() {
         for depth in 0..11 {
             let keys: Vec<bool> = (0..2 * depth).map(|at| at < depth).collect();
             assert_eq!(times(Zoom::default(), &keys), Zoom::default(), "{depth}");
@@ -124,44 +124,44 @@ mod tests {
     }
 
     #[test]
-    fn it_ends_at_all_and_at_next_to_nothing() {
+    fn zooming_stops_at_the_whole_and_at_the_shortest_period() {
         let out = times(Zoom::default(), &[false; 90]);
-        assert_eq!(out.window(&SIGHT), SIGHT.all);
+        assert_eq!(out.window(&EXTENT), EXTENT.all);
         let closest = times(Zoom::default(), &[true; 90]);
-        assert!((NARROWEST..2 * NARROWEST).contains(&closest.window(&SIGHT).width()));
-        assert_eq!(closest.zoomed(&SIGHT, true), closest);
+        assert!((NARROWEST..2 * NARROWEST).contains(&closest.window(&EXTENT).width()));
+        assert_eq!(closest.zoomed(&EXTENT, true), closest);
     }
 
     #[test]
-    fn panning_goes_back_and_ends_at_the_edges() {
+    fn panning_is_reversible_and_stops_at_the_edges() {
         let start = times(Zoom::default(), &[true]);
-        let moved = start.panned(&SIGHT, false);
-        assert_eq!(moved.window(&SIGHT), Span { from: -292_187, to: 65_314 });
-        assert_eq!(moved.panned(&SIGHT, true), start);
+        let moved = start.panned(&EXTENT, false);
+        assert_eq!(moved.window(&EXTENT), Span { from: -292_187, to: 65_314 });
+        assert_eq!(moved.panned(&EXTENT, true), start);
         let mut zoom = start;
         for _ in 0..20 {
-            zoom = zoom.panned(&SIGHT, true);
+            zoom = zoom.panned(&EXTENT, true);
         }
-        assert_eq!(zoom.window(&SIGHT).to, SIGHT.all.to);
-        assert_eq!(zoom.window(&SIGHT).width(), start.window(&SIGHT).width());
-        let all = Sight { fit: SIGHT.fit, all: SIGHT.fit };
+        assert_eq!(zoom.window(&EXTENT).to, EXTENT.all.to);
+        assert_eq!(zoom.window(&EXTENT).width(), start.window(&EXTENT).width());
+        let all = Extent { fit: EXTENT.fit, all: EXTENT.fit };
         assert_eq!(Zoom::default().panned(&all, false), Zoom::default());
     }
 
     #[test]
-    fn what_is_not_in_view_stays_so() {
+    fn zooming_around_the_middle_does_not_show_the_failure() {
         let mut zoom = times(Zoom::default(), &[true]);
         for _ in 0..20 {
-            zoom = zoom.panned(&SIGHT, false);
+            zoom = zoom.panned(&EXTENT, false);
         }
-        let before = zoom.window(&SIGHT);
-        let after = zoom.zoomed(&SIGHT, true).window(&SIGHT);
+        let before = zoom.window(&EXTENT);
+        let after = zoom.zoomed(&EXTENT, true).window(&EXTENT);
         assert!(before.from < after.from && after.to < before.to && after.to < 0);
     }
 
     proptest! {
         #[test]
-        fn it_is_always_some_of_all_there_is(
+        fn the_visible_period_is_always_part_of_the_whole(
             ends in prop::collection::vec(any::<i64>(), 4),
             keys in prop::collection::vec((any::<bool>(), any::<bool>()), 0..200),
         ) {
@@ -169,16 +169,16 @@ mod tests {
             ends.sort_unstable();
             ends.dedup();
             prop_assume!(ends.len() == 4);
-            let sight = Sight {
+            let extent = Extent {
                 fit: Span { from: ends[1], to: ends[2] },
                 all: Span { from: ends[0], to: ends[3] },
             };
             let mut zoom = Zoom::default();
             for (zooming, up) in keys {
-                zoom = if zooming { zoom.zoomed(&sight, up) } else { zoom.panned(&sight, up) };
-                let now = zoom.window(&sight);
-                prop_assert!(sight.all.from <= now.from && now.from < now.to);
-                prop_assert!(now.to <= sight.all.to);
+                zoom = if zooming { zoom.zoomed(&extent, up) } else { zoom.panned(&extent, up) };
+                let now = zoom.window(&extent);
+                prop_assert!(extent.all.from <= now.from && now.from < now.to);
+                prop_assert!(now.to <= extent.all.to);
             }
         }
     }

@@ -5,14 +5,14 @@ use std::fs;
 
 use crate::tracer::layout::{Kernel, Layout};
 
-/// How the tracepoint `io_uring_complete` tells what a request has come to.
+/// How the tracepoint `io_uring_complete` shows the result of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RingCompletion {
     /// `(ctx, req, cqe)`: 6.13 on.
     Cqe,
     /// `(ctx, req, user_data, res, …)`: 6.0 to 6.12.
     Result,
-    /// It does not tell of which request.
+    /// It does not show which request.
     Unknown,
 }
 
@@ -49,7 +49,7 @@ pub fn preempts_programs(kernel: &impl Layout) -> bool {
     kernel.has_function("trace_call_bpf_faultable")
 }
 
-/// Whether there is the helper that tells the verifier what current is (5.11 on).
+/// Whether there is the helper by which the verifier knows the type of current (5.11 on).
 #[must_use]
 pub fn current_is_typed(kernel: &impl Layout) -> bool {
     kernel.has_function("bpf_get_current_task_btf")

@@ -1,4 +1,4 @@
-//! Where the kernel's structures have their fields, as its BTF tells.
+//! Where the kernel's structures have their fields, from its BTF.
 
 use std::{cell::RefCell, collections::HashMap, rc::Rc};
 
@@ -143,7 +143,7 @@ impl Layout for Kernel {
 }
 
 /// Tells of each member of a struct its name and offset in bits, of anonymous ones those within.
-fn members(btf: &Btf, structure: &Struct, at: u32, tell: &mut impl FnMut(&str, u32)) {
+fn members(btf: &Btf, structure: &Struct, at: u32, found: &mut impl FnMut(&str, u32)) {
     for member in &structure.members {
         let name = btf.resolve_name(member).unwrap_or_default();
         let bits = at + member.bit_offset();
@@ -151,14 +151,14 @@ fn members(btf: &Btf, structure: &Struct, at: u32, tell: &mut impl FnMut(&str, u
         if (name.is_empty() || name == "f_u")
             && let Ok(Type::Struct(inner) | Type::Union(inner)) = btf.resolve_chained_type(member)
         {
-            members(btf, &inner, bits, tell);
+            members(btf, &inner, bits, found);
         } else {
-            tell(&name, bits);
+            found(&name, bits);
         }
     }
 }
 
-/// What a kernel's BTF tells, as text, for tests: `struct NAME SIZE`, and of each field a line
+/// An extract of a kernel's BTF as text, for tests: `struct NAME SIZE`, and of each field a line
 /// ` OFFSET NAME`; `tracepoint NAME` and of each argument whether it is a pointer; `function NAME`.
 #[cfg(test)]
 pub(super) mod extract {

@@ -86,7 +86,7 @@ pub struct Options {
     pub verbose: bool,
 }
 
-/// What its BTF tells of the running kernel.
+/// What BTF says about the running kernel.
 struct Kernel {
     offsets: Offsets,
     ring_completion: RingCompletion,
@@ -301,8 +301,7 @@ impl Tracer {
     }
 }
 
-/// What to say of a program that the kernel does not load: in one line, though the verifier tells
-/// all that it looked at.
+/// The error for a program that the kernel does not load: one line of what may be a long verifier log.
 pub(super) fn refusal(name: &str, error: ProgramError) -> anyhow::Error {
     let refused = format!("the kernel refuses the eBPF program {name}");
     let ProgramError::LoadError { io_error, verifier_log } = error else {
@@ -314,7 +313,7 @@ pub(super) fn refusal(name: &str, error: ProgramError) -> anyhow::Error {
     }
 }
 
-/// The line in which the verifier tells why, which is the last but for its statistics.
+/// The line with the verifier's reason: the last but for its statistics.
 fn reason(log: &str) -> Option<String> {
     let is_statistic = |line: &&str| {
         ["processed ", "verification time ", "stack depth "]

@@ -47,7 +47,7 @@ pub fn resolve(kernel: &impl Layout) -> anyhow::Result<Offsets> {
         task_tgid: at("task_struct", &["tgid"])?,
         task_pid: at("task_struct", &["pid"])?,
         task_flags: at("task_struct", &["flags"])?,
-        // x86_64 tells by it that a system call is a 32-bit one; arm64 has none.
+        // On x86_64 it marks a 32-bit system call; arm64 has none.
         task_thread_status: at("thread_info", &["status"])
             .and_then(|status| Ok(at("task_struct", &["thread_info"])? + status))
             .unwrap_or(u32::MAX),

@@ -117,14 +117,14 @@ impl Backend for Tracer {
     }
 
     fn missed(&self) -> u64 {
-        // What the second one has done was not missed.
-        let mended = |name: &str| self.preempted && name == "exec_returns";
-        let programs = self.ebpf.programs().filter(|(name, _)| !mended(name));
+        // The second program has done the work of this one.
+        let is_repeated = |name: &str| self.preempted && name == "exec_returns";
+        let programs = self.ebpf.programs().filter(|(name, _)| !is_repeated(name));
         let missed = programs.filter_map(|(name, program)| {
             let fd = program.fd().ok()?.as_fd().as_raw_fd();
-            let told = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
-            let missed = misses(&told).filter(|missed| *missed > 0)?;
-            log::debug!("{name} was passed over {missed} times");
+            let fdinfo = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
+            let missed = misses(&fdinfo).filter(|missed| *missed > 0)?;
+            log::debug!("{name} was skipped {missed} times");
             Some(missed)
         });
         missed.sum()
@@ -327,10 +327,10 @@ fn write_framed(file: &mut File, record: &[u8]) -> io::Result<()> {
     file.write_all(record)
 }
 
-/// The number in what /proc/PID/fdinfo tells of a program (`bpf_prog_show_fdinfo`,
+/// `recursion_misses` in /proc/PID/fdinfo of a program (`bpf_prog_show_fdinfo`,
 /// kernel/bpf/syscall.c).
-fn misses(told: &str) -> Option<u64> {
-    told.lines().find_map(|line| line.strip_prefix("recursion_misses:")?.trim().parse().ok())
+fn misses(fdinfo: &str) -> Option<u64> {
+    fdinfo.lines().find_map(|line| line.strip_prefix("recursion_misses:")?.trim().parse().ok())
 }
 
 #[cfg(test)]
@@ -339,9 +339,9 @@ mod tests {
 
     #[test]
     fn misses_are_read() {
-        let told =
+        let fdinfo =
             "pos:\t0\nflags:\t02000002\nrun_cnt:\t0\nrecursion_misses:\t17\nverified_insns:\t85\n";
-        assert_eq!(misses(told), Some(17));
+        assert_eq!(misses(fdinfo), Some(17));
         assert_eq!(misses("pos:\t0\nrun_cnt:\t0\n"), None, "before 5.12");
     }
 }

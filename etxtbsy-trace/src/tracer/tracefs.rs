@@ -1,4 +1,4 @@
-//! Reaching tracefs, which tells the numbers of the tracepoints.
+//! Reaching tracefs, which has the numbers of the tracepoints.
 
 use std::{collections::BTreeSet, fmt, fs::File, io::ErrorKind, path::Path};
 

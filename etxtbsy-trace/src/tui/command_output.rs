@@ -1,7 +1,7 @@
-//! What the traced command writes while the view has the terminal: it is shown in a pane, kept in
-//! a file without a name, and written to the terminal once the view has gone.
+//! What the traced command writes while the view uses the terminal: it is shown on a page, kept in an
+//! unnamed file, and written to the terminal after the view has closed.
 
-use crate::tui::{feed::Feed, model::live};
+use crate::tui::{feed::Feed, model::live::SessionEvent};
 use anyhow::{Context as _, Result};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::{
@@ -12,10 +12,10 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-/// So much is read at once.
+/// The size of the read buffer.
 const BYTES: usize = 16 << 10;
 
-/// The command's ends of what stands for the terminal.
+/// The streams that the command gets instead of the terminal.
 pub struct Streams {
     input: File,
     output: PipeWriter,
@@ -23,14 +23,14 @@ pub struct Streams {
 }
 
 impl Streams {
-    /// A pipe to write to, and nothing to read from.
+    /// A pipe for stdout and stderr, and /dev/null for stdin.
     pub fn new() -> Result<Self> {
-        let (reader, output) = pipe().context("cannot make a pipe")?;
+        let (reader, output) = pipe().context("cannot create a pipe")?;
         let input = File::open("/dev/null").context("cannot open /dev/null")?;
         Ok(Self { input, output, reader })
     }
 
-    /// What the command gets in place of those of our streams that are the terminal.
+    /// The replacements of those of our streams that are the terminal.
     #[must_use]
     pub fn replace(&self) -> Vec<(BorrowedFd<'_>, RawFd)> {
         let (input, output) = (self.input.as_fd(), self.output.as_fd());
@@ -44,33 +44,33 @@ impl Streams {
         .collect()
     }
 
-    /// Reads what is written from here on. The command must exist already.
+    /// Starts reading. The command must exist already.
     pub fn read(self, feed: Feed) -> Result<CommandOutput> {
         let Self { reader, .. } = self;
-        let kept = tempfile::tempfile().context("cannot keep what the command writes")?;
+        let kept = tempfile::tempfile().context("cannot create a file for the command's output")?;
         let place = Arc::new(Mutex::new(Place::View { feed, kept }));
-        let (over, tell_over) = pipe().context("cannot make a pipe")?;
+        let (ended, end_sender) = pipe().context("cannot create a pipe")?;
         let shared = Arc::clone(&place);
-        let thread = thread::spawn(move || follow(reader, &over, &shared));
-        Ok(CommandOutput { place, tell_over, thread })
+        let thread = thread::spawn(move || follow(reader, &ended, &shared));
+        Ok(CommandOutput { place, end_sender, thread })
     }
 }
 
-/// Where what is read goes.
+/// Where the output goes.
 enum Place {
     View { feed: Feed, kept: File },
     Terminal,
 }
 
-/// The reading of what the command writes.
+/// The thread that reads what the command writes.
 pub struct CommandOutput {
     place: Arc<Mutex<Place>>,
-    tell_over: PipeWriter,
+    end_sender: PipeWriter,
     thread: JoinHandle<()>,
 }
 
 impl CommandOutput {
-    /// Writes what was kept to stdout, and from now on everything.
+    /// Writes the kept output to stdout, and from now on all further output.
     pub fn to_terminal(&self) -> Result<()> {
         let mut place = self.place.lock().unwrap_or_else(PoisonError::into_inner);
         if let Place::View { kept, .. } = &mut *place {
@@ -81,19 +81,19 @@ impl CommandOutput {
         Ok(())
     }
 
-    /// Takes in what was written until now. Processes that the command left behind may go on
-    /// writing; nobody reads that.
+    /// Reads what was written until now, and stops. Processes that the command left behind may still
+    /// write; nothing reads that.
     pub fn end(self) {
-        drop(self.tell_over);
+        drop(self.end_sender);
         let _ = self.thread.join();
     }
 }
 
-/// Reads until the end of file, or until nothing is to be had once it is over.
-fn follow(mut reader: PipeReader, over: &PipeReader, place: &Mutex<Place>) {
+/// Reads until the end of file or, once `ended` is closed, until the pipe is empty.
+fn follow(mut reader: PipeReader, ended: &PipeReader, place: &Mutex<Place>) {
     let mut bytes = vec![0; BYTES];
     loop {
-        let mut fds = [&reader, over].map(|fd| PollFd::new(fd.as_fd(), PollFlags::POLLIN));
+        let mut fds = [&reader, ended].map(|fd| PollFd::new(fd.as_fd(), PollFlags::POLLIN));
         if poll(&mut fds, PollTimeout::NONE).is_err() {
             continue;
         }
@@ -111,7 +111,7 @@ fn follow(mut reader: PipeReader, over: &PipeReader, place: &Mutex<Place>) {
             Place::Terminal => io::stdout().write_all(read).and_then(|()| io::stdout().flush()),
         };
         if let Err(error) = written {
-            log::warn!("what the command wrote is lost: {error}");
+            log::warn!("cannot write the command's output: {error}");
         }
         let feed = match &*place {
             Place::View { feed, .. } => Some(feed.clone()),
@@ -119,8 +119,8 @@ fn follow(mut reader: PipeReader, over: &PipeReader, place: &Mutex<Place>) {
         };
         drop(place);
         if let Some(feed) = feed {
-            // Waits for the view, as it would for a terminal.
-            feed.session(live::Event::Output(read.to_vec()));
+            // Blocks until the view has room, as a terminal would.
+            feed.session(SessionEvent::Output(read.to_vec()));
         }
     }
 }
@@ -132,13 +132,13 @@ mod tests {
     use std::sync::mpsc::sync_channel;
 
     #[test]
-    fn what_is_written_is_shown_and_kept() {
+    fn output_is_shown_and_kept() {
         let (sender, receiver) = sync_channel(8);
         let streams = Streams::new().unwrap();
         let mut output = streams.output.try_clone().unwrap();
         let reading = streams.read(Feed(sender)).unwrap();
         output.write_all(b"building\n").unwrap();
-        let Ok(Message::Session(live::Event::Output(chunk))) = receiver.recv() else {
+        let Ok(Message::Session(SessionEvent::Output(chunk))) = receiver.recv() else {
             panic!("not shown")
         };
         assert_eq!(chunk, b"building\n");

@@ -1,7 +1,7 @@
-//! How lines, and what else happens, get to the view: from a recording, which waits for the view,
-//! and from a live session, which never does.
+//! Passes lines and other events to the view. A recording waits for the view; a live session never
+//! does.
 
-use crate::tui::model::{incidents::Skipped, live};
+use crate::tui::model::{incidents::Skipped, live::SessionEvent};
 use crate::{
     event::{Incident, Line},
     output::Output,
@@ -14,64 +14,64 @@ use std::{
     sync::mpsc::{SyncSender, TrySendError},
 };
 
-/// How many failures at once are shown while they are pending.
+/// The most pending failures that are shown at once.
 const PENDING: usize = 16;
 
-/// What the view waits for.
+/// An input of the view.
 pub(in crate::tui) enum Message {
     Line(Box<Line>),
     /// The view was too slow for these.
     Skipped(Skipped),
-    /// What only a live session has.
-    Session(live::Event),
-    /// There are no more lines; what to say about it, or why.
+    /// An event of a live session.
+    Session(SessionEvent),
+    /// No more lines follow.
     End(anyhow::Result<End>),
     Terminal(Event),
     Signal(Signal),
 }
 
-/// How the lines came to an end.
+/// How the input ended.
 #[derive(Debug)]
 pub struct End {
-    /// What to say.
-    pub words: String,
-    /// Whether the view is to end, too.
+    /// The message for the footer.
+    pub message: String,
+    /// Whether the view closes, too.
     pub quit: bool,
 }
 
 impl End {
-    /// The view stays for the user to look.
+    /// The view stays open.
     #[must_use]
-    pub fn stay(words: String) -> Self {
-        Self { words, quit: false }
+    pub fn stay(message: String) -> Self {
+        Self { message, quit: false }
     }
 
-    /// The view ends.
+    /// The view closes.
     #[must_use]
     pub fn quit() -> Self {
-        Self { words: String::new(), quit: true }
+        Self { message: String::new(), quit: true }
     }
 }
 
-/// Where lines for the view go.
+/// The sender to the view.
 #[derive(Clone)]
 pub struct Feed(pub(in crate::tui) SyncSender<Message>);
 
 impl Feed {
-    /// Hands over a line, and waits for room; false once the view has gone.
+    /// Sends a line, and waits for room; false once the view has closed.
     #[must_use]
     pub fn line(&self, line: Line) -> bool {
         self.send(Message::Line(Box::new(line)))
     }
 
-    /// Tells what happened in a session.
-    pub fn session(&self, event: live::Event) {
-        // A view that has gone need not know.
+    /// Sends an event of a session.
+    pub fn session(&self, event: SessionEvent) {
+        // A closed view ignores it.
         let _ = self.send(Message::Session(event));
     }
 
-    /// The view as one more output of a session: what finds no room is counted, and a view that
-    /// has gone takes everything.
+    /// The view as an output of a session. Lines without room are counted; a closed view discards all
+    /// lines.
     #[must_use]
     pub fn live(self) -> impl Output {
         Live { feed: self, skipped: Skipped::default(), pending: HashSet::new() }
@@ -82,16 +82,16 @@ impl Feed {
     }
 }
 
-/// A session's output that is shown.
+/// The output of a session that is shown in the view.
 struct Live {
     feed: Feed,
     skipped: Skipped,
-    /// The failures shown while they are pending, by time and thread.
+    /// The pending failures that are shown, by time and thread.
     pending: HashSet<(u64, u32)>,
 }
 
 impl Live {
-    /// Hands over a message if there is room.
+    /// Sends a message if there is room.
     fn offer(&mut self, message: Message) -> bool {
         if self.skipped != Skipped::default() {
             match self.feed.0.try_send(Message::Skipped(self.skipped)) {
@@ -123,7 +123,7 @@ impl Output for Live {
                     self.skipped.lost += lost.count;
                 }
             }
-            // The first finds room, and at the last tracing is over.
+            // The first line has room; after the last one, waiting delays nothing.
             Line::Meta(_) | Line::Summary(_) => {
                 let skipped = std::mem::take(&mut self.skipped);
                 let _ = self.feed.send(Message::Skipped(skipped)) && self.feed.line(line.clone());
@@ -132,15 +132,15 @@ impl Output for Live {
         Ok(())
     }
 
-    fn failed(&mut self, words: &str) {
-        self.offer(Message::Session(live::Event::OutputFailed(words.to_owned())));
+    fn failed(&mut self, message: &str) {
+        self.offer(Message::Session(SessionEvent::OutputFailed(message.to_owned())));
     }
 
     fn pending(&mut self, incident: &dyn Fn() -> Incident) {
         if self.pending.len() < PENDING {
             let incident = incident();
             let place = (incident.time_ns, incident.victim.tid);
-            if self.offer(Message::Session(live::Event::Pending(Box::new(incident)))) {
+            if self.offer(Message::Session(SessionEvent::Pending(Box::new(incident)))) {
                 self.pending.insert(place);
             }
         }
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn what_finds_no_room_is_counted_and_told_later() {
+    fn lines_without_room_are_counted_and_reported_later() {
         let (sender, receiver) = sync_channel(1);
         let mut live = live(sender);
         let race = Line::from(samples::race());
@@ -167,14 +167,14 @@ mod tests {
         }
         assert!(matches!(receiver.try_recv(), Ok(Message::Line(_))));
         live.line(&race).unwrap();
-        let Ok(Message::Skipped(skipped)) = receiver.try_recv() else { panic!("not told") };
+        let Ok(Message::Skipped(skipped)) = receiver.try_recv() else { panic!("not reported") };
         assert_eq!(skipped, Skipped { incidents: 2, explained: 2, lost: 0 });
-        // That one found the room taken by the word about the others.
+        // The report about the others has taken the room of this line.
         assert_eq!(live.skipped.incidents, 1);
     }
 
     #[test]
-    fn a_view_that_has_gone_takes_everything() {
+    fn a_closed_view_discards_all_lines() {
         let (sender, receiver) = sync_channel(1);
         drop(receiver);
         let mut live = live(sender);
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn only_so_many_are_shown_while_they_are_pending() {
+    fn the_number_of_pending_failures_shown_is_limited() {
         let (sender, receiver) = sync_channel(1000);
         let mut live = live(sender);
         let nth = |time_ns| {

@@ -1,9 +1,9 @@
-//! The view of incidents on a terminal.
+//! The live view on a terminal.
 //!
-//! Here: keys ([`input`]), what came in and what the user did with it ([`model`]), drawing ([`view`]): these do no I/O.
-//! What brings lines and the traced command's output to the view is [`feed`] and [`command_output`]; the terminal
-//! is [`terminal`]'s; [`run`] shows a session. Not here: the lanes of the timeline (`timeline`), groups
-//! (`analysis`), words that text has too (`output`).
+//! Without I/O: keys ([`input`]), received lines and user interface state ([`model`]), drawing
+//! ([`view`]). With I/O: [`feed`] and [`command_output`] pass lines and the command's output to the
+//! view, [`terminal`] draws, [`run`] shows a session. Not here: the lanes of the timeline (`timeline`),
+//! groups (`analysis`), the text output (`output`).
 
 pub mod command_output;
 pub mod feed;

@@ -1,4 +1,4 @@
-//! `check`, and starts, where something is missing.
+//! `check`, and starting the tracer, when something is missing.
 
 use crate::support::{BINARY, Ended, NOBODY, Process, Trace, Turn, tracer};
 use etxtbsy_trace::event::check::{Checked, Fact, Line, Status};
@@ -28,13 +28,13 @@ const CAP_SYS_ADMIN: libc::c_ulong = 21;
 const CAP_PERFMON: libc::c_ulong = 38;
 const CAP_BPF: libc::c_ulong = 39;
 
-/// What `check --json` told.
-struct Told {
+/// The lines of `check --json`.
+struct CheckReport {
     facts: Vec<Fact>,
     checked: Checked,
 }
 
-impl Told {
+impl CheckReport {
     fn parse(ended: &Ended) -> Self {
         let schema = jsonschema::validator_for(&schema::check()).unwrap();
         let mut facts = Vec::new();
@@ -44,9 +44,9 @@ impl Told {
                 Line::Fact(fact) => facts.push(fact),
                 Line::Check(checked) => {
                     assert_eq!(ended.stdout.lines().last(), Some(text));
-                    let told = Self { facts, checked };
-                    told.assert_consistent(ended);
-                    return told;
+                    let report = Self { facts, checked };
+                    report.assert_consistent(ended);
+                    return report;
                 }
             }
         }
@@ -70,7 +70,7 @@ impl Told {
     }
 }
 
-/// Gives up capabilities in a child, for itself and all that it executes.
+/// Drops capabilities in a child and all that it executes.
 fn drop_capabilities(of: &mut Command, capabilities: &'static [libc::c_ulong]) {
     let give_up = move || {
         capabilities.iter().try_for_each(|capability| {
@@ -79,11 +79,11 @@ fn drop_capabilities(of: &mut Command, capabilities: &'static [libc::c_ulong]) {
             Ok(Errno::result(done).map(drop)?)
         })
     };
-    // SAFETY: a system call, which is all that is done between fork and exec.
+    // SAFETY: only a system call between fork and exec.
     unsafe { of.pre_exec(give_up) };
 }
 
-/// Puts empty file systems over what is at `paths`, for a child alone.
+/// Mounts empty file systems over `paths`, only for a child.
 fn hide(of: &mut Command, paths: &'static [&'static str]) {
     let there: Vec<_> = paths.iter().filter(|path| Path::new(path).exists()).collect();
     let hide = move || {
@@ -98,7 +98,7 @@ fn hide(of: &mut Command, paths: &'static [&'static str]) {
     unsafe { of.pre_exec(hide) };
 }
 
-/// Has bpf(2) refused as the profiles of container managers do.
+/// Makes bpf(2) fail, as the seccomp profiles of container managers do.
 fn forbid_bpf(of: &mut Command) {
     const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
     const IF_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
@@ -122,16 +122,16 @@ fn forbid_bpf(of: &mut Command) {
     unsafe { of.pre_exec(forbid) };
 }
 
-/// That `check` and a start with a command of that kind both name what is missing and the remedy.
+/// Asserts that `check` and a start, both by that kind of command, name what is missing and the remedy.
 #[track_caller]
 fn assert_missing(command: impl Fn() -> Command, name: &str, remedy: &str) {
     let checked = Process::start(command().args(["check", "--json"])).wait();
-    let told = Told::parse(&checked);
-    let fact = told.fact(name);
+    let report = CheckReport::parse(&checked);
+    let fact = report.fact(name);
     assert_eq!(fact.status, Status::Missing, "{}", checked.stdout);
     assert!(fact.remedy.as_ref().unwrap().contains(remedy), "{fact:?}");
-    assert_eq!(told.fact("self-trace").status, Status::Unknown, "{}", checked.stdout);
-    assert_eq!(told.checked.mend_first.as_deref(), Some(name), "{}", checked.stdout);
+    assert_eq!(report.fact("self-trace").status, Status::Unknown, "{}", checked.stdout);
+    assert_eq!(report.checked.mend_first.as_deref(), Some(name), "{}", checked.stdout);
 
     for arguments in [&["--json", "-d", "1"][..], &["run", "--", "true"]] {
         let refused = Process::start(command().args(arguments)).wait();
@@ -146,17 +146,17 @@ fn every_fact_is_reported() {
         return;
     };
     let ended = Process::start(tracer().args(["check", "--json"])).wait();
-    let told = Told::parse(&ended);
-    assert!(told.checked.works, "{}{}", ended.stdout, ended.stderr);
+    let report = CheckReport::parse(&ended);
+    assert!(report.checked.works, "{}{}", ended.stdout, ended.stderr);
     for tracepoint in tracepoints() {
-        told.fact(tracepoint.name);
+        report.fact(tracepoint.name);
     }
-    let traced = told.fact("self-trace");
+    let traced = report.fact("self-trace");
     assert_eq!(traced.status, Status::Ok, "{traced:?}");
 }
 
 #[test]
-fn text_is_one_line_a_fact_and_coloured_if_wanted() {
+fn text_has_one_line_for_each_fact_and_colours_on_request() {
     let Some(turn) = Turn::take_as_root() else {
         return;
     };
@@ -167,9 +167,9 @@ fn text_is_one_line_a_fact_and_coloured_if_wanted() {
     let (facts, end) = ended.stdout.split_once("\n\n").unwrap();
     assert_eq!(end.lines().count(), 1, "{end}");
     let json = Ended { stdout: fs::read_to_string(output).unwrap(), ..ended };
-    let told = Told::parse(&json);
-    assert_eq!(facts.lines().count(), told.facts.len());
-    for (line, fact) in facts.lines().zip(&told.facts) {
+    let report = CheckReport::parse(&json);
+    assert_eq!(facts.lines().count(), report.facts.len());
+    for (line, fact) in facts.lines().zip(&report.facts) {
         assert!(line.contains(&fact.name), "{line}");
     }
     let coloured = Process::start(tracer().args(["check", "--color", "always"])).wait();
@@ -181,7 +181,7 @@ fn an_unprivileged_user_is_advised_to_use_sudo() {
     let Some(turn) = Turn::take_as_root() else {
         return;
     };
-    // Where the build is may be closed to others.
+    // Other users may not have access to the build directory.
     fs::set_permissions(turn.dir.path(), Permissions::from_mode(0o755)).unwrap();
     let binary = turn.dir.path().join("etxtbsy-trace");
     fs::copy(BINARY, &binary).unwrap();
@@ -201,29 +201,29 @@ fn least() -> CapabilitySet {
         | CapabilitySet::DAC_READ_SEARCH
 }
 
-/// How a program comes to its rights.
+/// How a program gets its capabilities.
 #[derive(Clone, Copy, Debug)]
 enum Rights {
-    /// From whoever starts it, as systemd's AmbientCapabilities= does.
+    /// From its parent, as with systemd's AmbientCapabilities=.
     Ambient(CapabilitySet),
-    /// From the file, as setcap(8) has written it.
+    /// From the file, as with setcap(8).
     OfFile,
-    /// From the file, which no_new_privs keeps from giving any.
+    /// From the file, but no_new_privs prevents it.
     OfFileInVain,
 }
 
-/// What is mounted where tracefs belongs, for a child alone.
+/// What is mounted at the place of tracefs, only for a child.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Tracefs {
     Mounted,
-    /// Its directories can be searched by everybody, its files are root's.
+    /// Everybody can search its directories; its files belong to root.
     Searchable,
     Absent,
 }
 
-/// A copy of the program that another user may execute, and that can have rights of its own.
+/// A copy of the program that another user may execute, and that can have file capabilities.
 fn copy_for_all(turn: &Turn) -> PathBuf {
-    // Where the build is may be closed to others.
+    // Other users may not have access to the build directory.
     chown(turn.dir.path(), Some(NOBODY), Some(NOBODY)).unwrap();
     let binary = turn.dir.path().join("etxtbsy-trace");
     fs::copy(BINARY, &binary).unwrap();
@@ -239,7 +239,7 @@ fn set_file_capabilities(of: &Path, capabilities: CapabilitySet) {
         .unwrap();
 }
 
-/// A program as another user with those rights and no others.
+/// A program that runs as another user with only those capabilities.
 fn as_nobody(binary: &Path, rights: Rights, tracefs: Tracefs) -> Command {
     const AT: &str = "/sys/kernel/tracing";
     let aside = binary.with_extension("tracefs");
@@ -277,8 +277,8 @@ fn as_nobody(binary: &Path, rights: Rights, tracefs: Tracefs) -> Command {
     };
     let mut command = Command::new(binary);
     command.env("RUST_BACKTRACE", "1").current_dir("/");
-    // SAFETY: system calls; the memory that a path takes is the child's own, and no thread of this
-    // process keeps the allocator locked across a fork (glibc and musl see to that).
+    // SAFETY: system calls; the memory for a path is the child's own, and glibc and musl release the
+    // allocator's lock in the child of a fork.
     unsafe { command.pre_exec(become_nobody) };
     command
 }
@@ -300,9 +300,13 @@ fn four_capabilities_suffice() {
         }
         let command = || as_nobody(&binary, rights, Tracefs::Mounted);
         let checked = Process::start(command().args(["check", "--json"])).wait();
-        let told = Told::parse(&checked);
-        assert!(told.checked.works && told.checked.degraded == 0, "{rights:?}: {}", checked.stdout);
-        assert_eq!(told.fact("self-trace").status, Status::Ok, "{}", checked.stdout);
+        let report = CheckReport::parse(&checked);
+        assert!(
+            report.checked.works && report.checked.degraded == 0,
+            "{rights:?}: {}",
+            checked.stdout
+        );
+        assert_eq!(report.fact("self-trace").status, Status::Ok, "{}", checked.stdout);
 
         let output = turn.dir.path().join(format!("{rights:?}.jsonl"));
         let mut run = command();
@@ -320,7 +324,6 @@ fn four_capabilities_suffice() {
     }
 }
 
-/// What is missing is named for this user and way of starting, and the remedy can work there.
 #[test]
 fn the_remedy_fits_the_user_and_the_way_of_starting() {
     let Some(turn) = Turn::take_as_root() else {
@@ -382,9 +385,9 @@ fn a_missing_capability_is_named() {
     }
 }
 
-/// The one that tracing can do without.
+/// CAP_SYS_PTRACE is not essential.
 #[test]
-fn without_ptrace_it_warns_and_traces() {
+fn without_cap_sys_ptrace_the_tracer_warns_and_traces() {
     let Some(turn) = Turn::take_as_root() else {
         return;
     };
@@ -394,9 +397,9 @@ fn without_ptrace_it_warns_and_traces() {
         Process::start(command.args(arguments)).wait()
     };
     let checked = without(&["check", "--json"]);
-    let told = Told::parse(&checked);
-    assert_eq!(told.fact("CAP_SYS_PTRACE").status, Status::Degraded, "{}", checked.stdout);
-    assert_eq!(told.fact("self-trace").status, Status::Ok, "{}", checked.stdout);
+    let report = CheckReport::parse(&checked);
+    assert_eq!(report.fact("CAP_SYS_PTRACE").status, Status::Degraded, "{}", checked.stdout);
+    assert_eq!(report.fact("self-trace").status, Status::Ok, "{}", checked.stdout);
 
     let output = turn.output();
     let file = output.to_str().unwrap();
@@ -407,7 +410,7 @@ fn without_ptrace_it_warns_and_traces() {
 }
 
 #[test]
-fn without_btf_it_names_the_remedy() {
+fn without_btf_check_names_the_remedy() {
     let Some(_turn) = Turn::take_as_root() else {
         return;
     };
@@ -434,9 +437,9 @@ fn missing_mounts_are_named() {
     }
 }
 
-/// Neither mounted, nor to be mounted by a process without CAP_SYS_ADMIN.
+/// tracefs is not mounted, and a process without CAP_SYS_ADMIN cannot mount it.
 #[test]
-fn without_tracefs_it_names_the_remedy() {
+fn without_tracefs_check_names_the_remedy() {
     let Some(_turn) = Turn::take_as_root() else {
         return;
     };
@@ -483,7 +486,7 @@ fn a_user_namespace_is_named() {
 
 /// As with `etxtbsy-trace check | head -1`.
 #[test]
-fn a_closed_stdout_ends_it_quietly() {
+fn a_closed_stdout_ends_check_quietly() {
     let _turn = Turn::take();
     let (reader, writer) = pipe().unwrap();
     drop(reader);

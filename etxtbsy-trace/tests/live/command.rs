@@ -144,9 +144,9 @@ fn an_interrupt_ends_tracing_and_keeps_all_incidents() {
     }
 }
 
-/// As with `etxtbsy-trace --json | head -1`: it ends as others do there.
+/// As with `etxtbsy-trace --json | head -1`: it dies of SIGPIPE, as `cat` does.
 #[test]
-fn a_closed_stdout_ends_it() {
+fn a_closed_stdout_ends_tracing() {
     let Some(_turn) = Turn::take_as_root() else {
         return;
     };
@@ -223,8 +223,7 @@ fn bad_usage_exits_with_2() {
     }
 }
 
-/// Where tracing cannot start, the status is none that a command would have; with --best-effort the
-/// command runs all the same.
+/// If tracing cannot start, the status is 125; with --best-effort the command runs untraced.
 #[test]
 fn a_command_runs_untraced_only_with_best_effort() {
     let Some(turn) = Turn::take_as_root() else {
@@ -252,7 +251,7 @@ fn a_command_runs_untraced_only_with_best_effort() {
         let missing = Process::start(run().args(["--best-effort", "no-such-command"])).wait();
         assert_eq!(missing.code, Some(127), "{}", missing.stderr);
     }
-    // Nobody is run as root instead of as a user that there is not.
+    // If the user does not exist, the command does not run as root instead.
     let ended =
         Process::start(tracer().args(["run", "--best-effort", "--user", "no-such-user", "id"]))
             .wait();
@@ -265,7 +264,7 @@ fn the_end_of_tracing_before_that_of_the_command_is_reported() {
         return;
     };
     let workload = format!("{BINARY} workload still-open >/dev/null; ");
-    // It runs on until the trace is complete.
+    // The command runs until the trace is complete.
     let more = r#"until grep -q '"type":"summary"' "$0"; do :; done; exit 3"#;
     let script = workload.repeat(3) + more;
     let output = turn.output();
@@ -281,7 +280,7 @@ fn the_end_of_tracing_before_that_of_the_command_is_reported() {
     assert_eq!(Trace::read(&output, &ended).incidents.len(), 2);
 }
 
-/// Neither the command nor what it started runs on: the pipe that all of them have as their stdout ends.
+/// The command and its descendants end: the pipe that is their stdout is closed.
 #[test]
 fn kill_after_stop_ends_the_command_and_its_descendants() {
     let Some(_turn) = Turn::take_as_root() else {
@@ -362,7 +361,7 @@ fn a_command_that_is_not_in_the_path_of_sudo_has_the_reason() {
     ended.assert_refused(127, &["command not found", "PATH is that of sudo", "sudo env"]);
 }
 
-/// As where sudo has executed the program in its own place.
+/// As if sudo had executed the program in its own process.
 #[test]
 fn without_a_sudo_process_the_login_path_is_searched() {
     let Some(turn) = Turn::take_as_root() else {
@@ -393,7 +392,7 @@ fn without_a_sudo_process_the_login_path_is_searched() {
     assert_eq!(uid.trim(), NOBODY.to_string(), "the profile is not read by root");
 }
 
-/// With the variables of a sudo that there was not.
+/// With the variables of a sudo process that does not exist.
 fn as_if_by_sudo(command: &mut Command) -> &mut Command {
     let id = NOBODY.to_string();
     command.env("SUDO_UID", &id).env("SUDO_GID", &id).env("SUDO_USER", "nobody")
@@ -428,7 +427,7 @@ fn the_examples_of_the_readme_work_for_a_user_with_sudo() {
     );
     fs::write(&sudoers, rules).unwrap();
     fs::set_permissions(&sudoers, Permissions::from_mode(0o440)).unwrap();
-    // In a mount namespace of its own, so that nobody else may do what this file allows.
+    // In its own mount namespace, so that the sudoers file applies to no other process.
     let as_user = |script: &str| {
         let mut command = Command::new("unshare");
         command.args(["--mount", "sh", "-c"]).arg(
@@ -451,7 +450,7 @@ fn the_examples_of_the_readme_work_for_a_user_with_sudo() {
         let (example, _) = line.split_once(" #").unwrap();
         let mut script = example.trim().replace("4242", "$$");
         if !["run", "replay", "schema", "check"].iter().any(|name| example.contains(name)) {
-            // It goes on until Ctrl-C.
+            // It runs until Ctrl-C.
             script = script.replacen("etxtbsy-trace", "etxtbsy-trace -d 0.2", 1);
         }
         if !has_jq {
@@ -467,14 +466,14 @@ fn the_examples_of_the_readme_work_for_a_user_with_sudo() {
         }
     }
     assert!(cargo_ran, "{uses}");
-    // What the caller chose is not undone.
+    // The caller's choice is kept.
     let ended = as_user(&format!(
         "sudo env PATH=/usr/bin:/bin A=b {tools}/etxtbsy-trace run -- sh -c 'echo $PATH $A'"
     ));
     assert_eq!(ended.stdout, "/usr/bin:/bin b\n", "{}", ended.stderr);
 }
 
-/// The command waits until the trace is complete: tracing ends before it does, and it goes on.
+/// The command waits until the trace is complete: tracing ends first, and the command continues.
 #[test]
 fn a_command_outlives_the_duration() {
     let Some(turn) = Turn::take_as_root() else {

@@ -1,5 +1,4 @@
-//! In a container, as far as the kernel knows such a thing: pid, mount and cgroup namespaces, made
-//! here.
+//! Tracing in and around a container: pid, mount and cgroup namespaces that the test makes.
 
 use crate::support::{
     BINARY, Ended, Process, Trace, Turn, WaitingRace, assert_complete, has_too_few, race_course,
@@ -22,18 +21,17 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use test_support::skip;
 
-/// Namespaces of their own, with a /proc that belongs there and no cgroup file system, as long as
-/// their first process lives.
+/// Namespaces with their own /proc and no cgroup file system; they end with their first process.
 struct Container {
-    /// Not in them, but what it forks is.
+    /// It is not in the namespaces, but its children are.
     parent: Child,
-    /// Where cgroup v2 is mounted in there.
+    /// The mount point of cgroup v2 in the container.
     cgroup: Option<PathBuf>,
 }
 
 impl Container {
-    /// `decoy` is a pid that a process which does nothing has in there; `cgroup` is a directory to
-    /// mount cgroup v2 at, and to be in a cgroup of.
+    /// `decoy` is the pid of an idle process in the container. At `cgroup`, cgroup v2 is mounted, and the
+    /// container is in a cgroup of it.
     fn start(decoy: Option<u32>, cgroup: Option<PathBuf>) -> Self {
         let mut command = Command::new(BINARY);
         // It waits for the end of its stdin.
@@ -65,7 +63,7 @@ impl Container {
         Self { parent: command.spawn().unwrap(), cgroup: mounted }
     }
 
-    /// Has a command run in there.
+    /// Lets a command run in the container.
     fn enter(&self, command: &mut Command) {
         let ns = |name| File::open(format!("/proc/{}/ns/{name}", self.parent.id())).unwrap();
         let all = ["pid_for_children", "cgroup", "mnt"].map(ns);
@@ -86,7 +84,7 @@ impl Container {
         Process::start(command)
     }
 
-    /// `run -o FILE -- COMMAND` in there.
+    /// `run -o FILE -- COMMAND` in the container.
     fn run(&self, turn: &Turn, command: &[&str]) -> (Ended, Trace) {
         let output = turn.output();
         let mut tracer = tracer();
@@ -122,11 +120,11 @@ fn mount_new(
     mount(Some(source), target.as_ref(), kind, flags, None::<&str>)
 }
 
-/// Forks; goes on in the child, whose exit status becomes that of the parent after `last`.
+/// Forks and returns in the child; the parent exits with its status after `last`.
 fn continue_in_child(last: impl Fn()) -> io::Result<()> {
     // SAFETY: called between fork and exec, where there is one thread.
     let ForkResult::Parent { child } = (unsafe { fork() })? else { return Ok(()) };
-    // What tells that the exec has succeeded is among them.
+    // They include the pipe that shows the caller that the exec has succeeded.
     // SAFETY: nothing here uses them.
     unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, 0) };
     let code = match waitpid(child, None) {
@@ -138,7 +136,7 @@ fn continue_in_child(last: impl Fn()) -> io::Result<()> {
     unsafe { libc::_exit(code) }
 }
 
-/// A process of that pid that does nothing.
+/// An idle process with that pid.
 fn start_decoy(pid: u32) -> io::Result<()> {
     let wanted = [pid.cast_signed()];
     // SAFETY: integers, for which zeros are a value.
@@ -164,28 +162,29 @@ fn start_decoy(pid: u32) -> io::Result<()> {
     }
 }
 
-/// Numbers of the machine's first namespace for those of another, as the incidents have them: each
-/// the same every time.
+/// The pids of the initial namespace for those of another, as the incidents have them. Each must
+/// always be the same.
 #[derive(Default)]
-struct Same(BTreeMap<u32, u32>);
+struct PidMap(BTreeMap<u32, u32>);
 
-impl Same {
-    fn assert(&mut self, known: u32, told: u32) {
-        assert_ne!(known, told, "told as it is called in there");
-        assert_eq!(*self.0.entry(known).or_insert(told), told, "{known} is told as two");
+impl PidMap {
+    fn assert(&mut self, known: u32, reported: u32) {
+        assert_ne!(known, reported, "this is the pid in the container");
+        let first = *self.0.entry(known).or_insert(reported);
+        assert_eq!(first, reported, "{known} is reported as two pids");
     }
 }
 
-impl Drop for Same {
+impl Drop for PidMap {
     fn drop(&mut self) {
-        let told: BTreeSet<u32> = self.0.values().copied().collect();
+        let reported: BTreeSet<u32> = self.0.values().copied().collect();
         if !std::thread::panicking() {
-            assert_eq!(told.len(), self.0.len(), "one number for two: {:?}", self.0);
+            assert_eq!(reported.len(), self.0.len(), "one pid for two processes: {:?}", self.0);
         }
     }
 }
 
-/// The tracer and all that it traces are in there.
+/// The tracer and all traced processes are in the container.
 #[test]
 fn a_race_in_a_container_with_the_tracer() {
     let Some(turn) = Turn::take_as_root() else { return };
@@ -203,21 +202,21 @@ fn a_race_in_a_container_with_the_tracer() {
     assert_eq!(truth.failed.len(), trace.incidents.len());
     assert!(trace.lost().is_empty(), "{:?}", trace.lost);
 
-    let mut told: HashMap<(u32, u64), &Incident> = HashMap::new();
+    let mut reported: HashMap<(u32, u64), &Incident> = HashMap::new();
     for incident in &trace.incidents {
         let local = incident.victim.local_pid.unwrap_or_else(|| panic!("{incident:#?}"));
         assert_eq!(incident.victim.ns_pid, Some(local));
-        // Not that of one that was gone before it was looked at.
+        // `None` if the victim exited before the tracer read it.
         let argv = incident.victim.argv.as_ref();
         assert!(argv.is_none_or(|argv| argv[1] == "workload"), "{incident:#?}");
-        told.insert((local, incident.file.ino.unwrap()), incident);
+        reported.insert((local, incident.file.ino.unwrap()), incident);
     }
-    let mut same = Same::default();
+    let mut same = PidMap::default();
     let (mut named, mut described, mut sure, mut incomplete) = (0, 0, 0, 0);
     for failed in &truth.failed {
-        let incident = told[&(failed.victim, failed.ino)];
+        let incident = reported[&(failed.victim, failed.ino)];
         if !incident.complete {
-            // Of which nothing is said that could be wrong.
+            // An incomplete incident claims nothing that could be wrong.
             incomplete += 1;
             continue;
         }
@@ -229,19 +228,19 @@ fn a_race_in_a_container_with_the_tracer() {
                 same.assert(failed.writer, opened.tid);
                 assert_eq!(holder.ancestors[0].pid, opened.pid, "{holder:#?}");
             }
-            // Its task may be gone before the failure is told.
+            // The task can be gone before the failure is reported.
             let Some(local) = holder.local_pid else { continue };
             let known = failed.inheritors.iter().find(|known| known.pid == local);
             let known = known
                 .unwrap_or_else(|| panic!("{local} did not hold it: {failed:?}: {incident:#?}"));
             named += 1;
-            // /proc has it by the pid in there.
+            // /proc has it under the pid of the container.
             described += usize::from(holder.argv.is_some());
             same.assert(known.forked_by, holder.forked.as_ref().unwrap().tid);
         }
         for known in failed.inheritors.iter().filter(|known| known.sure) {
             sure += 1;
-            let is_it = |told: Option<u32>| told.is_none_or(|local| local == known.pid);
+            let is_it = |pid: Option<u32>| pid.is_none_or(|local| local == known.pid);
             assert!(
                 incident.holders.iter().any(|holder| is_it(holder.local_pid)),
                 "{known:?}: {incident:#?}"
@@ -250,12 +249,12 @@ fn a_race_in_a_container_with_the_tracer() {
     }
     assert!(incomplete * 25 <= truth.failed.len(), "{incomplete} of {}", truth.failed.len());
     assert!(named * 10 >= sure * 9, "{named} of {sure} have a pid of their namespace");
-    // Not those that were gone before it was looked at.
+    // Not all, because some exited before the tracer read /proc.
     assert!(described > 0, "none of {named} has arguments");
 }
 
-/// The culprit is outside, where the container cannot see it; and in there is another process of
-/// the same number.
+/// The holder is outside of the container and not visible there; a process in the container has the same
+/// pid.
 #[test]
 fn a_culprit_outside_of_the_container_with_the_tracer() {
     let Some(turn) = Turn::take_as_root() else { return };
@@ -277,13 +276,13 @@ fn a_culprit_outside_of_the_container_with_the_tracer() {
     assert_eq!((holder.pid, holder.local_pid, holder.ns_pid), (own, None, Some(own)));
     let binary = std::env::current_exe().unwrap();
     assert_eq!(holder.exe.as_deref().map(Path::new), Some(binary.as_path()), "{holder:#?}");
-    // That of the decoy would be what /proc says in there.
+    // In the container, /proc has those of the decoy.
     assert_eq!((&holder.argv, &holder.cgroup), (&None, &None));
 }
 
-/// Tracing works, and what it does not know is said.
+/// Tracing works, and `check` reports what is not visible.
 #[test]
-fn a_check_in_a_container() {
+fn check_in_a_container_reports_the_pid_namespace_as_degraded() {
     let Some(_turn) = Turn::take_as_root() else { return };
     let container = Container::start(None, None);
     let ended = container.process(tracer().args(["check", "--json"])).wait();
@@ -297,7 +296,7 @@ fn a_check_in_a_container() {
     assert!(fact.remedy.as_ref().unwrap().contains("--pid=host"), "{fact:?}");
 }
 
-/// The tracer is told a pid as it is in there, and finds what that has forked before.
+/// `--pid` takes the pid of the container's namespace; the tree includes older children.
 #[test]
 fn a_process_tree_by_its_pid_in_the_container() {
     let Some(_turn) = Turn::take_as_root() else { return };
@@ -313,7 +312,7 @@ fn a_process_tree_by_its_pid_in_the_container() {
     assert_complete(&trace.incidents, |incident| incident.complete);
 }
 
-/// The tracer is outside, where all pids are those it tells.
+/// The tracer is outside, so it reports the pids of the initial namespace.
 #[test]
 fn a_race_in_a_container_without_the_tracer() {
     let Some(turn) = Turn::take_as_root() else { return };
@@ -347,10 +346,9 @@ fn a_race_in_a_container_without_the_tracer() {
     }
 }
 
-/// With cgroup v1, where v2 has all processes in its root: what is told is a process's cgroup in
-/// systemd's hierarchy.
+/// With cgroup v1, the v2 hierarchy has all processes in its root.
 #[test]
-fn the_cgroup_of_a_machine_with_cgroup_v1() {
+fn with_cgroup_v1_the_cgroup_is_that_of_systemds_hierarchy() {
     let Some(turn) = Turn::take_as_root() else { return };
     let own = fs::read_to_string("/proc/self/cgroup").unwrap();
     if own.lines().any(|line| line.starts_with("0::") && line != "0::/") {
@@ -364,7 +362,7 @@ fn the_cgroup_of_a_machine_with_cgroup_v1() {
         "echo 0 >{group}/cgroup.procs; echo ready; read go; exec 3>{0}; chmod +x {0}; {0}; read end",
         busy.display()
     );
-    // It lives until it has been looked at.
+    // It lives until the incident is reported.
     let mut root = Process::start(Command::new("sh").args(["-c", &script]));
     assert_eq!(root.line(), "ready");
     let pid = root.pid();
@@ -381,7 +379,7 @@ fn the_cgroup_of_a_machine_with_cgroup_v1() {
     assert_eq!(cgroup, Some("/etxtbsy-trace-test"), "{incident:#?}");
 }
 
-/// Systemd's own hierarchy of cgroup v1, made if there is none; unmounted in the end.
+/// Systemd's hierarchy of cgroup v1, created if there is none; unmounted at the end.
 struct SystemdHierarchy(PathBuf);
 
 impl SystemdHierarchy {
@@ -401,7 +399,7 @@ impl Drop for SystemdHierarchy {
     }
 }
 
-/// The pid of a process's child in its own namespace, and in ours.
+/// The pids of a process's child: in its own namespace, and in ours.
 fn numbers_of_child(process: &Process) -> (u32, u32) {
     let pid = process.pid();
     let children = fs::read_dir("/proc").unwrap().flatten().filter(|entry| {
@@ -414,7 +412,7 @@ fn numbers_of_child(process: &Process) -> (u32, u32) {
     numbers(child)
 }
 
-/// What a task is called in its own namespace, and in ours, by its directory in /proc.
+/// The pids of a task, by its directory in /proc: in its own namespace, and in ours.
 fn numbers(task: &Path) -> (u32, u32) {
     let status = fs::read_to_string(task.join("status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("NSpid:")).unwrap();

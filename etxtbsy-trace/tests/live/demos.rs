@@ -1,4 +1,4 @@
-//! The demos: each runs, ends by itself, and says what was traced.
+//! The demos: each runs, ends by itself, and reports what was traced.
 
 use crate::support::{BINARY, Ended, Process, Trace, Turn, tracer};
 use etxtbsy_trace::event::VerdictKind::{
@@ -11,22 +11,22 @@ use std::path::Path;
 use std::process::Command;
 use test_support::{NOBODY, skip};
 
-/// They may or may not fail, and few times.
+/// Races: they fail a few times or not at all.
 const RACES: [&str; 3] = ["go22315", "rust114554", "java"];
-/// Each fails always, that many times, with that verdict.
+/// Each always fails that many times, with that verdict.
 const SCENES: [(&str, usize, VerdictKind); 4] = [
     ("fork-in-progress", 1, ForkExecRace),
     ("leaked-daemon", 1, LeakedFd),
     ("busy-interpreter", 1, StillOpen),
     ("rewrite-in-place", 20, StillOpen),
 ];
-/// The same for holders that did not get the file by open, fork or dup.
+/// The same for holders that got the file otherwise than by open, fork or dup.
 const OTHER_HOLDERS: [(&str, usize, VerdictKind); 3] = [
     ("passed-fd", 1, PassedFd),
     ("shared-mapping", 1, SharedMapping),
     ("open-running", 1, RunningExecutable),
 ];
-/// Each has an unprotected half, which may fail; those with `true` cannot fail in the other.
+/// Each has an unprotected half, which can fail. With `true`, the other half cannot fail.
 const REMEDIES: [(&str, bool); 7] = [
     ("mutex-spawn", false),
     ("mutex-child-exit", true),
@@ -37,7 +37,7 @@ const REMEDIES: [(&str, bool); 7] = [
     ("write-in-child", true),
 ];
 
-/// A demo as text, races and halves of a second each, with the JSON lines in a file.
+/// A demo as text, with a second for each race and half, and the JSON lines in a file.
 fn show(turn: &Turn, name: &[&str]) -> (Ended, Trace) {
     let output = turn.output();
     let ended =
@@ -54,7 +54,7 @@ fn has_java() -> bool {
 }
 
 #[test]
-fn the_list_names_all() {
+fn the_list_names_all_demos() {
     let _turn = Turn::take();
     let ended = Process::start(tracer().args(["demo", "--list"])).wait();
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
@@ -84,7 +84,7 @@ fn an_unknown_name_is_bad_usage() {
 }
 
 #[test]
-fn races() {
+fn race_demos_report_each_failure() {
     let Some(turn) = Turn::take_as_root() else { return };
     for name in RACES.into_iter().filter(|name| *name != "java") {
         assert_race(&turn, name);
@@ -92,7 +92,7 @@ fn races() {
 }
 
 #[test]
-fn java_race() {
+fn the_java_demo_reports_each_failure() {
     let Some(turn) = Turn::take_as_root() else { return };
     if !has_java() {
         skip!("java is not installed");
@@ -110,13 +110,13 @@ fn assert_race(turn: &Turn, name: &str) {
 }
 
 #[test]
-fn scenes() {
+fn scene_demos_have_their_verdict() {
     let Some(turn) = Turn::take_as_root() else { return };
     assert_told(&turn, &SCENES);
 }
 
 #[test]
-fn scenes_with_other_holders() {
+fn scene_demos_with_other_holders_have_their_verdict() {
     let Some(turn) = Turn::take_as_root() else { return };
     assert_told(&turn, &OTHER_HOLDERS);
 }
@@ -151,7 +151,7 @@ remedies! {
     write_in_child: "write-in-child",
 }
 
-/// What the table says, by the first words of its rows.
+/// The cells of the table, by the label of the row.
 fn table(ended: &Ended) -> BTreeMap<String, Vec<String>> {
     let row = |line: &str| -> Option<(String, Vec<String>)> {
         let (head, cells) = line.split_at_checked(line.rfind("  ")?)?;
@@ -164,7 +164,7 @@ fn table(ended: &Ended) -> BTreeMap<String, Vec<String>> {
     rows.map_while(row).collect()
 }
 
-/// The table agrees with itself and with the trace; certain remedies left no failure.
+/// The table agrees with the trace, and certain remedies leave no failure.
 fn assert_table(name: &str, ended: &Ended, trace: &Trace) {
     let table = table(ended);
     let numbers = |head: &str| -> Vec<u64> {
@@ -174,12 +174,12 @@ fn assert_table(name: &str, ended: &Ended, trace: &Trace) {
     assert_eq!(table[""], ["unprotected", name]);
     let (attempts, failures) = (numbers("attempts"), numbers("failures"));
     assert!(attempts.iter().all(|attempts| *attempts > 0), "{}", ended.stdout);
-    let (told, made) = (trace.incidents.len() as u64, failures.iter().sum::<u64>());
-    if told < made && told + trace.summary.lost >= made {
+    let (reported, made) = (trace.incidents.len() as u64, failures.iter().sum::<u64>());
+    if reported < made && reported + trace.summary.lost >= made {
         skip!("the kernel skipped some of the failures, and counted them");
     }
     assert_eq!(numbers("incidents"), failures, "{}", ended.stdout);
-    assert_eq!(told, made, "{}", ended.stdout);
+    assert_eq!(reported, made, "{}", ended.stdout);
 
     // The directories are in the order of the halves.
     let mut by_dir: Vec<(&Path, u64)> = Vec::new();
@@ -209,17 +209,16 @@ fn assert_table(name: &str, ended: &Ended, trace: &Trace) {
 }
 
 #[test]
-fn the_tour() {
+fn the_tour_shows_four_demos() {
     let Some(turn) = Turn::take_as_root() else { return };
     let (ended, trace) = show(&turn, &[]);
     for stop in ["go22315: ", "leaked-daemon: ", "busy-interpreter: ", "write-in-child"] {
         assert!(ended.stdout.contains(stop), "no {stop:?} in: {}", ended.stdout);
     }
-    let told = |kind| trace.summary.by_verdict.get(&kind).copied();
-    assert_eq!((told(LeakedFd), told(StillOpen)), (Some(1), Some(1)), "{}", ended.stdout);
+    let count = |kind| trace.summary.by_verdict.get(&kind).copied();
+    assert_eq!((count(LeakedFd), count(StillOpen)), (Some(1), Some(1)), "{}", ended.stdout);
 }
 
-/// With the JSON lines on stdout, nothing else is there.
 #[test]
 fn json_goes_to_stdout_and_text_to_stderr() {
     let Some(_turn) = Turn::take_as_root() else { return };
@@ -238,11 +237,11 @@ fn the_java_demo_is_skipped_without_java() {
     assert!(ended.stderr.contains("java"), "{}", ended.stderr);
 }
 
-/// The user who called sudo runs the demo, and what it counted comes back all the same.
+/// The demo runs as the user who called sudo, and its counts still reach the tracer.
 #[test]
 fn under_sudo_the_demo_runs_as_the_caller() {
     let Some(turn) = Turn::take_as_root() else { return };
-    // Where the build is may be closed to others.
+    // Other users may not have access to the build directory.
     fs::set_permissions(turn.dir.path(), Permissions::from_mode(0o755)).unwrap();
     let binary = turn.dir.path().join("etxtbsy-trace");
     fs::copy(BINARY, &binary).unwrap();

@@ -1,4 +1,4 @@
-//! What can go wrong around the tracer: what was seen before is kept, what was not is counted.
+//! Faults around the tracer: what was seen before is kept, what was missed is counted.
 
 use crate::storms::assert_still_open;
 use crate::support::{
@@ -19,11 +19,11 @@ use std::thread::{self, sleep};
 use std::time::Duration;
 use test_support::skip;
 
-/// As long as the tracer keeps a failure whose holder has not let go, and more.
+/// Longer than the grace period of a failure.
 const SUSPENDED: Duration = Duration::from_secs(2);
 
-/// The tracer is suspended while one program after the other has a file of its own open, and fails to
-/// exec it: all is in the ring buffer when it goes on, and none is taken to be still open.
+/// The tracer is suspended while several programs fail to exec a file that they have open. When it
+/// continues, all releases are in the ring buffer, so no holder is reported to hold the file still.
 #[test]
 fn failures_while_the_tracer_is_suspended_are_reported_afterwards() {
     const FAILURES: usize = 50;
@@ -54,7 +54,7 @@ fn failures_while_the_tracer_is_suspended_are_reported_afterwards() {
     }
 }
 
-/// The same in a storm, most of which finds no room.
+/// The same in a storm, for most of which there is no room.
 #[test]
 fn a_storm_while_the_tracer_is_suspended_is_counted() {
     let Some(_turn) = Turn::take_as_root() else {
@@ -68,7 +68,7 @@ fn a_storm_while_the_tracer_is_suspended_is_counted() {
     sleep(SUSPENDED);
     let continued_ns = monotonic_ns();
     attached.tracer.signal(Signal::SIGCONT);
-    // It goes on.
+    // It continues.
     while attached.await_line() < continued_ns {}
     attached.workload.signal(Signal::SIGINT);
     let storm: Storm = serde_json::from_str(&attached.workload.line()).unwrap();
@@ -126,7 +126,7 @@ fn failures_in_progress_at_the_start_are_complete_or_omitted() {
     }
 }
 
-/// What is written to the file until the disk is full stays, and what is shown is all there is.
+/// The file keeps what was written before the disk was full, and stdout has all lines.
 #[test]
 fn a_disk_that_becomes_full_keeps_what_was_written() {
     const FAILURES: u64 = 200;
@@ -149,14 +149,14 @@ fn a_disk_that_becomes_full_keeps_what_was_written() {
     assert_eq!((trace.summary.failures, trace.incidents.len() as u64), (FAILURES, FAILURES));
     let kept = fs::read_to_string(&output).unwrap();
     assert!(ended.stdout.starts_with(&kept), "the file is not how the trace begins");
-    // The first is no incident, and the last may not be whole.
+    // The first line is no incident, and the last one can be incomplete.
     let incidents = kept.matches('\n').count() as u64 - 1;
     assert!(incidents > 0);
     let missing = format!("; {} of {FAILURES} incidents are not there", FAILURES - incidents);
     ended.assert_refused(125, &["trace.jsonl", "No space left on device", &missing]);
 }
 
-/// A tmpfs that has room for a few incidents; unmounted in the end.
+/// A tmpfs with room for a few incidents; unmounted at the end.
 struct Disk(PathBuf);
 
 impl Disk {
@@ -174,8 +174,8 @@ impl Drop for Disk {
     }
 }
 
-/// The kernel has no memory for the maps' elements: each hold that found none is counted, and what
-/// can be told is. Where maps have all their memory from the start, nothing is lost.
+/// The kernel has no memory for map elements: each hold without one is counted, and the rest is
+/// reported. If maps are preallocated, nothing is lost.
 #[test]
 fn holds_for_which_there_is_no_memory_are_counted() {
     const FILES: u64 = 60_000;
@@ -194,7 +194,7 @@ fn holds_for_which_there_is_no_memory_are_counted() {
         Command::new("sh").args(["-c", &script, "sh", BINARY, "--json", "--pid", &pid]),
     );
     let meta = tracer.line();
-    // Or it may be killed for the memory that it takes itself.
+    // The tracer itself can be killed for its memory.
     tracer.stop();
     group.leave(2 << 20);
     workload.say_go();
@@ -204,7 +204,7 @@ fn holds_for_which_there_is_no_memory_are_counted() {
     assert_eq!(workload.wait().code, Some(0));
     let trace = finished(&meta, &tracer.wait());
     trace.assert_counts(&storm);
-    // There are places for all of them in the map.
+    // The map has places for all of them.
     if maps_allocate_late(&running_kernel().unwrap()) {
         assert!(trace.lost_of(LossKind::HoldsMapFull) > FILES / 10, "{:?}", trace.lost);
     } else {
@@ -216,7 +216,7 @@ fn holds_for_which_there_is_no_memory_are_counted() {
 struct MemoryGroup(PathBuf, &'static [&'static str; 4]);
 
 impl MemoryGroup {
-    /// Where groups are made; the files of the limit and of what is taken; and what is no limit.
+    /// The parent directory, the files of the limit and of the usage, and the value for no limit.
     const KINDS: [[&'static str; 4]; 2] = [
         ["/sys/fs/cgroup", "memory.max", "memory.current", "max"],
         ["/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "-1"],
@@ -231,7 +231,7 @@ impl MemoryGroup {
         })
     }
 
-    /// Leaves so many bytes to it.
+    /// Sets the limit to that many bytes above the usage.
     fn leave(&self, bytes: u64) {
         let taken = fs::read_to_string(self.0.join(self.1[2])).unwrap();
         let limit = taken.trim().parse::<u64>().unwrap() + bytes;
@@ -245,15 +245,14 @@ impl MemoryGroup {
 
 impl Drop for MemoryGroup {
     fn drop(&mut self) {
-        // The process that ends tracing is still in it for a moment; an empty group takes nothing.
+        // The process that closes the attachments stays in the group for a moment.
         while fs::remove_dir(&self.0).is_err_and(|error| error.kind() == ErrorKind::ResourceBusy) {
             thread::yield_now();
         }
     }
 }
 
-/// The clock is set while the tracer runs: from then on its times are of the new one. Takes a machine
-/// of its own.
+/// After the clock is set, `time` follows the new clock. Needs its own machine.
 #[test]
 fn times_follow_a_clock_that_is_set() {
     const HOUR: i64 = 3600;
@@ -293,7 +292,7 @@ fn step_clock(seconds: i64) {
     clock_settime(ClockId::CLOCK_REALTIME, now + TimeSpec::seconds(seconds)).unwrap();
 }
 
-/// Whoever read stdout is gone; the file has all until then, and is complete.
+/// The reader of stdout has ended; the file has all lines until then, and is complete.
 #[test]
 fn a_closed_stdout_leaves_the_file_complete() {
     let Some(turn) = Turn::take_as_root() else {
@@ -315,7 +314,7 @@ fn a_closed_stdout_leaves_the_file_complete() {
     assert_eq!((ended.signal, ended.stderr.as_str()), (Some(Signal::SIGPIPE as i32), ""));
     workload.end_storm();
     let trace = Trace::parse(&fs::read_to_string(&output).unwrap());
-    // Each processor may have been in the midst of telling one.
+    // Each processor may have been reporting one.
     let (whole, cut): (Vec<_>, Vec<_>) =
         trace.incidents.iter().partition(|incident| incident.complete);
     assert!(!whole.is_empty());
@@ -325,7 +324,7 @@ fn a_closed_stdout_leaves_the_file_complete() {
     assert_eq!(why.unwrap_or_default(), cut.len() as u64, "{:?}", trace.summary);
 }
 
-/// What a tracer wrote that was to end well; `lines` were waited for.
+/// The trace of a tracer that must succeed; `lines` were already read.
 fn finished(lines: &str, ended: &Ended) -> Trace {
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
     Trace::parse(&format!("{lines}\n{}", ended.stdout))

@@ -1,7 +1,5 @@
-//! A file system with a symbolic link, a program that is always busy, and a file that cannot be written,
-//! served by a program that answers one process only.
-//!
-//! The protocol is that of include/uapi/linux/fuse.h.
+//! A FUSE file system with a symbolic link, a program that is always busy, and a file that cannot be
+//! written. It can answer only one process. The protocol is in include/uapi/linux/fuse.h.
 
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
@@ -14,10 +12,10 @@ use std::thread::{JoinHandle, spawn};
 
 /// The name of the link.
 pub(crate) const LINK: &str = "link";
-/// The name of the file that refuses with ETXTBSY to be opened, changed, removed and renamed.
+/// The name of a file that answers ETXTBSY to open, setattr, unlink and rename.
 pub(crate) const FILE: &str = "file";
 
-/// The name of the file that can be opened, and whose writing fails with EIO.
+/// The name of a file that can be opened, but whose writes fail with EIO.
 pub(crate) const BROKEN: &str = "broken";
 
 const LOOKUP: u32 = 1;
@@ -59,7 +57,7 @@ impl Request {
         Ok(Self { opcode, unique: u64_at(8), node: u64_at(16), pid, body })
     }
 
-    /// The answer to it, `struct fuse_out_header` foremost; none is expected to FORGET.
+    /// The answer, which begins with `struct fuse_out_header`; FORGET has no answer.
     fn answer(&self, target: &Path) -> Option<Vec<u8>> {
         let (error, body) = match self.opcode {
             FORGET => return None,
@@ -90,7 +88,7 @@ impl Request {
     }
 }
 
-/// `struct fuse_entry_out`, not to be kept.
+/// `struct fuse_entry_out`, which must not be cached.
 fn entry(node: u64) -> Vec<u8> {
     [long(&[node, 0, 0, 0]), words(&[0, 0]), attributes(node)].concat()
 }
@@ -113,7 +111,7 @@ fn long(words: &[u64]) -> Vec<u8> {
     words.iter().flat_map(|word| word.to_ne_bytes()).collect()
 }
 
-/// The serving of a file system.
+/// A mounted file system with its server.
 pub(crate) struct Server(JoinHandle<Vec<(u32, u32)>>);
 
 impl Server {

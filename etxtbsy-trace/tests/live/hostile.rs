@@ -1,4 +1,4 @@
-//! What other processes make of their names, paths and file systems.
+//! Hostile names, paths and file systems of other processes.
 
 use crate::fuse::{LINK, Server};
 use crate::support::{NOBODY, Process, Trace, Turn, spawn_scoped, tracer};
@@ -21,10 +21,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 use test_support::skip;
 
-/// The victim writes to a running program through a link in its cwd, which is served by a program
-/// that answers the victim, and nobody else.
+/// The victim writes to a running program through a link in its cwd, on a FUSE file system that answers
+/// only the victim.
 #[test]
-fn a_file_system_that_never_answers_is_not_asked() {
+fn the_tracer_makes_no_request_to_a_file_system_that_never_answers() {
     let Some(turn) = Turn::take_as_root() else {
         return;
     };
@@ -36,7 +36,7 @@ fn a_file_system_that_never_answers_is_not_asked() {
     running.say_go();
     assert_eq!(running.line(), "go");
     let script = format!("read go; cd {}; echo x 2>/dev/null >{LINK}; echo $?", mount.display());
-    // On a thread, whose mount namespace goes with it.
+    // On a thread, whose mount namespace ends with it.
     let asked = thread::scope(|scope| {
         let thread = spawn_scoped(scope, || {
             let (sender, victim_pid) = mpsc::channel::<u32>();
@@ -139,7 +139,7 @@ fn a_link_swapped_in_while_the_output_is_opened_is_not_followed() {
         let swapping = Swapping::start(NOBODY, [&names[0], &names[1]]);
         let (mut written, mut refused) = (0, 0);
         let begun = Instant::now();
-        // Until both have happened, for the swapping to have been met.
+        // Until both have happened, so that the swap was hit.
         while begun.elapsed() < Duration::from_secs(3) || written == 0 || refused == 0 {
             let ended = tracer()
                 .args(["replay", "--format", "text"])
@@ -164,10 +164,10 @@ fn a_link_swapped_in_while_the_output_is_opened_is_not_followed() {
     }
 }
 
-/// What a terminal obeys or turns round, what looks like a line of ours, and what is no UTF-8.
+/// Terminal escapes, bidi characters, a fake line of ours, and invalid UTF-8.
 const NASTY: &[u8] = b"\x1b]0;title\x07\x1b[2J\n{\"type\":\"lost\"}\r\xe2\x80\xae\xff\xc3 \\ ' \"";
 
-/// The longest path there can be below a directory, all of nasty names.
+/// The longest possible path below a directory, of hostile names.
 fn longest(directory: &Path) -> PathBuf {
     let mut path = directory.as_os_str().as_bytes().to_vec();
     while path.len() < LONGEST {
@@ -200,9 +200,9 @@ fn hostile_names_are_recorded_and_escaped() {
             .args(["--stop-after", "1", "--pid", &own, "-o"])
             .arg(&output),
     );
-    // Once it says what it watches, it traces.
+    // When it prints what it watches, it traces.
     tracer.line();
-    // Both this process and the victim are called something else all the time.
+    // This process and the victim change their names all the time.
     let comm = format!("/proc/{own}/comm");
     let name = fs::read(&comm).unwrap();
     let over = AtomicBool::new(false);
@@ -210,7 +210,7 @@ fn hostile_names_are_recorded_and_escaped() {
     thread::scope(|scope| {
         scope.spawn(|| {
             for part in NASTY.windows(15).cycle() {
-                // To the kernel a newline ends nothing here.
+                // The kernel accepts a newline in a name.
                 fs::write(&comm, part).unwrap();
                 if over.load(Ordering::Relaxed) {
                     break;
@@ -231,8 +231,8 @@ fn hostile_names_are_recorded_and_escaped() {
     let trace = Trace::read(&output, &ended);
     let [incident] = &trace.incidents[..] else { panic!("{:#?}", trace.incidents) };
     assert!(incident.complete, "{incident:#?}");
-    let told = incident.path_b64.as_ref().unwrap();
-    assert_eq!(BASE64_STANDARD.decode(told).unwrap(), path.as_os_str().as_bytes());
+    let exact = incident.path_b64.as_ref().unwrap();
+    assert_eq!(BASE64_STANDARD.decode(exact).unwrap(), path.as_os_str().as_bytes());
     // From its end, up to some 3,840 bytes.
     let file = BASE64_STANDARD.decode(incident.file.path_b64.as_ref().unwrap()).unwrap();
     let end = file.strip_prefix("/…".as_bytes()).unwrap();
@@ -244,7 +244,7 @@ fn hostile_names_are_recorded_and_escaped() {
         let seen = |c: char| c == '\n' || !(c.is_control() || c == '\u{202e}' || c == '\u{fffe}');
         assert!(text.chars().all(seen), "{text}");
     }
-    // No name makes a line of its own.
+    // No name adds a line.
     assert!(!ended.stdout.lines().any(|line| line.starts_with("{\"type\"")), "{}", ended.stdout);
 }
 
@@ -299,7 +299,7 @@ fn two_mebibytes_of_arguments_in_sixty_holders_are_a_short_line() {
     assert_eq!(read.stdout, fs::read_to_string(&output).unwrap());
 }
 
-/// The same for what is ours to write down at all.
+/// The same for the command line of the tracer itself.
 #[test]
 fn a_command_line_of_two_mebibytes_is_read_back() {
     let Some(turn) = Turn::take_as_root() else {

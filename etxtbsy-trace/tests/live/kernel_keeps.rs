@@ -1,4 +1,4 @@
-//! What the kernel keeps by itself, or a file system refuses: causes without a process.
+//! Causes without a process: what the kernel itself keeps open, or a file system refuses.
 
 use crate::fuse::{FILE, Server};
 use crate::support::{Trace, Turn, spawn_scoped};
@@ -45,7 +45,7 @@ impl Drop for Swap {
     }
 }
 
-/// That nothing but this keeps the file: complete, and certain if `certain` says so.
+/// Asserts that only this place keeps the file: the incident is complete and, if `certain`, certain.
 #[track_caller]
 fn assert_kept(incident: &Incident, place: Place, device: Option<&str>, kind: VerdictKind) {
     assert!(incident.holders.is_empty() && incident.suspects.is_empty(), "{incident:#?}");
@@ -55,12 +55,12 @@ fn assert_kept(incident: &Incident, place: Place, device: Option<&str>, kind: Ve
     assert!(incident.complete && incident.explained == 1, "{incident:#?}");
 }
 
-/// The calls that failed, by name.
+/// The names of the failed calls.
 fn calls(trace: &Trace) -> Vec<&str> {
     trace.incidents.iter().map(|incident| &*incident.syscall).collect()
 }
 
-/// An exec, a truncate and an open that truncates fail, by any of its names; a plain open for writing
+/// An exec, a truncate and an open with O_TRUNC fail, by any name of the file; a plain open for writing
 /// does not. `fallocate` and `ftruncate` are counted.
 #[test]
 fn an_active_swap_file_is_named() {
@@ -99,7 +99,7 @@ for call in lambda: os.truncate(\"swap\", 0), lambda: os.posix_fallocate(f, 0, 1
     assert_eq!(trace.lost(), Vec::<&_>::new());
 }
 
-/// In another mount namespace, where it has another path, and none that we see.
+/// In another mount namespace the file has another path, which we do not see.
 #[test]
 fn an_active_swap_file_is_known_in_another_mount_namespace() {
     let Some(turn) = Turn::take_as_root() else { return };
@@ -117,7 +117,7 @@ fn an_active_swap_file_is_known_in_another_mount_namespace() {
     assert_eq!(incident.file.path.as_deref(), at.to_str());
 }
 
-/// A process that has the swap file open for writing holds it as well.
+/// A process that has the swap file open for writing also holds it.
 #[test]
 fn a_writer_of_a_swap_file_is_named_too() {
     let Some(turn) = Turn::take_as_root() else { return };
@@ -135,7 +135,7 @@ fn a_writer_of_a_swap_file_is_named_too() {
     assert!(incident.complete, "{incident:#?}");
 }
 
-/// An entry of binfmt_misc, removed when dropped, in a mount namespace of this thread.
+/// A binfmt_misc entry in a mount namespace of this thread, removed when dropped.
 struct Entry {
     control: PathBuf,
     name: String,
@@ -167,14 +167,14 @@ impl Drop for Entry {
     }
 }
 
-/// Runs a test on a thread, whose mount namespace goes with it.
+/// Runs a test on a thread, whose mount namespace ends with it.
 fn on_a_thread(test: impl FnOnce(&Turn) + Send) {
     let Some(turn) = Turn::take_as_root() else { return };
     thread::scope(|scope| spawn_scoped(scope, || test(&turn)).join().unwrap());
 }
 
-/// The interpreter is refused by its own name, by another that it got since, and not where another file has
-/// come into its place.
+/// Writing the interpreter fails by its own name and by a new name, but not if another file has replaced
+/// it.
 #[test]
 fn a_binfmt_misc_entry_is_named() {
     on_a_thread(|turn| {
@@ -200,15 +200,15 @@ fn a_binfmt_misc_entry_is_named() {
     });
 }
 
-/// Of an entry without flag `F`, the interpreter is kept by who runs it alone.
+/// An entry without flag `F` does not keep its interpreter open; only processes that run it do.
 #[test]
-fn a_binfmt_misc_entry_that_opens_nothing_is_no_cause() {
+fn a_binfmt_misc_entry_without_flag_f_is_no_cause() {
     on_a_thread(|turn| {
         let dir = turn.dir.path();
         let interpreter = dir.join("interpreter");
         fs::copy("/bin/sleep", &interpreter).unwrap();
         let Some(_entry) = Entry::register(dir.join("control"), &interpreter, "O") else { return };
-        // The shell goes on before its child has exec'd.
+        // The shell continues before its child has exec'd.
         let script = "cd \"$0\"; ./interpreter 9 & \
                       until [ \"$(readlink /proc/$!/exe)\" = \"$PWD/interpreter\" ]; do :; done; \
                       cp /bin/true interpreter; kill $!; wait; cp /bin/true interpreter";
@@ -220,8 +220,7 @@ fn a_binfmt_misc_entry_that_opens_nothing_is_no_cause() {
     });
 }
 
-/// A file system that a program serves answers ETXTBSY to an exec, an open for writing, a truncate, and to
-/// unlink and rename.
+/// A FUSE file system answers ETXTBSY to an exec, an open for writing, a truncate, unlink and rename.
 #[test]
 fn a_file_system_that_refuses_is_named() {
     on_a_thread(|turn| {
@@ -241,11 +240,11 @@ fn a_file_system_that_refuses_is_named() {
         for incident in &trace.incidents {
             let kind = VerdictKind::RefusedByFilesystem;
             assert_kept(incident, Place::FileSystem, Some("fuse"), kind);
-            // Of a refused write it is not known that nobody ran the file just then.
+            // After a refused write, a process that ran the file may have just exited.
             assert_eq!(incident.certain, incident.direction == Direction::Exec, "{incident:#?}");
             assert_eq!(incident.unheld[0].mount.as_deref(), at.to_str());
             assert_eq!(incident.file.path.as_deref(), file.to_str());
-            // The failing call shows which file refused to be written; of an exec no file was opened.
+            // A failed write shows the file; a failed exec had not opened one.
             assert_eq!(incident.file.ino.is_some(), incident.direction == Direction::Write);
             assert_eq!(incident.file.writers, None);
         }

@@ -1,5 +1,5 @@
-//! Nothing is left behind by a tracer that is killed, whenever that is; and what its command does
-//! then and else is what it would do under any other wrapper.
+//! A tracer that is killed at any time leaves nothing behind, and its command behaves as under any
+//! other wrapper.
 
 use crate::support::{BINARY, Process, Turn, tracer};
 use aya::programs::{ProgramError, ProgramInfo, loaded_programs};
@@ -14,7 +14,7 @@ use std::process::Command;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-/// After which what has not gone never will.
+/// How long to wait for something to disappear.
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// Waits until nothing is left.
@@ -31,7 +31,7 @@ fn await_none<T: std::fmt::Debug>(what: &str, mut left: impl FnMut() -> BTreeSet
     }
 }
 
-/// The processes with a fact, but for this one.
+/// The processes that match, without this one.
 fn processes(is: impl Fn(&Path) -> bool) -> BTreeSet<u32> {
     let all = fs::read_dir("/proc").unwrap().filter_map(|entry| {
         let entry = entry.ok()?;
@@ -47,7 +47,7 @@ fn tracers() -> BTreeSet<u32> {
     processes(|process| fs::read_link(process.join("exe")).is_ok_and(|exe| exe == binary))
 }
 
-/// Of its stat, what follows a name that may have anything in it.
+/// The state and the parent from stat, after the name, which can have any character.
 fn state_and_parent(process: &Path) -> Option<(String, u32)> {
     let stat = fs::read_to_string(process.join("stat")).ok()?;
     let mut words = stat.rsplit_once(") ")?.1.split(' ');
@@ -58,11 +58,11 @@ fn children(of: u32) -> BTreeSet<u32> {
     processes(|process| state_and_parent(process).is_some_and(|(_, parent)| parent == of))
 }
 
-/// The eBPF programs that are loaded, by their numbers.
+/// The ids of the loaded eBPF programs.
 fn programs() -> BTreeSet<u32> {
     let id = |program: Result<ProgramInfo, ProgramError>| match program {
         Ok(program) => Some(program.id()),
-        // Unloaded between two looks.
+        // Unloaded in between.
         Err(ProgramError::SyscallError(error)) if error.io_error.kind() == ErrorKind::NotFound => {
             None
         }
@@ -71,27 +71,27 @@ fn programs() -> BTreeSet<u32> {
     loaded_programs().filter_map(id).collect()
 }
 
-/// Those that some process has open.
+/// The ids of the eBPF programs that some process has open.
 fn programs_in_use() -> BTreeSet<u32> {
     let mut used = BTreeSet::new();
     for pid in processes(|_| true) {
         let Ok(fds) = fs::read_dir(format!("/proc/{pid}/fdinfo")) else { continue };
         for fd in fds.flatten() {
-            let Ok(told) = fs::read_to_string(fd.path()) else { continue };
+            let Ok(info) = fs::read_to_string(fd.path()) else { continue };
             let number = |line: &str| line.strip_prefix("prog_id:")?.trim().parse::<u32>().ok();
-            used.extend(told.lines().filter_map(number));
+            used.extend(info.lines().filter_map(number));
         }
     }
     used
 }
 
-/// What is in a directory that need not be there.
+/// The entries of a directory, which may be missing.
 fn names(directory: impl AsRef<Path>) -> BTreeSet<PathBuf> {
     let entries = fs::read_dir(directory).into_iter().flatten();
     entries.map(|entry| entry.unwrap().path()).collect()
 }
 
-/// Has what it says on stderr among its lines.
+/// Redirects stderr to stdout.
 fn with_stderr(command: &mut Command) -> &mut Command {
     // SAFETY: a system call.
     unsafe { command.pre_exec(|| Ok(dup2_stderr(io::stdout())?)) }
@@ -114,7 +114,7 @@ fn a_killed_tracer_leaves_nothing() {
         "programs attached",
         "ready after",
         "started",
-        "no failure",
+        "no call was seen to fail",
     ] {
         let (before, outside_before) = (programs(), outside());
         let mut command = tracer();
@@ -130,24 +130,28 @@ fn a_killed_tracer_leaves_nothing() {
                 break children(process.pid().as_raw().cast_unsigned());
             }
             if line == "started" {
-                // The next is about its end.
+                // The next moment is at its end.
                 process.say_end();
             }
         };
         process.signal(Signal::SIGKILL);
         if moment == "started" {
-            // It goes on.
+            // The command continues.
             process.say_go();
             while process.line() != "go" {}
             process.say_end();
         }
         let ended = process.wait();
-        assert!(ended.signal == Some(9) || moment == "no failure", "{moment}: {}", ended.stderr);
+        assert!(
+            ended.signal == Some(9) || moment == "no call was seen to fail",
+            "{moment}: {}",
+            ended.stderr
+        );
         await_none(moment, || held.iter().copied().filter(|pid| lives(*pid)).collect());
         await_none(moment, tracers);
         await_none(moment, || {
             let new: BTreeSet<u32> = programs().difference(&before).copied().collect();
-            // Those of whoever else traces.
+            // Programs of other tracers are in use.
             new.difference(&programs_in_use()).copied().collect()
         });
         assert_eq!(outside(), outside_before, "{moment}");
@@ -159,7 +163,7 @@ fn lives(pid: u32) -> bool {
     state_and_parent(Path::new(&format!("/proc/{pid}"))).is_some_and(|(state, _)| state != "Z")
 }
 
-/// `run` ends with its command, whatever that has left behind.
+/// `run` ends with its command, even if that leaves processes behind.
 #[test]
 fn run_does_not_wait_for_what_the_command_leaves_behind() {
     let Some(turn) = Turn::take_as_root() else {
@@ -175,7 +179,6 @@ fn run_does_not_wait_for_what_the_command_leaves_behind() {
     assert!(pid > 0);
 }
 
-/// Each is passed on.
 #[test]
 fn signals_are_forwarded_to_the_command() {
     let Some(_turn) = Turn::take_as_root() else {
@@ -196,7 +199,7 @@ fn signals_are_forwarded_to_the_command() {
         process.signal(signal);
         assert_eq!(process.line(), signal.as_str().trim_start_matches("SIG"));
     }
-    // Its group, for sleep would go on.
+    // The whole group, because sleep would continue.
     nix::sys::signal::killpg(process.pid(), Signal::SIGKILL).unwrap();
     assert_eq!(process.wait().signal, Some(9));
 }

@@ -1,4 +1,4 @@
-//! What was dropped is counted: nothing fails in silence.
+//! Losses are counted.
 
 use crate::support::{BINARY, Process, Trace, Turn, tracer};
 use nix::sys::signal::Signal;
@@ -6,7 +6,7 @@ use std::process::Command;
 
 /// The tracer does not run while the failures happen, and its buffer is too small for them.
 #[test]
-fn failures_that_did_not_fit_are_counted() {
+fn failures_without_room_in_the_ring_buffer_are_counted() {
     const FAILURES: u64 = 60;
     let Some(_turn) = Turn::take_as_root() else {
         return;
@@ -26,7 +26,7 @@ fn failures_that_did_not_fit_are_counted() {
     tracer.stop();
     root.say_go();
     assert_eq!(root.line(), "done");
-    // That the tree has ended does not fit either.
+    // The record of the tree's end has no room, either.
     assert_eq!(root.wait().code, Some(0));
     tracer.signal(Signal::SIGCONT);
 

@@ -1,7 +1,7 @@
-//! The tracer on the live kernel, with real processes. Needs root: without, the tests that trace
-//! are skipped.
+//! The tracer on the live kernel, with real processes. Tests that trace need root, and are skipped
+//! without.
 //!
-//! `ETXTBSY_TRACE_RACE_SECONDS=60` runs the races for that long instead of a few failures.
+//! With `ETXTBSY_TRACE_RACE_SECONDS=60`, each race runs for that long instead of for a few failures.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that panics has failed")]
 
 mod check;

@@ -1,4 +1,4 @@
-//! Right or wrong, failure by failure: the load whose processes record all that they hold.
+//! Compares each failure with the records of a workload whose processes log all that they hold.
 
 use crate::support::{
     BINARY, Process, Trace, Turn, has_too_few, is_own_machine, race_course, race_seconds, tracer,
@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 use std::process::Command;
 use std::thread::available_parallelism;
 
-/// How long a thread of the load naps between its calls, in microseconds.
+/// How long a thread of the workload sleeps between its calls, in microseconds.
 const PAUSE: &str = "3000";
 
 #[test]
@@ -18,7 +18,7 @@ fn no_false_holders_and_no_missed_certain_holders() {
     assert_right(&turn, &mut tracer(), "mixed");
 }
 
-/// Most records are lost: what is reported all the same is right, and the rest is counted.
+/// Most records are lost: the reported incidents are still right, and the rest is counted.
 #[test]
 fn no_false_holders_while_the_ring_buffer_is_tiny() {
     let Some(turn) = Turn::take_as_root() else { return };
@@ -39,7 +39,7 @@ fn no_false_holders_while_the_machine_is_loaded() {
     }
 }
 
-/// Who has closed the file does not hold it, whatever lies where its description lay.
+/// A process that has closed the file is no holder, even if the memory of its description is reused.
 #[test]
 fn a_hold_that_has_ended_stays_ended() {
     let Some(turn) = Turn::take_as_root() else { return };
@@ -50,7 +50,7 @@ fn a_hold_that_has_ended_stays_ended() {
     assert_eq!((tally.missed, tally.lost), (0, 0), "{}", tally.faults.join("\n"));
 }
 
-/// Who ran a program when it could not be written, refusal by refusal.
+/// Compares each refused write with the processes that ran the file.
 #[test]
 fn no_false_runners() {
     let Some(turn) = Turn::take_as_root() else { return };
@@ -63,7 +63,7 @@ fn no_false_runners() {
     let tally = compare_refusals(&truth, &trace.incidents, &trace.lost);
     println!("refusals: {tally:?}");
     assert!(tally.is_sound(), "{}", tally.faults.join("\n"));
-    // Where the processors are emulated, a call takes as long as a runner may live.
+    // On emulated processors a call takes as long as a runner lives.
     let missing_allowed = if is_own_machine() { 10 } else { 1 };
     let unnamed = tally.compared - tally.with_culprit;
     let enough = unnamed * 1000 <= tally.compared * missing_allowed;
@@ -83,7 +83,7 @@ fn assert_right(turn: &Turn, tracer: &mut Command, name: &str) {
     let tally = compare(&truth, &trace.incidents, &trace.lost);
     print(name, &truth, &tally);
     assert!(tally.is_sound(), "{}", tally.faults.join("\n"));
-    // Who is not named where records were lost is missed, but not denied.
+    // If records were lost, a holder can be missing.
     let only_failures = trace.lost.iter().all(|lost| {
         use LossKind::{FailuresOverload, FailuresRingFull, FailuresUnread};
         matches!(lost.kind, FailuresOverload | FailuresRingFull | FailuresUnread)
@@ -93,8 +93,7 @@ fn assert_right(turn: &Turn, tracer: &mut Command, name: &str) {
     }
 }
 
-/// That all of so many failures were counted. Where programs are preempted, the kernel skips some, and counts
-/// how many.
+/// Asserts that all failures were counted, except those for which the kernel skipped a program.
 fn assert_counted(trace: &Trace, failed: u64) {
     let least = failed.saturating_sub(trace.lost_of(LossKind::ProgramsSkipped));
     let counted = trace.summary.failures;

@@ -1,4 +1,4 @@
-//! Outputs that do not take what they are given: nobody reads them, or there is no room.
+//! Outputs that fail or stall: nobody reads them, or there is no room.
 
 use crate::fuse::{BROKEN, Server};
 use crate::support::{BINARY, Process, Trace, Turn, first_line, tracer};
@@ -21,17 +21,17 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 use test_support::skip;
 
-/// More incidents than such a pipe has room for.
+/// More incidents than the small pipe has room for.
 const FAILURES: usize = 40;
 
-/// A pipe that has room for two incidents or three, and that nobody reads.
+/// A pipe with room for two or three incidents, which nobody reads.
 fn small_pipe() -> (PipeReader, PipeWriter) {
     let (reader, writer) = pipe().unwrap();
     fcntl(&writer, FcntlArg::F_SETPIPE_SZ(4096)).unwrap();
     (reader, writer)
 }
 
-/// A script that makes so many failures.
+/// A script that makes that many failures.
 fn failures(count: usize) -> String {
     let one = format!("{BINARY} workload still-open >/dev/null || exit 1");
     format!("i=0; while [ $i -lt {count} ]; do {one}; i=$((i+1)); done")
@@ -76,7 +76,7 @@ fn a_signal_ends_tracing_although_nobody_reads_the_trace() {
         tracer.signal(signal);
         let ended = tracer.wait();
         ended.assert_refused(125, &["nothing was read from stdout"]);
-        // What another output has is whole.
+        // The other output is complete.
         let trace = Trace::parse(&fs::read_to_string(&output).unwrap());
         assert_eq!(trace.incidents.len(), FAILURES, "{signal}");
         let rest: Vec<String> = reader.lines().map(Result::unwrap).collect();
@@ -85,14 +85,14 @@ fn a_signal_ends_tracing_although_nobody_reads_the_trace() {
     }
 }
 
-/// The same with a command that goes on after tracing is over: it gets its signals meanwhile.
+/// The same with a command that continues after tracing has ended: it still gets its signals.
 #[test]
 fn a_command_gets_its_signals_while_the_last_lines_find_no_reader() {
     let Some(_turn) = Turn::take_as_root() else {
         return;
     };
     let (reader, writer) = small_pipe();
-    // Others send the signal: what the command itself sends to us is not passed on.
+    // Another process sends the signal, because signals from the command itself are not forwarded.
     let kill = "(sh -c 'kill -TERM $0' $PPID)";
     let script = format!("trap 'exit 9' TERM; {}; {kill}; while :; do :; done", failures(9));
     let ended = Process::start_with_stdout(
@@ -104,7 +104,7 @@ fn a_command_gets_its_signals_while_the_last_lines_find_no_reader() {
     drop(reader);
 }
 
-/// Limits the files that a command and its children write, in bytes.
+/// Limits the size of files that a command and its children write, in bytes.
 fn limit(command: &mut Command, bytes: u64) {
     // SAFETY: setrlimit(2) may be called between fork and exec.
     unsafe {
@@ -113,13 +113,13 @@ fn limit(command: &mut Command, bytes: u64) {
 }
 
 #[test]
-fn a_file_that_may_not_grow_is_reported_at_once_and_all_else_goes_on() {
+fn a_file_at_its_size_limit_is_reported_at_once_and_tracing_continues() {
     const MOST: u64 = 16 << 10;
     let Some(turn) = Turn::take_as_root() else {
         return;
     };
     let output = turn.output();
-    // It waits for the report, and fails once more after that.
+    // The script waits for the report, and then makes another failure.
     let script = format!(
         "{}; until grep -q 'File too large' \"$0\"; do :; done; {}",
         failures(20),
@@ -139,9 +139,10 @@ fn a_file_that_may_not_grow_is_reported_at_once_and_all_else_goes_on() {
     assert_eq!(trace.incidents.len(), 21);
     let kept = fs::read_to_string(&output).unwrap();
     assert!(kept.len() as u64 <= MOST && ended.stdout.starts_with(&kept));
-    // At once, and in the end with what is missing.
-    let told: Vec<&str> = errors.lines().filter(|line| line.contains("File too large")).collect();
-    let [at_once, end] = told[..] else { panic!("{errors}") };
+    // One report at once, and one at the end with the number of missing incidents.
+    let reports: Vec<&str> =
+        errors.lines().filter(|line| line.contains("File too large")).collect();
+    let [at_once, end] = reports[..] else { panic!("{errors}") };
     assert!(at_once.contains("tracing goes on"), "{errors}");
     assert!(end.contains("of 21 incidents are not there"), "{errors}");
 }
@@ -189,9 +190,8 @@ fn a_full_disk_does_not_end_what_is_shown() {
     assert_eq!(trace.incidents.len(), 3);
 }
 
-/// As of a disk that fails.
 #[test]
-fn an_io_error_is_reported_at_once_and_all_else_goes_on() {
+fn an_io_error_is_reported_at_once_and_tracing_continues() {
     let Some(turn) = Turn::take_as_root() else {
         return;
     };
@@ -207,14 +207,14 @@ fn an_io_error_is_reported_at_once_and_all_else_goes_on() {
     assert!(server.end().is_empty());
     assert_eq!(ended.code, Some(125), "{}", ended.stderr);
     assert_eq!(Trace::parse(&ended.stdout).incidents.len(), 3);
-    let told: Vec<&str> =
+    let reports: Vec<&str> =
         ended.stderr.lines().filter(|line| line.contains("Input/output error")).collect();
-    let [at_once, end] = told[..] else { panic!("{}", ended.stderr) };
+    let [at_once, end] = reports[..] else { panic!("{}", ended.stderr) };
     assert!(at_once.contains("tracing goes on"), "{at_once}");
     assert!(end.contains("3 of 3 incidents are not there"), "{end}");
 }
 
-/// A terminal that has no room for a single byte more, as nobody reads what is on it: our end, and its own.
+/// A terminal without room for another byte, because nobody reads it: the master and the terminal.
 fn stalled_terminal() -> (OwnedFd, File) {
     let (mut ours, mut theirs) = (0, 0);
     let size = libc::winsize { ws_row: 50, ws_col: 160, ws_xpixel: 0, ws_ypixel: 0 };
@@ -239,7 +239,7 @@ fn stalled_terminal() -> (OwnedFd, File) {
     (ours, theirs)
 }
 
-/// Starts a program on a terminal of its own.
+/// Starts a program with its own controlling terminal.
 fn start_on(terminal: &File, command: &mut Command) -> Child {
     let end = || terminal.try_clone().unwrap();
     command.stdin(end()).stdout(end()).stderr(end()).env("TERM", "xterm");
@@ -253,7 +253,7 @@ fn start_on(terminal: &File, command: &mut Command) -> Child {
     unsafe { command.pre_exec(take) }.spawn().unwrap()
 }
 
-/// Waits until the file has such a line.
+/// Waits until the file has a line of that type.
 #[track_caller]
 fn await_line(file: &Path, kind: &str, of: &mut Child) {
     let began = Instant::now();
@@ -267,8 +267,8 @@ fn await_line(file: &Path, kind: &str, of: &mut Child) {
     }
 }
 
-/// Ends it by SIGTERM: its status, which must come soon. While its command has not been waited for, a
-/// signal is the command's: more of them come.
+/// Ends the process by SIGTERM, within a time limit; returns its status. Signals are repeated, because
+/// they go to the command until that has been reaped.
 #[track_caller]
 fn terminate(mut process: Child) -> Option<i32> {
     let began = Instant::now();
@@ -300,7 +300,7 @@ fn a_signal_ends_the_view_although_nobody_reads_the_terminal() {
     Trace::parse(&fs::read_to_string(&output).unwrap());
 }
 
-/// Nor what the command has written, which comes to the terminal in the end.
+/// The command's output, which is written to the terminal at the end, delays nothing, either.
 #[test]
 fn the_command_ends_under_the_view_although_nobody_reads_the_terminal() {
     let Some(turn) = Turn::take_as_root() else {
@@ -332,7 +332,7 @@ fn a_closed_stdout_does_not_affect_the_command() {
     first_line(reader);
     tracer.say_go();
     let ended = tracer.wait();
-    // That CMD has the same stdout is all there is to say.
+    // The only message is that CMD has the same stdout.
     assert_eq!((ended.code, ended.stderr.lines().count()), (Some(5), 1), "{}", ended.stderr);
     assert!(ended.stderr.contains("CMD has the same stdout"), "{}", ended.stderr);
 }
@@ -354,14 +354,14 @@ fn a_closed_stdout_ends_other_commands_quietly() {
     }
 }
 
-/// Whatever the limit, it traces, or says why it cannot.
+/// With any memory limit, it traces, or reports why it cannot.
 #[test]
 fn too_little_memory_is_reported_in_one_line() {
     let Some(turn) = Turn::take_as_root() else {
         return;
     };
     let mut failed = 0;
-    // With less there is no room for the program itself.
+    // With less memory the program itself does not start.
     for mebibytes in (16..64).step_by(3) {
         let mut command = tracer();
         // SAFETY: setrlimit(2) may be called between fork and exec.

@@ -1,23 +1,23 @@
-//! Right or wrong, failure by failure: the race whose children say what they have inherited.
+//! Compares each failure with a race whose children record what they inherited.
 
 use crate::support::{Turn, has_too_few, is_own_machine};
 use etxtbsy_trace::event::{Holder, How, Incident};
 use etxtbsy_workload::{FailedExec, GroundTruth, Inheritor};
 use std::collections::HashMap;
 
-/// What came of the comparison; `wrong` in words, a line each.
+/// The result of the comparison; `wrong` has a line of text for each error.
 #[derive(Default)]
 struct Tally {
     complete: u64,
     holders: u64,
     sure: u64,
-    /// Holders that surely were, of incidents that are not complete.
+    /// Certain holders that incomplete incidents do not name.
     missing: u64,
     wrong: Vec<String>,
-    /// Whether the kernel says that it skipped a program.
+    /// Whether the kernel reported that it skipped a program.
     programs_skipped: bool,
-    /// By how much an end may be reported too late: another event shows it where the kernel skipped the
-    /// program of the first; and on emulated processors it takes the tracer long to look.
+    /// How late a release may be reported: if the kernel skipped a program, only a later event shows it;
+    /// and on emulated processors the tracer is slow.
     late_ns: u64,
 }
 
@@ -48,7 +48,7 @@ fn named_holders_held_the_file_and_certain_ones_are_not_missed() {
     for failed in &truth.failed {
         match incidents.remove(&(failed.victim, failed.ino)).as_deref() {
             Some([incident]) => tally.compare(truth.race.pid, failed, incident),
-            told => tally.wrong.push(format!("not one incident: {failed:?}: {told:?}")),
+            other => tally.wrong.push(format!("not one incident: {failed:?}: {other:?}")),
         }
     }
     let invented = incidents.into_values().flatten();
@@ -99,7 +99,7 @@ impl Tally {
         }
     }
 
-    /// What is said of a holder and is not so.
+    /// The facts about a holder that are wrong.
     fn faults(&self, pid: u32, writer: u32, known: &Inheritor, holder: &Holder) -> Vec<String> {
         let mut faults = Vec::new();
         let fds: Vec<u32> = holder.fds.iter().map(|fd| fd.fd).collect();
@@ -107,7 +107,7 @@ impl Tally {
             faults.push(format!("its fds were {:?}, not {fds:?}", known.fds));
         }
         let opened = holder.opened.as_ref().map(|by| (by.pid, by.tid));
-        // Where the program of an open was skipped, the opener is not known.
+        // If the program of the open was skipped, the opener is not known.
         if opened != Some((pid, writer)) && !(opened.is_none() && self.programs_skipped) {
             faults.push(format!("thread {writer} opened the file, not {opened:?}"));
         }
@@ -116,16 +116,16 @@ impl Tally {
             faults.push(format!("thread {} forked it, not {forked:?}", known.forked_by));
         }
         match &holder.released {
-            None => faults.push("it is said to hold the file still".into()),
-            // A child whose own exec failed ends with the fd.
+            None => faults.push("it is reported to hold the file still".into()),
+            // A child whose own exec failed exits with the fd.
             Some(released) if !matches!(released.how, How::CloseOnExec | How::Exit) => {
-                faults.push(format!("it cannot have let go by {:?}", released.how));
+                faults.push(format!("it cannot have released the file by {:?}", released.how));
             }
             Some(released) => {
                 let (from, to) = (known.before_exec_ns, known.gone_by_ns + self.late_ns);
                 if !(from..=to).contains(&released.time_ns) {
                     let time = released.time_ns;
-                    faults.push(format!("it let go between {from} and {to}, not at {time}"));
+                    faults.push(format!("it released the file from {from} to {to}, not at {time}"));
                 }
             }
         }

@@ -1,4 +1,4 @@
-//! The races: every failure that the workload counted is told, and explained.
+//! The races: every failure that the workload counted is reported and explained.
 
 use crate::support::{
     Process, Trace, Turn, WaitingRace, assert_complete, has_too_few, is_own_machine, tracer,
@@ -25,7 +25,7 @@ fn rust114554() {
 }
 
 #[test]
-fn go22315_that_was_running_before_the_tracer() {
+fn go22315_started_before_the_tracer() {
     let Some(turn) = Turn::take_as_root() else {
         return;
     };
@@ -49,7 +49,7 @@ fn assert_explained(race: &Race, trace: &Trace) {
     assert_complete(&trace.incidents, |incident| is_explained(race, trace, incident));
 }
 
-/// Whether the incident is complete; if so, it must be right in all that the race knows.
+/// Whether the incident is complete. If so, it must agree with all that the race knows.
 fn is_explained(race: &Race, trace: &Trace, incident: &Incident) -> bool {
     let script = incident.file.path.as_deref().unwrap();
     let index: usize = script
@@ -81,7 +81,7 @@ fn is_explained(race: &Race, trace: &Trace, incident: &Incident) -> bool {
             assert_eq!((opened.pid, opened.tid), (race.pid, writer), "{incident:#?}");
         }
         if holder.via == Via::Unknown && trace.has_skipped_programs() {
-            // So its fork may have been.
+            // The skipped program may be that of its fork.
             continue;
         }
         assert_eq!(holder.via, Via::Fork, "{incident:#?}");
@@ -90,7 +90,7 @@ fn is_explained(race: &Race, trace: &Trace, incident: &Incident) -> bool {
         assert!(race.threads.contains(&forked.tid), "{incident:#?}");
         // The writer's own child is forked after its close.
         assert_ne!(forked.tid, writer, "{incident:#?}");
-        // A child that runs on an emulated processor may take longer than the grace period.
+        // On an emulated processor a child can take longer than the grace period.
         assert!(holder.released.is_some() || is_own_machine(), "{incident:#?}");
     }
     true

@@ -1,4 +1,4 @@
-//! What the tracer may do once it is live, and what the command has of that: nothing.
+//! The capabilities of the tracer once it is live; the command inherits none of them.
 
 use crate::support::{NOBODY, Process, Trace, Turn, tracer};
 use nix::errno::Errno;
@@ -17,10 +17,10 @@ use std::process::Command;
 use std::thread::{self, sleep, yield_now};
 use std::time::{Duration, Instant};
 
-/// What /proc says of each thread of a process: `Name:` and the rest.
+/// /proc/PID/task/TID/status of each thread of a process.
 fn threads(pid: impl std::fmt::Display) -> Vec<BTreeMap<String, String>> {
     let statuses = fs::read_dir(format!("/proc/{pid}/task")).unwrap().filter_map(|task| {
-        // One that ends between the two has none.
+        // A thread that has just ended has none.
         let status = fs::read_to_string(task.unwrap().path().join("status")).ok()?;
         let lines = status.lines().filter_map(|line| line.split_once(':'));
         Some(lines.map(|(name, rest)| (name.to_owned(), rest.trim().to_owned())).collect())
@@ -77,8 +77,8 @@ fn reading_maps_needs_bpf() -> bool {
     }
 }
 
-/// That each thread of the tracer has those capabilities, of those that we have, and no way to more; once
-/// the threads are gone that started it, which the kernel shows for a while after they were joined.
+/// Asserts that each thread of the tracer has only those of our capabilities, and cannot gain more. Waits
+/// until the threads that started it are gone, which the kernel shows for a while after the join.
 #[track_caller]
 fn assert_has_only(pid: impl std::fmt::Display, wanted: CapabilitySet) {
     let wanted = wanted & capabilities(None).unwrap().permitted;
@@ -92,7 +92,7 @@ fn assert_has_only(pid: impl std::fmt::Display, wanted: CapabilitySet) {
     }
 }
 
-/// The same of one thread, by its status; or what is wrong.
+/// The same for one thread, by its status; returns what is wrong.
 fn has_only(thread: &BTreeMap<String, String>, wanted: CapabilitySet) -> Result<(), String> {
     // For when a 32-bit program runs.
     let aside = CapabilitySet::BPF | CapabilitySet::PERFMON;
@@ -112,7 +112,7 @@ fn has_only(thread: &BTreeMap<String, String>, wanted: CapabilitySet) -> Result<
     if thread["NoNewPrivs"] == "1" { Ok(()) } else { Err(format!("NoNewPrivs of {name}")) }
 }
 
-/// A tracer for whom sudo says that `nobody` has called it.
+/// A tracer that `nobody` called through sudo.
 fn for_nobody() -> Command {
     let mut command = tracer();
     let id = NOBODY.to_string();
@@ -139,14 +139,14 @@ fn the_tracer_keeps_only_the_capabilities_it_needs() {
     assert_eq!(running.wait().code, Some(1));
 }
 
-/// What a process has of whoever started it, on its stdout.
+/// Prints what a process inherited from its parent.
 const HERITAGE: &str = "
     grep -E '^(Uid|Gid|Groups|Cap...|NoNewPrivs|Seccomp|SigBlk|SigIgn|THP_enabled|Umask):' \
         /proc/self/status
     cat /proc/self/limits /proc/self/oom_score_adj /proc/self/timerslack_ns; cut -d' ' -f19 /proc/self/stat
     pwd; env -u _ | sort";
 
-/// Limits and a mask such as nobody has by default.
+/// Limits and a mask that differ from the defaults.
 fn peculiar(command: &mut Command) -> &mut Command {
     let change = || {
         for (resource, soft) in [(Resource::RLIMIT_NOFILE, 77), (Resource::RLIMIT_MEMLOCK, 1 << 15)]
@@ -157,7 +157,7 @@ fn peculiar(command: &mut Command) -> &mut Command {
         unsafe { libc::umask(0o27) };
         Ok(())
     };
-    // SAFETY: system calls, which are all that is done between fork and exec.
+    // SAFETY: only system calls between fork and exec.
     unsafe { command.pre_exec(change) }
 }
 
@@ -196,7 +196,7 @@ fn under_sudo_the_command_inherits_what_the_caller_would_give() {
         setgid(Gid::from_raw(NOBODY))?;
         Ok(setuid(Uid::from_raw(NOBODY))?)
     };
-    // SAFETY: system calls, which are all that is done between fork and exec.
+    // SAFETY: only system calls between fork and exec.
     unsafe { peculiar(&mut without).pre_exec(change) };
     let without = Process::start(&mut without).wait();
     let with = Process::start(peculiar(for_nobody().args(["run", "--"]).args(heritage))).wait();
@@ -216,7 +216,7 @@ fn under_sudo_the_command_inherits_what_the_caller_would_give() {
     assert!(!with.stdout.contains("SUDO_"), "{}", with.stdout);
 }
 
-/// It may still make itself another user: no promise of ours binds it.
+/// no_new_privs of the tracer does not apply to the command.
 #[test]
 fn the_command_may_gain_privileges() {
     let Some(turn) = Turn::take_as_root() else {
@@ -247,7 +247,7 @@ fn signals_reach_a_command_of_another_user() {
     assert_eq!(process.wait().code, Some(128 + 15));
 }
 
-/// Which takes what it has kept for that. Holder and parent live until they have been told of.
+/// This needs the capabilities that the tracer keeps. Holder and parent live until they are reported.
 #[test]
 fn processes_of_another_user_are_described() {
     const HOLD: &str = "cp /bin/true \"$0\"; exec 3>>\"$0\"; \"$0\"; read end";

@@ -1,4 +1,4 @@
-//! `--as`: what the traced tree is to the failures that are shown.
+//! `--as`: the role of the traced tree in the failures that are shown.
 
 use crate::support::{Process, Trace, Turn, tracer};
 use etxtbsy_trace::event::TreeRole;
@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{self, Command};
 
-/// A script in the turn's directory.
+/// A script in the directory of the test.
 fn script(turn: &Turn, name: &str) -> PathBuf {
     let path = turn.dir.path().join(name);
     fs::write(&path, "#!/bin/sh\nexit 0\n").unwrap();
@@ -16,8 +16,8 @@ fn script(turn: &Turn, name: &str) -> PathBuf {
     path
 }
 
-/// A shell that has a file open for writing, executes another, which has to fail, and lives on until it is told
-/// to go.
+/// A shell that has a file open for writing, and executes another file that is busy. It continues and
+/// ends on "go".
 struct Holder(Process);
 
 impl Holder {
@@ -30,14 +30,14 @@ impl Holder {
     }
 }
 
-/// That an exec of a file by this process's child fails.
+/// Asserts that an exec of the file in a child of this process fails.
 fn assert_busy(path: &Path) {
     let error = Command::new(path).spawn().map(drop).unwrap_err();
     assert_eq!(error.raw_os_error(), Some(libc::ETXTBSY), "{error}");
 }
 
-/// Traces a shell that holds one file, and fails to execute another that this process has open. A child of this
-/// process fails to execute the first, and a third, which the shell has nothing to do with.
+/// Traces a shell that holds one file, and fails to execute another that this process has open. Children
+/// of this process fail to execute the first file, and a third one that the shell does not hold.
 fn trace(role: &[&str]) -> Option<(u32, Trace)> {
     let turn = Turn::take_as_root()?;
     let [held, ours, other] = ["held", "ours", "other"].map(|name| script(&turn, name));
@@ -58,8 +58,8 @@ fn trace(role: &[&str]) -> Option<(u32, Trace)> {
     Some((pid, Trace::parse(&format!("{meta}\n{}", ended.stdout))))
 }
 
-/// Of each incident: whose parent had called exec, and who held the file.
-fn told(trace: &Trace) -> Vec<(Option<u32>, Vec<u32>)> {
+/// For each incident: the parent of the victim, and the holders.
+fn parents_and_holders(trace: &Trace) -> Vec<(Option<u32>, Vec<u32>)> {
     let held = |incident: &etxtbsy_trace::event::Incident| {
         incident.holders.iter().map(|holder| holder.pid).collect()
     };
@@ -67,28 +67,28 @@ fn told(trace: &Trace) -> Vec<(Option<u32>, Vec<u32>)> {
 }
 
 #[test]
-fn as_victim_shows_what_the_tree_could_not_run_and_counts_what_it_caused() {
+fn as_victim_shows_failures_of_the_tree_and_counts_those_it_caused() {
     let Some((pid, trace)) = trace(&[]) else { return };
     assert_eq!(trace.meta.filter.role, TreeRole::Victim);
-    assert_eq!(told(&trace), [(Some(pid), vec![process::id()])]);
+    assert_eq!(parents_and_holders(&trace), [(Some(pid), vec![process::id()])]);
     assert_eq!((trace.summary.failures, trace.summary.elsewhere), (1, 1), "{:?}", trace.summary);
 }
 
 #[test]
-fn as_holder_shows_what_the_tree_caused_alone() {
+fn as_holder_shows_only_failures_that_the_tree_caused() {
     let Some((pid, trace)) = trace(&["--as", "holder"]) else { return };
     assert_eq!(trace.meta.filter.role, TreeRole::Holder);
-    assert_eq!(told(&trace), [(Some(process::id()), vec![pid])]);
+    assert_eq!(parents_and_holders(&trace), [(Some(process::id()), vec![pid])]);
     assert_eq!((trace.summary.failures, trace.summary.elsewhere), (1, 2), "{:?}", trace.summary);
 }
 
 #[test]
 fn as_either_shows_both() {
     let Some((pid, trace)) = trace(&["--as", "either"]) else { return };
-    let mut told = told(&trace);
-    told.sort_unstable();
+    let mut found = parents_and_holders(&trace);
+    found.sort_unstable();
     let mut expected = [(Some(process::id()), vec![pid]), (Some(pid), vec![process::id()])];
     expected.sort_unstable();
-    assert_eq!(told, expected);
+    assert_eq!(found, expected);
     assert_eq!((trace.summary.failures, trace.summary.elsewhere), (2, 1), "{:?}", trace.summary);
 }

@@ -1,4 +1,4 @@
-//! The scenes: one failure each, of which every pid, thread and fd is known.
+//! The scenes: one failure each, with known pids, threads and fds.
 
 use crate::support::{Attached, BINARY, Ended, Process, Trace, Turn};
 use etxtbsy_trace::event::{
@@ -102,8 +102,8 @@ scenes! {
     loop_device: "loop-device",
 }
 
-/// The scene under the tracer, of which nobody but these holders may be named; `None` if the scene
-/// cannot be here.
+/// Traces a scene, and asserts that only its holders are named; `None` if the scene is not possible
+/// here.
 fn named_only(name: &str) -> Option<(Scene, Incident)> {
     let turn = Turn::take_as_root()?;
     let (ended, mut trace) = turn.run(&[], &[BINARY, "workload", name]);
@@ -123,8 +123,8 @@ fn named_only(name: &str) -> Option<(Scene, Incident)> {
     Some((scene, trace.incidents.remove(0)))
 }
 
-/// Who waits in a call is named for that call, or nobody is; who exec'd long before is not.
-fn name_who_waits_or_nobody(name: &str) {
+/// Asserts that only the process that waits in a call is named, or none; never one that exec'd before.
+fn names_only_the_waiting_process(name: &str) {
     let Some((_, incident)) = named_only(name) else { return };
     if incident.holders.is_empty() {
         assert!(!incident.complete && !incident.certain, "{incident:#?}");
@@ -132,7 +132,7 @@ fn name_who_waits_or_nobody(name: &str) {
     }
 }
 
-/// All are named, or the incident is not complete.
+/// All holders are named, or the incident is not complete.
 #[test]
 fn many_holders() {
     let Some((scene, incident)) = named_only("many-holders") else { return };
@@ -142,15 +142,15 @@ fn many_holders() {
 
 #[test]
 fn open_under_way() {
-    name_who_waits_or_nobody("open-under-way");
+    names_only_the_waiting_process("open-under-way");
 }
 
 #[test]
 fn truncate_under_way() {
-    name_who_waits_or_nobody("truncate-under-way");
+    names_only_the_waiting_process("truncate-under-way");
 }
 
-/// The request ends with the file; how is not for a word of its own.
+/// The release by the end of the request has no word of its own.
 #[test]
 fn io_uring_request() {
     let Some((_, incident)) = named_only("io-uring-request") else { return };
@@ -158,8 +158,7 @@ fn io_uring_request() {
     assert!(holder.released.is_some() && incident.complete, "{incident:#?}");
 }
 
-/// The holder shares the table in which a process that has ended opened the file: it was forked by
-/// nobody who had that.
+/// The holder shares an fd table with an opener that has exited. Its parent does not have that table.
 #[test]
 fn shared_table_opener_dead() {
     let Some((scene, incident)) = named_only("shared-table-opener-dead") else { return };
@@ -169,8 +168,8 @@ fn shared_table_opener_dead() {
     assert!(incident.complete, "{incident:#?}");
 }
 
-/// A 32-bit program that waits, so that 32-bit system calls are followed from the start; `None` where
-/// there are no such programs.
+/// A waiting 32-bit program, so that the tracer follows 32-bit system calls from the start; `None` if
+/// 32-bit programs are not possible here.
 fn waiting_in_32_bits() -> Option<Process> {
     let waiting = Process::start(Command::new(BINARY).args(["workload", "wait-in-32-bits"]));
     if waiting.says("ready") {
@@ -181,8 +180,8 @@ fn waiting_in_32_bits() -> Option<Process> {
     skip!("{}", ended.stderr)
 }
 
-/// These scenes make their 32-bit system calls by `int $0x80`, which is followed while a 32-bit program is
-/// known to run.
+/// These scenes make 32-bit system calls by `int $0x80`, which the tracer follows while a 32-bit program
+/// runs.
 #[test]
 fn compat() {
     let Some(turn) = Turn::take_as_root() else { return };
@@ -196,10 +195,10 @@ fn compat() {
         "compat-truncate-running",
         "compat-truncate64-running",
     ] {
-        // One each: a process of the tests may not live longer than a few of these take on a slow machine.
+        // A new program for each scene, because test processes have a time limit.
         let Some(mut waiting) = waiting_in_32_bits() else { return };
         let (scene, trace) = turn.workload(&[name]);
-        assert_told(&scene, &trace);
+        assert_reported(&scene, &trace);
         waiting.say_go();
         assert_eq!(waiting.wait().code, Some(0));
     }
@@ -215,10 +214,10 @@ fn compat_failures_before_the_tracer_follows_are_counted() {
         if is_unsupported(&ended) {
             return;
         }
-        // Every program that this takes is loaded when it is needed.
+        // The eBPF programs for 32-bit calls are loaded only when needed.
         assert!(!ended.stderr.contains("WARN"), "{}", ended.stderr);
         let storm: Storm = ended.report();
-        // Where programs are preempted, the kernel skips some, and counts how many.
+        // The kernel can skip programs, and counts them.
         let unfollowed =
             trace.lost_of(LossKind::CompatUnfollowed) + trace.lost_of(LossKind::ProgramsSkipped);
         let reported = trace.incidents.len() as u64;
@@ -228,7 +227,7 @@ fn compat_failures_before_the_tracer_follows_are_counted() {
     }
 }
 
-/// Of those that begin when the tracer follows, each failure is reported, with who is to blame.
+/// Once the tracer follows 32-bit calls, each failure is reported with its holder.
 #[test]
 fn compat_failures_are_reported_once_the_tracer_follows() {
     let Some(turn) = Turn::take_as_root() else { return };
@@ -236,7 +235,7 @@ fn compat_failures_are_reported_once_the_tracer_follows() {
         let Some(mut waiting) = waiting_in_32_bits() else { return };
         let (storm, trace): (Storm, _) = turn.workload(&["fail-in-32-bits", call]);
         assert_eq!(trace.lost_of(LossKind::CompatUnfollowed), 0, "{:?}", trace.lost);
-        // Where programs are preempted, the kernel skips some, and counts how many.
+        // The kernel can skip programs, and counts them.
         let (reported, skipped) =
             (trace.incidents.len() as u64, trace.lost_of(LossKind::ProgramsSkipped));
         let least = storm.failures.saturating_sub(skipped);
@@ -246,7 +245,7 @@ fn compat_failures_are_reported_once_the_tracer_follows() {
             let holders: Vec<_> = incident.holders.iter().map(|holder| holder.pid).collect();
             if call == "open" {
                 assert_eq!(incident.syscall, "open");
-                // The file, and who ran it, may be gone before user space looks.
+                // The file and the runner can be gone before user space looks.
                 assert!(
                     incident.file.path.is_none() || holders.contains(&incident.victim.pid),
                     "{incident:#?}"
@@ -254,7 +253,7 @@ fn compat_failures_are_reported_once_the_tracer_follows() {
             } else {
                 assert_eq!(incident.syscall, "execve");
                 assert_eq!(incident.path.as_deref(), storm.path.to_str());
-                // Until the search for 32-bit calls is loaded, what needs one is not complete.
+                // Incidents that need the search for 32-bit calls are incomplete until it is loaded.
                 assert!(holders.contains(&storm.pid), "{incident:#?}");
             }
         }
@@ -263,7 +262,7 @@ fn compat_failures_are_reported_once_the_tracer_follows() {
     }
 }
 
-/// What is reported of 32-bit calls names the file that was busy, if it was still there.
+/// Asserts that reports about 32-bit calls name the busy file, if it still existed.
 fn assert_kept_up(storm: &Storm, trace: &Trace) {
     let dir = storm.path.parent().unwrap();
     for incident in &trace.incidents {
@@ -272,43 +271,43 @@ fn assert_kept_up(storm: &Storm, trace: &Trace) {
     }
 }
 
-/// Whether the scene cannot be here; the test is skipped then.
+/// Whether the scene is not possible here; the test is then skipped.
 fn is_unsupported(ended: &Ended) -> bool {
     let is = ended.code == Some(UNSUPPORTED.into());
     if is {
-        // The tracer has its say too.
+        // The tracer also writes to stderr.
         let why = ended.stderr.lines().find_map(|line| line.split_once("not possible here: "));
         skipped(why.map_or(&*ended.stderr, |(_, why)| why));
     }
     is
 }
 
-/// Who runs a script's interpreter is named with the script.
+/// A process that runs a script's interpreter is named with the script.
 #[test]
 fn running_interpreter() {
     let Some(turn) = Turn::take_as_root() else { return };
     let (scene, trace): (Scene, _) = turn.workload(&["running-interpreter"]);
-    assert_told(&scene, &trace);
+    assert_reported(&scene, &trace);
     let script = scene.busy.with_file_name("script");
     let said = trace.incidents[0].holders[0].script.as_deref().map(Path::new);
     assert_eq!(said, Some(script.as_path()));
 }
 
-/// What the same process makes anew in its place is reported, and the refused file is the old one.
+/// The file that the same process creates again is reported, and the refused file is the old one.
 #[test]
 fn running_replaced() {
     let Some(turn) = Turn::take_as_root() else { return };
     let (scene, trace): (Scene, _) = turn.workload(&["running-replaced"]);
-    assert_told(&scene, &trace);
+    assert_reported(&scene, &trace);
     let repaired = trace.incidents[0].repaired.expect("repaired");
     assert!(repaired.after_ns > 0 && repaired.ino != scene.ino, "{repaired:?}");
     assert_eq!(trace.summary.repaired, 1);
 }
 
-/// Runs commands in a shell while a copy of sleep runs beside it as `svc`.
+/// Runs commands in a shell while a copy of sleep runs as `svc`.
 fn while_svc_runs(turn: &Turn, commands: &str) -> (Ended, Trace) {
     let dir = turn.dir.path().display();
-    // Once the shell sees it run, it is past its exec.
+    // The shell waits until its exec is complete.
     let script = format!(
         "cd {dir} && rm -f svc && cp /bin/sleep svc && {{ ./svc 60 & p=$!; }} && \
          until [ \"$(readlink /proc/$p/exe)\" = \"$PWD/svc\" ]; do :; done; \
@@ -317,9 +316,9 @@ fn while_svc_runs(turn: &Turn, commands: &str) -> (Ended, Trace) {
     turn.run(&["--error-exitcode", "9"], &["/bin/sh", "-c", &script])
 }
 
-/// `cp -f` gets over it by itself, so nothing is to be mended; cp does not.
+/// `cp -f` replaces the file after the failure, so there is nothing to fix; plain `cp` does not.
 #[test]
-fn a_file_that_is_replaced_at_once_is_no_error() {
+fn a_repaired_incident_does_not_count_for_the_error_exitcode() {
     let Some(turn) = Turn::take_as_root() else { return };
     let (ended, trace) = while_svc_runs(&turn, "cp -f /bin/true svc");
     let [incident] = &trace.incidents[..] else { panic!("not one: {:#?}", trace.incidents) };
@@ -331,7 +330,7 @@ fn a_file_that_is_replaced_at_once_is_no_error() {
     assert_eq!(ended.code, Some(9), "{}", ended.stderr);
 }
 
-/// Paths that lead where the one who follows them is: to the victim's own program, not the tracer's.
+/// /proc/self and similar paths lead to the victim's own program, not to the tracer's.
 #[test]
 fn procfs_links_are_followed_as_the_victim_would() {
     let Some(turn) = Turn::take_as_root() else { return };
@@ -350,7 +349,7 @@ fn procfs_links_are_followed_as_the_victim_would() {
     }
 }
 
-/// The scene under the tracer; the test is skipped where the scene cannot be.
+/// Traces a scene, and asserts what it knows; skipped if the scene is not possible here.
 fn run_scene(name: &str) {
     let Some(turn) = Turn::take_as_root() else { return };
     let (ended, trace) = turn.run(&[], &[BINARY, "workload", name]);
@@ -358,13 +357,13 @@ fn run_scene(name: &str) {
         return;
     }
     let scene = without_unreported(ended.report(), &running_kernel().unwrap());
-    assert_told(&scene, &trace);
+    assert_reported(&scene, &trace);
 }
 
-/// What is known of a scene, less what this kernel does not report: docs/limitations.md.
+/// The scene without what this kernel does not show (docs/limitations.md).
 fn without_unreported(mut scene: Scene, kernel: &Kernel) -> Scene {
     match scene.scenario.as_str() {
-        // The tracepoint names no request, and so no opener; the search finds the holder.
+        // The tracepoint shows no request, and so no opener; the search finds the holder.
         "io-uring-open" | "io-uring-open-worker" | "io-uring-direct"
             if features::ring_completion(kernel) == RingCompletion::Unknown =>
         {
@@ -372,7 +371,7 @@ fn without_unreported(mut scene: Scene, kernel: &Kernel) -> Scene {
                 (holder.via, holder.opened) = (Via::Unknown, None);
             }
         }
-        // The end of the close may be skipped with its program, and is found by asking then.
+        // The kernel can skip the program of the close; the tracer then finds the release by a query.
         "closing-flushes" if features::preempts_programs(kernel) => {
             for holder in &mut scene.holders {
                 holder.released_after = None;
@@ -383,7 +382,7 @@ fn without_unreported(mut scene: Scene, kernel: &Kernel) -> Scene {
     scene
 }
 
-/// Which kind of interpreter it is shows in the file that names it, so that file stays.
+/// The file that names the interpreter shows its kind, so the tests keep that file.
 #[test]
 fn busy_interpreters() {
     let Some(turn) = Turn::take_as_root() else { return };
@@ -391,12 +390,11 @@ fn busy_interpreters() {
         let dir = turn.dir.path().join(name);
         fs::create_dir(&dir).unwrap();
         let (scene, trace) = turn.workload(&[name, "--dir", dir.to_str().unwrap()]);
-        assert_told(&scene, &trace);
+        assert_reported(&scene, &trace);
     }
 }
 
-/// The tracer was not there when the file was opened: the holder is found, its history is not
-/// made up.
+/// The file was opened before the tracer started: the holder is found, and no history is invented.
 #[test]
 fn still_open_since_before_the_tracer() {
     let Some(_turn) = Turn::take_as_root() else { return };
@@ -415,8 +413,8 @@ fn still_open_since_before_the_tracer() {
     assert_eq!(holder.released.as_ref().map(|released| released.how), Some(known.released));
 }
 
-/// All that the scene knows, in the trace.
-pub(crate) fn assert_told(scene: &Scene, trace: &Trace) {
+/// Asserts that the trace has all that the scene knows.
+pub(crate) fn assert_reported(scene: &Scene, trace: &Trace) {
     let incident = the_incident(scene, trace);
     assert_eq!(incident.verdict.kind, scene.verdict, "{incident:#?}");
     let unheld: Vec<_> =
@@ -437,12 +435,12 @@ pub(crate) fn assert_told(scene: &Scene, trace: &Trace) {
     }
 }
 
-/// The one incident: which call of whose failed because of which file, and that it is complete if
-/// processes held all of it.
+/// The only incident, with call, victim and busy file checked; it must be complete if processes held all
+/// descriptions.
 fn the_incident<'a>(scene: &Scene, trace: &'a Trace) -> &'a Incident {
     assert!(trace.lost().is_empty(), "{:?}", trace.lost);
     let [incident] = &trace.incidents[..] else { panic!("not one: {:#?}", trace.incidents) };
-    // A place that is known explains as much as a process.
+    // A known place explains a writer, as a process does.
     let unknown = scene.unheld.iter().filter(|one| one.place == Place::Unknown).count() as u32;
     assert_eq!(incident.syscall, scene.syscall);
     assert_eq!(incident.path.as_deref().map(Path::new), Some(scene.path.as_path()));
@@ -479,12 +477,12 @@ fn assert_holder(scene: &Scene, known: &Holder, holder: &event::Holder) {
     assert_eq!(numbers(&holder.fds), known.fds, "{holder:#?}");
     for fd in &holder.fds {
         assert!(fd.flags.iter().any(|flag| flag == "O_WRONLY" || flag == "O_RDWR"), "{holder:#?}");
-        // `null` says that it was gone before anyone looked: no fd of a child being made is seen.
+        // `null`: the fd was gone before the tracer looked, or the fork was not complete.
         assert!(fd.cloexec.is_none_or(|cloexec| cloexec == known.cloexec), "{holder:#?}");
     }
     assert_eq!(holder.via, known.via, "{holder:#?}");
     assert_how_known(known, holder);
-    // One that opened the file itself may or may not count as being before its exec.
+    // For the opener itself, both states are right.
     if matches!(known.via, Via::Fork | Via::Running) || known.state == State::Exiting {
         assert_eq!(holder.state, known.state, "{holder:#?}");
     }
@@ -495,7 +493,7 @@ fn assert_holder(scene: &Scene, known: &Holder, holder: &event::Holder) {
     }
     let forked = holder.forked.as_ref().map(|by| Task { pid: by.pid, tid: by.tid });
     assert_eq!(forked, known.forked, "{holder:#?}");
-    // `null` says that the task was gone before anyone looked.
+    // `null`: the task was gone before the tracer looked.
     assert!(holder.local_pid.is_none_or(|pid| pid == known.pid), "{holder:#?}");
     match known.ns_pid {
         Some(pid) => assert_eq!(holder.ns_pid, Some(pid), "{holder:#?}"),
@@ -509,14 +507,14 @@ fn assert_holder(scene: &Scene, known: &Holder, holder: &event::Holder) {
     if let Some((before, after)) = known.released_after {
         assert!((before..=after).contains(&released.time_ns), "{before}..={after}: {holder:#?}");
     }
-    // Or the exec could not have failed.
+    // Otherwise the exec would not have failed.
     assert!(released.after_ns > 0 || scene.role.is_none(), "{holder:#?}");
-    // By name: where /bin is a link to /usr/bin, either is right.
+    // Only the name, because /bin can be a link to /usr/bin.
     let exec = released.exec.as_deref().map(Path::new).and_then(Path::file_name);
     assert_eq!(exec, known.exec.as_deref().and_then(Path::file_name), "{holder:#?}");
 }
 
-/// The evidence, the call and the names, where the scene says what they are.
+/// Asserts evidence, call and names, if the scene knows them.
 fn assert_how_known(known: &Holder, holder: &event::Holder) {
     if known.evidence.is_some() {
         assert_eq!(holder.evidence, known.evidence, "{holder:#?}");

@@ -1,5 +1,5 @@
-//! One thing on all processors as fast as they can: what the tracer says is true all the same, its
-//! memory is bounded, and the machine is still there for others.
+//! One operation on all processors at full speed: the trace is still correct, the tracer's memory is
+//! bounded, and other programs can still run.
 
 use crate::support::{Attached, BINARY, Ended, Process, Trace, Turn, is_own_machine};
 use etxtbsy_trace::event::{Incident, LossKind, VerdictKind};
@@ -9,11 +9,11 @@ use std::fs;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-/// How much slower a storm may go with a tracer than without, and how much longer others may wait:
-/// enough for a machine that does something else besides.
+/// How much slower a storm may be with a tracer than without, and how much longer other programs may
+/// wait: enough for a machine with other load.
 const SLOWER: f64 = 20.0;
 
-/// How long each goes.
+/// How long each storm lasts.
 const SECONDS: [&str; 2] = ["--seconds", "1"];
 
 #[test]
@@ -24,7 +24,7 @@ fn every_failed_exec_is_counted() {
     let (storm, trace) = traced("execs", &SECONDS);
     assert_eq!(storm.done, storm.failures);
     trace.assert_counts(&storm);
-    assert_told(&storm, &trace);
+    assert_storm_reported(&storm, &trace);
     assert!(trace.lost_failures() > 0, "it kept {} failures", trace.incidents.len());
 }
 
@@ -35,7 +35,7 @@ fn forks_leave_nothing_behind() {
     };
     let (storm, trace) = traced("forks", &SECONDS);
     assert!(trace.lost().is_empty(), "{:?}", trace.lost);
-    assert_told(&storm, &trace);
+    assert_storm_reported(&storm, &trace);
 }
 
 #[test]
@@ -43,12 +43,12 @@ fn opens_leave_nothing_behind() {
     let Some(_turn) = Turn::take_as_root() else {
         return;
     };
-    // As many as there are in a second where processors are emulated.
+    // Emulated processors make as many as they can in a second.
     let seconds = if is_own_machine() { "1" } else { "600" };
     let (storm, trace) = traced("opens", &["--count", "1000000", "--seconds", seconds]);
     assert!(storm.done == 1_000_000 || is_own_machine(), "{storm:?}");
     assert!(trace.lost().is_empty(), "{:?}", trace.lost);
-    assert_told(&storm, &trace);
+    assert_storm_reported(&storm, &trace);
 }
 
 #[test]
@@ -58,13 +58,13 @@ fn threads_leave_nothing_behind() {
     };
     let (storm, trace) = traced("threads", &SECONDS);
     assert!(trace.lost().is_empty(), "{:?}", trace.lost);
-    assert_told(&storm, &trace);
+    assert_storm_reported(&storm, &trace);
 }
 
-/// More files than there is room for: what finds none is counted, and is found again once it makes
-/// an exec fail. Then there is room again.
+/// Files without room in the map are counted, and are found when they make an exec fail. When the files
+/// are closed, there is room again.
 #[test]
-fn files_beyond_the_room_there_is_are_counted() {
+fn files_beyond_the_size_of_the_map_are_counted() {
     const FILES: u64 = 100_000;
     /// Entries of the map `HOLDS`.
     const ROOM: u64 = 65_536;
@@ -74,9 +74,9 @@ fn files_beyond_the_room_there_is_are_counted() {
     let (storm, trace) = traced("held", &["--count", &FILES.to_string()]);
     assert_eq!(storm.done, FILES);
     let lost = trace.lost_of(LossKind::HoldsMapFull);
-    // Others have files open as well.
+    // Other processes have files open, too.
     assert!((FILES - ROOM..FILES).contains(&lost), "{:?}", trace.lost);
-    assert_told(&storm, &trace);
+    assert_storm_reported(&storm, &trace);
 
     let twice = format!(
         "{BINARY} workload storm held --count {FILES} && {BINARY} workload storm opens --count 1000"
@@ -86,15 +86,15 @@ fn files_beyond_the_room_there_is_are_counted() {
         ended.stdout.lines().map(|line| serde_json::from_str(line).expect(line)).collect();
     let [full, storm] = &storms[..] else { panic!("{}", ended.stderr) };
     let after = trace.incidents.iter().find(|incident| incident.victim.pid == storm.pid);
-    let after = after.expect("the second storm's failure is told");
-    let opened = after.holders[0].opened.as_ref().expect("its opener was noted");
+    let after = after.expect("the second storm's failure is reported");
+    let opened = after.holders[0].opened.as_ref().expect("its opener is known");
     assert_eq!(opened.pid, storm.pid, "{after:#?}");
     assert!(trace.lost_of(LossKind::HoldsMapFull) < full.done, "{:?}", trace.lost);
 }
 
 /// Ctrl-C while execs fail on all processors.
 #[test]
-fn ctrl_c_ends_it_in_a_storm_of_execs() {
+fn ctrl_c_ends_tracing_in_a_storm_of_execs() {
     let Some(_turn) = Turn::take_as_root() else {
         return;
     };
@@ -106,19 +106,19 @@ fn ctrl_c_ends_it_in_a_storm_of_execs() {
     let mut stormy = Attached::start(&["storm", "execs", "--wait-for-go", "--seconds", "60"]);
     stormy.workload.say_go();
     stormy.await_line();
-    let told = stormy.told().to_owned();
+    let received = stormy.received().to_owned();
     let (busy, ended) = interrupt(stormy.tracer);
     stormy.workload.end_storm();
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
-    let trace = Trace::parse(&(told + &ended.stdout));
+    let trace = Trace::parse(&(received + &ended.stdout));
     assert!(trace.incidents.len() > 1, "{:?}", trace.summary);
-    // A second, where an idle tracer takes a fifth of it, and processors are not emulated.
+    // A second, unless even an idle tracer takes long, or processors are emulated.
     let emulated = is_own_machine();
     let limit = Duration::from_secs(if emulated { 10 } else { 1 }).max(idle * 5);
-    assert!(busy < limit, "it ended after {busy:?}, an idle one after {idle:?}");
+    assert!(busy < limit, "it took {busy:?} to end, an idle tracer {idle:?}");
 }
 
-/// Interrupts a tracer; gives how long it took to end.
+/// Interrupts a tracer; returns how long it took to end.
 fn interrupt(tracer: Process) -> (Duration, Ended) {
     let began = Instant::now();
     tracer.signal(Signal::SIGINT);
@@ -126,8 +126,8 @@ fn interrupt(tracer: Process) -> (Duration, Ended) {
     (began.elapsed(), ended)
 }
 
-/// A storm with a tracer of its tree. One without goes before, for comparison: neither the storm nor
-/// others are brought to a halt. The tracer's memory stays within twice what it was.
+/// A storm with a tracer of its tree, after one without for comparison. Asserts that neither the storm
+/// nor other programs come to a halt, and that the tracer's memory does not double.
 fn traced(of: &str, limits: &[&str]) -> (Storm, Trace) {
     let arguments = [&["storm", of, "--wait-for-go"], limits].concat();
     let mut alone = Process::start(Command::new(BINARY).arg("workload").args(&arguments));
@@ -153,7 +153,7 @@ fn traced(of: &str, limits: &[&str]) -> (Storm, Trace) {
     (storm, attached.end())
 }
 
-/// Lets a storm begin, and starts programs meanwhile; gives its report, and how long those took.
+/// Starts a storm, and runs programs meanwhile; returns its report, and how long the programs took.
 fn go(storm: &mut Process) -> (Storm, Duration) {
     storm.say_go();
     let began = Instant::now();
@@ -164,15 +164,15 @@ fn go(storm: &mut Process) -> (Storm, Duration) {
     (serde_json::from_str(&storm.line()).unwrap(), waited)
 }
 
-/// The most memory that a process has taken, in KiB.
+/// The peak memory of a process, in KiB.
 fn peak(process: &Process) -> u64 {
     let status = fs::read_to_string(format!("/proc/{}/status", process.pid())).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
     line.trim().strip_suffix(" kB").unwrap().parse().unwrap()
 }
 
-/// That there are incidents, and that all are right: the process had its own file open.
-fn assert_told(storm: &Storm, trace: &Trace) {
+/// Asserts that there are incidents, and that all are right: the process had its own file open.
+fn assert_storm_reported(storm: &Storm, trace: &Trace) {
     assert!(!trace.incidents.is_empty(), "{:?}", trace.summary);
     for incident in &trace.incidents {
         assert_eq!(incident.file.path.as_deref(), storm.path.to_str(), "{incident:#?}");
@@ -181,7 +181,7 @@ fn assert_told(storm: &Storm, trace: &Trace) {
     }
 }
 
-/// That a process is told to have failed to exec what it had opened itself.
+/// Asserts that the incident is of a process that executed a file it had open itself.
 pub(crate) fn assert_still_open(incident: &Incident) {
     assert!(incident.complete, "{incident:#?}");
     assert_eq!(incident.verdict.kind, VerdictKind::StillOpen, "{incident:#?}");

@@ -1,4 +1,4 @@
-//! Running the tracer, with a limit to it, and reading what it wrote.
+//! Runs the tracer with a time limit, and reads what it wrote.
 
 use etxtbsy_trace::event::{
     Holder, Incident, Line, LossKind, Lost, Meta, Opened, Refusal, Summary,
@@ -23,22 +23,22 @@ use test_support::{skip, skipped};
 /// The binary under test.
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_etxtbsy-trace");
 
-/// How long the races are asked to go, in seconds, if not until some failures.
+/// How long the races run, in seconds, if the environment sets it.
 pub(crate) fn race_seconds() -> Option<u64> {
     let seconds = std::env::var("ETXTBSY_TRACE_RACE_SECONDS").ok()?;
     Some(seconds.parse().expect("ETXTBSY_TRACE_RACE_SECONDS is a number of seconds"))
 }
 
-/// Whether this is a virtual machine made for the tests, as `cargo xtask vm` makes them.
+/// Whether this is a virtual machine for the tests, made by `cargo xtask vm`.
 pub(crate) fn is_own_machine() -> bool {
     std::env::var_os("ETXTBSY_TRACE_OWN_MACHINE").is_some()
 }
 
-/// How long a race goes: some failures, or as many as there are in the time that was asked for.
+/// The arguments for the length of a race: until that many failures, or for the time that the
+/// environment sets.
 ///
-/// On emulated processors an exec is tried 20 to 60 times a second; so that there are failures
-/// enough to speak of a share of them, writing a file takes longer there than the fork that it
-/// races with.
+/// Emulated processors make only 20 to 60 execs a second. To get enough failures, writing a file takes
+/// longer there than the fork that it races with.
 pub(crate) fn race_course(failures: u64) -> Vec<String> {
     let (failures, writing) = if is_own_machine() { (200, 10_000) } else { (failures, 0) };
     let (seconds, failures) = race_seconds().map_or((60, failures), |seconds| (seconds, u64::MAX));
@@ -48,9 +48,9 @@ pub(crate) fn race_course(failures: u64) -> Vec<String> {
         .collect()
 }
 
-/// Asserts that the incidents are complete, all but one: 999 of 1,000, or 995 on emulated processors, where
-/// there are fewer of them. A holder that was preempted on its way may drop the file unseen while the
-/// call fails, one in some hundred on a busy machine, and nobody is named then.
+/// Asserts that all incidents but one are complete, or 999 of 1,000 (995 on emulated processors, which
+/// have fewer incidents). A holder that was preempted can release the file unseen while the call fails,
+/// about one in some hundred on a busy machine; then no holder is named.
 pub(crate) fn assert_complete(all: &[Incident], is_complete: impl Fn(&Incident) -> bool) {
     let complete = all.iter().filter(|incident| is_complete(incident)).count();
     let wanted = if is_own_machine() { 995 } else { 999 };
@@ -62,8 +62,8 @@ pub(crate) fn assert_complete(all: &[Incident], is_complete: impl Fn(&Incident) 
     );
 }
 
-/// Whether a race has nothing to see: on emulated processors it may have had too few attempts for
-/// anything to fail; the test is skipped then.
+/// Whether a race had no failure, because emulated processors made too few attempts; the test is then
+/// skipped.
 pub(crate) fn has_too_few(race: &Race) -> bool {
     let has = race.failures == 0;
     if has {
@@ -73,7 +73,7 @@ pub(crate) fn has_too_few(race: &Race) -> bool {
     has
 }
 
-/// Starts a thread by the name of this one: a test that is skipped there is reported by its name.
+/// Starts a thread with the name of this one, because skipped tests are reported by thread name.
 pub(crate) fn spawn_scoped<'scope, T: Send + 'scope>(
     scope: &'scope Scope<'scope, '_>,
     run: impl FnOnce() -> T + Send + 'scope,
@@ -82,15 +82,15 @@ pub(crate) fn spawn_scoped<'scope, T: Send + 'scope>(
     thread::Builder::new().name(name).spawn_scoped(scope, run).unwrap()
 }
 
-/// After which a process that has not ended is killed, and its test has failed.
+/// A process that takes longer is killed, and its test fails.
 fn limit() -> Duration {
     Duration::from_secs(120 + race_seconds().unwrap_or(0))
 }
 
-/// The right to run: one test at a time, so that none disturbs another's race, or sees its
+/// The turn of a test: only one runs at a time, so that no test disturbs another's race or sees its
 /// failures.
 pub(crate) struct Turn {
-    /// A directory of its own, removed in the end.
+    /// The directory of the test, removed at its end.
     pub(crate) dir: TempDir,
     _lock: File,
 }
@@ -103,7 +103,7 @@ impl Turn {
         Self { dir, _lock: lock }
     }
 
-    /// The same for a test that traces; without root, `None`, and the test is skipped.
+    /// The same for a test that traces; `None` without root, and the test is skipped.
     pub(crate) fn take_as_root() -> Option<Self> {
         if geteuid().is_root() {
             return Some(Self::take());
@@ -116,7 +116,7 @@ impl Turn {
         self.run_by(&mut tracer(), options, command)
     }
 
-    /// The same by a tracer with an environment of its own.
+    /// The same with another tracer command.
     pub(crate) fn run_by(
         &self,
         tracer: &mut Command,
@@ -138,7 +138,7 @@ impl Turn {
         (ended.report(), trace)
     }
 
-    /// A race under `run`, until so many execs have failed.
+    /// A race under `run`, until that many execs have failed.
     pub(crate) fn race<T: DeserializeOwned>(&self, name: &str, failures: u64) -> (T, Trace) {
         let course = race_course(failures);
         let arguments: Vec<&str> =
@@ -151,7 +151,7 @@ impl Turn {
     }
 }
 
-/// go22315, which waits to be traced.
+/// The race go22315, which waits until it is traced.
 pub(crate) struct WaitingRace(pub(crate) Process);
 
 impl WaitingRace {
@@ -163,7 +163,7 @@ impl WaitingRace {
         Self(process)
     }
 
-    /// Has it begin once `tracer` traces it; what both have said to their end.
+    /// Starts the race once `tracer` traces it; returns its report and the trace.
     pub(crate) fn traced_by(mut self, tracer: Process) -> (Race, String) {
         let meta = tracer.line();
         self.0.say_go();
@@ -176,27 +176,27 @@ impl WaitingRace {
     }
 }
 
-/// The tracer, with nothing of how the tests were started.
+/// The tracer, without the variables of a sudo that started the tests.
 pub(crate) fn tracer() -> Command {
     let mut command = Command::new(BINARY);
     for key in ["SUDO_UID", "SUDO_GID", "SUDO_USER", "SUDO_COMMAND"] {
         command.env_remove(key);
     }
-    // As on most build machines; an error is one line all the same.
+    // Set on most build machines; an error must still be one line.
     command.env("RUST_BACKTRACE", "1");
     command
 }
 
-/// A process in a group of its own, which is killed if it does not end.
+/// A process in its own group, which is killed if it does not end in time.
 pub(crate) struct Process {
     child: Child,
     stdout: Option<Receiver<String>>,
     stderr: Option<JoinHandle<String>>,
-    /// Tells the guard that it has ended; the guard says whether it killed it.
+    /// Notifies the guard that the process has ended; the guard returns whether it killed the process.
     guard: Option<(Sender<()>, JoinHandle<bool>)>,
 }
 
-/// How a process ended, and what it wrote that no [`Process::line`] had taken.
+/// How a process ended, and the output that no [`Process::line`] had read.
 pub(crate) struct Ended {
     /// The exit status; `None` if a signal ended it.
     pub(crate) code: Option<i32>,
@@ -222,11 +222,11 @@ impl Process {
         process
     }
 
-    /// With its stdout elsewhere.
+    /// The same with another stdout.
     pub(crate) fn start_with_stdout(command: &mut Command, stdout: impl Into<Stdio>) -> Self {
         // SAFETY: signal(2) may be called between fork and exec.
         unsafe {
-            // A shell that started the tests in the background has had them ignored, or nohup(1).
+            // A shell in the background, or nohup(1), may have set them to be ignored.
             command.pre_exec(|| {
                 signal(Signal::SIGINT, SigHandler::SigDfl)?;
                 signal(Signal::SIGQUIT, SigHandler::SigDfl)?;
@@ -263,22 +263,22 @@ impl Process {
         Pid::from_raw(self.child.id().cast_signed())
     }
 
-    /// The next line of its stdout, waited for.
+    /// Waits for the next line of its stdout.
     pub(crate) fn line(&self) -> String {
         self.stdout.as_ref().unwrap().recv().expect("it ended before the line")
     }
 
-    /// Whether its next line is that one, and not its end.
+    /// Whether its next line is that one; false at the end of file.
     pub(crate) fn says(&self, line: &str) -> bool {
-        self.stdout.as_ref().unwrap().recv().is_ok_and(|said| said == line)
+        self.stdout.as_ref().unwrap().recv().is_ok_and(|next| next == line)
     }
 
-    /// Writes a line to its stdin.
+    /// Writes the line "go" to its stdin.
     pub(crate) fn say_go(&mut self) {
         self.child.stdin.as_mut().unwrap().write_all(b"go\n").unwrap();
     }
 
-    /// Ends its stdin.
+    /// Closes its stdin.
     pub(crate) fn say_end(&mut self) {
         drop(self.child.stdin.take());
     }
@@ -287,20 +287,20 @@ impl Process {
         kill(self.pid(), signal).unwrap();
     }
 
-    /// Stops it as Ctrl-Z does, and returns once it has stopped.
+    /// Stops it with SIGSTOP, and waits until it has stopped.
     pub(crate) fn stop(&self) {
         self.signal(Signal::SIGSTOP);
         let status = waitpid(self.pid(), Some(WaitPidFlag::WUNTRACED)).unwrap();
         assert_eq!(status, WaitStatus::Stopped(self.pid(), Signal::SIGSTOP));
     }
 
-    /// Ends a storm, begun or not, early.
+    /// Ends a storm early, or before it has begun.
     pub(crate) fn end_storm(self) {
         self.signal(Signal::SIGINT);
         self.wait();
     }
 
-    /// Ends its stdin and waits for its end.
+    /// Closes its stdin and waits for its end.
     pub(crate) fn wait(mut self) -> Ended {
         drop(self.child.stdin.take());
         let killed =
@@ -312,19 +312,19 @@ impl Process {
         Ended { code: status.code(), signal: status.signal(), stdout, stderr }
     }
 
-    /// Waits for its end without reaping it, so that its pid stays its own for the guard; whether that killed
-    /// it. Never panics, for a test that has failed drops its processes.
+    /// Waits for its end without reaping it, so that the guard cannot kill a reused pid; returns whether the
+    /// guard killed it. Never panics, because a failed test drops its processes.
     fn wait_guarded(&mut self) -> Option<bool> {
         let waited = waitid(Id::Pid(self.pid()), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT);
         let (ended, guard) = self.guard.take()?;
-        // The guard is gone if it killed.
+        // The guard has ended if it killed the process.
         let _ = ended.send(());
         guard.join().ok().filter(|_| waited.is_ok())
     }
 }
 
 impl Drop for Process {
-    /// The test failed before it waited: it may have said why.
+    /// The test failed before it waited: the process may have printed the reason.
     fn drop(&mut self) {
         if self.guard.is_some() {
             let _ = killpg(self.pid(), Signal::SIGKILL);
@@ -340,55 +340,55 @@ impl Drop for Process {
 pub(crate) struct Attached {
     pub(crate) workload: Process,
     pub(crate) tracer: Process,
-    /// The lines of the trace that were waited for.
-    told: String,
+    /// The lines of the trace that were read.
+    received: String,
 }
 
 impl Attached {
-    /// A workload that waits to be told to go, and a tracer of its tree that is live.
+    /// A workload that waits for "go", and a tracer of its tree that is live.
     pub(crate) fn start(arguments: &[&str]) -> Self {
         let workload = Process::start(Command::new(BINARY).arg("workload").args(arguments));
         assert_eq!(workload.line(), "ready");
         let pid = workload.pid().to_string();
         let tracer = Process::start(tracer().args(["--json", "--pid", &pid]));
-        let mut attached = Self { workload, tracer, told: String::new() };
+        let mut attached = Self { workload, tracer, received: String::new() };
         attached.await_line();
         attached
     }
 
-    /// The lines that were waited for.
-    pub(crate) fn told(&self) -> &str {
-        &self.told
+    /// The lines of the trace that were read.
+    pub(crate) fn received(&self) -> &str {
+        &self.received
     }
 
-    /// Waits for the next line of the trace; gives when its failure was, or 0 if it is of none.
+    /// Waits for the next line of the trace; returns the time of its failure, or 0 if it is no incident.
     pub(crate) fn await_line(&mut self) -> u64 {
         let line = self.tracer.line();
-        self.told += &line;
-        self.told.push('\n');
+        self.received += &line;
+        self.received.push('\n');
         match serde_json::from_str(&line).unwrap() {
             Line::Incident(incident) => incident.time_ns,
             _ => 0,
         }
     }
 
-    /// Ends the workload's stdin and waits for the end of both.
+    /// Closes the workload's stdin and waits for the end of both.
     pub(crate) fn end(self) -> Trace {
         assert_eq!(self.workload.wait().code, Some(0));
         let ended = self.tracer.wait();
         assert_eq!(ended.code, Some(0), "{}", ended.stderr);
-        Trace::parse(&(self.told + &ended.stdout))
+        Trace::parse(&(self.received + &ended.stdout))
     }
 }
 
 impl Ended {
-    /// What a workload reports on its stdout.
+    /// The report of a workload, from its stdout.
     pub(crate) fn report<T: DeserializeOwned>(&self) -> T {
         assert_eq!(self.code, Some(0), "{}", self.stderr);
         serde_json::from_str(&self.stdout).expect(&self.stdout)
     }
 
-    /// That it failed as tools should: with that status, and one line that has these words.
+    /// Asserts that it failed with that status and one error line that has these words.
     pub(crate) fn assert_refused(&self, code: i32, words: &[&str]) {
         assert_eq!(self.code, Some(code), "signal {:?}: {}", self.signal, self.stderr);
         let errors: Vec<&str> =
@@ -407,7 +407,7 @@ pub(crate) fn first_line(reader: PipeReader) -> String {
     line
 }
 
-/// What the tracer wrote: well-formed, in order, and consistent with itself.
+/// The lines of a trace, checked to be well-formed, ordered and consistent.
 pub(crate) struct Trace {
     pub(crate) meta: Meta,
     pub(crate) incidents: Vec<Incident>,
@@ -425,7 +425,7 @@ impl Trace {
     }
 
     pub(crate) fn parse(text: &str) -> Self {
-        assert!(text.ends_with('\n'), "the last line is not whole: {text}");
+        assert!(text.ends_with('\n'), "the last line is not complete: {text}");
         let mut lines: Vec<Line> =
             text.lines().map(|line| serde_json::from_str(line).expect(line)).collect();
         let Some(Line::Summary(summary)) = lines.pop() else {
@@ -449,18 +449,18 @@ impl Trace {
         trace
     }
 
-    /// All that was lost but what no tracer can help: an event that came while a program, or a
-    /// call of user space on a map, was preempted on the same processor (7.2 on, or interrupted).
+    /// All losses except those that no tracer can avoid: events during which another program, or a map
+    /// operation of user space, was interrupted or preempted on the same CPU.
     pub(crate) fn lost(&self) -> Vec<&Lost> {
         self.lost.iter().filter(|lost| lost.kind != LossKind::ProgramsSkipped).collect()
     }
 
-    /// How much of that kind was lost.
+    /// The number of losses of that kind.
     pub(crate) fn lost_of(&self, kind: LossKind) -> u64 {
         self.lost.iter().filter(|lost| lost.kind == kind).map(|lost| lost.count).sum()
     }
 
-    /// How many failures have no incident, as their records were lost.
+    /// The number of failures without an incident, because their records were lost.
     pub(crate) fn lost_failures(&self) -> u64 {
         [LossKind::FailuresRingFull, LossKind::FailuresOverload, LossKind::FailuresUnread]
             .map(|kind| self.lost_of(kind))
@@ -468,18 +468,18 @@ impl Trace {
             .sum()
     }
 
-    /// Whether the kernel says that it skipped a program.
+    /// Whether the kernel reported that it skipped a program.
     pub(crate) fn has_skipped_programs(&self) -> bool {
         self.lost_of(LossKind::ProgramsSkipped) > 0
     }
 
-    /// Who opened what a holder has: known, unless the kernel says that it skipped a program.
+    /// The opener of a holder's file. It must be known, unless the kernel skipped a program.
     pub(crate) fn opener<'a>(&self, holder: &'a Holder) -> Option<&'a Opened> {
         assert!(holder.opened.is_some() || self.has_skipped_programs(), "{holder:#?}");
         holder.opened.as_ref()
     }
 
-    /// That each failure of a storm was counted, unless the kernel says that it skipped a program.
+    /// Asserts that each failure of a storm was counted, unless the kernel skipped a program.
     pub(crate) fn assert_counts(&self, storm: &Storm) {
         let uncounted = storm.failures - self.summary.failures;
         let missed = self.lost_of(LossKind::ProgramsSkipped);
@@ -493,10 +493,10 @@ impl Trace {
         ids.sort_unstable();
         assert_eq!(ids, (1..=count).collect::<Vec<_>>(), "ids count from 1");
         assert_eq!(self.summary.incidents, count);
-        // Each failure is told, or was lost; those after the last one wanted are neither.
-        let untold = self.lost_failures();
+        // Each failure is reported or lost, except those after the last one that was wanted.
+        let unreported = self.lost_failures();
         if !self.meta.argv.iter().any(|word| word == "--stop-after") {
-            assert_eq!(self.summary.failures, count + untold, "{:?}", self.lost);
+            assert_eq!(self.summary.failures, count + unreported, "{:?}", self.lost);
         }
         let refusals: u64 = self.refusals.iter().map(|refusal| refusal.count).sum();
         assert_eq!(self.summary.refusals, refusals);

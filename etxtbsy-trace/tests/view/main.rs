@@ -1,5 +1,5 @@
-//! The view on a real terminal, in tmux: typed into, looked at, and gone without a trace. Live
-//! sessions need root; without, their tests are skipped.
+//! The view on a real terminal, in tmux: keys, screens, and the restored terminal. Tests with live sessions
+//! need root, and are skipped without.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that panics has failed")]
 
 mod screen;
@@ -8,7 +8,7 @@ use etxtbsy_trace::{
     event::Line,
     tui::{
         model::state::State,
-        terminal::{self, Signals},
+        terminal::{self, SignalOwner},
     },
 };
 use nix::unistd::geteuid;
@@ -25,7 +25,7 @@ use test_support::{NOBODY, skip};
 /// The binary under test.
 const BINARY: &str = env!("CARGO_BIN_EXE_etxtbsy-trace");
 
-/// A terminal; without root, `None`, and the test is skipped.
+/// A terminal; `None` without root, and the test is skipped.
 fn screen(width: u16, height: u16) -> Option<Screen> {
     if geteuid().is_root() {
         return Some(Screen::new(width, height));
@@ -42,24 +42,24 @@ impl Drop for Ended {
     }
 }
 
-/// The lines of a file, each whole.
+/// The lines of a file.
 fn lines(file: &Path) -> Vec<Line> {
     let text = fs::read_to_string(file).unwrap();
     text.lines().map(|line| serde_json::from_str(line).expect(line)).collect()
 }
 
-/// The only file in a directory whose name ends so.
+/// The exported files in a directory.
 fn exported(dir: &Path) -> Vec<std::path::PathBuf> {
     let files = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
     files.filter(|path| path.extension().is_some_and(|it| it == "jsonl")).collect()
 }
 
 #[test]
-fn an_incident_comes_in_and_is_looked_at_filtered_and_exported() {
+fn an_incident_can_be_viewed_filtered_and_exported() {
     let Some(screen) = screen(100, 40) else { return };
     let before = screen.settings();
     screen.line(&format!("{BINARY} demo leaked-daemon"));
-    // The chain and the verdict of the newest are there without a key; a look may see half a frame.
+    // The newest incident is shown without a key. A screenshot can have half a frame, so wait for all.
     screen.wait("an incident, its chain and its verdict", |text| {
         ["leaked-fd", "opener", "O_CLOEXEC"].iter().all(|word| text.contains(word))
     });
@@ -78,7 +78,7 @@ fn an_incident_comes_in_and_is_looked_at_filtered_and_exported() {
     let lines = lines(file);
     assert!(matches!(lines[0], Line::Meta(_)) && matches!(lines[1], Line::Incident(_)));
     screen.keys(&["q"]);
-    // What it came to stays on the terminal.
+    // The summary stays on the terminal.
     let left = screen.await_prompt();
     assert!(left.contains("by verdict: leaked-fd"), "{left}");
     assert_eq!(screen.settings(), before);
@@ -99,7 +99,7 @@ fn a_tree_is_watched_and_its_end_is_shown() {
     assert!(shown.contains("victim"), "{shown}");
     child.0.wait().unwrap();
     screen.await_text("tracing has ended");
-    // It stays, to be looked at.
+    // The view stays open.
     screen.keys(&["Tab"]);
     screen.await_text("[chain]");
     screen.keys(&["C-c"]);
@@ -135,9 +135,9 @@ fn ctrl_z_gives_the_terminal_back_and_fg_takes_it_again() {
     screen.line("fg");
     screen.await_text("no incident yet");
     assert_eq!(screen.fact("alternate_on"), "1");
-    // It reacts, and the command gets the Ctrl-C that the view took from it.
+    // The view reacts, and the command gets the Ctrl-C that the view has read.
     screen.keys(&["?"]);
-    screen.await_text("keys (F1");
+    screen.await_text("this page (also F1");
     screen.keys(&["C-c"]);
     screen.await_prompt();
     assert_eq!(screen.settings(), before);
@@ -149,7 +149,7 @@ fn number_after(text: &str, word: &str) -> u32 {
     after.split_whitespace().next().unwrap().parse().unwrap()
 }
 
-/// Without the view the terminal is the command's alone, as is what is typed.
+/// Without the view, only the command uses the terminal.
 #[test]
 fn without_the_view_keys_go_to_the_command() {
     let Some(screen) = screen(100, 30) else { return };
@@ -167,7 +167,7 @@ fn without_the_view_keys_go_to_the_command() {
     };
     screen.keys(&["C-z"]);
     screen.await_prompt();
-    // The shell was told of the tracer alone.
+    // The shell knows only the tracer.
     screen.wait("stopped", |_| state(command) == 'T');
     assert_eq!(state(tracer), 'T');
     screen.line("fg");
@@ -193,7 +193,7 @@ fn without_the_view_keys_go_to_the_command() {
     assert_eq!(screen.settings(), before);
 }
 
-/// A shell takes an interrupt for its own only if the command it waited for died of it.
+/// A shell ends on an interrupt only if the command that it waits for died of it.
 #[test]
 fn an_interrupt_ends_the_script_that_runs_it() {
     let Some(screen) = screen(100, 30) else { return };
@@ -211,7 +211,7 @@ fn an_interrupt_ends_the_script_that_runs_it() {
     screen.await_text("\nwent on\n");
 }
 
-/// All threads of the view, and an export by the last right that is left for it.
+/// Checks all threads of the view, and an export with the remaining capabilities.
 #[test]
 fn the_view_keeps_only_the_capabilities_it_needs() {
     let Some(screen) = screen(100, 40) else { return };
@@ -233,7 +233,7 @@ fn the_view_keeps_only_the_capabilities_it_needs() {
         let tasks = fs::read_dir(format!("/proc/{}/task", pid.trim())).unwrap();
         let mut threads = 0;
         for task in tasks {
-            // One that has just ended has none.
+            // A thread that has just ended has none.
             let Ok(status) = fs::read_to_string(task.unwrap().path().join("status")) else {
                 continue;
             };
@@ -241,7 +241,7 @@ fn the_view_keeps_only_the_capabilities_it_needs() {
                 |name| status.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim();
             let found = u64::from_str_radix(fact("CapEff:"), 16).unwrap();
             let found = CapabilitySet::from_bits_retain(found);
-            // Which before 5.19 it may need.
+            // It may need CAP_BPF before 5.19.
             assert_eq!(found - CapabilitySet::BPF, wanted, "{status}");
             assert_eq!(fact("NoNewPrivs:"), "1");
             threads += 1;
@@ -261,12 +261,12 @@ fn the_view_keeps_only_the_capabilities_it_needs() {
 }
 
 #[test]
-fn signals_end_it_and_the_terminal_is_restored() {
+fn signals_close_the_view_and_restore_the_terminal() {
     let Some(screen) = screen(100, 30) else { return };
     let before = screen.settings();
     for signal in ["TERM", "HUP", "INT", "QUIT"] {
         let file = screen.dir.path().join(signal);
-        // The shell becomes the tracer, whose pid it told.
+        // The shell writes its pid and execs the tracer.
         let start = format!("sh -c 'echo $$ > {0}; exec {BINARY} -o {0}.out'", file.display());
         screen.line(&start);
         screen.await_text("no incident yet");
@@ -276,7 +276,7 @@ fn signals_end_it_and_the_terminal_is_restored() {
         screen.await_prompt();
         assert_eq!(screen.settings(), before, "{signal}");
         let lines = lines(&screen.dir.path().join(format!("{signal}.out")));
-        // It saw the other tests' failures, too.
+        // It may have incidents of other tests.
         assert!(matches!(lines[..], [Line::Meta(_), .., Line::Summary(_)]), "{signal}: {lines:?}");
     }
 }
@@ -286,14 +286,14 @@ fn a_panic_restores_the_terminal() {
     let screen = Screen::new(100, 30);
     let before = screen.settings();
     let this = std::env::current_exe().unwrap();
-    for (test, told) in [
+    for (test, message) in [
         ("a_source_that_panics", "source of the view panicked"),
         ("a_loop_that_panics", "on purpose"),
     ] {
         let this = this.display();
         screen
             .line(&format!("clear; RUST_BACKTRACE=0 {this} --ignored --exact {test} --nocapture"));
-        screen.wait(told, |text| text.contains("test result") && text.contains(told));
+        screen.wait(message, |text| text.contains("test result") && text.contains(message));
         assert_eq!(screen.settings(), before, "{test}");
     }
 }
@@ -308,7 +308,7 @@ fn lost() -> Line {
 #[ignore = "for a_panic_restores_the_terminal"]
 fn a_source_that_panics() {
     let state = State::new(true);
-    let shown = terminal::show(state, Signals::View, |_| panic!("on purpose"), |_| Ok(()));
+    let shown = terminal::show(state, SignalOwner::View, |_| panic!("on purpose"), |_| Ok(()));
     eprintln!("{:#}", shown.unwrap_err());
 }
 
@@ -318,7 +318,7 @@ fn a_loop_that_panics() {
     let state = State::new(true);
     let _ = terminal::show(
         state,
-        Signals::View,
+        SignalOwner::View,
         |feed| {
             let _ = feed.line(lost());
             Ok(etxtbsy_trace::tui::feed::End::stay(String::new()))
@@ -328,15 +328,15 @@ fn a_loop_that_panics() {
 }
 
 #[test]
-fn it_draws_nothing_while_nothing_happens() {
+fn an_idle_view_draws_nothing() {
     let Some(screen) = screen(80, 24) else { return };
     screen.line(&format!("exec {BINARY} --pid $$"));
     screen.await_text("no incident yet");
     let drawn = screen.dir.path().join("drawn");
     screen.record(&drawn);
     screen.keys(&["?"]);
-    screen.await_text("keys (F1");
-    // The last of the page.
+    screen.await_text("this page (also F1");
+    // The footer is drawn last.
     screen.await_text("? help");
     let size = || fs::metadata(&drawn).unwrap().len();
     let quiet = || std::thread::sleep(std::time::Duration::from_secs(1));
@@ -349,7 +349,7 @@ fn it_draws_nothing_while_nothing_happens() {
 }
 
 #[test]
-fn it_follows_the_size_of_the_terminal() {
+fn the_view_follows_the_size_of_the_terminal() {
     let screen = Screen::new(80, 24);
     let before = screen.settings();
     let recording = screen.dir.path().join("trace.jsonl");

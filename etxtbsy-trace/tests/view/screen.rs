@@ -1,4 +1,4 @@
-//! A terminal that the tests type into and look at: a tmux server of its own, with a shell.
+//! A terminal for the tests: a tmux server of its own, with a shell.
 
 use std::{
     path::Path,
@@ -8,16 +8,16 @@ use std::{
 };
 use tempfile::TempDir;
 
-/// After which what has not appeared on the screen never will.
+/// How long to wait for something on the screen.
 const LIMIT: Duration = Duration::from_secs(20);
-/// How often the screen is looked at.
+/// How often the screen is checked.
 const LOOK: Duration = Duration::from_millis(20);
-/// What the shell prompts with.
+/// The prompt of the shell.
 pub(crate) const PROMPT: &str = "prompt> ";
 
 /// The terminal; its programs end with it.
 pub(crate) struct Screen {
-    /// Where the shell is, and the server's socket.
+    /// The directory of the shell and of the server's socket.
     pub(crate) dir: TempDir,
 }
 
@@ -46,7 +46,7 @@ impl Screen {
             .expect("tmux, which cargo xtask test installs")
     }
 
-    /// What tmux says of the terminal, such as `alternate_on`.
+    /// A tmux variable of the terminal, such as `alternate_on`.
     pub(crate) fn fact(&self, name: &str) -> String {
         let said = self.tmux(&["display-message", "-p", &format!("#{{{name}}}")]);
         String::from_utf8(said.stdout).unwrap().trim_end().to_owned()
@@ -68,7 +68,7 @@ impl Screen {
         String::from_utf8(self.tmux(&["capture-pane", "-p"]).stdout).unwrap()
     }
 
-    /// Waits until the screen shows what `wanted` accepts, and gives it.
+    /// Waits until `wanted` accepts the screen, and returns it.
     #[track_caller]
     pub(crate) fn wait(&self, what: &str, wanted: impl Fn(&str) -> bool) -> String {
         let began = Instant::now();
@@ -100,13 +100,13 @@ impl Screen {
         assert!(self.tmux(&["resize-window", "-x", &width, "-y", &height]).status.success());
     }
 
-    /// Has all that is drawn from now on written to a file as well.
+    /// Also writes all further output of the terminal to a file.
     pub(crate) fn record(&self, file: &Path) {
         let command = format!("cat > {}", file.display());
         assert!(self.tmux(&["pipe-pane", &command]).status.success());
     }
 
-    /// The settings of the terminal, which a program must leave as they were.
+    /// The settings of the terminal, which a program must restore.
     pub(crate) fn settings(&self) -> String {
         let file = self.dir.path().join("settings");
         self.line(&format!("stty -g > {0} && echo settings > {0}.done", file.display()));

@@ -93,7 +93,7 @@ pub fn attribute(case: &Case) -> Attribution {
     } else if is_blind {
         Vec::new()
     } else if open == may_be_open && (explained > 0 || during < may_be_open || during == 1) {
-        // All that can be open is: what let go during the call had not been dropped at its end.
+        // All that can be open is: what was closed during the call had not been dropped at its end.
         explained += open;
         let lists = [&mut after, &mut came].map(std::mem::take);
         lists.into_iter().flatten().chain(unclear.iter().chain(&left).cloned()).collect()

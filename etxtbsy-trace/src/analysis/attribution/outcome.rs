@@ -10,7 +10,7 @@ use crate::{
 /// What came of one failure.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Attribution {
-    /// How many descriptions had write access; `None` if that cannot be told.
+    /// How many descriptions had write access; `None` if that is not known.
     pub writers: Option<u32>,
     /// How many of them are accounted for.
     pub explained: u32,
@@ -46,7 +46,7 @@ impl Attribution {
         self.is_complete() && self.holders.iter().all(|held| held.evidence != Evidence::Elimination)
     }
 
-    /// Whether all writers are accounted for and all holders have let go.
+    /// Whether all writers are accounted for and all holders have dropped the file.
     #[must_use]
     pub fn is_settled(&self) -> bool {
         self.is_complete() && self.holders.iter().all(|held| held.released.is_some())
@@ -100,7 +100,7 @@ pub struct Held {
     pub closed_ns: Option<u64>,
     /// Who forked the holder.
     pub forked: Option<Actor>,
-    /// How and when it let go of the last of them; [`How::None`] if that was not told: it had by then.
+    /// How and when it dropped the last of them; [`How::None`] if no event showed it: it had by then.
     pub released: Option<(How, u64)>,
     /// What was seen of its task.
     pub seen: Option<Holder>,

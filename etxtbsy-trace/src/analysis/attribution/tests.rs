@@ -1,4 +1,4 @@
-//! Cases as the kernel side tells them, and what has to come of them.
+//! Cases as the kernel side reports them, and what each must be judged as.
 
 use super::hold_fact::{CLOSE_NS, DRAIN_NS};
 use super::*;
@@ -225,8 +225,8 @@ fn a_child_that_appears_later_was_being_made_if_its_parent_had_closed_the_file()
 
     // It was there when the holds were reported, a moment after the failure.
     let early = Hold { acquired_ns: EXIT + 9_000, ..late };
-    let told = attribute(&self::case(1, vec![in_table(early)]));
-    assert_eq!((pids(&told), told.holders[0].state), (vec![CHILD], State::InFork));
+    let reported = attribute(&self::case(1, vec![in_table(early)]));
+    assert_eq!((pids(&reported), reported.holders[0].state), (vec![CHILD], State::InFork));
 
     // A parent that still had it open, or had it again, may have been copied after the failure.
     case.acquired[0].hold.left_ns = 0;
@@ -259,7 +259,7 @@ fn a_holder_that_let_go_while_the_call_was_failing_is_likely_if_there_is_no_othe
         assert_eq!((found.is_complete(), found.is_certain()), (true, false));
     }
 
-    // Two of them: one did, or both, and nobody can tell.
+    // Two of them: one did, or both, and nothing shows which.
     let found = attribute(&case(0, vec![gone(during), gone(other(&during))]));
     assert_eq!((found.writers, found.holders.len(), found.suspects.len()), (None, 0, 2));
     // Something that could have shown another was lost, or another may be opening the file.
@@ -311,7 +311,7 @@ fn what_was_opened_during_the_call_is_counted_and_was_not_the_cause() {
     let came = Hold { acquired_ns: ENTER + 5, opened: actor(300, ENTER + 5), ..other(&holder) };
     let found = attribute(&case(2, vec![in_table(holder), in_table(came)]));
     assert_eq!((found.explained, found.is_certain()), (2, true));
-    // Without another it is as likely as what let go meanwhile.
+    // Without another it is as likely as what was dropped meanwhile.
     let left = gone(ended(&holder, How::Close, ENTER + 4, 1));
     let found = attribute(&case(1, vec![in_table(came), left]));
     assert_eq!((pids(&found), found.suspects.len()), (vec![], 2));
@@ -442,8 +442,8 @@ fn what_a_child_of_the_openers_has_may_be_of_a_fork_that_was_missed() {
 
 #[test]
 fn the_mark_of_an_fd_in_the_midst_of_an_exec_is_not_known() {
-    let cloexec = |told: u32| {
-        let candidate = Candidate { cloexec: told, ..in_table(opened(0xa, 500_000)) };
+    let cloexec = |read: u32| {
+        let candidate = Candidate { cloexec: read, ..in_table(opened(0xa, 500_000)) };
         attribute(&case(1, vec![candidate])).holders[0].fds[0].cloexec
     };
     assert_eq!([0, 1, CLOEXEC_UNKNOWN].map(cloexec), [Some(false), Some(true), None]);
@@ -457,7 +457,7 @@ fn an_end_that_was_passed_over_is_told_as_what_was_found() {
     assert_eq!(released(&case), None);
     case.gone.insert(hold.place(), EXIT + 7);
     assert_eq!(released(&case), Some((How::None, EXIT + 7)));
-    // What was told of it is exact.
+    // The reported end is exact.
     case.released.push(change(ended(&hold, How::Close, EXIT + 5, 0)));
     assert_eq!(released(&case), Some((How::Close, EXIT + 5)));
 }

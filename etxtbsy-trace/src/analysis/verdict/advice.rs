@@ -1,8 +1,8 @@
-//! What helps: a table of remedies by verdict and by what the opener is written in.
+//! A table of remedies by verdict and by the opener's runtime.
 //!
-//! The remedies for a runtime come first, those for everyone after them. A remedy that the incident
-//! itself refutes is left out: a retry, if the file stayed busy for longer than any retry would have
-//! lasted. Figures say on which kernel they were measured.
+//! The remedies for a runtime come first, then those for all runtimes. A remedy that the incident
+//! itself refutes is left out, such as a retry if the file stayed busy for longer than a retry lasts.
+//! Each figure names the kernel on which it was measured.
 
 use crate::analysis::verdict::words::{name, opener, span};
 use crate::{
@@ -15,7 +15,7 @@ use crate::{
 /// How long a sensible retry lasts.
 pub(super) const RETRY_NS: u64 = 1_000_000_000;
 
-/// When a remedy fits.
+/// The condition of a remedy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum When {
     /// Always.
@@ -24,7 +24,7 @@ enum When {
     Short,
     /// The file stayed busy for longer than a sensible retry lasts.
     Long,
-    /// The holder still had the file when this was written.
+    /// The holder still held the file when this was written.
     Held,
     /// The fd is a duplicate that is not close-on-exec.
     Dup,
@@ -34,8 +34,8 @@ enum When {
     Own,
 }
 
-/// A remedy: `{holder}`, `{opener}` and `{fd}` stand for those of the incident, `{enough}` for how
-/// long a retry would have had to wait.
+/// A remedy. [`Scene::fill`] replaces `{holder}`, `{opener}`, `{fd}`… by those of the incident, and
+/// `{enough}` by how long a retry would have had to wait.
 #[derive(Debug)]
 struct Remedy(When, &'static str);
 
@@ -48,31 +48,30 @@ type Row = (VerdictKind, &'static [Runtime], &'static [Remedy]);
 
 /// Every runtime.
 const ALL: &[Runtime] = &[Go, Jvm, Node, Python, Rust, Shell, Native];
-/// Those whose programs can call flock and make pipes as they like.
+/// The runtimes that give access to flock and pipes.
 const SYSTEM: &[Runtime] = &[Go, Python, Rust, Native];
-/// Those for which the general words on retries do.
+/// The runtimes for which the general advice on retries fits.
 const NOT_JVM: &[Runtime] = &[Go, Node, Python, Rust, Shell, Native];
 
 const CHILD: &str = "write the file in a child process, so that the process that forks never has it \
     open for writing (0 failures in 24176 attempts, measured on Linux 6.18)";
 const LOCK: &str = "or hold one lock from the open for writing until each spawned child has ended (0 \
     failures in 12584 attempts, measured on Linux 6.18); a lock around the spawn call alone does not \
-    help with posix_spawn or vfork (72 in 10136, measured there)";
+    help with posix_spawn or vfork (72 failures in 10136, measured on the same kernel)";
 const PIPE: &str = "or use the pipe trick: open an O_CLOEXEC pipe before the file, close its write end \
-    before the spawn, and wait for end-of-file (0 failures in 24425 attempts with the pipe's fd below \
-    the file's, 29 in 10721 with it above, measured on Linux 6.18)";
+    before the spawn, and wait for end-of-file (0 failures in 24425 attempts if the pipe's fd number is \
+    lower than the file's, 29 in 10721 if it is higher, measured on Linux 6.18)";
 const FLOCK: &str = "or use the flock algorithm: lock the write fd, close it, reopen the file read-only \
-    and wait for the lock; a small window remains, for the kernel drops the lock before the write \
+    and wait for the lock; a small window remains, because the kernel drops the lock before the write \
     access (4 failures in 11406 attempts, measured on Linux 6.18)";
-const RETRY: &str = "or retry while the exec fails with ETXTBSY, with a bound{enough}";
-const RETRY_IN_VAIN: &str =
-    "no help: a short retry: the file stayed busy for longer than that{held}";
-const RACE_IN_VAIN: &str = "no help: fsync or sync_all, rename after writing, closing earlier, a lock \
-    around the write alone, a fixed sleep, the order of chmod: the child has the fd already";
+const RETRY: &str = "or retry while the exec fails with ETXTBSY, with a limit{enough}";
+const RETRY_IN_VAIN: &str = "does not help: a short retry: the file stayed busy for longer{held}";
+const RACE_IN_VAIN: &str = "does not help: fsync or sync_all, rename after writing, closing earlier, a \
+    lock around the write alone, a fixed sleep, the order of chmod: the child already has the fd";
 const RENAME: &str = "or write to another name and rename it into place after the close, so that \
     nobody executes a file that is being written";
 
-/// Every remedy. The order is the order of the advice.
+/// All remedies, in the order in which they are advised.
 static TABLE: &[Row] = &[
     (
         Kind::ForkExecRace,
@@ -96,11 +95,11 @@ static TABLE: &[Row] = &[
         &[
             Remedy(
                 Short,
-                "retry ProcessBuilder.start() while it fails with error=26, with a bound{enough}: Java cannot open with O_CLOEXEC, and its children close what they inherited only after the fork",
+                "retry ProcessBuilder.start() while it fails with error=26, with a limit{enough}: Java cannot open with O_CLOEXEC, and its children close inherited fds only after the fork",
             ),
             Remedy(
                 Short,
-                "-Djdk.lang.Process.launchMechanism=VFORK makes the race rarer and does not end it (4 failures in 900 attempts against 18 with the default POSIX_SPAWN, measured with Java 17 on Linux 6.18)",
+                "-Djdk.lang.Process.launchMechanism=VFORK makes the race rarer but does not end it (4 failures in 900 attempts against 18 with the default POSIX_SPAWN, measured with Java 17 on Linux 6.18)",
             ),
         ],
     ),
@@ -109,7 +108,7 @@ static TABLE: &[Row] = &[
         &[Node],
         &[Remedy(
             Always,
-            "start no process between the open and the stream's 'close' event ('finish' comes before the close), or write with fs.writeFileSync on the main thread, which cannot spawn meanwhile",
+            "start no process between the open and the stream's 'close' event ('finish' comes before the close), or write with fs.writeFileSync on the main thread, which cannot spawn at the same time",
         )],
     ),
     (
@@ -125,7 +124,7 @@ static TABLE: &[Row] = &[
         &[Rust],
         &[Remedy(
             Always,
-            "write the file in a child (fork of the nix crate, or Command::new(\"install\")), or use the pipe trick with std::io::pipe, or hold one std::sync::RwLock from File::create until each child has ended (read side to write, write side to spawn); no crate is needed for the last two",
+            "write the file in a child (fork of the nix crate, or Command::new(\"install\")), or use the pipe trick with std::io::pipe, or hold one std::sync::RwLock from File::create until each child has ended (read side to write, write side to spawn); the last two need no crate",
         )],
     ),
     (
@@ -214,11 +213,11 @@ static TABLE: &[Row] = &[
         &[
             Remedy(
                 Always,
-                "close the file in {opener} before it is executed, and let the exec wait for that close",
+                "close the file in {opener} before the exec, and make the exec wait for the close",
             ),
             Remedy(Always, RENAME),
             Remedy(Short, RETRY),
-            Remedy(Always, "no help: fsync, chmod, a fixed sleep"),
+            Remedy(Always, "does not help: fsync, chmod, a fixed sleep"),
             Remedy(Long, RETRY_IN_VAIN),
         ],
     ),
@@ -241,7 +240,7 @@ static TABLE: &[Row] = &[
         &[Go],
         &[Remedy(
             Always,
-            "open the file in {opener} with os.OpenFile, which sets O_CLOEXEC, not with syscall.Open; pass the fd in exec.Cmd.ExtraFiles to nothing that does not need it",
+            "open the file in {opener} with os.OpenFile, which sets O_CLOEXEC, not with syscall.Open; pass the fd in exec.Cmd.ExtraFiles only to programs that need it",
         )],
     ),
     (
@@ -249,7 +248,7 @@ static TABLE: &[Row] = &[
         &[Jvm],
         &[Remedy(
             Always,
-            "start {holder} by ProcessBuilder, whose children close what they inherited; native code in the JVM that forks must do so itself (close_range): Java cannot open with O_CLOEXEC",
+            "start {holder} with ProcessBuilder, whose children close inherited fds; native code in the JVM that forks must close them itself (close_range), because Java cannot open with O_CLOEXEC",
         )],
     ),
     (
@@ -257,7 +256,7 @@ static TABLE: &[Row] = &[
         &[Node],
         &[Remedy(
             Always,
-            "keep the fd out of the `stdio` option of child_process.spawn: fs.open sets O_CLOEXEC, so only a fd that is passed on purpose, or one that a native addon opened, outlives the exec",
+            "keep the fd out of the `stdio` option of child_process.spawn: fs.open sets O_CLOEXEC, so only an fd that is passed on purpose, or one that a native addon opened, survives the exec",
         )],
     ),
     (
@@ -290,11 +289,11 @@ static TABLE: &[Row] = &[
         &[
             Remedy(
                 Always,
-                "open the file in {opener} with O_CLOEXEC, and set it on each copy of the fd; what does not exec must close the fd itself",
+                "open the file in {opener} with O_CLOEXEC, and set it on each copy of the fd; a child that does not exec must close the fd itself",
             ),
             Remedy(Held, "to free the file now: end {holder}{pids}"),
             Remedy(Short, RETRY),
-            Remedy(Always, "no help: fsync, rename after writing"),
+            Remedy(Always, "does not help: fsync, rename after writing"),
             Remedy(Long, RETRY_IN_VAIN),
         ],
     ),
@@ -360,12 +359,12 @@ static TABLE: &[Row] = &[
         &[
             Remedy(
                 Always,
-                "have {holder} say when it has closed the fd, and let the exec wait for that",
+                "have {holder} report when it has closed the fd, and make the exec wait for that",
             ),
             Remedy(Short, RETRY),
             Remedy(
                 Always,
-                "no help: closing the fd in the process that opened it, O_CLOEXEC, a lock around fork and exec: the fd did not come by a fork",
+                "does not help: closing the fd in the process that opened it, O_CLOEXEC, a lock around fork and exec: the holder did not inherit the fd",
             ),
             Remedy(Long, RETRY_IN_VAIN),
         ],
@@ -383,7 +382,7 @@ static TABLE: &[Row] = &[
         &[Jvm],
         &[Remedy(
             Always,
-            "map the file in {holder} by FileChannel.map with an Arena (Java 22) and close the Arena before the file is executed: a MappedByteBuffer is unmapped only when it is collected as garbage",
+            "map the file in {holder} with FileChannel.map with an Arena (Java 22) and close the Arena before the file is executed: a MappedByteBuffer is unmapped only by the garbage collector",
         )],
     ),
     (
@@ -432,11 +431,14 @@ static TABLE: &[Row] = &[
         &[
             Remedy(
                 Always,
-                "or, where the mapping is only read, open the file O_RDONLY for it: a private or read-only mapping of an O_RDWR fd keeps the file busy as well",
+                "or, if the mapping is only read, open the file O_RDONLY for it: a private or read-only mapping of an O_RDWR fd keeps the file busy too",
             ),
             Remedy(Always, "or write to another name, unmap, and rename it into place"),
             Remedy(Short, RETRY),
-            Remedy(Always, "no help: msync, fsync, MAP_PRIVATE, mprotect, closing the fd earlier"),
+            Remedy(
+                Always,
+                "does not help: msync, fsync, MAP_PRIVATE, mprotect, closing the fd earlier",
+            ),
             Remedy(Long, RETRY_IN_VAIN),
         ],
     ),
@@ -502,13 +504,13 @@ static TABLE: &[Row] = &[
         &[
             Remedy(
                 Always,
-                "or unlink the old file first and create it anew; a linker or installer that rewrites in place has an option for that, or does so when the output does not exist",
+                "or unlink the old file first and create a new one; a linker or installer that rewrites in place has an option for that, or creates a new file if the old one is missing",
             ),
-            Remedy(Always, "or end what runs it, and wait for that"),
-            Remedy(Short, "or retry while the call fails with ETXTBSY, with a bound{enough}"),
+            Remedy(Always, "or end the processes that run it, and wait until they have exited"),
+            Remedy(Short, "or retry while the call fails with ETXTBSY, with a limit{enough}"),
             Remedy(
                 Always,
-                "no help: chmod, truncating first (the kernel refuses that as well), fsync",
+                "does not help: chmod, truncating first (the kernel refuses that too), fsync",
             ),
             Remedy(Long, RETRY_IN_VAIN),
         ],
@@ -572,10 +574,10 @@ static TABLE: &[Row] = &[
         &[
             Remedy(
                 Always,
-                "or let the one that runs the file wait until {opener} has closed it, for instance with a lock file that both take",
+                "or make the process that runs the file wait until {opener} has closed it, for instance with a lock file",
             ),
             Remedy(Short, RETRY),
-            Remedy(Always, "no help: fsync, chmod, a lock inside one of the processes"),
+            Remedy(Always, "does not help: fsync, chmod, a lock inside one of the processes"),
             Remedy(Long, RETRY_IN_VAIN),
         ],
     ),
@@ -583,8 +585,11 @@ static TABLE: &[Row] = &[
         Kind::SwapFile,
         ALL,
         &[
-            Remedy(Always, "end swapping to the file first: swapoff {swap}"),
-            Remedy(Always, "no help: ending processes, retrying: the kernel itself holds the file"),
+            Remedy(Always, "stop swapping to the file first: swapoff {swap}"),
+            Remedy(
+                Always,
+                "does not help: ending processes, retrying: the kernel itself holds the file",
+            ),
         ],
     ),
     (
@@ -601,7 +606,7 @@ static TABLE: &[Row] = &[
             ),
             Remedy(
                 Always,
-                "no help: ending processes, retrying: the entry (flag F) holds the file",
+                "does not help: ending processes, retrying: the entry (flag F) holds the file",
             ),
         ],
     ),
@@ -614,7 +619,7 @@ static TABLE: &[Row] = &[
                 "look for the holder on the side that serves the file system ({device}{mount}): the file server and its other clients, the host of the virtual machine, the FUSE daemon",
             ),
             Remedy(Always, "or copy the file to a local file system, and run or write it there"),
-            Remedy(Always, "no help: looking for the holder on this machine (lsof, fuser)"),
+            Remedy(Always, "does not help: looking for the holder on this machine (lsof, fuser)"),
         ],
     ),
     (
@@ -623,7 +628,7 @@ static TABLE: &[Row] = &[
         &[
             Remedy(
                 Always,
-                "detach the loop device before the file is executed: umount what is mounted from it, then losetup -d {device}",
+                "detach the loop device before the file is executed: unmount its file systems, then losetup -d {device}",
             ),
             Remedy(
                 Always,
@@ -631,7 +636,7 @@ static TABLE: &[Row] = &[
             ),
             Remedy(
                 Always,
-                "no help: ending processes: the device itself holds the file until it is detached",
+                "does not help: ending processes: the device itself holds the file until it is detached",
             ),
         ],
     ),
@@ -640,21 +645,21 @@ static TABLE: &[Row] = &[
         ALL,
         &[Remedy(
             Always,
-            "look at the `lost` lines, if there are any, and start tracing before the processes that write or run the file",
+            "check the `lost` lines, if there are any, and start tracing before the processes that write or run the file",
         )],
     ),
 ];
 
-/// Whose names the advice has.
+/// Which names the advice uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Names {
-    /// Those of the incident, pids among them.
+    /// Those of the incident, with pids.
     Incident,
-    /// Those that all incidents of a group have: programs.
+    /// Those of the group: programs.
     Group,
 }
 
-/// What helps, the best first, and what does not; at least one.
+/// The remedies, the best first, then what does not help; never empty.
 pub(super) fn of(
     kind: VerdictKind,
     incident: &Incident,
@@ -673,13 +678,13 @@ pub(super) fn of(
     let remedies = rows.flat_map(|(_, _, remedies)| *remedies);
     let mut advice: Vec<String> = Vec::new();
     for Remedy(_, text) in remedies.filter(|Remedy(when, _)| scene.fits(*when)) {
-        // A general remedy may be the one that is for this runtime.
+        // A general remedy may be the same as that of the runtime.
         let text = scene.fill(text);
         if !advice.contains(&text) {
             advice.push(text);
         }
     }
-    // The first stands alone.
+    // The first is no alternative to another.
     if let Some(first) = advice.first_mut()
         && first.starts_with("or ")
     {
@@ -688,8 +693,7 @@ pub(super) fn of(
     advice
 }
 
-/// What the process at fault is written in, as far as is known: the opener, or the process that
-/// wants to write what is being run.
+/// The runtime of the opener or, in direction `write`, of the victim; `None` if it is not known.
 pub(super) fn runtime(incident: &Incident, culprit: Option<&Holder>) -> Option<Runtime> {
     let victim = &incident.victim;
     let culprit = match culprit {
@@ -704,7 +708,7 @@ pub(super) fn runtime(incident: &Incident, culprit: Option<&Holder>) -> Option<R
     if let Some(runtime) = opened.and_then(|opened| opened.runtime) {
         return Some(runtime);
     }
-    // Its executable may be known where it was not looked at.
+    // The executable can be known even if the runtime was not recorded.
     let pid = opened.map_or(culprit.pid, |opened| opened.pid);
     let above = culprit.ancestors.iter().find(|above| above.pid == pid);
     let own = culprit.exe.as_deref().filter(|_| culprit.pid == pid);
@@ -712,7 +716,7 @@ pub(super) fn runtime(incident: &Incident, culprit: Option<&Holder>) -> Option<R
     by_name(exe, above.and_then(|above| above.comm.as_deref()).unwrap_or_default())
 }
 
-/// What an advice is about.
+/// The incident that an advice is for.
 struct Scene<'a> {
     incident: &'a Incident,
     culprit: Option<&'a Holder>,
@@ -739,7 +743,7 @@ impl Scene<'_> {
         }
     }
 
-    /// A remedy with the names of this incident.
+    /// The text of a remedy with the names of this incident.
     fn fill(&self, text: &str) -> String {
         let mut filled = text.to_owned();
         for (sign, value) in [
@@ -777,7 +781,7 @@ impl Scene<'_> {
             (Some((holder, opened)), Names::Group) => {
                 crate::analysis::programs::opener_program(holder, opened).unwrap_or_else(unknown)
             }
-            // It had it open before tracing began.
+            // It has had the file open since before tracing began.
             (None, _) if self.culprit.is_some() => self.holder(),
             (None, _) => unknown(),
         }
@@ -788,7 +792,7 @@ impl Scene<'_> {
         fd.to_string()
     }
 
-    /// The numbers of the holder in other namespaces.
+    /// The holder's pids in other namespaces.
     fn pids(&self) -> String {
         let Some(holder) = self.culprit.filter(|_| self.names == Names::Incident) else {
             return String::new();
@@ -802,7 +806,9 @@ impl Scene<'_> {
             (Wait::Over(ns), Names::Incident) if ns > 0 => {
                 format!(" (here {} would have been enough)", span(ns))
             }
-            (Wait::Over(_), Names::Incident) => " (here one would have been enough)".to_owned(),
+            (Wait::Over(_), Names::Incident) => {
+                " (here one retry would have been enough)".to_owned()
+            }
             _ => String::new(),
         }
     }
@@ -824,7 +830,7 @@ impl Scene<'_> {
         mount.map(|mount| format!(", mounted at {mount}")).unwrap_or_default()
     }
 
-    /// The swap file, if its path can be given to a shell as it is.
+    /// The path of the swap file, if a shell needs no quotes for it.
     fn swap(&self) -> String {
         let path = self.incident.file.path.as_deref().filter(|_| self.names == Names::Incident);
         let is_plain = |path: &&str| {
@@ -855,7 +861,7 @@ mod tests {
     use super::*;
     use crate::{analysis::verdict::KINDS, event::Released, output::samples};
 
-    /// An incident of each kind whose holder, if it has one, lets go so long after the failure.
+    /// An incident of that kind, whose holder releases the file `after_ns` after the failure.
     fn incident(kind: VerdictKind, runtime: Runtime, after_ns: Option<i64>) -> Incident {
         let mut incident = match kind {
             Kind::ForkExecRace => samples::race(),
@@ -891,7 +897,7 @@ mod tests {
         incident
     }
 
-    /// Words of which the first advice has one, for the pairs whose first advice is of the runtime.
+    /// The first advice has one of these words.
     fn remedy(kind: VerdictKind, runtime: Runtime) -> &'static [&'static str] {
         match (kind, runtime) {
             (Kind::ForkExecRace, Go) => &["syscall.ForkLock.RLock()"],
@@ -937,7 +943,7 @@ mod tests {
                     let first = &advice[0];
                     let fits = remedy(kind, runtime).iter().any(|word| first.contains(word));
                     assert!(fits, "{kind:?} {runtime:?} {after_ns:?}: {first}");
-                    assert!(!first.starts_with("no help"), "{kind:?} {runtime:?}");
+                    assert!(!first.starts_with("does not help"), "{kind:?} {runtime:?}");
                     assert!(advice.iter().all(|text| !text.contains('{')), "{advice:#?}");
                     let again: std::collections::HashSet<_> = advice.iter().collect();
                     assert_eq!(again.len(), advice.len(), "{advice:#?}");
@@ -946,7 +952,7 @@ mod tests {
         }
     }
 
-    /// A retry is advised where it would have helped, and called no help where it would not.
+    /// A retry is advised only where it would have helped.
     #[test]
     fn no_advice_is_refuted_by_the_incident() {
         for kind in KINDS {
@@ -960,11 +966,11 @@ mod tests {
                     }
                     let advice = of(kind, &incident, incident.holders.first(), Names::Incident);
                     let (vain, help): (Vec<&String>, Vec<_>) =
-                        advice.iter().partition(|text| text.starts_with("no help"));
+                        advice.iter().partition(|text| text.starts_with("does not help"));
                     let retry = |text: &&String| text.contains("retry");
                     assert_eq!(help.into_iter().any(|it| retry(&it)), short, "{advice:#?}");
                     assert_eq!(vain.into_iter().any(|it| retry(&it)), !short, "{advice:#?}");
-                    // close_range, O_CLOEXEC, dup3: what is close-on-exec need not become so.
+                    // An fd that is already close-on-exec gets no advice to set the flag.
                     let cloexec = incident.holders[0].fds.iter().all(|fd| fd.cloexec == Some(true));
                     let add = advice.iter().any(|it| it.contains("with O_CLOEXEC, and set it"));
                     assert!(!(cloexec && add && kind == Kind::ForkExecRace), "{advice:#?}");
@@ -973,9 +979,8 @@ mod tests {
         }
     }
 
-    /// What has dropped the file need not be ended.
     #[test]
-    fn only_who_still_holds_the_file_is_to_be_ended() {
+    fn only_a_process_that_still_holds_the_file_is_to_be_ended() {
         for (after_ns, held) in [(Some(180_000), false), (Some(2_500_000_000), false), (None, true)]
         {
             let incident = incident(Kind::LeakedFd, Native, after_ns);
@@ -984,7 +989,7 @@ mod tests {
         }
     }
 
-    /// No pipe with O_CLOEXEC and no flock in Java, Node or a shell; one word on retries is enough.
+    /// No O_CLOEXEC pipe and no flock in Java, Node or a shell; one advice on retries is enough.
     #[test]
     fn advice_can_be_followed_in_its_runtime() {
         for runtime in ALL.iter().copied() {
@@ -999,7 +1004,7 @@ mod tests {
     }
 
     #[test]
-    fn figures_say_where_they_were_measured() {
+    fn figures_name_the_kernel_they_were_measured_on() {
         for (kind, runtimes, remedies) in TABLE {
             for Remedy(_, text) in *remedies {
                 let figure = text.contains(" failures in ") || text.contains(" attempts");
@@ -1020,7 +1025,7 @@ mod tests {
     }
 
     #[test]
-    fn an_exec_through_ones_own_fd_is_to_reopen_the_file() {
+    fn an_exec_through_an_own_fd_gets_the_advice_to_reopen_the_file() {
         let mut incident = samples::still_open();
         incident.holders[0].pid = incident.victim.pid;
         incident.holders[0].opened.as_mut().unwrap().pid = incident.victim.pid;
@@ -1044,7 +1049,7 @@ mod tests {
     }
 
     #[test]
-    fn the_runtime_is_known_by_the_name_of_the_executable_too() {
+    fn the_runtime_follows_from_the_executable_if_the_line_does_not_have_it() {
         let mut incident = samples::race();
         assert_eq!(runtime(&incident, incident.holders.first()), None);
         incident.holders[0].ancestors[0].exe = Some("/usr/bin/python3.11".to_owned());
@@ -1054,7 +1059,7 @@ mod tests {
     }
 
     #[test]
-    fn a_victim_that_holds_the_file_itself_is_not_to_retry() {
+    fn a_victim_that_holds_the_file_itself_gets_no_advice_to_retry() {
         let mut incident = samples::race();
         incident.holders[0].pid = incident.victim.pid;
         let advice = of(Kind::ForkExecRace, &incident, incident.holders.first(), Names::Incident);

@@ -11,7 +11,7 @@ const MOST: usize = 1000;
 /// Counts how many incidents each remedy would fix.
 #[derive(Clone, Debug, Default)]
 pub struct ChangeFirst {
-    /// By the remedy in the words that are true of all these incidents.
+    /// By the text of the remedy, without pids.
     counts: HashMap<String, u64>,
     incidents: u64,
 }
@@ -58,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn it_counts_what_the_remedy_would_fix_and_names_no_pid() {
+    fn change_first_counts_what_the_remedy_would_fix_and_names_no_pid() {
         let races: Vec<Incident> = (0..3)
             .map(|n| {
                 let mut race = samples::race();
@@ -72,7 +72,7 @@ mod tests {
             text.starts_with("would fix 3 of 4 incidents: write the file in a child"),
             "{text}"
         );
-        // One of another opener is fixed elsewhere.
+        // Another opener needs another fix.
         let open = |comm: &str| {
             let mut open = samples::still_open();
             open.holders[0].exe = Some(format!("/usr/bin/{comm}"));
@@ -81,7 +81,7 @@ mod tests {
         let text = first(&[open("a"), open("a"), open("b")]).unwrap();
         assert!(text.starts_with("would fix 2 of 3 incidents: close the file in a "), "{text}");
         assert!(!text.contains('['), "{text}");
-        // A leak beside the race stays when the race is gone; nothing is known of the rest.
+        // Fixing the race does not fix the leak; `several` is not complete.
         let mut both = samples::race();
         both.holders.extend(samples::leaked().holders);
         let text = first(&[races[0].clone(), both, samples::several()]).unwrap();
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn one_incident_or_none_that_is_explained_has_no_first_change() {
+    fn a_single_incident_or_only_unexplained_ones_have_no_first_change() {
         assert_eq!(first(&[samples::race()]), None);
         assert_eq!(first(&[samples::unexplained(), samples::unexplained()]), None);
     }

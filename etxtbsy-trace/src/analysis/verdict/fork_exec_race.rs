@@ -7,13 +7,13 @@ use crate::analysis::verdict::{
 };
 use crate::event::{Holder, Incident, State, VerdictKind};
 
-/// How long after its fork it is worth saying that a child has not exec'd.
+/// From this age on, the summary says how long a child has not exec'd.
 const LATE_NS: u64 = 1_000_000_000;
 
-/// An inherited write fd in a child that had not got through its exec.
+/// A child inherited a write fd and had not completed its exec.
 ///
-/// > true[812] inherited the write fd when thread 7 of build[800] forked it, while thread 3 had the
-/// > file open; it held the copy and exec'd 180 µs after the failure
+/// > true[812] inherited the write fd: thread 807 of build[800] forked it while thread 803 had the
+/// > file open for writing; true[812] released the file by its exec 180 µs after the failure
 pub(super) struct ForkExecRace;
 
 impl Rule for ForkExecRace {
@@ -27,23 +27,23 @@ impl Rule for ForkExecRace {
     fn summary(&self, incident: &Incident, culprit: &Holder) -> String {
         let child = name(culprit);
         let same =
-            if is_victim(incident, culprit) { ", the very process whose exec failed," } else { "" };
+            if is_victim(incident, culprit) { ", the process whose exec failed," } else { "" };
         let forked = match &culprit.forked {
             Some(forked) => {
                 let by = thread(ancestor(culprit, forked.pid), forked.pid, forked.tid);
-                format!("when {by} forked it")
+                format!("{by} forked it")
             }
-            None => "when it was forked".to_owned(),
+            None => "it was forked".to_owned(),
         };
         let opened = match &culprit.opened {
             Some(opened) if Some(opened.pid) == culprit.forked.as_ref().map(|it| it.pid) => {
-                format!(", while thread {} had the file open for writing", opened.tid)
+                format!("while thread {} had the file open for writing", opened.tid)
             }
             Some(opened) => format!(
-                ", while {} had the file open for writing",
+                "while {} had the file open for writing",
                 super::words::opener(culprit, opened)
             ),
-            None => ", while the file was open for writing".to_owned(),
+            None => "while the file was open for writing".to_owned(),
         };
         let age = culprit
             .forked
@@ -51,21 +51,22 @@ impl Rule for ForkExecRace {
             .map(|forked| incident.time_ns.saturating_sub(forked.time_ns))
             .filter(|age| *age >= LATE_NS);
         let state = match (culprit.state, age) {
-            (State::InFork, _) => "; the child was still being made".to_owned(),
-            (State::ExecClosing, _) => {
-                "; its exec had taken the fd away, but the kernel had not dropped the file yet"
-                    .to_owned()
-            }
+            (State::InFork, _) => "; at the failure, the fork was not complete".to_owned(),
+            (State::ExecClosing, _) => "; at the failure, its exec had closed the fd, but the \
+                                        kernel had not released the file yet"
+                .to_owned(),
             (State::Running, _) => {
-                "; it is a helper that closes what it inherited before it runs the real program"
+                "; it runs a helper that closes inherited fds before it execs the real program"
                     .to_owned()
             }
-            (State::Forked, Some(age)) => format!("; it had not exec'd {} later", span(age)),
+            (State::Forked, Some(age)) => {
+                format!("; it had not exec'd {} after its fork", span(age))
+            }
             _ => String::new(),
         };
         format!(
-            "{child}{same} inherited the write fd {forked}{opened}{state}; it held the copy {}",
-            release(culprit)
+            "{child}{same} inherited the write fd: {forked} {opened}{state}; {}",
+            release(&child, culprit)
         )
     }
 }

@@ -1,8 +1,8 @@
-//! Whether a process that inherited a write fd is on its way to an exec, or lives on with the fd.
+//! Whether a process that inherited a write fd is on its way to an exec, or keeps the fd.
 //!
-//! Only two kinds of facts count: what was so at the failure, and whether the process dropped the
-//! file within [`MOMENT_NS`] of its fork. An incident is written when all holders have dropped the file,
-//! or a second after the failure, so neither depends on when that was.
+//! Only two facts count: the state at the failure, and whether the process released the file within
+//! [`MOMENT_NS`] of its fork. An incident is written when all holders have released the file, or a
+//! second after the failure, so neither fact depends on when the line is written.
 
 use super::is_opener;
 use crate::analysis::programs;
@@ -16,7 +16,7 @@ pub(super) const MOMENT_NS: u64 = 500_000_000;
 pub(super) enum Inherited {
     /// It was on its way to an exec that takes the fd away.
     Racing,
-    /// It lives, or lived to its end, with the fd.
+    /// It keeps the fd, or kept it until it exited.
     Leaked,
 }
 
@@ -33,7 +33,7 @@ pub(super) fn of(incident: &Incident, holder: &Holder) -> Option<Inherited> {
 fn is_racing(incident: &Incident, holder: &Holder) -> bool {
     let fork = holder.via == Via::Fork;
     let child = fork && matches!(holder.state, State::InFork | State::Forked);
-    // An exec would have taken a close-on-exec fd away: it has not come to that.
+    // It exits without an exec: an exec would have closed a close-on-exec fd.
     let ending = fork && holder.state == State::Exiting;
     // The exec took the fd.
     holder.state == State::ExecClosing
@@ -41,9 +41,9 @@ fn is_racing(incident: &Incident, holder: &Holder) -> bool {
         || programs::is_helper(holder)
         // It becomes a helper.
         || child && super::advice::runtime(incident, Some(holder)) == Some(Runtime::Jvm)
-        || lets_go_within_a_moment(holder)
-        // What an exec would have done with the fd is not known, and it came to none.
-        || ending && holder.fds.iter().all(|fd| fd.cloexec.is_none()) && is_over_within_a_moment(holder)
+        || closes_within_a_moment(holder)
+        // Whether an exec would have closed the fd is not known, and there was none.
+        || ending && holder.fds.iter().all(|fd| fd.cloexec.is_none()) && is_released_within_a_moment(holder)
 }
 
 /// Whether an exec leaves an fd open. Its open flags count if it was gone before anyone looked.
@@ -52,13 +52,14 @@ fn survives_exec(fd: &Fd) -> bool {
 }
 
 /// Whether it closed the fd, or an exec did, within a moment of its fork.
-fn lets_go_within_a_moment(holder: &Holder) -> bool {
+fn closes_within_a_moment(holder: &Holder) -> bool {
     let how = holder.released.as_ref().map(|released| released.how);
-    matches!(how, Some(How::Close | How::CloseOnExec | How::Dup)) && is_over_within_a_moment(holder)
+    matches!(how, Some(How::Close | How::CloseOnExec | How::Dup))
+        && is_released_within_a_moment(holder)
 }
 
-/// Whether it dropped the file within a moment of its fork.
-fn is_over_within_a_moment(holder: &Holder) -> bool {
+/// Whether it released the file within a moment of its fork.
+fn is_released_within_a_moment(holder: &Holder) -> bool {
     let Some(released) = &holder.released else { return false };
     let forked_ns = holder.forked.as_ref().map(|forked| forked.time_ns).or(holder.start_ns);
     forked_ns.is_some_and(|from| released.time_ns.saturating_sub(from) <= MOMENT_NS)
@@ -71,7 +72,8 @@ mod tests {
 
     const MS: u64 = 1_000_000;
 
-    /// A child of the opener's, forked 1 ms before the failure, that drops the file so long after its fork.
+    /// A child of the opener, forked 1 ms before the failure, that releases the file as `end` says,
+    /// counted from its fork.
     fn child(state: State, cloexec: Option<bool>, end: Option<(How, u64)>) -> Incident {
         let mut incident = samples::race();
         let time_ns = incident.time_ns;
@@ -113,7 +115,7 @@ mod tests {
             // Its exec took the fd.
             (ExecClosing, Some(true), None, Racing),
             (ExecClosing, None, Some((CloseOnExec, long)), Racing),
-            // An fd that an exec leaves open: by whether it lets go of it within a moment.
+            // An fd that an exec leaves open: a race only if the child closes it within a moment.
             (Forked, Some(false), Some((Close, 3 * MS)), Racing),
             (Forked, Some(false), Some((Close, MOMENT_NS)), Racing),
             (Forked, Some(false), Some((Close, MOMENT_NS + 1)), Leaked),
@@ -125,7 +127,7 @@ mod tests {
             (InFork, Some(false), None, Leaked),
             (InFork, Some(false), Some((Close, 3 * MS)), Racing),
             (Exiting, Some(false), Some((Exit, 3 * MS)), Leaked),
-            // Its exec failed, say, and nobody saw the mark of the fd.
+            // For instance, its exec failed, and the fd's flag was not seen.
             (Exiting, None, Some((Exit, 3 * MS)), Racing),
             (Exiting, None, Some((Exit, long)), Leaked),
             // It has exec'd, and has it still.
@@ -144,7 +146,7 @@ mod tests {
         }
     }
 
-    /// One child that holds the file for 2.5 s: some lines are written before it lets go.
+    /// One child holds the file for 2.5 s: the line can be written before it releases the file.
     #[test]
     fn the_kind_does_not_depend_on_when_the_line_was_written() {
         for (cloexec, how) in [(true, How::CloseOnExec), (false, How::Close), (false, How::Exit)] {

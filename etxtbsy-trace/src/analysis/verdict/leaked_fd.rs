@@ -1,4 +1,4 @@
-//! A write fd that went along into a process that has no use for it.
+//! A process keeps a write fd that it inherited.
 
 use super::{Rule, inherited};
 use crate::analysis::verdict::{
@@ -7,11 +7,10 @@ use crate::analysis::verdict::{
 };
 use crate::event::{Holder, Incident, State, VerdictKind};
 
-/// A process lives on with a write fd that it inherited: an exec left it open, or it is one that an
-/// exec would leave open.
+/// A process keeps an inherited write fd that an exec left open, or would leave open.
 ///
-/// > sleep[99] inherited fd 5 from sh[98] and has run another program since: the fd is not
-/// > close-on-exec; it holds the file without need, and still had it when this was written
+/// > sleep[99] inherited fd 5 from sh[98] and kept it through an exec: the fd is not close-on-exec;
+/// > sleep[99] still held the file when this was written
 pub(super) struct LeakedFd;
 
 impl Rule for LeakedFd {
@@ -25,17 +24,17 @@ impl Rule for LeakedFd {
     fn summary(&self, incident: &Incident, culprit: &Holder) -> String {
         let process = name(culprit);
         let same =
-            if is_victim(incident, culprit) { ", the very process whose exec failed," } else { "" };
+            if is_victim(incident, culprit) { ", the process whose exec failed," } else { "" };
         let fd = culprit.fds.first();
         let from = match &culprit.forked {
             Some(forked) => format!("from {}", ancestor(culprit, forked.pid)),
-            None => "from a process before it".to_owned(),
+            None => "from another process".to_owned(),
         };
         let number = fd.map_or_else(|| "an fd".to_owned(), |fd| format!("fd {}", fd.fd));
         let state = match culprit.state {
-            State::Running => " and has run another program since",
-            State::InFork => " and was still being made",
-            State::Exiting => " and was ending",
+            State::Running => " and kept it through an exec",
+            State::InFork => " and its fork was not complete",
+            State::Exiting => " and was exiting",
             _ => " and has not exec'd",
         };
         let why = match fd.and_then(|fd| fd.cloexec) {
@@ -43,9 +42,8 @@ impl Rule for LeakedFd {
             _ => "",
         };
         format!(
-            "{process}{same} inherited {number} {from}{state}{why}; it holds the file for writing \
-             without need, {}",
-            release(culprit)
+            "{process}{same} inherited {number} {from}{state}{why}; {}",
+            release(&process, culprit)
         )
     }
 }

@@ -1,8 +1,8 @@
-//! Verdicts: what an incident comes to, and what to do about it.
+//! Verdicts: the cause of an incident, and what to do about it.
 //!
-//! Each rule is a type in a file of its own; the first that fits decides. A rule sees the incident
-//! as it is written, so that a recorded one can be judged again. docs/verdicts.md explains them to
-//! users.
+//! Each rule is a type in a file of its own; the first that fits decides. A rule uses only what the
+//! incident's line has, so it can judge a recorded incident again. docs/verdicts.md explains the
+//! rules to users.
 
 mod advice;
 mod change_first;
@@ -46,11 +46,11 @@ pub const KINDS: [VerdictKind; 12] = [
 
 /// A rule.
 trait Rule {
-    /// What it finds.
+    /// The kind of its verdicts.
     const KIND: VerdictKind;
     /// The holder that makes it fit, if one does.
     fn culprit<'a>(&self, incident: &'a Incident) -> Option<&'a Holder>;
-    /// One sentence on it.
+    /// The sentence of the verdict.
     fn summary(&self, incident: &Incident, culprit: &Holder) -> String;
 }
 
@@ -107,7 +107,7 @@ fn apply<'a, R: Rule>(rule: &R, incident: &'a Incident) -> Option<Finding<'a>> {
     Some(Finding { kind: R::KIND, culprit, summary: rule.summary(incident, culprit) })
 }
 
-/// Whether all that held the file did the same, so that one remedy fixes the incident.
+/// Whether all holders have the same verdict, so that one remedy fixes the incident.
 fn is_fixed_by_one_remedy(incident: &Incident) -> bool {
     let mut kinds = incident.holders.iter().map(|holder| kind_of(incident, holder));
     let first = kinds.next();
@@ -116,7 +116,7 @@ fn is_fixed_by_one_remedy(incident: &Incident) -> bool {
         && first.is_none_or(|first| first.is_some() && kinds.all(|kind| kind == first))
 }
 
-/// What one holder alone would come to.
+/// The verdict on one holder alone.
 fn kind_of(incident: &Incident, holder: &Holder) -> Option<VerdictKind> {
     match (holder.via, inherited::of(incident, holder)) {
         _ if incident.direction == Direction::Write => Some(VerdictKind::RunningExecutable),
@@ -129,18 +129,18 @@ fn kind_of(incident: &Incident, holder: &Holder) -> Option<VerdictKind> {
     }
 }
 
-/// A sentence on a holder that nothing showed.
+/// The summary, marked as likely if the holder is known by elimination.
 fn likely(culprit: &Holder, summary: String) -> String {
     if culprit.evidence == Some(Evidence::Elimination) {
         return format!(
-            "likely: {summary}; nothing showed it directly, but the kernel's count of writers \
-             leaves no other known process"
+            "likely: {summary}; this follows only from the kernel's count of writers, which leaves \
+             no other known process"
         );
     }
     summary
 }
 
-/// The verdict where a process held the file, and how it came to it was not seen.
+/// The verdict on a holder of which the tracer did not see how it got the fd.
 fn unseen(holder: &Holder) -> Verdict {
     let process = name(holder);
     let opened = match &holder.opened {
@@ -150,23 +150,23 @@ fn unseen(holder: &Holder) -> Verdict {
         None => "open for writing".to_owned(),
     };
     let summary = format!(
-        "{process} held the file {opened}, {}; how it came to the fd was not seen",
-        release(holder)
+        "{process} held the file {opened}; how it got the fd was not seen; {}",
+        release("it", holder)
     );
     Verdict {
         kind: VerdictKind::Unexplained,
         summary: likely(holder, summary),
         advice: vec![format!(
-            "look at the `lost` lines, and at what {process} does: if it was forked and has not exec'd yet, this is a fork-exec-race"
+            "check the `lost` lines, and what {process} does: if it was forked and has not exec'd yet, this is a fork-exec-race"
         )],
     }
 }
 
-/// The verdict where no process holds the file, but it is open all the same.
+/// The verdict where the kernel itself keeps the file open.
 fn unheld(incident: &Incident, unheld: &Unheld) -> Verdict {
     let file = match &unheld.opened {
         Some(opened) => {
-            // The thread's name stands for the process, whose own is not known.
+            // The name of the process is not known, so the thread's name is used.
             let process = who(opened.comm.as_deref(), opened.pid);
             let by = thread(process, opened.pid, opened.tid);
             format!("the file, which {by} had opened for writing,")
@@ -179,13 +179,13 @@ fn unheld(incident: &Incident, unheld: &Unheld) -> Verdict {
         let at = unheld.mount.as_deref().map(|mount| format!(" at {mount}"));
         let device = format!("{device}{}", at.unwrap_or_default());
         let what = fill(sentence, &file, &device);
-        // That nobody here runs the file was found out a moment later.
+        // The tracer looked for processes that run the file a moment after the failure.
         let likely = if incident.certain { "" } else { "likely: " };
         let summary = match incident.direction {
             Direction::Write => {
-                format!("{likely}{what}: no process was seen here to run the file")
+                format!("{likely}{what}; no process on this machine was seen to run the file")
             }
-            _ => format!("{what}: no writer here made it fail"),
+            _ => format!("{what}; no writer on this machine caused it"),
         };
         let advice = advice::of(kind, incident, None, Names::Incident);
         return Verdict { kind, summary, advice };
@@ -197,7 +197,7 @@ fn unheld(incident: &Incident, unheld: &Unheld) -> Verdict {
     }
 }
 
-/// A sentence of [`ways`] with its names, which may hold braces themselves.
+/// A sentence of [`ways`] with the names filled in. The names may contain braces.
 fn fill(sentence: &str, file: &str, device: &str) -> String {
     let mut filled = String::new();
     let mut rest = sentence;
@@ -214,7 +214,7 @@ fn fill(sentence: &str, file: &str, device: &str) -> String {
     filled + rest
 }
 
-/// The verdict where it is not known which of some processes held the file.
+/// The verdict where the evidence does not decide which process held the file.
 fn suspected(incident: &Incident) -> Verdict {
     let suspects: Vec<String> = incident
         .suspects
@@ -222,8 +222,8 @@ fn suspected(incident: &Incident) -> Verdict {
         .map(|suspect| {
             let who = who(suspect.comm.as_deref(), suspect.pid);
             let why = match suspect.reason {
-                Reason::LeftBefore => "dropped its fd just before the call",
-                Reason::LeftDuring => "dropped the file during the call",
+                Reason::LeftBefore => "released its fd just before the call",
+                Reason::LeftDuring => "released the file during the call",
                 Reason::CameDuring => "got the file during the call",
                 Reason::SeenAfter => "had the file just after the call",
                 Reason::OpenUnderWay => "was in a call that may have been opening the file",
@@ -235,11 +235,12 @@ fn suspected(incident: &Incident) -> Verdict {
     Verdict {
         kind: VerdictKind::Unexplained,
         summary: format!(
-            "nothing shows who held the file at the failure; it may have been {}",
+            "the evidence does not show which process held the file at the failure; it may have \
+             been {}",
             suspects.join(", or ")
         ),
         advice: vec![
-            "wait for more failures: most of them are explained; look at the `lost` lines, if there are any".to_owned(),
+            "wait for more failures, most of them are explained; check the `lost` lines, if there are any".to_owned(),
         ],
     }
 }
@@ -249,12 +250,12 @@ fn suspected(incident: &Incident) -> Verdict {
 pub fn unexplained(direction: Direction) -> Verdict {
     let (summary, advice) = match direction {
         Direction::Exec | Direction::Other(_) => (
-            "no process was seen to hold the file; something else may: an fd in flight in a socket, an io_uring, or a process that had it before tracing began and dropped it just then",
-            "look at the `lost` lines, if there are any; start tracing before the processes that write the file",
+            "no holder was found; it may be an fd in flight in a socket, an io_uring, or a process that opened the file before tracing began and released it during the call",
+            "check the `lost` lines, if there are any; start tracing before the processes that write the file",
         ),
         Direction::Write => (
-            "no process was found that runs the file: it may have ended just then, or the path leads elsewhere by now",
-            "write the new file beside it and rename it into place: that works whoever runs the old one",
+            "no process that runs the file was found: it may have just exited, or the path may now lead to another file",
+            "write the new file beside the old one and rename it into place: this works while the old one is running",
         ),
     };
     Verdict {
@@ -264,7 +265,7 @@ pub fn unexplained(direction: Direction) -> Verdict {
     }
 }
 
-/// Sorts holders: those to blame first.
+/// The sort key of holders: the most to blame first.
 #[must_use]
 pub fn blame(holder: &Holder) -> (u32, u64) {
     let rank = if is_opener(holder) { 0 } else { ways::of(holder.via).blame };
@@ -285,7 +286,7 @@ mod tests {
     };
 
     #[test]
-    fn incidents_are_judged_by_what_their_holders_were_doing() {
+    fn the_verdict_follows_from_what_the_holder_did() {
         use VerdictKind::{
             ForkExecRace, LeakedFd, PassedFd, RunningExecutable, SharedMapping, StillOpen,
             Unexplained,
@@ -308,9 +309,9 @@ mod tests {
         }
     }
 
-    /// The kernel skipped the fork of a child, or its end: no more is said than is known.
+    /// The kernel skipped the event of a child's fork, or of its exit.
     #[test]
-    fn what_was_not_seen_is_not_said() {
+    fn a_summary_claims_nothing_that_was_not_seen() {
         let mut incident = samples::race();
         let holder = &mut incident.holders[0];
         (holder.via, holder.forked, holder.state) = (Via::Unknown, None, State::Running);
@@ -323,10 +324,10 @@ mod tests {
         incident.holders[0].released.as_mut().unwrap().how = How::Unknown;
         let verdict = of(&incident);
         assert_eq!(verdict.kind, VerdictKind::StillOpen);
-        assert!(verdict.summary.contains("dropped it unseen, within"), "{}", verdict.summary);
+        assert!(verdict.summary.contains("released the file within"), "{}", verdict.summary);
     }
 
-    /// As long as the opener has the file open, the child beside it is not the cause.
+    /// While the opener has the file open, the child is not the cause.
     #[test]
     fn an_opener_that_still_holds_comes_before_the_child() {
         let mut incident = samples::race();
@@ -337,17 +338,17 @@ mod tests {
     }
 
     #[test]
-    fn the_sentence_names_the_child_its_forker_and_the_wait() {
+    fn the_summary_of_a_race_names_the_child_its_forker_and_the_wait() {
         let verdict = of(&samples::race());
         for part in ["demo[4310]", "demo[4300]", "thread 4305", "thread 4307", "180 µs"] {
             assert!(verdict.summary.contains(part), "no {part} in: {}", verdict.summary);
         }
         assert!(verdict.advice.iter().any(|advice| advice.contains("180 µs")));
-        assert!(verdict.advice.iter().any(|advice| advice.contains("no help: fsync")));
+        assert!(verdict.advice.iter().any(|advice| advice.contains("does not help: fsync")));
     }
 
     #[test]
-    fn a_holder_by_elimination_is_likely() {
+    fn a_holder_by_elimination_is_called_likely() {
         let mut incident = samples::race();
         assert!(!of(&incident).summary.contains("likely"));
         incident.holders[0].evidence = Some(Evidence::Elimination);
@@ -361,13 +362,13 @@ mod tests {
             let mut incident = samples::race();
             incident.holders[0].released.as_mut().unwrap().after_ns = after_ns;
             let summary = of(&incident).summary;
-            assert!(summary.ends_with("dropped the file while the call was failing"), "{summary}");
+            assert!(summary.ends_with("released the file while the call was failing"), "{summary}");
             assert!(!summary.contains("0 ns"), "{summary}");
         }
     }
 
     #[test]
-    fn a_holder_that_dumps_core_and_a_victim_that_holds_the_file_are_said() {
+    fn the_summary_mentions_a_core_dump_and_a_victim_that_holds_the_file() {
         let mut incident = samples::pending();
         incident.holders[0].state = State::Exiting;
         let verdict = of(&incident);
@@ -375,11 +376,11 @@ mod tests {
         let mut incident = samples::race();
         incident.holders[0].pid = incident.victim.pid;
         let verdict = of(&incident);
-        assert!(verdict.summary.contains("the very process whose exec failed"));
+        assert!(verdict.summary.contains("the process whose exec failed"));
     }
 
     #[test]
-    fn what_no_process_holds_is_named_by_its_place() {
+    fn each_place_that_keeps_a_file_without_a_process_has_its_verdict() {
         let cases = [
             (Place::SocketQueue, VerdictKind::PassedFd, "the queue of a unix socket"),
             (Place::IoUring, VerdictKind::StillOpen, "an io_uring keeps the file"),
@@ -400,9 +401,9 @@ mod tests {
         }
     }
 
-    /// What a file system refused to write may have been run by a process that had just ended.
+    /// A process that ran the file may have just exited.
     #[test]
-    fn a_file_system_that_refused_a_write_is_likely() {
+    fn a_file_system_that_refused_a_write_is_called_likely() {
         let mut incident = samples::write_direction();
         incident.holders.clear();
         incident.unheld = samples::unheld().unheld;
@@ -419,9 +420,9 @@ mod tests {
         assert!(of(&incident).summary.starts_with("the file system itself"));
     }
 
-    /// Ending the processes would not do.
+    /// Ending the processes would not help.
     #[test]
-    fn an_entry_that_keeps_a_running_interpreter_is_said_too() {
+    fn the_summary_mentions_a_binfmt_misc_entry_beside_the_runners() {
         let mut incident = samples::write_direction();
         incident.unheld = samples::unheld().unheld;
         incident.unheld[0].place = Place::BinfmtMisc;
@@ -431,7 +432,6 @@ mod tests {
         assert!(verdict.summary.contains("(and the binfmt_misc entry qemu-arm keeps it open)"));
     }
 
-    /// The heading of each kind, and what it is about.
     #[test]
     fn the_page_on_verdicts_has_every_kind_and_the_rules() {
         let page = include_str!("../../../../docs/verdicts.md");

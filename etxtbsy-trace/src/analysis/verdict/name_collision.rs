@@ -1,4 +1,4 @@
-//! Two processes that know nothing of each other use one name.
+//! Two unrelated processes use the same file name.
 
 use super::{Rule, is_opener};
 use crate::analysis::verdict::{
@@ -7,7 +7,7 @@ use crate::analysis::verdict::{
 };
 use crate::event::{Direction, Holder, Incident, VerdictKind};
 
-/// Processes that start what is unrelated: to descend from one of them makes no kin.
+/// Processes that start unrelated processes: a common ancestor of this name does not count.
 const STARTERS: [&str; 10] = [
     "systemd",
     "init",
@@ -22,10 +22,11 @@ const STARTERS: [&str; 10] = [
 ];
 
 /// The process that has the file open for writing and the one that wants to run it have no common
-/// parent within what is traced, or are in different cgroups: each uses the name as its own.
+/// parent within what is traced, or are in different cgroups.
 ///
-/// > unpack[77] and run-tests[99] use one name and have no common parent: unpack[77] opened the
-/// > file for writing and still had it open (fd 5), and closed it 2.1 ms after the failure
+/// > unpack[77] and run-tests[99] use the same file name but have no common parent: unpack[77]
+/// > opened the file for writing and still had it open (fd 5); it closed the file 2.10 ms after the
+/// > failure
 pub(super) struct NameCollision<'a> {
     /// The roots of the traced trees; empty for the whole machine.
     pub(super) roots: &'a [u32],
@@ -51,18 +52,18 @@ impl Rule for NameCollision<'_> {
             _ => "have no common parent".to_owned(),
         };
         format!(
-            "{} and {} use one name and {apart}: {} opened the file for writing and still had it \
-             open ({}), {}",
+            "{} and {} use the same file name but {apart}: {} opened the file for writing and \
+             still had it open ({}); {}",
             name(culprit),
             who(victim.comm.as_deref(), victim.pid),
             name(culprit),
             place(culprit),
-            release(culprit)
+            release("it", culprit)
         )
     }
 }
 
-/// Whether opener and victim have nothing to do with each other.
+/// Whether opener and victim are unrelated.
 fn is_unrelated(incident: &Incident, opener: &Holder, roots: &[u32]) -> bool {
     let victim = &incident.victim;
     let starts = |pid: u32, comm: Option<&str>| {
@@ -109,7 +110,7 @@ mod tests {
         processes.iter().map(one).collect()
     }
 
-    /// An opener and a victim below these.
+    /// An incident whose opener and victim have these ancestors.
     fn between(opener: &[(u32, &str)], victim: &[(u32, &str)]) -> Incident {
         let mut incident = samples::still_open();
         incident.holders[0].ancestors = chain(opener);
@@ -133,7 +134,7 @@ mod tests {
             // The common parent is not traced, or is.
             (&[a, make, init], &[b, make, init], &[31], NameCollision),
             (&[a, make, init], &[b, make, init], &[22], StillOpen),
-            // Not all is known.
+            // The chain of ancestors is not complete.
             (&[a], &[b, init], &[], StillOpen),
             (&[a, init], &[], &[], StillOpen),
         ];
@@ -152,7 +153,7 @@ mod tests {
         let verdict = verdict::of(&incident);
         assert_eq!(verdict.kind, VerdictKind::NameCollision);
         assert!(verdict.advice[0].contains("make the name unique"), "{}", verdict.advice[0]);
-        // A victim that the opener started is none of its rivals.
+        // A victim that the opener started is related to it.
         incident.victim.ancestors.insert(0, chain(&[(4300, "demo")]).remove(0));
         assert_eq!(verdict::of(&incident).kind, VerdictKind::StillOpen);
     }

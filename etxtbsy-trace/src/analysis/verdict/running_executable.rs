@@ -1,13 +1,13 @@
-//! The other direction: the file is being run.
+//! Direction `write`: the file is being run.
 
 use super::Rule;
 use crate::analysis::verdict::words::{name, release, span, who};
 use crate::event::{Direction, Holder, Incident, Place, State, VerdictKind};
 
-/// An open for writing or a truncate was refused, because processes run the file.
+/// An open for writing or a truncate failed because processes run the file.
 ///
-/// > server[77] runs the file, and 3 other processes do; a running program cannot be written;
-/// > server[77] ended 2.1 s after the failure
+/// > server[77] runs the file, and so do 3 other processes; a running program cannot be written;
+/// > server[77] exited 2.10 s after the failure
 pub(super) struct RunningExecutable;
 
 impl Rule for RunningExecutable {
@@ -20,13 +20,13 @@ impl Rule for RunningExecutable {
     fn summary(&self, incident: &Incident, culprit: &Holder) -> String {
         let process = name(culprit);
         let same = if super::words::is_victim(incident, culprit) {
-            ", the very process that wants to write it,"
+            ", the process that wants to write it,"
         } else {
             ""
         };
         let state = match (culprit.state, &culprit.script) {
-            (State::InExec, _) => " is in its exec of the file",
-            (State::Exiting, _) => " runs the file and is ending",
+            (State::InExec, _) => " is in an exec of the file",
+            (State::Exiting, _) => " runs the file and is exiting",
             (State::Forked, _) => " is a forked copy of a process that runs the file",
             (_, Some(_)) => " runs the file as the interpreter of a script",
             _ => " runs the file",
@@ -42,8 +42,8 @@ impl Rule for RunningExecutable {
         };
         let others = match incident.holders.len() - 1 {
             0 => String::new(),
-            1 => ", and one other process does".to_owned(),
-            others => format!(", and {others} other processes do"),
+            1 => ", and so does one other process".to_owned(),
+            others => format!(", and so do {others} other processes"),
         };
         let entry = incident.unheld.iter().find(|unheld| unheld.place == Place::BinfmtMisc);
         let entry = entry.and_then(|entry| entry.device.as_deref());
@@ -52,14 +52,14 @@ impl Rule for RunningExecutable {
         let others = others + &entry.unwrap_or_default();
         let repaired = match &incident.repaired {
             Some(_) => {
-                "; the same process made the file anew at once, so nothing is left to repair"
+                "; the process whose call failed then created the file again, so there is nothing to fix"
             }
             None => "",
         };
         format!(
-            "{process}{same}{state}{since}{by}{others}: a running program cannot be written; \
-             {process} {}{repaired}",
-            release(culprit).trim_start_matches("and ")
+            "{process}{same}{state}{since}{by}{others}; a running program cannot be written; \
+             {}{repaired}",
+            release(&process, culprit)
         )
     }
 }

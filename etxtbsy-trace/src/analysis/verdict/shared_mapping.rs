@@ -7,7 +7,8 @@ use crate::event::{Holder, Incident, VerdictKind, Via};
 /// A memory mapping refers to the open file description, and keeps it after its last fd was
 /// closed. Private and read-only mappings do so too, if the file was opened for writing.
 ///
-/// > indexer[77] maps the file through an fd that was open for writing and is closed since
+/// > indexer[77] maps the file through an fd that was open for writing; the mapping keeps the file
+/// > open although the fd is closed; indexer[77] unmapped the file 800 µs after the failure
 pub(super) struct SharedMapping;
 
 impl Rule for SharedMapping {
@@ -18,11 +19,11 @@ impl Rule for SharedMapping {
     }
 
     fn summary(&self, _incident: &Incident, culprit: &Holder) -> String {
+        let process = name(culprit);
         format!(
-            "{} maps the file through an fd that was open for writing and is closed since, \
-             which keeps the file open; it {}",
-            name(culprit),
-            release(culprit).trim_start_matches("and ")
+            "{process} maps the file through an fd that was open for writing; the mapping keeps \
+             the file open although the fd is closed; {}",
+            release(&process, culprit)
         )
     }
 }

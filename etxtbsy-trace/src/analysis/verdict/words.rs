@@ -15,15 +15,15 @@ pub(super) fn name(holder: &Holder) -> String {
     who(holder.comm.as_deref(), holder.pid)
 }
 
-/// `comm[pid]` of the holder itself or a process above it. (The threads that acted have names of
-/// their own.)
+/// `comm[pid]` of the holder itself or of an ancestor. A thread can have another name than its
+/// process.
 pub(super) fn ancestor(holder: &Holder, pid: u32) -> String {
     let above = holder.ancestors.iter().find(|ancestor| ancestor.pid == pid);
     let own = (holder.pid == pid).then_some(holder.comm.as_deref()).flatten();
     who(own.or_else(|| above.and_then(|ancestor| ancestor.comm.as_deref())), pid)
 }
 
-/// `thread 4305 of demo[4300]`, or only the process if its first thread acted.
+/// `thread 4305 of demo[4300]`; only the process if it was the main thread.
 pub(super) fn thread(process: String, pid: u32, tid: u32) -> String {
     if pid == tid { process } else { format!("thread {tid} of {process}") }
 }
@@ -33,47 +33,51 @@ pub(super) fn opener(holder: &Holder, opened: &Opened) -> String {
     thread(ancestor(holder, opened.pid), opened.pid, opened.tid)
 }
 
-/// A time that people can read: `180 µs`.
+/// A duration: `180 µs`.
 pub(super) fn span(ns: u64) -> String {
     time::span(ns)
 }
 
-/// When and how a holder dropped the file, in words that follow "it held the file".
-pub(super) fn release(holder: &Holder) -> String {
+/// When and how a holder released the file, as a clause: `it closed the file 2.10 ms after the
+/// failure`. `subject` is the holder's name, or `it` where that is unambiguous.
+pub(super) fn release(subject: &str, holder: &Holder) -> String {
     let runs = holder.via == Via::Running;
     let Some(released) = &holder.released else {
-        return match (runs, holder.state) {
-            (true, State::InExec) => "and was still in that exec, or ran it, when this was written",
-            (true, _) => "and still ran it when this was written",
+        let still = match (runs, holder.state) {
+            (true, State::InExec) => {
+                "was still in that exec, or ran the file, when this was written"
+            }
+            (true, _) => "still ran the file when this was written",
             // do_coredump comes before exit_files.
             (false, State::Exiting) => {
-                "and still had it when this was written: it was ending, and a process that dumps \
+                "was exiting and still held the file when this was written: a process that dumps \
                  core keeps its files until the dump is written"
             }
-            (false, _) => "and still had it when this was written",
-        }
-        .to_owned();
+            (false, _) => "still held the file when this was written",
+        };
+        return format!("{subject} {still}");
     };
     let after = u64::try_from(released.after_ns).unwrap_or(0);
     let how = match released.how {
         How::Unknown => {
-            return format!("and dropped it unseen, within {} of the failure", span(after));
+            let within = span(after);
+            return format!(
+                "{subject} released the file within {within} of the failure; how was not seen"
+            );
         }
-        _ if after == 0 && !runs => {
-            return "and dropped the file while the call was failing".to_owned();
-        }
-        How::Close => "closed it",
-        How::CloseOnExec => "exec'd",
-        How::Dup => "put another file in its place",
-        How::Exit => "ended",
-        How::Exec => "ran another program",
-        How::Unmap if runs => "ran another program",
+        _ if after == 0 && !runs => "released the file",
+        How::Close => "closed the file",
+        How::CloseOnExec => "released the file by its exec",
+        How::Dup => "replaced the fd (dup2)",
+        How::Exit => "exited",
+        How::Exec => "exec'd another program",
+        How::Unmap if runs => "exec'd another program",
         How::Unmap => "unmapped the file",
-        How::Other(_) => "dropped it",
+        How::Other(_) => "released the file",
     };
     match after {
-        0 => format!("and {how} while the call was failing"),
-        after => format!("and {how} {} after the failure", span(after)),
+        0 => format!("{subject} {how} while the call was failing"),
+        after => format!("{subject} {how} {} after the failure", span(after)),
     }
 }
 

@@ -1,20 +1,20 @@
-//! The keys: one table, by which they act, and which the footer and the help page show.
+//! The table of keys, which the footer and the help page also show.
 
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 
-/// A page that is shown instead of the panes; a key leads to it.
+/// A page that is shown instead of the panes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Page {
     /// The keys.
     Help,
-    /// Sums over all incidents.
+    /// Totals of all incidents.
     Statistics,
     /// What the traced command writes.
     Output,
 }
 
 impl Page {
-    /// Whether its end is shown, and one scrolls up from there.
+    /// Whether its end is shown first.
     #[must_use]
     pub fn from_end(self) -> bool {
         self == Self::Output
@@ -26,69 +26,69 @@ impl Page {
 pub enum Action {
     /// End the program.
     Quit,
-    /// Show a page, or leave it.
+    /// Show a page, or close it.
     Page(Page),
-    /// Leave what was opened last.
+    /// Close what was opened last.
     Back,
-    /// Show or hide the single incidents of a group.
+    /// Show or hide the incidents of a group.
     Toggle,
     /// The next pane.
     NextPane,
-    /// The pane before.
+    /// The previous pane.
     PreviousPane,
-    /// Lines down, or up if below zero.
+    /// Move down by lines, or up if negative.
     Move(isize),
-    /// Pages down, or up.
+    /// Move down by pages, or up if negative.
     Pages(isize),
     /// To the first line.
     First,
     /// To the last line.
     Last,
-    /// The timeline closer, or wider.
+    /// Zoom the timeline in, or out.
     Zoom(bool),
-    /// The timeline later, or earlier.
+    /// Move the timeline later, or earlier.
     Pan(bool),
-    /// The timeline as at first.
+    /// Reset the timeline.
     Fit,
-    /// Type what to look for.
+    /// Type a search.
     Search,
     /// To the next match.
     NextMatch,
-    /// To the match before.
+    /// To the previous match.
     PreviousMatch,
-    /// Type what to show.
+    /// Type a filter.
     Filter,
-    /// Show one verdict only, then the next, then all.
+    /// Show only one verdict, then the next one, then all.
     Verdict,
-    /// Show only what is not explained, or all.
+    /// Show only unexplained incidents, or all.
     Unexplained,
-    /// Sort by something else.
+    /// Sort by the next criterion.
     Sort,
-    /// Sort the other way round.
+    /// Reverse the order.
     Invert,
-    /// Keep the newest selected, or stop that.
+    /// Keep the newest incident selected, or stop that.
     Follow,
-    /// Hold back what comes in, or take it.
+    /// Pause, or continue.
     Pause,
-    /// Put the incident into the clipboard.
+    /// Copy the incident to the clipboard.
     Copy,
-    /// Ask what to write to a file.
+    /// Ask which incidents to export.
     Export,
 }
 
-/// A key, Ctrl held or not.
+/// A key, with or without Ctrl.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Key {
     code: KeyCode,
     control: bool,
 }
 
-/// A key that stands for a character.
+/// The key of a character.
 const fn c(c: char) -> Key {
     code(KeyCode::Char(c))
 }
 
-/// Such a key with Ctrl.
+/// The key of a character, with Ctrl.
 const fn ctrl(c: char) -> Key {
     Key { code: KeyCode::Char(c), control: true }
 }
@@ -102,9 +102,9 @@ const fn code(code: KeyCode) -> Key {
 pub struct Binding {
     /// The keys, as the help page names them.
     pub name: &'static str,
-    /// What they do, for the help page.
+    /// What the keys do, for the help page.
     pub help: &'static str,
-    /// The same in a word, for the footer; empty for what nobody has to be told.
+    /// The same in one word, for the footer; empty if the footer does not show it.
     pub word: &'static str,
     keys: &'static [Key],
     action: Action,
@@ -120,7 +120,7 @@ impl Binding {
     }
 }
 
-/// A row.
+/// Makes a row.
 const fn key(
     name: &'static str,
     keys: &'static [Key],
@@ -131,57 +131,93 @@ const fn key(
     Binding { name, help, word, keys, action }
 }
 
-/// Ends the program wherever it is.
+/// Ends the program, even at a prompt.
 const INTERRUPT: Key = ctrl('c');
 
-/// All keys; the footer shows as many of them as it has room for.
+/// All keys, in the order of the footer, which shows as many as fit.
 pub const KEYS: &[Binding] = &[
-    key("q", &[c('q'), INTERRUPT], Action::Quit, "quit", "quit (Ctrl-C, too); Ctrl-Z suspends"),
-    key("?", &[c('?'), code(KeyCode::F(1))], Action::Page(Page::Help), "help", "keys (F1, too)"),
-    key("Enter", &[code(KeyCode::Enter)], Action::Toggle, "open", "show the incidents of a group"),
-    key("Tab", &[code(KeyCode::Tab)], Action::NextPane, "pane", "to the next pane, which grows"),
-    key("/", &[c('/')], Action::Search, "search", "search in what is shown; Enter goes to it"),
+    key("q", &[c('q'), INTERRUPT], Action::Quit, "quit", "quit (also Ctrl-C); Ctrl-Z suspends"),
+    key(
+        "?",
+        &[c('?'), code(KeyCode::F(1))],
+        Action::Page(Page::Help),
+        "help",
+        "show or close this page (also F1)",
+    ),
+    key(
+        "Enter",
+        &[code(KeyCode::Enter)],
+        Action::Toggle,
+        "open",
+        "show or hide the incidents of a group",
+    ),
+    key("Tab", &[code(KeyCode::Tab)], Action::NextPane, "pane", "next pane; it gets more room"),
+    key("/", &[c('/')], Action::Search, "search", "search the list; Enter selects the next match"),
     key(
         "\\",
         &[c('\\'), code(KeyCode::F(4))],
         Action::Filter,
         "filter",
-        "show what is like these words (F4): 'exact ^begins ends$ !without",
+        "fuzzy filter (also F4): 'exact ^prefix suffix$ !without",
     ),
     key(
         "s i",
         &[c('s')],
         Action::Sort,
         "sort",
-        "sort by newest, count, longest wait, verdict, path; invert that",
+        "sort by newest, count, longest wait, verdict, path; i reverses",
     ),
     key("", &[c('i')], Action::Invert, "", ""),
     key("t", &[c('t')], Action::Page(Page::Statistics), "stats", "statistics of all incidents"),
-    key("o", &[c('o')], Action::Page(Page::Output), "output", "what the command of run wrote"),
-    key("Space", &[c(' ')], Action::Pause, "pause", "hold back what comes in"),
-    key("f", &[c('f')], Action::Follow, "follow", "keep the newest selected"),
-    key("v", &[c('v')], Action::Verdict, "verdict", "show one verdict only, the next, all"),
-    key("u", &[c('u')], Action::Unexplained, "unexplained", "show only what is not explained"),
-    key("c", &[c('c')], Action::Copy, "copy", "copy the incident as text, by the terminal"),
-    key("Ctrl-S", &[ctrl('s')], Action::Export, "export", "write incidents to a file here"),
-    key("n", &[c('n')], Action::NextMatch, "next", "to the next match (N: the one before)"),
+    key("o", &[c('o')], Action::Page(Page::Output), "output", "output of the command of run"),
+    key("Space", &[c(' ')], Action::Pause, "pause", "pause: new incidents wait until you continue"),
+    key("f", &[c('f')], Action::Follow, "follow", "follow: keep the newest incident selected"),
+    key(
+        "v",
+        &[c('v')],
+        Action::Verdict,
+        "verdict",
+        "show only one verdict; again: the next one, then all",
+    ),
+    key(
+        "u",
+        &[c('u')],
+        Action::Unexplained,
+        "unexplained",
+        "show only unexplained incidents, or all",
+    ),
+    key(
+        "c",
+        &[c('c')],
+        Action::Copy,
+        "copy",
+        "copy the incident to the terminal's clipboard (OSC 52)",
+    ),
+    key(
+        "Ctrl-S",
+        &[ctrl('s')],
+        Action::Export,
+        "export",
+        "export incidents to a file in the current directory",
+    ),
+    key("n", &[c('n')], Action::NextMatch, "next", "next match (N: previous match)"),
     key("N", &[c('N')], Action::PreviousMatch, "", ""),
     key(
         "j k",
         &[c('j'), code(KeyCode::Down)],
         Action::Move(1),
         "",
-        "a line down, up (arrows, too)",
+        "one line down, up (also arrows)",
     ),
     key("", &[c('k'), code(KeyCode::Up)], Action::Move(-1), "", ""),
-    key("PgDn PgUp", &[code(KeyCode::PageDown)], Action::Pages(1), "", "a page down, up"),
+    key("PgDn PgUp", &[code(KeyCode::PageDown)], Action::Pages(1), "", "one page down, up"),
     key("", &[code(KeyCode::PageUp)], Action::Pages(-1), "", ""),
     key(
         "g G",
         &[c('g'), code(KeyCode::Home)],
         Action::First,
         "",
-        "to the first, last line (Home, End)",
+        "first, last line (also Home, End)",
     ),
     key("", &[c('G'), code(KeyCode::End)], Action::Last, "", ""),
     key("", &[code(KeyCode::BackTab)], Action::PreviousPane, "", ""),
@@ -190,29 +226,35 @@ pub const KEYS: &[Binding] = &[
         &[c('+'), c('=')],
         Action::Zoom(true),
         "",
-        "timeline closer, wider, as at first, earlier, later (arrows)",
+        "timeline: zoom in, zoom out, reset, earlier, later (also arrows)",
     ),
     key("", &[c('-'), c('_')], Action::Zoom(false), "", ""),
     key("", &[c('0')], Action::Fit, "", ""),
     key("", &[c('h'), code(KeyCode::Left)], Action::Pan(false), "", ""),
     key("", &[c('l'), code(KeyCode::Right)], Action::Pan(true), "", ""),
-    key("Esc", &[code(KeyCode::Esc)], Action::Back, "", "leave page, search, pane, filter, group"),
+    key(
+        "Esc",
+        &[code(KeyCode::Esc)],
+        Action::Back,
+        "",
+        "back: close the page, search, pane, filter or group",
+    ),
 ];
 
-/// Whether this ends the program wherever it is.
+/// Whether this key ends the program, even at a prompt.
 #[must_use]
 pub fn interrupts(event: KeyEvent) -> bool {
     pressed(event) == Some(INTERRUPT)
 }
 
-/// What a key press does, if anything.
+/// What a key press does.
 #[must_use]
 pub fn action(event: KeyEvent) -> Option<Action> {
     let key = pressed(event)?;
     KEYS.iter().find(|binding| binding.keys.contains(&key)).map(|binding| binding.action)
 }
 
-/// The key that was pressed; none if it was released, or has a modifier that means nothing here.
+/// The key that was pressed; `None` for a release, or with a modifier that is not used here.
 fn pressed(event: KeyEvent) -> Option<Key> {
     let other = KeyModifiers::ALT | KeyModifiers::SUPER | KeyModifiers::META | KeyModifiers::HYPER;
     if event.kind == KeyEventKind::Release || event.modifiers.intersects(other) {
@@ -226,7 +268,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_key_has_two_meanings() {
+    fn no_key_has_two_actions() {
         let mut seen = Vec::new();
         for key in KEYS.iter().flat_map(|binding| binding.keys) {
             assert!(!seen.contains(key), "{key:?}");
@@ -235,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_act() {
+    fn keys_lead_to_their_actions() {
         let with = |code, modifiers| action(KeyEvent::new(code, modifiers));
         for (code, wanted) in [
             (KeyCode::Char('q'), Some(Action::Quit)),

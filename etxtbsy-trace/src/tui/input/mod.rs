@@ -1,3 +1,3 @@
-//! What the user does: one table of keys ([`keys`]).
+//! User input: one table of keys ([`keys`]).
 
 pub mod keys;

@@ -1,15 +1,15 @@
-//! What the state wants done outside of it.
+//! What a key needs that takes I/O.
 
 use super::export::Scope;
 
-/// Something to do.
+/// An action with I/O.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
     /// Write incidents to a new file.
     Export(Scope),
-    /// Put a text into the clipboard.
+    /// Copy a text to the clipboard.
     Copy {
-        /// What it is.
+        /// What the text is, for the notice.
         what: String,
         /// The text.
         text: String,

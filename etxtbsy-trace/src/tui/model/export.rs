@@ -1,4 +1,4 @@
-//! What is written to a file when the user asks for it, and what is said of it.
+//! The incidents that the user exports to a file.
 
 use crate::tui::model::{
     incidents::{Group, Kept, Model},
@@ -10,28 +10,28 @@ use crate::{
 };
 use std::io::{self, Write};
 
-/// Which incidents.
+/// Which incidents are exported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
-    /// The selected one; of a selected group, all that are shown.
+    /// The selected incident, or all shown incidents of the selected group.
     Selected(Row),
-    /// All that pass the filter.
+    /// All incidents that pass the filter.
     Filtered,
-    /// All that are kept.
+    /// All incidents in memory.
     All,
 }
 
-/// A choice of incidents.
+/// The incidents of an export.
 pub struct Export<'a> {
     model: &'a Model,
-    /// In the order in which they came in.
+    /// In the order of arrival.
     chosen: Vec<&'a Kept>,
-    /// How many of the group, or of all, are kept, and how many there were.
+    /// How many of the group, or of all, are in memory, and how many there were.
     kept: (u64, u64),
 }
 
 impl<'a> Export<'a> {
-    /// Those of a scope.
+    /// The incidents of a scope.
     #[must_use]
     pub fn new(model: &'a Model, scope: Scope) -> Self {
         let groups = model.groups().iter();
@@ -56,13 +56,13 @@ impl<'a> Export<'a> {
         Self { model, chosen, kept }
     }
 
-    /// How many they are.
+    /// The number of incidents.
     #[must_use]
     pub fn count(&self) -> usize {
         self.chosen.len()
     }
 
-    /// The same in words: `3 incidents (3 of 5 in memory)`.
+    /// The number as text: `3 incidents (3 of 5 in memory)`.
     #[must_use]
     pub fn report(&self) -> String {
         let count = match self.chosen.len() {
@@ -75,8 +75,8 @@ impl<'a> Export<'a> {
         }
     }
 
-    /// Writes them as JSON lines, after the first line of what they are from, and whether
-    /// something of that was lost.
+    /// Writes the incidents as JSON lines, with the `meta` line, and a `lost` line if anything was
+    /// lost.
     pub fn write(&self, out: impl Write + Send) -> io::Result<()> {
         let mut json = Json::new(out);
         if let Some(meta) = &self.model.meta {
@@ -102,16 +102,16 @@ mod tests {
     use super::*;
     use crate::output::samples;
 
-    /// Every sample; without the first three of them if `unlike`.
-    fn model(unlike: bool) -> Model {
+    /// Every sample; if `filtered`, the first three do not pass the filter.
+    fn model(filtered: bool) -> Model {
         let mut model = Model::default();
         for line in samples::every_line() {
-            model.add(line, |incident| !unlike || incident.id > 3);
+            model.add(line, |incident| !filtered || incident.id > 3);
         }
         model
     }
 
-    /// The ids that are written, after a first line with the meta, and how many there are said to be.
+    /// The ids that are written, and the reported number.
     fn written(model: &Model, scope: Scope) -> (Vec<u64>, String) {
         let export = Export::new(model, scope);
         let mut out = Vec::new();
@@ -121,7 +121,7 @@ mod tests {
             text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         assert_eq!(lines.first(), Some(&samples::meta().into()));
         let lost = matches!(lines.last(), Some(Line::Lost(lost)) if lost.count == 3);
-        assert!(lost, "what is not known to be whole does not look so");
+        assert!(lost, "the export reports the loss");
         let incidents = lines.iter().filter_map(|line| match line {
             Line::Incident(incident) => Some(incident.id),
             _ => None,
@@ -130,8 +130,8 @@ mod tests {
     }
 
     #[test]
-    fn what_is_chosen_is_written() {
-        for (unlike, scope, ids) in [
+    fn each_scope_writes_its_incidents() {
+        for (filtered, scope, ids) in [
             (true, Scope::All, vec![1, 2, 3, 4, 5, 6]),
             (true, Scope::Filtered, vec![4, 5, 6]),
             (false, Scope::Selected(Row::Group(0)), vec![1, 5]),
@@ -139,7 +139,7 @@ mod tests {
             (false, Scope::Selected(Row::Single(0, 0)), vec![1]),
             (false, Scope::Selected(Row::Single(0, 99)), vec![]),
         ] {
-            let (written, count) = written(&model(unlike), scope);
+            let (written, count) = written(&model(filtered), scope);
             assert_eq!(written, ids, "{scope:?}");
             let s = if ids.len() == 1 { "" } else { "s" };
             assert_eq!(count, format!("{} incident{s}", ids.len()));
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_folded_is_counted() {
+    fn the_report_counts_incidents_that_are_no_longer_in_memory() {
         let mut model = model(false);
         for id in 7..=10_004 {
             let mut incident = samples::leaked();

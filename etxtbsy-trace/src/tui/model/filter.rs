@@ -1,4 +1,4 @@
-//! Which incidents are shown, and which of them a search finds.
+//! The filter of the list, and the search.
 
 use crate::{
     event::{Incident, VerdictKind},
@@ -10,15 +10,15 @@ use nucleo_matcher::{
 };
 use std::borrow::Cow;
 
-/// What an incident must be like to be shown.
+/// The conditions for an incident to be shown.
 pub struct Filter {
     text: String,
-    /// The words of the text.
+    /// The words of the text as fuzzy patterns.
     pattern: Pattern,
     matcher: Matcher,
     /// Only this verdict.
     pub verdict: Option<VerdictKind>,
-    /// Only those that are not explained.
+    /// Only unexplained incidents.
     pub unexplained: bool,
 }
 
@@ -35,26 +35,26 @@ impl Default for Filter {
 }
 
 impl Filter {
-    /// What is typed.
+    /// The typed text.
     #[must_use]
     pub fn text(&self) -> &str {
         &self.text
     }
 
-    /// Takes what is typed: words that must all be there, with the signs of fzf (`'exact`,
-    /// `^begins`, `ends$`, `!without`).
-    pub fn type_in(&mut self, text: &str) {
+    /// Sets the text: words that must all match, with the syntax of fzf (`'exact`, `^prefix`,
+    /// `suffix$`, `!without`).
+    pub fn set_text(&mut self, text: &str) {
         text.clone_into(&mut self.text);
         self.pattern.reparse(text, CaseMatching::Smart, Normalization::Smart);
     }
 
-    /// Whether it leaves anything out.
+    /// Whether there is any condition.
     #[must_use]
     pub fn is_on(&self) -> bool {
         !self.pattern.atoms.is_empty() || self.verdict.is_some() || self.unexplained
     }
 
-    /// Whether an incident passes. A word is looked for in each text by itself.
+    /// Whether an incident passes. Each word must match one of the texts.
     pub fn passes(&mut self, incident: &Incident) -> bool {
         if self.unexplained && incident.complete
             || self.verdict.is_some_and(|kind| kind != incident.verdict.kind)
@@ -78,14 +78,14 @@ impl Filter {
     }
 }
 
-/// Whether an incident has `wanted` in one of its texts, in whatever case.
+/// Whether one of an incident's texts contains `wanted`, ignoring case.
 #[must_use]
 pub fn contains(incident: &Incident, wanted: &str) -> bool {
     let wanted = wanted.to_lowercase();
     texts(incident).iter().any(|text| text.to_lowercase().contains(&wanted))
 }
 
-/// What a user may look for: the verdict, the paths, and the processes as `comm[pid]`.
+/// The texts that are searched: the verdict, the paths, and the processes as `comm[pid]`.
 fn texts(incident: &Incident) -> Vec<Cow<'_, str>> {
     fn process(comm: Option<&str>, pid: u32) -> Cow<'_, str> {
         format!("{}[{pid}]", comm.unwrap_or_default()).into()
@@ -111,7 +111,7 @@ mod tests {
     use crate::output::samples;
 
     #[test]
-    fn words_are_fuzzy_and_must_all_be_there() {
+    fn words_are_fuzzy_and_must_all_match() {
         let mut filter = Filter::default();
         for (text, passes) in [
             ("", true),
@@ -129,14 +129,14 @@ mod tests {
             ("^worker", true),
             ("^orker", false),
         ] {
-            filter.type_in(text);
+            filter.set_text(text);
             assert_eq!(filter.passes(&samples::race()), passes, "{text}");
             assert_eq!(filter.is_on(), !text.trim().is_empty());
         }
     }
 
     #[test]
-    fn verdict_and_explained_narrow_each_other() {
+    fn the_conditions_are_combined() {
         let all = [samples::race(), samples::leaked(), samples::several(), samples::unexplained()];
         let mut filter = Filter::default();
         let mut passing = |verdict, unexplained| {
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn a_search_is_plain() {
+    fn a_search_is_not_fuzzy() {
         let race = samples::race();
         assert!(contains(&race, "FORK-EXEC-3") && contains(&race, "demo[4310]"));
         assert!(!contains(&race, "dmo"));

@@ -1,4 +1,4 @@
-//! What came in: counts of everything, and the details of the latest incidents.
+//! The received incidents: counts of all, and the details of the latest ones.
 
 use super::{
     rate::{Axis, Rate},
@@ -10,25 +10,25 @@ use crate::{
 };
 use std::collections::{HashMap, VecDeque};
 
-/// How many incidents are kept whole; of those before only the counts are.
+/// The most incidents in memory; older ones are only counted.
 const KEPT: usize = 10_000;
-/// How many bytes they take at most, about.
+/// The most bytes that they take, approximately.
 const BYTES: usize = 256 << 20;
 
-/// Incidents that are counted and not shown.
+/// Incidents that are counted but not shown, because the view was too slow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Skipped {
-    /// How many.
+    /// The number of incidents.
     pub incidents: u64,
-    /// How many of them are complete.
+    /// The complete ones among them.
     pub explained: u64,
-    /// How many things were dropped meanwhile.
+    /// The number of losses.
     pub lost: u64,
 }
 
-/// An incident that is kept whole.
+/// An incident in memory.
 pub struct Kept {
-    /// How many incidents came in before it; its `id` is its own in one recording only.
+    /// The number of incidents before it. (Its `id` is unique only within one recording.)
     pub number: u64,
     /// The incident.
     pub incident: Box<Incident>,
@@ -37,52 +37,52 @@ pub struct Kept {
 
 /// The incidents of one group.
 pub struct Group {
-    /// What they have in common; `None` for the incidents of all groups beyond [`GROUPS`].
+    /// What they have in common; `None` for all incidents beyond [`GROUPS`] groups.
     pub cause: Option<Cause>,
-    /// What is counted.
+    /// The counts.
     pub tally: Tally,
-    /// When they came.
+    /// Their number over time.
     pub rate: Rate,
-    /// The latest, the newest last; never empty.
+    /// The incidents in memory, the newest last; never empty.
     kept: VecDeque<Kept>,
-    /// How many of those pass the filter.
+    /// How many of them pass the filter.
     passing: usize,
-    /// The number of the latest that does, if any.
+    /// The number of the latest one that passes, if any.
     latest: u64,
 }
 
 impl Group {
-    /// None yet, from incident `id` on.
+    /// An empty group whose first incident is `id`.
     fn new(cause: Option<Cause>, id: u64) -> Self {
         let (tally, rate) = (Tally::new(id), Rate::default());
         Self { cause, tally, rate, kept: VecDeque::new(), passing: 0, latest: 0 }
     }
 
-    /// How many of those that are kept pass the filter.
+    /// How many of the incidents in memory pass the filter.
     #[must_use]
     pub fn passing(&self) -> usize {
         self.passing
     }
 
-    /// The number of the latest that passes, if one does.
+    /// The number of the latest incident that passes the filter.
     #[must_use]
     pub fn latest(&self) -> Option<u64> {
         (self.passing > 0).then_some(self.latest)
     }
 
-    /// Those that are kept, the oldest first.
+    /// The incidents in memory, the oldest first.
     #[must_use]
     pub fn all(&self) -> &VecDeque<Kept> {
         &self.kept
     }
 
-    /// Those of them that pass.
+    /// The incidents in memory that pass the filter.
     #[must_use]
     pub fn all_passing(&self) -> impl DoubleEndedIterator<Item = &Kept> {
         self.kept.iter().filter(|kept| kept.passes)
     }
 
-    /// The one of a number, if it is still kept.
+    /// The incident with that number, if it is still in memory.
     #[must_use]
     pub fn find(&self, number: u64) -> Option<&Kept> {
         let place = self.kept.binary_search_by_key(&number, |kept| kept.number).ok()?;
@@ -98,38 +98,38 @@ impl Group {
     }
 }
 
-/// All that came in.
+/// All that the view received.
 #[derive(Default)]
 pub struct Model {
     /// The first line.
     pub meta: Option<Meta>,
     /// The last one.
     pub summary: Option<Summary>,
-    /// How many things were dropped.
+    /// The number of losses.
     pub lost: u64,
-    /// How many other calls failed, which are only counted.
+    /// The number of failed calls that are only counted.
     pub refusals: u64,
-    /// How many incidents there were.
+    /// The number of incidents.
     pub incidents: u64,
-    /// How many of them are complete.
+    /// The complete ones among them.
     pub explained: u64,
-    /// When the latest call failed.
+    /// The time of the latest failure.
     pub latest_ns: Option<u64>,
-    /// Sums over all incidents.
+    /// Totals of all incidents.
     pub statistics: Statistics,
-    /// The time that the groups' rates are counted over.
+    /// The time axis of the groups' rates.
     axis: Option<Axis>,
-    /// The groups, in the order they were first seen.
+    /// The groups, in the order of their first incidents.
     groups: Vec<Group>,
     places: HashMap<Option<Cause>, usize>,
-    /// The group of each incident that is kept, the oldest first.
+    /// The group of each incident in memory, the oldest first.
     order: VecDeque<usize>,
-    /// How many bytes those take, about.
+    /// The approximate bytes of these incidents.
     bytes: usize,
 }
 
 impl Model {
-    /// Takes a line; `passes` is the filter.
+    /// Adds a line; `passes` is the filter.
     pub fn add(&mut self, line: Line, passes: impl FnOnce(&Incident) -> bool) {
         match line {
             Line::Meta(meta) => self.meta = Some(meta),
@@ -145,7 +145,7 @@ impl Model {
         }
     }
 
-    /// Counts incidents that there is no room for.
+    /// Counts incidents that the view was too slow for.
     pub fn skip(&mut self, Skipped { incidents, explained, lost }: Skipped) {
         self.incidents += incidents;
         self.explained += explained;
@@ -178,11 +178,11 @@ impl Model {
         self.bytes += weight(&incident);
         group.push(Kept { number, incident, passes });
         self.order.push_back(place);
-        self.fold();
+        self.evict();
     }
 
-    /// Lets go of the oldest, but not of the last one of a group.
-    fn fold(&mut self) {
+    /// Removes the oldest incidents, but keeps at least one of each group.
+    fn evict(&mut self) {
         while (self.order.len() > KEPT || self.bytes > BYTES)
             && self.order.len() > self.groups.len()
         {
@@ -190,15 +190,15 @@ impl Model {
             let group = &mut self.groups[place];
             if group.kept.len() == 1 {
                 self.order.push_back(place);
-            } else if let Some(folded) = group.kept.pop_front() {
-                group.passing -= usize::from(folded.passes);
-                self.bytes -= weight(&folded.incident);
+            } else if let Some(evicted) = group.kept.pop_front() {
+                group.passing -= usize::from(evicted.passes);
+                self.bytes -= weight(&evicted.incident);
             }
         }
     }
 
-    /// Applies another filter to all that are kept.
-    pub fn sift(&mut self, mut passes: impl FnMut(&Incident) -> bool) {
+    /// Applies another filter to all incidents in memory.
+    pub fn apply_filter(&mut self, mut passes: impl FnMut(&Incident) -> bool) {
         for group in &mut self.groups {
             group.passing = 0;
             for mut kept in std::mem::take(&mut group.kept) {
@@ -208,7 +208,7 @@ impl Model {
         }
     }
 
-    /// How many incidents are kept whole.
+    /// The number of incidents in memory.
     #[must_use]
     pub fn kept(&self) -> usize {
         self.order.len()
@@ -220,13 +220,13 @@ impl Model {
         self.groups.get(place)
     }
 
-    /// All groups, in the order they were first seen.
+    /// All groups, in the order of their first incidents.
     #[must_use]
     pub fn groups(&self) -> &[Group] {
         &self.groups
     }
 
-    /// How frequent the incidents of a group were until a moment: [`Rate::bar`].
+    /// The bar of a group's rate until a time: [`Rate::bar`].
     #[must_use]
     pub fn bar(&self, group: &Group, until_ns: u64, columns: usize, most: usize) -> Vec<usize> {
         self.axis.map_or_else(Vec::new, |axis| group.rate.bar(axis, until_ns, columns, most))
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_are_folded_into_counts_but_each_group_keeps_one() {
+    fn the_oldest_incidents_are_evicted_but_each_group_keeps_one() {
         let mut model = Model::default();
         model.add(race(1, "/rare"), |_| true);
         let many = KEPT as u64 + 500;
@@ -277,10 +277,10 @@ mod tests {
     }
 
     #[test]
-    fn groups_beyond_the_bound_share_a_group() {
+    fn groups_beyond_the_limit_share_one_group() {
         let mut model = Model::default();
         for id in 0..GROUPS as u64 + 20 {
-            // Letters only: digits would be folded.
+            // Only letters, because groups ignore digits.
             let name: String = id.to_string().bytes().map(|b| char::from(b + 55)).collect();
             model.add(race(id + 1, &format!("/{name}/tool")), |_| true);
         }
@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_heavy_is_folded_earlier() {
+    fn large_incidents_are_evicted_earlier() {
         let mut model = Model::default();
         for id in 1..=40 {
             let mut incident = samples::race();
@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn what_passes_is_counted_whatever_is_folded() {
+    fn passing_incidents_are_counted_across_evictions() {
         let mut model = Model::default();
         let even = |incident: &Incident| incident.id.is_multiple_of(2);
         for id in 1..=9 {
@@ -314,13 +314,13 @@ mod tests {
             (group.passing(), group.latest())
         };
         assert_eq!(group(&model), (4, Some(7)));
-        model.sift(|incident| incident.id == 1);
+        model.apply_filter(|incident| incident.id == 1);
         assert_eq!(group(&model), (1, Some(0)));
         for id in 10..=KEPT as u64 + 1 {
             model.add(race(id, "/tmp/often-7"), |_| false);
         }
         assert_eq!(group(&model), (0, None));
-        model.sift(even);
+        model.apply_filter(even);
         assert_eq!(group(&model), (KEPT / 2, Some(KEPT as u64 - 1)));
     }
 }

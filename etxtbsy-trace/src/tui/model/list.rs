@@ -1,4 +1,4 @@
-//! The list: its rows, which one is selected, which groups are open.
+//! The list: its rows, the selected row, and the open groups.
 
 use crate::event::Incident;
 use crate::tui::model::{
@@ -25,7 +25,7 @@ impl Row {
         }
     }
 
-    /// Its incident; of a group, the latest that is shown.
+    /// Its incident; for a group, the latest one that passes the filter.
     #[must_use]
     pub fn incident(self, model: &Model) -> Option<(&Group, &Incident)> {
         let group = model.group(self.group())?;
@@ -37,21 +37,21 @@ impl Row {
     }
 }
 
-/// The rows, and where the selected one is among them.
-struct Laid {
+/// The rows, and the index of the selected one.
+struct Layout {
     rows: Vec<Row>,
     selected: usize,
 }
 
-/// What the user did with the list.
+/// The state of the list.
 pub struct List {
-    /// Whether the newest stays selected.
+    /// Whether the newest incident stays selected.
     follow: bool,
     order: Order,
     selected: Option<Row>,
     expanded: HashSet<usize>,
-    /// Laid out once for each change.
-    laid: OnceCell<Laid>,
+    /// Computed once after each change.
+    layout: OnceCell<Layout>,
 }
 
 impl Default for List {
@@ -61,43 +61,43 @@ impl Default for List {
             order: Order::default(),
             selected: None,
             expanded: HashSet::new(),
-            laid: OnceCell::new(),
+            layout: OnceCell::new(),
         }
     }
 }
 
 impl List {
-    /// Notes that the model, or what is shown of it, has changed.
+    /// Must be called when the model or the filter has changed.
     pub fn changed(&mut self) {
-        self.laid.take();
+        self.layout.take();
     }
 
-    /// The rows: the groups of which something is shown, in each that is open its incidents.
+    /// The rows: the groups with incidents that pass the filter, and the incidents of open groups.
     #[must_use]
     pub fn rows(&self, model: &Model) -> &[Row] {
-        &self.laid(model).rows
+        &self.layout(model).rows
     }
 
-    /// Where the selected one is among them; the group of one that is not there, else the first.
+    /// The index of the selected row. If the row is not shown, that of its group, or the first.
     #[must_use]
     pub fn selected(&self, model: &Model) -> usize {
-        self.laid(model).selected
+        self.layout(model).selected
     }
 
     /// The selected row, if there is one.
     #[must_use]
     pub fn row(&self, model: &Model) -> Option<Row> {
-        let laid = self.laid(model);
-        laid.rows.get(laid.selected).copied()
+        let layout = self.layout(model);
+        layout.rows.get(layout.selected).copied()
     }
 
-    /// Whether the newest stays selected.
+    /// Whether the newest incident stays selected.
     #[must_use]
     pub fn follows(&self) -> bool {
         self.follow
     }
 
-    /// How the groups stand.
+    /// The order of the groups.
     #[must_use]
     pub fn order(&self) -> Order {
         self.order
@@ -109,8 +109,8 @@ impl List {
         self.expanded.contains(&place)
     }
 
-    fn laid(&self, model: &Model) -> &Laid {
-        self.laid.get_or_init(|| {
+    fn layout(&self, model: &Model) -> &Layout {
+        self.layout.get_or_init(|| {
             let groups = model.groups();
             let mut places: Vec<usize> =
                 (0..groups.len()).filter(|place| groups[*place].passing() > 0).collect();
@@ -127,18 +127,18 @@ impl List {
             let at = |wanted: Row| rows.iter().position(|row| *row == wanted);
             let wanted = if self.follow { newest.map(Row::Group) } else { self.selected };
             let selected = wanted.and_then(|row| at(row).or_else(|| at(Row::Group(row.group()))));
-            Laid { selected: selected.unwrap_or(0), rows }
+            Layout { selected: selected.unwrap_or(0), rows }
         })
     }
 
-    /// Selects a row, which ends following.
+    /// Selects a row, and stops following the newest.
     fn select(&mut self, row: Row) {
         self.selected = Some(row);
         self.follow = false;
         self.changed();
     }
 
-    /// Follows the newest, or stays where it is.
+    /// Starts or stops following the newest.
     pub fn toggle_follow(&mut self, model: &Model) {
         self.selected = self.row(model);
         self.follow = !self.follow;
@@ -155,7 +155,7 @@ impl List {
         }
     }
 
-    /// Closes the selected group, if it is open.
+    /// Closes the selected group if it is open.
     pub fn close(&mut self, model: &Model) {
         if let Some(row) = self.row(model)
             && self.expanded.remove(&row.group())
@@ -164,23 +164,23 @@ impl List {
         }
     }
 
-    /// Goes so many rows down, or up if below zero, to the end at most.
+    /// Moves the selection down by rows, or up if negative, at most to the end.
     pub fn step(&mut self, model: &Model, rows: isize) {
-        let laid = self.laid(model);
-        let last = laid.rows.len().saturating_sub(1);
-        if let Some(row) = laid.rows.get(laid.selected.saturating_add_signed(rows).min(last)) {
+        let layout = self.layout(model);
+        let last = layout.rows.len().saturating_sub(1);
+        if let Some(row) = layout.rows.get(layout.selected.saturating_add_signed(rows).min(last)) {
             self.select(*row);
         }
     }
 
-    /// Goes to the next row that is `wanted`, or the one before, round the end; whether there is one.
+    /// Selects the next (or previous) row that is `wanted`, and wraps around; whether there is one.
     pub fn find(
         &mut self,
         model: &Model,
         forward: bool,
         wanted: impl Fn(&Incident) -> bool,
     ) -> bool {
-        let Laid { rows, selected } = self.laid(model);
+        let Layout { rows, selected } = self.layout(model);
         let count = rows.len();
         let found = (1..=count)
             .map(|step| if forward { selected + step } else { selected + count - step } % count)
@@ -192,13 +192,13 @@ impl List {
         found.is_some()
     }
 
-    /// Sorts by the next of what can be sorted by.
+    /// Sorts by the next criterion.
     pub fn sort(&mut self) {
         self.order.next();
         self.changed();
     }
 
-    /// Sorts the other way round.
+    /// Reverses the order.
     pub fn invert(&mut self) {
         self.order.inverted = !self.order.inverted;
         self.changed();
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn groups_stand_in_order() {
+    fn each_order_sorts_the_groups() {
         let model = model();
         let mut list = List::default();
         for (name, order, inverted) in [
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_selected_stays_so_in_another_order() {
+    fn the_selection_survives_another_order() {
         let model = model();
         let mut list = List::default();
         list.step(&model, 3);
@@ -265,17 +265,17 @@ mod tests {
     }
 
     #[test]
-    fn what_is_filtered_away_leaves_the_selection_to_its_group() {
+    fn if_the_selected_incident_is_filtered_out_its_group_is_selected() {
         let mut model = model();
         let mut list = List::default();
         list.toggle(&model);
         list.step(&model, 1);
         assert_eq!(list.row(&model), Some(Row::Single(0, 7)));
-        model.sift(|incident| incident.id < 7);
+        model.apply_filter(|incident| incident.id < 7);
         list.changed();
         assert_eq!(list.row(&model), Some(Row::Group(0)));
         assert_eq!(ids(&list, &model), [6, 5, 5, 1, 4, 3, 2]);
-        model.sift(|_| false);
+        model.apply_filter(|_| false);
         list.changed();
         assert_eq!((list.row(&model), list.rows(&model)), (None, [].as_slice()));
         list.step(&model, 1);

@@ -1,106 +1,106 @@
-//! What only a live session has: a clock, the traced processes, failures that are pending,
-//! and what the traced command writes.
+//! What only a live session has: a clock, the traced processes, pending failures, and the output of
+//! the traced command.
 
 use crate::event::Incident;
 use std::collections::VecDeque;
 
-/// How many lines of the command's output are kept.
+/// The most lines of the command's output in memory.
 const LINES: usize = 1_000;
-/// A line is broken after so many bytes.
+/// A longer line is split.
 const LONGEST: usize = 4_096;
 
 /// A root of the traced trees.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Traced {
-    /// Process.
+    /// Its pid.
     pub pid: u32,
     /// Its name when tracing began.
     pub comm: Option<String>,
-    /// Whether it lives.
+    /// Whether it is alive.
     pub alive: bool,
 }
 
-/// The session as it goes on.
+/// The state of a live session.
 #[derive(Debug, Default)]
 pub struct Live {
-    /// CLOCK_MONOTONIC as of the drawing, in nanoseconds.
+    /// CLOCK_MONOTONIC at the time of drawing, in nanoseconds.
     pub now_ns: u64,
     /// The roots of the traced trees; empty for the whole machine.
     pub traced: Vec<Traced>,
-    /// Failures that are pending, the newest last.
+    /// Pending failures, the newest last.
     pub pending: Vec<Box<Incident>>,
-    /// What the traced command wrote; `None` without one.
+    /// The output of the traced command, if there is one.
     pub output: Option<CommandLines>,
-    /// Whether tracing is over.
+    /// Whether tracing has ended.
     pub ended: bool,
 }
 
-/// Something that happens in a session besides its lines.
+/// An event of a session that is not a line.
 #[derive(Debug)]
-pub enum Event {
-    /// A pending failure.
+pub enum SessionEvent {
+    /// A call has failed; its line follows later.
     Pending(Box<Incident>),
     /// The traced command wrote something.
     Output(Vec<u8>),
     /// A root of the traced trees has ended.
     Exited(u32),
-    /// An output, other than the view, has failed.
+    /// Another output has failed.
     OutputFailed(String),
-    /// Tracing is over.
+    /// Tracing has ended.
     Ended,
 }
 
 impl Live {
-    /// Takes what happened.
-    pub fn take(&mut self, event: Event) {
+    /// Applies an event.
+    pub fn apply(&mut self, event: SessionEvent) {
         match event {
-            Event::Pending(incident) => self.pending.push(incident),
-            Event::Output(bytes) => {
+            SessionEvent::Pending(incident) => self.pending.push(incident),
+            SessionEvent::Output(bytes) => {
                 if let Some(output) = &mut self.output {
                     output.add(&bytes);
                 }
             }
-            Event::Exited(pid) => {
+            SessionEvent::Exited(pid) => {
                 for traced in self.traced.iter_mut().filter(|traced| traced.pid == pid) {
                     traced.alive = false;
                 }
             }
-            // That is said to the user.
-            Event::OutputFailed(_) => {}
-            Event::Ended => {
+            // The footer shows it.
+            SessionEvent::OutputFailed(_) => {}
+            SessionEvent::Ended => {
                 self.ended = true;
                 self.pending.clear();
             }
         }
     }
 
-    /// A failure is not pending any more.
-    pub fn settle(&mut self, incident: &Incident) {
-        self.pending.retain(|it| of(it) != of(incident));
+    /// Removes a failure that is no longer pending.
+    pub fn remove_pending(&mut self, incident: &Incident) {
+        self.pending.retain(|it| key(it) != key(incident));
     }
 
     /// Whether a failure is pending.
     #[must_use]
     pub fn is_pending(&self, incident: &Incident) -> bool {
-        self.pending.iter().any(|it| of(it) == of(incident))
+        self.pending.iter().any(|it| key(it) == key(incident))
     }
 }
 
-/// What tells a failure from all others: a thread does one call at a time.
-fn of(incident: &Incident) -> (u64, u32) {
+/// Identifies a failure: a thread makes one call at a time.
+fn key(incident: &Incident) -> (u64, u32) {
     (incident.time_ns, incident.victim.tid)
 }
 
-/// The last lines of a text that comes in pieces.
+/// The last lines of a text that arrives in pieces.
 #[derive(Debug, Default)]
 pub struct CommandLines {
     lines: VecDeque<String>,
-    /// The one that has not ended.
+    /// The line that is not complete.
     last: Vec<u8>,
 }
 
 impl CommandLines {
-    /// Takes a piece, which may end anywhere.
+    /// Adds a piece, which may end anywhere.
     pub fn add(&mut self, bytes: &[u8]) {
         let lines = bytes.split_inclusive(|byte| *byte == b'\n');
         for piece in lines.flat_map(|line| line.chunks(LONGEST)) {
@@ -114,7 +114,7 @@ impl CommandLines {
         self.lines.drain(..more);
     }
 
-    /// The lines there are, the one that has not ended last.
+    /// All lines; the last one may not be complete.
     #[must_use]
     pub fn lines(&self) -> impl DoubleEndedIterator<Item = String> {
         let last =
@@ -125,7 +125,7 @@ impl CommandLines {
 
 #[cfg(test)]
 impl Live {
-    /// A session with a pending failure.
+    /// A session with one pending failure.
     pub(in crate::tui) fn pending(incident: Incident, now_ns: u64) -> Self {
         Self { now_ns, pending: vec![Box::new(incident)], ..Self::default() }
     }
@@ -137,30 +137,30 @@ mod tests {
     use crate::output::samples;
 
     #[test]
-    fn a_failure_is_pending_until_its_line_comes() {
+    fn a_failure_is_pending_until_its_line_arrives() {
         let mut live = Live::default();
         let (first, mut second) = (samples::race(), samples::race());
         second.victim.tid += 1;
-        live.take(Event::Pending(Box::new(first.clone())));
-        live.take(Event::Pending(Box::new(second.clone())));
+        live.apply(SessionEvent::Pending(Box::new(first.clone())));
+        live.apply(SessionEvent::Pending(Box::new(second.clone())));
         assert!(live.is_pending(&first));
-        live.settle(&first);
+        live.remove_pending(&first);
         assert!(!live.is_pending(&first));
         assert_eq!(live.pending, [Box::new(second)]);
-        live.take(Event::Ended);
+        live.apply(SessionEvent::Ended);
         assert!(live.pending.is_empty());
     }
 
     #[test]
-    fn the_end_of_a_root_is_noted() {
+    fn the_exit_of_a_root_is_recorded() {
         let root = |pid, alive| Traced { pid, comm: None, alive };
         let mut live = Live { traced: vec![root(7, true), root(8, true)], ..Live::default() };
-        live.take(Event::Exited(8));
+        live.apply(SessionEvent::Exited(8));
         assert_eq!(live.traced, [root(7, true), root(8, false)]);
     }
 
     #[test]
-    fn lines_come_in_pieces_and_the_last_are_kept() {
+    fn lines_arrive_in_pieces_and_the_last_ones_are_kept() {
         let mut output = CommandLines::default();
         for piece in ["one\r\ntw", "o\nthr"] {
             output.add(piece.as_bytes());

@@ -1,5 +1,5 @@
-//! What came in ([`incidents`], [`live`]), and what the user did with it ([`state`]). What the user wants done
-//! outside is an [`effect`]. No I/O, nothing drawn.
+//! What the view received ([`incidents`], [`live`]), and the state of the user interface ([`state`]). A
+//! key that needs I/O gives an [`effect`]. No I/O and no drawing here.
 
 pub mod effect;
 pub mod export;

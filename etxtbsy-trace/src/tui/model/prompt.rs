@@ -1,30 +1,30 @@
-//! A line that is typed at the bottom of the screen.
+//! Editing of the text at the bottom of the screen.
 
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
-/// How many bytes can be typed.
+/// The most bytes of the text.
 const LONGEST: usize = 100;
 
-/// What a key did to the line.
+/// What a key did to the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Typed {
-    /// It is as it was.
-    Nothing,
-    /// It is another.
+    /// Nothing.
+    Unchanged,
+    /// It changed the text.
     Changed,
-    /// It is done.
+    /// It confirmed the text.
     Done,
-    /// It is given up.
-    Given,
+    /// It cancelled the prompt.
+    Cancelled,
 }
 
-/// Takes a key. Ctrl-U and Ctrl-W are a shell's.
+/// Applies a key. Ctrl-U and Ctrl-W work as in a shell.
 pub(super) fn edit(line: &mut String, event: KeyEvent) -> Typed {
     let control = event.modifiers.contains(KeyModifiers::CONTROL);
     match event.code {
         KeyCode::Enter => return Typed::Done,
-        KeyCode::Esc => return Typed::Given,
-        KeyCode::Backspace if line.is_empty() => return Typed::Given,
+        KeyCode::Esc => return Typed::Cancelled,
+        KeyCode::Backspace if line.is_empty() => return Typed::Cancelled,
         KeyCode::Backspace => _ = line.pop(),
         KeyCode::Char('u') if control => line.clear(),
         KeyCode::Char('w') if control => {
@@ -32,7 +32,7 @@ pub(super) fn edit(line: &mut String, event: KeyEvent) -> Typed {
             line.truncate(kept);
         }
         KeyCode::Char(c) if !control && line.len() < LONGEST => line.push(c),
-        _ => return Typed::Nothing,
+        _ => return Typed::Unchanged,
     }
     Typed::Changed
 }
@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_edit() {
+    fn keys_edit_the_text() {
         let mut line = String::new();
         let mut press = |code, modifiers| {
             let typed = edit(&mut line, KeyEvent::new(code, modifiers));
@@ -55,11 +55,11 @@ mod tests {
         for (code, modifiers, typed, left) in [
             (KeyCode::Char('w'), control, Typed::Changed, "to "),
             (KeyCode::Backspace, none, Typed::Changed, "to"),
-            (KeyCode::Char('x'), control, Typed::Nothing, "to"),
+            (KeyCode::Char('x'), control, Typed::Unchanged, "to"),
             (KeyCode::Enter, none, Typed::Done, "to"),
             (KeyCode::Char('u'), control, Typed::Changed, ""),
-            (KeyCode::Backspace, none, Typed::Given, ""),
-            (KeyCode::Esc, none, Typed::Given, ""),
+            (KeyCode::Backspace, none, Typed::Cancelled, ""),
+            (KeyCode::Esc, none, Typed::Cancelled, ""),
         ] {
             assert_eq!(press(code, modifiers), (typed, left.to_owned()));
         }

@@ -1,13 +1,13 @@
-//! How many incidents there were over time, in memory that does not grow with the time.
+//! The number of incidents over time, in constant memory.
 
-/// How many stretches of time are counted apart; while they are in use, at least half of them.
+/// The number of time buckets. At least half of them are used, once there are enough.
 const BUCKETS: usize = 64;
-/// How long a stretch is at first, in nanoseconds; it doubles when there are too few.
+/// The first length of a bucket, in nanoseconds; it doubles when the buckets are used up.
 const SHORTEST: u64 = 1_000_000;
-/// Of how many parts of one incident a mean is made.
+/// The factor of the fixed-point means.
 const SCALE: u64 = 64;
 
-/// The time that all groups are counted over: stretches of the same length from a start.
+/// The time axis of all groups: buckets of equal length from a start.
 #[derive(Clone, Copy, Debug)]
 pub struct Axis {
     start_ns: u64,
@@ -15,14 +15,14 @@ pub struct Axis {
 }
 
 impl Axis {
-    /// From a moment of CLOCK_MONOTONIC on.
+    /// An axis that starts at a time of CLOCK_MONOTONIC.
     #[must_use]
     pub fn new(start_ns: u64) -> Self {
         Self { start_ns, width_ns: SHORTEST }
     }
 
-    /// The stretch of a moment, the first for those before the start; and by how many doublings
-    /// the stretches had to grow for it.
+    /// The bucket of a time (the first for times before the start), and how often the length of the
+    /// buckets was doubled for it.
     pub fn bucket(&mut self, time_ns: u64) -> (usize, u32) {
         let after = time_ns.saturating_sub(self.start_ns);
         let mut doublings = 0;
@@ -33,14 +33,14 @@ impl Axis {
         ((after / self.width_ns) as usize, doublings)
     }
 
-    /// How many stretches there are until a moment.
+    /// The number of buckets until a time.
     fn used(&self, until_ns: u64) -> usize {
         let after = until_ns.saturating_sub(self.start_ns);
         ((after / self.width_ns) as usize + 1).min(BUCKETS)
     }
 }
 
-/// How many of one group there were in each stretch.
+/// The incidents of one group in each bucket.
 #[derive(Clone, Debug)]
 pub struct Rate([u32; BUCKETS]);
 
@@ -51,12 +51,12 @@ impl Default for Rate {
 }
 
 impl Rate {
-    /// Counts one in a stretch.
+    /// Counts an incident in a bucket.
     pub fn add(&mut self, bucket: usize) {
         self.0[bucket] = self.0[bucket].saturating_add(1);
     }
 
-    /// Makes one stretch of each two.
+    /// Merges each pair of buckets.
     pub fn double(&mut self) {
         self.0 = std::array::from_fn(|at| {
             let pair = self.0.get(at * 2..at * 2 + 2).unwrap_or_default();
@@ -64,12 +64,12 @@ impl Rate {
         });
     }
 
-    /// The time until a moment in `columns` parts: in each, of 0 to `most`, how frequent they were
-    /// compared with the part where they were most frequent. Above 0 where there was one.
+    /// The rate until a time in `columns` levels of 0 to `most`, relative to the highest rate. A level
+    /// is above 0 if there was an incident.
     #[must_use]
     pub fn bar(&self, axis: Axis, until_ns: u64, columns: usize, most: usize) -> Vec<usize> {
         let used = axis.used(until_ns);
-        // Parts can differ by a stretch in length.
+        // Columns can differ by one bucket in length, so the mean is used.
         let means: Vec<u64> = (0..columns)
             .map(|column| {
                 let from = column * used / columns;
@@ -93,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_is_lost_when_time_goes_on() {
+    fn doubling_loses_no_count() {
         let mut axis = Axis::new(1_000);
         let mut rate = Rate::default();
         for after in [0, 500_000, 63_000_000, 64_000_000, 10_000_000_000, u64::MAX - 1_000] {
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bar_shows_when_there_were_many() {
+    fn a_bar_is_high_where_there_were_many() {
         let mut axis = Axis::new(0);
         let mut rate = Rate::default();
         for (time_ns, count) in [(0, 8), (20_000_000, 1), (63_000_000, 16)] {
@@ -114,7 +114,7 @@ mod tests {
             (0..count).for_each(|_| rate.add(bucket));
         }
         assert_eq!(rate.bar(axis, 63_000_000, 8, 8), [4, 0, 1, 0, 0, 0, 0, 8]);
-        assert_eq!(rate.bar(axis, 0, 8, 8), [8; 8], "one stretch fills the bar");
+        assert_eq!(rate.bar(axis, 0, 8, 8), [8; 8], "one bucket fills the bar");
         assert_eq!(rate.bar(axis, u64::MAX, 0, 8), Vec::<usize>::new());
     }
 }

@@ -1,20 +1,20 @@
-//! In which order the groups stand.
+//! The order of the groups in the list.
 
 use crate::event::VerdictKind;
 use crate::tui::model::incidents::Group;
 use std::cmp::Ordering;
 
-/// By what.
+/// A criterion.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum By {
     /// The latest incident.
     #[default]
     Newest,
-    /// How many there are.
+    /// The number of incidents.
     Count,
-    /// The longest wait; what is still held is longer than all.
+    /// The longest wait; a file that is still held counts as the longest.
     Wait,
-    /// What it comes to.
+    /// The verdict.
     Verdict,
     /// The busy file.
     Path,
@@ -23,14 +23,14 @@ pub enum By {
 /// An order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Order {
-    /// By what.
+    /// The criterion.
     pub by: By,
-    /// Whether the other way round.
+    /// Whether the order is reversed.
     pub inverted: bool,
 }
 
 impl Order {
-    /// Goes on to the next one.
+    /// Changes to the next criterion.
     pub fn next(&mut self) {
         self.by = match self.by {
             By::Newest => By::Count,
@@ -41,7 +41,7 @@ impl Order {
         };
     }
 
-    /// What stands first.
+    /// Its name in the title of the list.
     #[must_use]
     pub fn name(self) -> &'static str {
         match (self.by, self.inverted) {
@@ -52,13 +52,13 @@ impl Order {
             (By::Wait, false) => "longest wait first",
             (By::Wait, true) => "shortest wait first",
             (By::Verdict, false) => "by verdict",
-            (By::Verdict, true) => "by verdict, inverted",
+            (By::Verdict, true) => "by verdict, reversed",
             (By::Path, false) => "by path",
-            (By::Path, true) => "by path, inverted",
+            (By::Path, true) => "by path, reversed",
         }
     }
 
-    /// Whether the first group stands before the second; among equals, the newest is first.
+    /// Compares two groups; of equal groups, the newest comes first.
     #[must_use]
     pub fn compare(self, a: &Group, b: &Group) -> Ordering {
         let newest = || b.latest().cmp(&a.latest());
@@ -73,18 +73,18 @@ impl Order {
     }
 }
 
-/// What a group is sorted by in the order of waits.
+/// The key for the order of waits.
 fn longest(group: &Group) -> (bool, Option<u64>) {
     (group.tally.endless > 0, group.tally.longest())
 }
 
-/// What a group is sorted by in the order of verdicts; that of all other groups comes last.
+/// The key for the order of verdicts; the group of all other groups comes last.
 fn verdict(group: &Group) -> (bool, Option<VerdictKind>) {
     let verdict = group.cause.as_ref().map(|cause| cause.verdict);
     (verdict.is_none(), verdict)
 }
 
-/// What a group is sorted by in the order of paths; what has none comes last.
+/// The key for the order of paths; a group without a path comes last.
 fn path(group: &Group) -> (bool, Option<String>) {
     let path = group.cause.as_ref().and_then(|_| group.tally.file.text());
     (path.is_none(), path)

@@ -1,9 +1,9 @@
-//! What the user did with what came in.
+//! The state of the view.
 
 use super::{filter, prompt};
 use crate::timeline::{
     lanes,
-    zoom::{Sight, Zoom},
+    zoom::{Extent, Zoom},
 };
 use crate::tui::{
     input::keys::{self, Action, Page},
@@ -24,72 +24,72 @@ use crate::{
 use ratatui::crossterm::event::{KeyCode, KeyEvent};
 use std::collections::VecDeque;
 
-/// How many lines are held back at most; those before are taken in nevertheless.
-const HELD: usize = 10_000;
+/// The most lines that wait during a pause; older ones are shown despite the pause.
+const PAUSED_LINES: usize = 10_000;
 
-/// What the user is asked, at the bottom of the screen.
+/// What the user types at the bottom of the screen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Prompt {
-    /// What to look for.
+    /// The text to search for.
     Search,
-    /// What to show.
+    /// The filter.
     Filter,
-    /// What to write to a file.
+    /// The scope of an export.
     Export,
 }
 
-/// How many panes can have the focus: the list, the chain, the timeline, the verdict.
+/// The number of panes: the list, the chain, the timeline, the verdict.
 pub const PANES: usize = 4;
 
-/// How much of the focused pane, or of the page, was to be seen when it was last drawn.
+/// The visible part of the focused pane, or of the page, when it was last drawn.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Room {
-    /// How many lines.
+    /// The number of visible lines.
     pub height: usize,
-    /// By how many lines it can be scrolled.
+    /// The number of lines by which it can be scrolled.
     pub most: usize,
 }
 
-/// All that is drawn follows from this.
-#[expect(clippy::struct_excessive_bools, reason = "each can be on or off whatever the others are")]
+/// The state of the view, which determines all that is drawn.
+#[expect(clippy::struct_excessive_bools, reason = "the flags are independent")]
 pub struct State {
-    /// What came in.
+    /// What the view received.
     pub model: Model,
     /// Whether to colour.
     pub color: bool,
-    /// Whether to draw with ASCII alone.
+    /// Whether to draw only ASCII.
     pub ascii: bool,
-    /// Which pane the keys are for; 0 is the list.
+    /// The focused pane; 0 is the list.
     pub focus: usize,
-    /// By how many lines the focused pane, if it is not the list, or the page is scrolled.
+    /// The scroll position of the page, or of the focused pane unless that is the list.
     pub scroll: usize,
-    /// As it was last drawn.
+    /// The visible part when it was last drawn.
     pub room: Room,
     /// The page that is shown instead of the panes.
     pub page: Option<Page>,
-    /// Whether lines are held back.
+    /// Whether new lines wait.
     pub paused: bool,
-    /// Which part of the timeline is shown.
+    /// The visible part of the timeline.
     pub zoom: Zoom,
-    /// What is searched for.
+    /// The text that is searched for.
     pub search: String,
-    /// What the user is asked.
+    /// What the user types, if anything.
     pub prompt: Option<Prompt>,
-    /// What to say about the last key.
+    /// A message in the footer, until the next key.
     pub notice: Option<String>,
-    /// What only a live session has.
+    /// The live session, if it is one.
     pub live: Option<Live>,
     /// How the input ended, once it has.
     pub ended: Option<String>,
-    /// Whether to end.
+    /// Whether the view closes.
     pub quit: bool,
     filter: Filter,
     list: List,
-    held: VecDeque<Line>,
+    paused_lines: VecDeque<Line>,
 }
 
 impl State {
-    /// Nothing came in yet.
+    /// A view without lines.
     #[must_use]
     pub fn new(color: bool) -> Self {
         Self {
@@ -110,45 +110,45 @@ impl State {
             quit: false,
             filter: Filter::default(),
             list: List::default(),
-            held: VecDeque::new(),
+            paused_lines: VecDeque::new(),
         }
     }
 
-    /// Takes a line.
+    /// Adds a line, or keeps it until the pause ends.
     pub fn add(&mut self, line: Line) {
         if let (Some(live), Line::Incident(incident)) = (&mut self.live, &line) {
-            live.settle(incident);
+            live.remove_pending(incident);
         }
         if !self.paused {
-            return self.take(line);
+            return self.show(line);
         }
-        self.held.push_back(line);
-        if self.held.len() > HELD
-            && let Some(line) = self.held.pop_front()
+        self.paused_lines.push_back(line);
+        if self.paused_lines.len() > PAUSED_LINES
+            && let Some(line) = self.paused_lines.pop_front()
         {
-            self.take(line);
+            self.show(line);
         }
     }
 
-    fn take(&mut self, line: Line) {
+    fn show(&mut self, line: Line) {
         self.model.add(line, |incident| self.filter.passes(incident));
         self.list.changed();
     }
 
-    /// How many lines are held back.
+    /// The number of lines that wait for the end of a pause.
     #[must_use]
-    pub fn held(&self) -> usize {
-        self.held.len()
+    pub fn waiting(&self) -> usize {
+        self.paused_lines.len()
     }
 
-    /// Until when there is something to tell of, nanoseconds of CLOCK_MONOTONIC.
+    /// The end of the displayed time, nanoseconds of CLOCK_MONOTONIC.
     #[must_use]
     pub fn until_ns(&self) -> Option<u64> {
         let now_ns = self.live.as_ref().map(|live| live.now_ns);
         now_ns.max(self.model.latest_ns)
     }
 
-    /// How long tracing was live, in nanoseconds, or has been so far.
+    /// How long tracing has been live, in nanoseconds.
     #[must_use]
     pub fn elapsed_ns(&self) -> Option<u64> {
         if let Some(summary) = &self.model.summary {
@@ -169,7 +169,7 @@ impl State {
         &self.list
     }
 
-    /// The incident that the panes are about, and its group, once it is complete.
+    /// The incident that the panes show, and its group unless the incident is pending.
     #[must_use]
     pub fn shown(&self) -> Option<(Option<&Group>, &Incident)> {
         if self.list.follows()
@@ -181,14 +181,14 @@ impl State {
         Some((Some(group), incident))
     }
 
-    /// The failures that are pending, the newest first. What passes the filter is known once
-    /// it is.
+    /// The pending failures, the newest first. None during a pause or with a filter, because a pending
+    /// failure has no verdict yet.
     pub fn pending(&self) -> impl Iterator<Item = &Incident> {
         let live = self.live.as_ref().filter(|_| !self.paused && !self.filter.is_on());
         live.into_iter().flat_map(|live| live.pending.iter().rev()).map(|incident| &**incident)
     }
 
-    /// What can be exported now: the key, the word for it, and what it is.
+    /// The possible exports: key, name and scope.
     #[must_use]
     pub fn scopes(&self) -> Vec<(char, &'static str, Scope)> {
         let mut scopes = Vec::new();
@@ -206,7 +206,7 @@ impl State {
         scopes
     }
 
-    /// Takes a key press; gives back what is to be done.
+    /// Handles a key press; returns what needs I/O.
     pub fn key(&mut self, event: KeyEvent) -> Option<Effect> {
         self.notice = None;
         if keys::interrupts(event) {
@@ -229,12 +229,12 @@ impl State {
 
     fn type_search(&mut self, event: KeyEvent) {
         match prompt::edit(&mut self.search, event) {
-            Typed::Nothing | Typed::Changed => {}
+            Typed::Unchanged | Typed::Changed => {}
             Typed::Done => {
                 self.prompt = None;
                 self.find(true);
             }
-            Typed::Given => {
+            Typed::Cancelled => {
                 self.prompt = None;
                 self.search.clear();
             }
@@ -245,12 +245,12 @@ impl State {
         let mut text = self.filter.text().to_owned();
         let typed = prompt::edit(&mut text, event);
         match typed {
-            Typed::Nothing => {}
-            Typed::Changed => self.sift(|filter| filter.type_in(&text)),
+            Typed::Unchanged => {}
+            Typed::Changed => self.change_filter(|filter| filter.set_text(&text)),
             Typed::Done => self.prompt = None,
-            Typed::Given => {
+            Typed::Cancelled => {
                 self.prompt = None;
-                self.sift(|filter| filter.type_in(""));
+                self.change_filter(|filter| filter.set_text(""));
             }
         }
     }
@@ -278,13 +278,13 @@ impl State {
             Action::First => self.step(isize::MIN),
             Action::Last => self.step(isize::MAX),
             Action::Zoom(closer) => {
-                if let Some(sight) = self.sight() {
-                    self.zoom = self.zoom.zoomed(&sight, closer);
+                if let Some(extent) = self.extent() {
+                    self.zoom = self.zoom.zoomed(&extent, closer);
                 }
             }
             Action::Pan(later) => {
-                if let Some(sight) = self.sight() {
-                    self.zoom = self.zoom.panned(&sight, later);
+                if let Some(extent) = self.extent() {
+                    self.zoom = self.zoom.panned(&extent, later);
                 }
             }
             Action::Fit => self.zoom = Zoom::default(),
@@ -298,16 +298,18 @@ impl State {
             Action::Verdict => {
                 let occurring = self.model.statistics.verdicts.keys().copied();
                 let next = occurring.filter(|kind| Some(*kind) > self.filter.verdict).min();
-                self.sift(|filter| filter.verdict = next);
+                self.change_filter(|filter| filter.verdict = next);
             }
-            Action::Unexplained => self.sift(|filter| filter.unexplained = !filter.unexplained),
+            Action::Unexplained => {
+                self.change_filter(|filter| filter.unexplained = !filter.unexplained);
+            }
             Action::Sort => self.list.sort(),
             Action::Invert => self.list.invert(),
             Action::Follow => self.list.toggle_follow(&self.model),
             Action::Pause => self.pause(),
             Action::Copy => return self.copy(),
             Action::Export if self.model.kept() > 0 => self.prompt = Some(Prompt::Export),
-            Action::Export => self.notice = Some("there is no incident to export".to_owned()),
+            Action::Export => self.notice = Some("no incident to export".to_owned()),
         }
         None
     }
@@ -315,23 +317,23 @@ impl State {
     fn pause(&mut self) {
         self.paused = !self.paused;
         if !self.paused {
-            for line in std::mem::take(&mut self.held) {
-                self.take(line);
+            for line in std::mem::take(&mut self.paused_lines) {
+                self.show(line);
             }
         }
     }
 
-    /// Now, nanoseconds of CLOCK_MONOTONIC, if an incident is pending.
+    /// The current time, nanoseconds of CLOCK_MONOTONIC, if the incident is pending.
     #[must_use]
     pub fn now_ns(&self, incident: &Incident) -> Option<u64> {
         let live = self.live.as_ref()?;
         live.is_pending(incident).then_some(live.now_ns)
     }
 
-    /// What the timeline can show of the incident shown.
-    fn sight(&self) -> Option<Sight> {
+    /// The periods that the timeline can show of the incident shown.
+    fn extent(&self) -> Option<Extent> {
         let (_, incident) = self.shown()?;
-        Some(lanes::sight(&lanes::lanes(incident, self.now_ns(incident))).0)
+        Some(lanes::extent(&lanes::lanes(incident, self.now_ns(incident))).0)
     }
 
     fn back(&mut self) {
@@ -342,16 +344,16 @@ impl State {
         } else if self.focus > 0 {
             self.focus_on(0);
         } else if self.filter.is_on() {
-            self.sift(|filter| *filter = Filter::default());
+            self.change_filter(|filter| *filter = Filter::default());
         } else {
             self.list.close(&self.model);
         }
     }
 
     /// Changes the filter.
-    fn sift(&mut self, change: impl FnOnce(&mut Filter)) {
+    fn change_filter(&mut self, change: impl FnOnce(&mut Filter)) {
         change(&mut self.filter);
-        self.model.sift(|incident| self.filter.passes(incident));
+        self.model.apply_filter(|incident| self.filter.passes(incident));
         self.list.changed();
     }
 
@@ -365,7 +367,7 @@ impl State {
         self.scroll = 0;
     }
 
-    /// How many lines a page is; one stays in sight.
+    /// The lines by which a page key moves: one line stays visible.
     fn page_height(&self) -> isize {
         self.room.height.saturating_sub(1).max(1).cast_signed()
     }
@@ -381,7 +383,7 @@ impl State {
         }
     }
 
-    /// Selects the next row that matches, or the one before, round the end.
+    /// Selects the next or previous row that matches.
     fn find(&mut self, forward: bool) {
         let wanted = &self.search;
         if wanted.is_empty() {
@@ -394,11 +396,11 @@ impl State {
         }
     }
 
-    /// The incident that is shown, as text.
+    /// The incident shown, as text.
     fn copy(&self) -> Option<Effect> {
         let (_, incident) = self.shown()?;
         let mut text = Vec::new();
-        // A vector takes all that is written to it.
+        // Writing to a vector does not fail.
         Text::new(&mut text, false, true).line(&Line::Incident(Box::new(incident.clone()))).ok()?;
         let text = String::from_utf8(text).ok()?;
         Some(Effect::Copy { what: format!("#{}", incident.id), text })
@@ -411,7 +413,7 @@ mod tests {
     use crate::{event::VerdictKind, output::samples};
     use ratatui::crossterm::event::KeyModifiers;
 
-    /// Every sample came in.
+    /// A view with every sample.
     fn state() -> State {
         let mut state = State::new(false);
         for line in samples::every_line() {
@@ -420,7 +422,7 @@ mod tests {
         state
     }
 
-    /// Presses keys, one after the other; none of them asks for anything.
+    /// Presses keys that need no I/O.
     fn press(state: &mut State, keys: &[KeyCode]) {
         for code in keys {
             assert_eq!(state.key(KeyEvent::new(*code, KeyModifiers::NONE)), None);
@@ -432,7 +434,7 @@ mod tests {
         state.key(KeyEvent::new(KeyCode::Char(c), KeyModifiers::CONTROL))
     }
 
-    /// How many rows the list has.
+    /// The number of rows of the list.
     fn rows(state: &State) -> usize {
         state.list.rows(&state.model).len()
     }
@@ -449,8 +451,8 @@ mod tests {
         state.shown().unwrap().1.id
     }
 
-    /// One more race.
-    fn arrives(state: &mut State, id: u64) {
+    /// Adds another race.
+    fn add_race(state: &mut State, id: u64) {
         let mut incident = samples::race();
         incident.id = id;
         state.add(incident.into());
@@ -460,21 +462,21 @@ mod tests {
     fn the_newest_is_shown_until_another_is_chosen() {
         let mut state = state();
         assert_eq!(shown(&state), 6);
-        arrives(&mut state, 7);
+        add_race(&mut state, 7);
         assert_eq!(shown(&state), 7);
         typed(&mut state, "j");
         assert_eq!(shown(&state), 6);
-        arrives(&mut state, 8);
+        add_race(&mut state, 8);
         assert_eq!(shown(&state), 6);
         typed(&mut state, "f");
         assert_eq!(shown(&state), 8);
         typed(&mut state, "f");
-        arrives(&mut state, 9);
+        add_race(&mut state, 9);
         assert_eq!(shown(&state), 9, "the group stays selected, and shows its latest");
     }
 
     #[test]
-    fn moving_stops_at_both_ends() {
+    fn the_selection_stops_at_both_ends() {
         let mut state = state();
         for (keys, id) in [("G", 2), ("j", 2), ("k", 3), ("g", 6), ("k", 6)] {
             typed(&mut state, keys);
@@ -502,7 +504,7 @@ mod tests {
     }
 
     #[test]
-    fn search_goes_round_and_is_typed_letter_by_letter() {
+    fn a_search_is_typed_and_wraps_around() {
         let mut state = state();
         typed(&mut state, "/LEAqk");
         press(&mut state, &[KeyCode::Backspace, KeyCode::Backspace]);
@@ -526,22 +528,22 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_in_during_a_pause_is_taken_after_it() {
+    fn lines_that_arrive_during_a_pause_are_shown_after_it() {
         let mut state = state();
         typed(&mut state, " ");
-        arrives(&mut state, 7);
-        assert_eq!((state.model.incidents, state.held()), (6, 1));
+        add_race(&mut state, 7);
+        assert_eq!((state.model.incidents, state.waiting()), (6, 1));
         typed(&mut state, " ");
-        assert_eq!((state.model.incidents, state.held()), (7, 0));
+        assert_eq!((state.model.incidents, state.waiting()), (7, 0));
         typed(&mut state, " ");
-        for id in 8..=HELD as u64 + 10 {
-            arrives(&mut state, id);
+        for id in 8..=PAUSED_LINES as u64 + 10 {
+            add_race(&mut state, id);
         }
-        assert_eq!((state.model.incidents, state.held()), (10, HELD));
+        assert_eq!((state.model.incidents, state.waiting()), (10, PAUSED_LINES));
     }
 
     #[test]
-    fn panes_take_the_keys_in_turn() {
+    fn the_focused_pane_gets_the_keys() {
         let mut state = state();
         press(&mut state, &[KeyCode::Tab]);
         state.room = Room { height: 5, most: 7 };
@@ -558,7 +560,7 @@ mod tests {
     }
 
     #[test]
-    fn the_timeline_is_zoomed_from_whatever_pane() {
+    fn the_timeline_can_be_zoomed_from_every_pane() {
         let mut state = state();
         typed(&mut state, "k");
         for (keys, fit) in [("+", false), ("-", true), ("=l", false), ("0", true), ("h", true)] {
@@ -569,7 +571,7 @@ mod tests {
     }
 
     #[test]
-    fn ctrl_c_ends_it_even_while_typing() {
+    fn ctrl_c_quits_even_at_a_prompt() {
         let mut state = state();
         typed(&mut state, "/q");
         assert!(!state.quit);
@@ -588,9 +590,9 @@ mod tests {
         assert!(!state.quit && state.shown().is_none());
         press(&mut state, &[KeyCode::Backspace, KeyCode::Enter]);
         assert_eq!((shown(&state), state.prompt), (2, None));
-        arrives(&mut state, 7);
-        assert_eq!((rows(&state), shown(&state)), (1, 2), "what comes in is filtered");
-        // It can be typed on, and given up.
+        add_race(&mut state, 7);
+        assert_eq!((rows(&state), shown(&state)), (1, 2), "new incidents are filtered");
+        // Typing can be continued, and cancelled.
         typed(&mut state, "\\x");
         assert_eq!(state.filter.text(), "daemx");
         press(&mut state, &[KeyCode::Esc]);
@@ -598,7 +600,7 @@ mod tests {
     }
 
     #[test]
-    fn verdicts_that_occur_go_round() {
+    fn the_verdict_key_cycles_through_the_verdicts_that_occur() {
         let mut state = state();
         let mut seen = Vec::new();
         for _ in 0..6 {
@@ -641,7 +643,7 @@ mod tests {
     }
 
     #[test]
-    fn an_export_asks_first() {
+    fn an_export_asks_for_its_scope() {
         let mut state = state();
         let answer = |state: &mut State, c| {
             assert_eq!(control(state, 's'), None);
@@ -657,7 +659,7 @@ mod tests {
         assert_eq!((answer(&mut state, 'f'), state.prompt), (export(Scope::Filtered), None));
         let mut empty = State::new(false);
         assert_eq!((control(&mut empty, 's'), empty.prompt), (None, None));
-        assert_eq!(empty.notice.as_deref(), Some("there is no incident to export"));
+        assert_eq!(empty.notice.as_deref(), Some("no incident to export"));
     }
 
     #[test]
@@ -675,14 +677,14 @@ mod tests {
     }
 
     #[test]
-    fn time_goes_on_to_the_last_line_or_to_now() {
+    fn elapsed_time_ends_at_the_last_line_or_now() {
         let mut state = State::new(false);
         assert_eq!(state.elapsed_ns(), None);
         state.add(samples::meta().into());
         let start = samples::meta().time_ns;
         state.live = Some(Live { now_ns: start + 5, ..Live::default() });
         assert_eq!(state.elapsed_ns(), Some(5));
-        arrives(&mut state, 1);
+        add_race(&mut state, 1);
         assert_eq!(state.elapsed_ns(), Some(7_000_000_000));
         state.add(Line::Summary(samples::summary(1, &[])));
         assert_eq!(state.elapsed_ns(), Some(12_345_678_901));

@@ -1,4 +1,4 @@
-//! Sums over all incidents, those that were folded too, in bounded memory.
+//! Totals of all incidents, in bounded memory.
 
 use crate::{
     analysis::{group::Tally, names::pattern, wait::Wait},
@@ -6,9 +6,9 @@ use crate::{
 };
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-/// How many programs are counted one by one in each list; all others are counted together.
+/// The programs that are counted separately in each list; all others are counted together.
 const PROGRAMS: usize = 1_000;
-/// The shortest wait of each class but the first, in nanoseconds: each is ten times the one before.
+/// The limits between the classes of waits, in nanoseconds.
 pub const DECADES: [u64; 9] = [
     1_000,
     10_000,
@@ -21,22 +21,22 @@ pub const DECADES: [u64; 9] = [
     100_000_000_000,
 ];
 
-/// A program: the thread's name and the executable, with what differs by chance folded.
+/// A program: the thread's name and the executable, as patterns without digits and random parts.
 pub type Program = (Option<String>, Option<String>);
 
-/// All that is summed.
+/// The totals.
 pub struct Statistics {
     /// The incidents, and their waits.
     pub tally: Tally,
-    /// How many waits of each class there were, the shortest first.
+    /// The number of waits in each class, the shortest first.
     pub waits: [u64; DECADES.len() + 1],
-    /// In how many incidents nobody is known to have held the file.
+    /// The number of incidents without a known holder.
     pub unknown: u64,
-    /// How many incidents there were by verdict.
+    /// The number of incidents by verdict.
     pub verdicts: BTreeMap<VerdictKind, u64>,
-    /// Who held the file, by incidents.
+    /// The programs that held the file, by incidents.
     pub holders: Top,
-    /// Whose call failed.
+    /// The programs whose call failed.
     pub victims: Top,
 }
 
@@ -69,7 +69,7 @@ impl Statistics {
         let victim = &incident.victim;
         self.victims.add(program(&victim.comm, &victim.exe));
         let holders = incident.holders.iter().map(|holder| program(&holder.comm, &holder.exe));
-        // Several children of one program are one culprit.
+        // Several holders of one program count once.
         for holder in holders.collect::<HashSet<_>>() {
             self.holders.add(holder);
         }
@@ -92,7 +92,7 @@ impl Top {
         }
     }
 
-    /// The most frequent ones, and how often all the others were seen.
+    /// The most frequent programs, and the count of all others.
     #[must_use]
     pub fn first(&self, most: usize) -> (Vec<(&Program, u64)>, u64) {
         let mut all: Vec<_> =
@@ -134,7 +134,7 @@ mod tests {
         let daemon = program("daemon", "/usr/sbin/daemon");
         let (first, rest) = statistics.holders.first(2);
         assert_eq!((first, rest), (vec![(&demo, 4), (&daemon, 1)], 1));
-        // One of the two holders of one incident has lost its executable already.
+        // One of the two holders of `several` has no executable.
         let other = (Some("demo".to_owned()), None);
         assert_eq!(statistics.holders.first(9).0[2], (&other, 1));
         let worker = program("worker-N", "/usr/bin/demo");
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn classes_of_waits_begin_where_they_say() {
+    fn waits_are_counted_in_their_class() {
         for (ns, class) in [(0, 0), (999, 0), (1_000, 1), (99_999, 2), (u64::MAX, 9)] {
             let mut incident = samples::race();
             let released = incident.holders[0].released.as_mut().unwrap();
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn endlessly_many_programs_take_bounded_memory_and_lose_no_count() {
+    fn many_programs_take_bounded_memory_and_lose_no_count() {
         let mut top = Top::default();
         for n in 0..PROGRAMS as u64 + 50 {
             top.add((Some(n.to_string()), None));

@@ -1,4 +1,4 @@
-//! Does what the state wants done: files and the clipboard.
+//! Carries out effects: writes files and the clipboard.
 
 use crate::{
     host::{identity::Invoker, owned_output},
@@ -13,10 +13,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// How many files of one second there can be.
+/// The most exports within one second.
 const NAMES: u32 = 1_000;
 
-/// Does it, a file in `directory` as `owner` would; gives back what to say about it.
+/// Carries out an effect; a file is created in `directory` as `owner`. Returns the notice.
 pub(super) fn carry_out(
     effect: &Effect,
     state: &State,
@@ -33,7 +33,7 @@ pub(super) fn carry_out(
     done.unwrap_or_else(|error| format!("{error:#}"))
 }
 
-/// Writes to a file that was not there before.
+/// Writes to a new file.
 fn export(export: &Export, directory: &Path, owner: Option<&Invoker>) -> anyhow::Result<String> {
     let (path, file) = owned_output::create_new(names(directory, Timestamp::now()), owner)?;
     let path = shown(path.as_os_str());
@@ -41,7 +41,7 @@ fn export(export: &Export, directory: &Path, owner: Option<&Invoker>) -> anyhow:
     Ok(format!("wrote {path}: {}", export.report()))
 }
 
-/// Names of files of a moment, to the second, UTC.
+/// File names with the time, to the second, UTC.
 fn names(directory: &Path, now: Timestamp) -> impl Iterator<Item = PathBuf> {
     let name = now.strftime("etxtbsy-trace-%Y%m%d-%H%M%S").to_string();
     let first = directory.join(format!("{name}.jsonl"));
@@ -66,7 +66,7 @@ mod tests {
         state
     }
 
-    /// What is said after an export to a directory.
+    /// The notice after an export to a directory.
     fn exported(directory: &Path) -> String {
         carry_out(&Effect::Export(Scope::All), &state(), &mut Vec::new(), directory, None)
     }
@@ -88,14 +88,14 @@ mod tests {
     }
 
     #[test]
-    fn an_export_that_fails_says_why_in_one_line() {
+    fn a_failed_export_gives_one_line_with_the_reason() {
         let said = exported(Path::new("/no/such\ndirectory"));
         assert!(said.starts_with(r#"cannot write "/no/such\ndirectory/"#), "{said}");
         assert!(said.contains("No such file or directory") && !said.contains('\n'), "{said}");
     }
 
     #[test]
-    fn names_are_of_their_moment() {
+    fn file_names_have_the_time() {
         let now = "2026-11-20T14:03:07.5Z".parse().unwrap();
         let names: Vec<PathBuf> = names(Path::new("here"), now).take(2).collect();
         let wanted =
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_is_base64_for_the_terminal() {
+    fn a_copy_is_sent_to_the_terminal_as_base64() {
         let effect = Effect::Copy { what: "#12".to_owned(), text: "Text file busy\n".to_owned() };
         let mut terminal = Vec::new();
         let said = carry_out(&effect, &state(), &mut terminal, Path::new("."), None);

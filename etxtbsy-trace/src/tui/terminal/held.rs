@@ -1,31 +1,31 @@
-//! Text that waits until the view has given the terminal back.
+//! Text that is kept until the view has closed.
 
 use std::{
     io::{self, Write},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-/// So much is kept; what comes after is left out.
+/// The most bytes that are kept; the rest is discarded.
 const BYTES: usize = 1 << 20;
 
-/// A place to write to, shared with its clones.
+/// A writer whose text is kept; its clones share the text.
 #[derive(Clone, Default)]
-pub struct Held(Arc<Mutex<Vec<u8>>>);
+pub struct DeferredText(Arc<Mutex<Vec<u8>>>);
 
-impl Held {
+impl DeferredText {
     fn bytes(&self) -> MutexGuard<'_, Vec<u8>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes what was held.
-    pub fn let_go(&self, mut to: impl Write) -> io::Result<()> {
+    /// Writes the kept text.
+    pub fn write_to(&self, mut to: impl Write) -> io::Result<()> {
         let bytes = std::mem::take(&mut *self.bytes());
         to.write_all(&bytes)?;
         to.flush()
     }
 }
 
-impl Write for Held {
+impl Write for DeferredText {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let mut held = self.bytes();
         if held.len() + bytes.len() <= BYTES {

@@ -1,4 +1,4 @@
-//! The terminal: taken over, drawn on when something changed, and given back however it ends.
+//! The terminal: set up, drawn when something changes, and restored however the program ends.
 
 mod effect;
 pub mod held;
@@ -7,7 +7,7 @@ mod writer;
 use crate::tui::{
     feed::{End, Feed, Message},
     input::keys,
-    model::{effect::Effect, live, state::State},
+    model::{effect::Effect, live::SessionEvent, state::State},
     view,
 };
 use crate::{
@@ -46,68 +46,66 @@ use std::{
 };
 use writer::Writer;
 
-/// How long after a drawing the next one comes at the soonest, unless a key was pressed.
+/// The shortest time between two frames, unless a key was pressed.
 const FRAME: Duration = Duration::from_millis(40);
-/// How often a clock is drawn that nothing else moves: while an incident is pending, and else.
+/// How often the clock is drawn: while an incident is pending, and otherwise.
 const TICKS: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(60)];
-/// How long the terminal may take to be given back.
+/// How long restoring the terminal may take.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// How many messages wait at most.
+/// The most messages in the queue of the view.
 const WAITING: usize = 1024;
 
-/// Whose the signals are that end a program.
+/// Who handles the signals that end a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Signals {
-    /// They end the view.
+pub enum SignalOwner {
+    /// The view: they close it.
     View,
-    /// The source reads them until it is through.
+    /// The source, until it has ended.
     Source,
 }
 
-/// Who ended the view.
+/// How the view was closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Left {
-    /// The user, by a key for that, or a signal, or the source.
-    Quit,
-    /// The user, by Ctrl-C.
+pub enum Quit {
+    /// By the quit key, a signal or the source.
+    Normal,
+    /// By Ctrl-C.
     Interrupt,
 }
 
-/// Fails if there is no terminal to show anything on.
+/// Fails if stdout is not a terminal.
 pub fn is_there() -> anyhow::Result<()> {
     if !io::stdout().is_terminal() {
-        bail!("stdout is not a terminal; --format text or --json writes to anything");
+        bail!("stdout is not a terminal: use --format text or --json");
     }
     Ok(())
 }
 
-/// The terminal, and what it has no room for yet.
+/// The terminal, and its writer with the bytes that are still waiting.
 struct Screen {
     terminal: Terminal<CrosstermBackend<Writer>>,
     writer: Writer,
 }
 
-/// Shows what `source` feeds, from a thread of its own, until the user quits; each line goes to
-/// `seen`, too.
+/// Shows what `source` sends from its own thread, until the user quits. Each line also goes to `seen`.
 ///
-/// The signals that end a program, and those that stop and continue it, are blocked in this thread
-/// from here on.
+/// From here on, this thread blocks the signals that end, stop and continue a program.
 pub fn show(
     mut state: State,
-    whose: Signals,
+    signals: SignalOwner,
     source: impl FnOnce(Feed) -> anyhow::Result<End> + Send + 'static,
     seen: impl FnMut(&Line) -> anyhow::Result<()>,
-) -> anyhow::Result<Left> {
+) -> anyhow::Result<Quit> {
     use Signal::{SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGUSR1, SIGUSR2};
     let (ends, stops) = ([SIGINT, SIGQUIT, SIGTERM, SIGHUP], [SIGTSTP, SIGCONT]);
-    // Before there are threads, which inherit it. The last two are the traced command's.
+    // Before there are threads, which inherit the mask. SIGUSR1 and SIGUSR2 are for the command.
     let all: SigSet = ends.into_iter().chain(stops).chain([SIGUSR1, SIGUSR2]).collect();
     all.thread_block().context("cannot block signals")?;
     let (sender, receiver) = sync_channel(WAITING);
     restore_on_panic();
-    let mut screen = take().context("cannot take over the terminal")?;
+    let mut screen = set_up().context("cannot set up the terminal")?;
     await_signals(stops.into_iter().collect(), sender.clone());
-    if whose == Signals::View {
+    if signals == SignalOwner::View {
         await_signals(ends.into_iter().collect(), sender.clone());
     }
     let keys = sender.clone();
@@ -115,7 +113,7 @@ pub fn show(
         while let Ok(event) = event::read()
             && keys.send(Message::Terminal(event)).is_ok()
         {}
-        // They cannot be read, or the loop has gone.
+        // The keys cannot be read, or the loop has ended.
         let _ = keys.send(Message::Signal(SIGHUP));
     });
     let hangup = sender.clone();
@@ -128,42 +126,42 @@ pub fn show(
         let end = catch_unwind(AssertUnwindSafe(|| source(feed)));
         let end = end.unwrap_or_else(|_| bail!("the source of the view panicked"));
         let _ = sender.send(Message::End(end));
-        if whose == Signals::Source {
+        if signals == SignalOwner::Source {
             await_signals(ends.into_iter().collect(), sender);
         }
     });
     let result = run(&mut screen, &mut state, &receiver, seen);
-    if !give_back() {
-        // What else there is to say must not wait for it either.
-        writer::abandon().context("cannot leave the terminal")?;
+    if !restore() {
+        // Later messages must not wait for this terminal either.
+        writer::abandon().context("cannot restore the terminal")?;
     }
     result
 }
 
-/// Tells the loop of signals, which are blocked.
-fn await_signals(signals: SigSet, loop_: SyncSender<Message>) {
+/// Sends blocked signals to the loop.
+fn await_signals(signals: SigSet, sender: SyncSender<Message>) {
     thread::spawn(move || {
         while let Ok(signal) = signals.wait()
-            && loop_.send(Message::Signal(signal)).is_ok()
+            && sender.send(Message::Signal(signal)).is_ok()
         {}
     });
 }
 
-/// Waits until the terminal has gone, which those who read from it are not told.
+/// Waits for the hang-up of the terminal, which reading from it does not report.
 fn await_hangup() {
     let stdout = io::stdout();
-    // No event: a hang-up is told anyhow.
+    // No events are needed: poll always reports a hang-up.
     let mut fds = [PollFd::new(stdout.as_fd(), PollFlags::empty())];
     while poll(&mut fds, PollTimeout::NONE) == Err(Errno::EINTR) {}
 }
 
-/// Takes messages and draws what has changed, until it is to end. Idle, it only waits.
+/// Handles messages and draws changes until the view closes.
 fn run(
     screen: &mut Screen,
     state: &mut State,
     receiver: &Receiver<Message>,
     mut seen: impl FnMut(&Line) -> anyhow::Result<()>,
-) -> anyhow::Result<Left> {
+) -> anyhow::Result<Quit> {
     let mut changed = !draw(screen, state)?;
     let mut drawn = Instant::now();
     while !state.quit {
@@ -179,26 +177,28 @@ fn run(
                 state.add(*line);
             }
             Ok(Message::Skipped(skipped)) => state.model.skip(skipped),
-            Ok(Message::Session(live::Event::OutputFailed(words))) => state.notice = Some(words),
+            Ok(Message::Session(SessionEvent::OutputFailed(message))) => {
+                state.notice = Some(message);
+            }
             Ok(Message::Session(event)) => {
                 if let Some(live) = &mut state.live {
-                    live.take(event);
+                    live.apply(event);
                 }
             }
             Ok(Message::End(end)) => {
-                let End { words, quit } = end?;
-                state.ended = Some(words);
+                let End { message, quit } = end?;
+                state.ended = Some(message);
                 state.quit |= quit;
                 if let Some(live) = &mut state.live {
-                    live.take(live::Event::Ended);
+                    live.apply(SessionEvent::Ended);
                 }
             }
             Ok(Message::Terminal(Event::Key(key))) => {
                 at_once = true;
                 match key {
-                    _ if keys::interrupts(key) => return Ok(Left::Interrupt),
+                    _ if keys::interrupts(key) => return Ok(Quit::Interrupt),
                     _ if suspends(key) => {
-                        // To all that the key would have stopped, ourselves included.
+                        // To the whole process group, as the terminal would have done.
                         kill(Pid::from_raw(0), Signal::SIGTSTP).context("cannot stop")?;
                     }
                     _ => {
@@ -213,14 +213,14 @@ fn run(
             }
             Ok(Message::Terminal(_)) => continue,
             Ok(Message::Signal(Signal::SIGTSTP)) => {
-                give_back();
+                restore();
                 raise(Signal::SIGSTOP).context("cannot stop")?;
                 continue;
             }
             Ok(Message::Signal(Signal::SIGCONT)) => {
-                // Whoever stopped us may have changed its settings since.
-                disable_raw_mode().context("cannot take over the terminal")?;
-                *screen = take().context("cannot take over the terminal")?;
+                // The shell may have changed the settings while we were stopped.
+                disable_raw_mode().context("cannot set up the terminal")?;
+                *screen = set_up().context("cannot set up the terminal")?;
                 at_once = true;
             }
             Ok(Message::Signal(_)) | Err(RecvTimeoutError::Disconnected) => break,
@@ -231,10 +231,10 @@ fn run(
             drawn = Instant::now();
         }
     }
-    Ok(Left::Quit)
+    Ok(Quit::Normal)
 }
 
-/// Does what a key asked for; gives back what to say about it.
+/// Carries out an effect; returns the notice.
 fn carry_out(effect: &Effect, state: &State, writer: &mut Writer) -> String {
     match Invoker::of_sudo() {
         Ok(owner) => effect::carry_out(effect, state, writer, Path::new(""), owner.as_ref()),
@@ -242,7 +242,7 @@ fn carry_out(effect: &Effect, state: &State, writer: &mut Writer) -> String {
     }
 }
 
-/// Draws, as of now; false if the terminal has not taken what was drawn before.
+/// Draws the current state; false if the terminal has not accepted the previous frame yet.
 fn draw(screen: &mut Screen, state: &mut State) -> anyhow::Result<bool> {
     if !screen.writer.push().context("cannot draw")? {
         return Ok(false);
@@ -256,8 +256,8 @@ fn draw(screen: &mut Screen, state: &mut State) -> anyhow::Result<bool> {
     Ok(true)
 }
 
-/// Takes the terminal over.
-fn take() -> io::Result<Screen> {
+/// Sets up the terminal.
+fn set_up() -> io::Result<Screen> {
     enable_raw_mode()?;
     let mut writer = Writer::new()?;
     execute!(writer, EnterAlternateScreen, Clear(ClearType::All))?;
@@ -265,35 +265,35 @@ fn take() -> io::Result<Screen> {
     Ok(Screen { terminal, writer })
 }
 
-/// Gives the terminal back, its cursor shown; false if it takes nothing. What waits for it is left out: it
-/// was on the screen that goes.
-fn give_back() -> bool {
+/// Restores the terminal and its cursor; false if the terminal accepts nothing. Waiting bytes are
+/// discarded: they belong to the closed screen.
+fn restore() -> bool {
     let _ = disable_raw_mode();
-    let give_back = || {
+    let leave = || {
         let mut writer = Writer::new()?;
         execute!(writer, LeaveAlternateScreen, Show)?;
         writer.push_within(PATIENCE)
     };
-    // One that has gone is no reason to wait.
-    give_back().unwrap_or(true)
+    // An error means that the terminal is gone.
+    leave().unwrap_or(true)
 }
 
-/// Has a panic of this thread, which draws, give the terminal back before it is told. One of
-/// another thread waits with the log until the view has ended.
+/// Restores the terminal before a panic of this thread, which draws, is reported. A panic of another
+/// thread goes to the log, which is printed after the view has closed.
 fn restore_on_panic() {
     let draws = thread::current().id();
-    let told = panic::take_hook();
+    let report = panic::take_hook();
     panic::set_hook(Box::new(move |info| {
         if thread::current().id() == draws {
-            give_back();
-            told(info);
+            restore();
+            report(info);
         } else {
             log::error!("{info}");
         }
     }));
 }
 
-/// When to draw although nothing came.
+/// When to draw although no message has arrived.
 fn tick(state: &State) -> Option<Duration> {
     let live = state.live.as_ref().filter(|live| !live.ended)?;
     let [growing, clock] = TICKS;

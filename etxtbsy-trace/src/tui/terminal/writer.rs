@@ -1,5 +1,5 @@
-//! The terminal, written to without ever waiting for it: one that is stopped (Ctrl-S), or that nobody
-//! reads, must not keep signals and the end of the session waiting.
+//! Writes to the terminal without waiting: a terminal that is stopped (Ctrl-S), or that nobody reads,
+//! must not delay signals or the end of the session.
 
 use std::{
     cell::RefCell,
@@ -15,18 +15,19 @@ use nix::{
     unistd::{dup2_stderr, dup2_stdout},
 };
 
-/// The terminal that stdout is. Clones share what waits for it.
+/// The terminal of stdout. Clones share the waiting bytes.
 #[derive(Clone)]
 pub(super) struct Writer(Rc<RefCell<Waiting>>);
 
-/// What the terminal has no room for yet.
+/// Bytes that the terminal has not accepted yet.
 struct Waiting {
     terminal: File,
     bytes: Vec<u8>,
 }
 
 impl Writer {
-    /// A description of its own, for the flag is one of the description, which others use.
+    /// Opens a description of its own, because O_NONBLOCK belongs to the description, which other
+    /// processes share.
     pub(super) fn new() -> io::Result<Self> {
         let opened = OpenOptions::new()
             .write(true)
@@ -34,13 +35,13 @@ impl Writer {
             .open("/proc/self/fd/1");
         let terminal = match opened {
             Ok(terminal) => terminal,
-            // Without /proc, or one of another user: it waits, as everybody does.
+            // Without /proc, or if the terminal belongs to another user: writing can wait.
             Err(_) => io::stdout().as_fd().try_clone_to_owned()?.into(),
         };
         Ok(Self(Rc::new(RefCell::new(Waiting { terminal, bytes: Vec::new() }))))
     }
 
-    /// Writes what there is room for; whether that was all.
+    /// Writes as much as there is room for; true if nothing waits.
     pub(super) fn push(&self) -> io::Result<bool> {
         let Waiting { terminal, bytes } = &mut *self.0.borrow_mut();
         while !bytes.is_empty() {
@@ -55,7 +56,7 @@ impl Writer {
         Ok(true)
     }
 
-    /// The same, waiting for room no longer than `patience`.
+    /// The same, but waits for room up to `patience`.
     pub(super) fn push_within(&self, patience: Duration) -> io::Result<bool> {
         let began = Instant::now();
         while !self.push()? {
@@ -71,7 +72,7 @@ impl Writer {
         Ok(true)
     }
 
-    /// Whether something waits.
+    /// Whether bytes are waiting.
     pub(super) fn is_behind(&self) -> bool {
         !self.0.borrow().bytes.is_empty()
     }
@@ -88,7 +89,7 @@ impl Write for Writer {
     }
 }
 
-/// Has what is written to the terminal from now on vanish: it takes nothing.
+/// Redirects stdout and stderr from the terminal, which accepts nothing, to /dev/null.
 pub(super) fn abandon() -> io::Result<()> {
     use std::io::IsTerminal as _;
     let nowhere = OpenOptions::new().write(true).open("/dev/null")?;

@@ -1,9 +1,9 @@
-//! The screen for a terminal that shows ASCII alone.
+//! The screen for a terminal that shows only ASCII.
 
 use ratatui::buffer::Buffer;
 
-/// Our own characters beyond ASCII, and what stands for them. Those that tell different things on
-/// one pane have different ones.
+/// Our own characters beyond ASCII, and their substitutes. Characters with different meanings on one
+/// pane have different substitutes.
 const SUBSTITUTES: [(&str, &str); 24] = [
     ("─━", "-"),
     ("│├", "|"),
@@ -31,7 +31,7 @@ const SUBSTITUTES: [(&str, &str); 24] = [
     ("×", "x"),
 ];
 
-/// Leaves nothing but ASCII in the buffer. A wide character keeps both its columns.
+/// Replaces all characters beyond ASCII. A wide character keeps its two columns.
 pub(super) fn only(buffer: &mut Buffer) {
     for cell in &mut buffer.content {
         if !cell.symbol().is_ascii() {
@@ -47,7 +47,7 @@ mod tests {
     use ratatui::{layout::Rect, style::Style};
 
     #[test]
-    fn nothing_but_ascii_is_left_and_no_column_moves() {
+    fn only_ascii_remains_and_no_column_moves() {
         let mut buffer = Buffer::empty(Rect::new(0, 0, 12, 1));
         buffer.set_string(0, 0, "└─ 家 µs é█x", Style::new());
         only(&mut buffer);

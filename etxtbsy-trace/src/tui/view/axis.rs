@@ -1,8 +1,8 @@
-//! From moments to columns, and the round moments that are named under them.
+//! The time axis: converts times to columns, and finds round times for the labels.
 
 use crate::{text::escape, timeline::zoom::Span};
 
-/// Units in nanoseconds, the greatest first, and whether tenths and hundredths of them are shown.
+/// Units in nanoseconds, the largest first, and whether they are shown with decimals.
 const UNITS: [(i128, &str, bool); 7] = [
     (86_400_000_000_000, "d", false),
     (3_600_000_000_000, "h", false),
@@ -12,20 +12,19 @@ const UNITS: [(i128, &str, bool); 7] = [
     (1_000, "µs", true),
     (1, "ns", true),
 ];
-/// How many columns are free between the names of two moments at least; where there are many
-/// columns, more of them.
+/// The fewest free columns between two labels.
 const GAP: usize = 3;
-/// How many moments are named at most, about.
-const NAMED: usize = 12;
+/// The approximate maximum of labels.
+const LABELS: usize = 12;
 
-/// A stretch of time in columns.
+/// A period of time in columns.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Axis {
     pub(super) span: Span,
     pub(super) columns: usize,
 }
 
-/// A round moment.
+/// A round time with its label.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Tick {
     pub(super) column: usize,
@@ -33,25 +32,24 @@ pub(super) struct Tick {
 }
 
 impl Axis {
-    /// The column of a moment in view.
+    /// The column of a time, if it is visible.
     pub(super) fn column(&self, at: i64) -> Option<usize> {
         (self.span.from..=self.span.to).contains(&at).then(|| self.nearest(at))
     }
 
-    /// The column of a moment; the first or the last for those out of view.
+    /// The column of a time; the first or last column if it is not visible.
     pub(super) fn nearest(&self, at: i64) -> usize {
         let last = self.columns.saturating_sub(1);
         let part = i128::from(at.clamp(self.span.from, self.span.to)) - i128::from(self.span.from);
         usize::try_from(part * last as i128 / self.span.width().max(1)).unwrap_or(last)
     }
 
-    /// Round moments, as many as there is room for their names, the failure among them if it is in
-    /// view.
+    /// As many round times as there is room for, including the failure if it is visible.
     pub(super) fn ticks(&self) -> Vec<Tick> {
         steps().find_map(|step| self.every(step)).unwrap_or_default()
     }
 
-    /// The moments that are multiples of `step`, if there is room for all their names.
+    /// The multiples of `step`, if there is room for all labels.
     fn every(&self, step: i128) -> Option<Vec<Tick>> {
         let (from, to) = (i128::from(self.span.from), i128::from(self.span.to));
         let multiples = from.div_euclid(step)..=to.div_euclid(step);
@@ -69,14 +67,14 @@ impl Axis {
             if column < free {
                 return None;
             }
-            free = column + (escape::width(&name) + GAP).max(self.columns / NAMED);
+            free = column + (escape::width(&name) + GAP).max(self.columns / LABELS);
             ticks.push(Tick { column, name });
         }
         Some(ticks)
     }
 }
 
-/// Round lengths in nanoseconds, the shortest first.
+/// Round durations in nanoseconds, the shortest first.
 fn steps() -> impl Iterator<Item = i128> {
     let decimal = (0..11).flat_map(|zeros| [1, 2, 5].map(|digit| digit * 10_i128.pow(zeros)));
     let decimal = decimal.filter(|step| *step < 20_000_000_000);
@@ -85,7 +83,7 @@ fn steps() -> impl Iterator<Item = i128> {
     decimal.chain(sixties).chain(days.map(|days| days * UNITS[0].0))
 }
 
-/// A multiple of `step`, in the greatest unit that suits it and is not above `most`.
+/// The label of a multiple of `step`, in the largest suitable unit up to `most`.
 fn named(at: i128, step: i128, most: i128) -> String {
     if at == 0 {
         return "0".to_owned();
@@ -133,7 +131,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn names_never_meet(from in any::<i64>(), width in 1_i64.., columns in 1_usize..300) {
+        fn labels_do_not_overlap(from in any::<i64>(), width in 1_i64.., columns in 1_usize..300) {
             let axis = axis(from, from.saturating_add(width), columns);
             prop_assume!(axis.span.from < axis.span.to);
             let mut free = 0;
@@ -144,7 +142,7 @@ mod tests {
         }
 
         #[test]
-        fn columns_are_in_order(a in any::<i64>(), b in any::<i64>(), columns in 1_usize..300) {
+        fn columns_keep_the_order_of_times(a in any::<i64>(), b in any::<i64>(), columns in 1_usize..300) {
             let axis = axis(-495_000, 220_000, columns);
             prop_assert_eq!(axis.nearest(a.min(b)) <= axis.nearest(a.max(b)), true);
             prop_assert!(axis.nearest(a) < columns);

@@ -1,15 +1,15 @@
-//! The line on top: what is traced, and the counts.
+//! The header: what is traced, and the counts.
 
 use super::style;
 use crate::{event::Filter, text::escape, tui::model::state::State};
 use ratatui::text::{Line, Span};
 
-/// How few columns of what is traced are still worth showing.
+/// The fewest columns in which what is traced is shown.
 const WORTH: usize = 12;
-/// How many columns a process's name takes at most.
+/// The most columns of a process's name.
 const NAME: usize = 16;
 
-/// The line, in so many columns: what is lost and counted comes first where there is little room.
+/// The header in that many columns. Losses and counts come first, in case there is little room.
 pub(super) fn line(state: &State, columns: usize) -> Line<'static> {
     let model = &state.model;
     let mut line = Line::from(Span::styled("etxtbsy-trace", style::strong()));
@@ -17,7 +17,10 @@ pub(super) fn line(state: &State, columns: usize) -> Line<'static> {
         line.push_span(Span::styled(format!("  lost: {}", model.lost), style::bad(state)));
     }
     if state.paused {
-        line.push_span(Span::styled(format!("  PAUSED, {} wait", state.held()), style::bad(state)));
+        line.push_span(Span::styled(
+            format!("  PAUSED ({} new)", state.waiting()),
+            style::bad(state),
+        ));
     }
     let percent = (u128::from(model.explained) * 100).checked_div(u128::from(model.incidents));
     let explained = percent.map(|percent| format!(", {percent}% explained"));
@@ -30,9 +33,9 @@ pub(super) fn line(state: &State, columns: usize) -> Line<'static> {
         line.push_span(format!(", {rate:.1}/s"));
     }
     if let Some(ns) = state.elapsed_ns() {
-        // Nothing is drawn while nothing happens, but once a minute.
-        let goes_on = state.live.as_ref().is_some_and(|live| !live.ended);
-        let clock = if goes_on { format!("{} min", ns / 60_000_000_000) } else { clock(ns) };
+        // While nothing happens, the header is drawn only once a minute.
+        let is_running = state.live.as_ref().is_some_and(|live| !live.ended);
+        let clock = if is_running { format!("{} min", ns / 60_000_000_000) } else { clock(ns) };
         line.push_span(format!("  {clock}"));
     }
     let Some(meta) = &model.meta else { return line };
@@ -53,7 +56,7 @@ pub(super) fn line(state: &State, columns: usize) -> Line<'static> {
     line
 }
 
-/// What is traced, in about so many columns, and whether it has ended.
+/// What is traced, in about that many columns, and whether it has ended.
 fn traced(state: &State, filter: &Filter, columns: usize) -> (String, &'static str) {
     let roots = state.live.as_ref().map(|live| live.traced.as_slice()).unwrap_or_default();
     let ended = match roots {
@@ -81,7 +84,7 @@ fn traced(state: &State, filter: &Filter, columns: usize) -> (String, &'static s
     (traced, ended)
 }
 
-/// A duration as a clock shows it: `0:07`, `1:02:03`, `2d 3:04:05`.
+/// A duration as a clock: `0:07`, `1:02:03`, `2d 3:04:05`.
 fn clock(ns: u64) -> String {
     let seconds = ns / 1_000_000_000;
     let (days, hours) = (seconds / 86_400, seconds / 3_600 % 24);
@@ -93,7 +96,7 @@ fn clock(ns: u64) -> String {
     }
 }
 
-/// Incidents a second, since tracing began.
+/// Incidents per second since tracing began.
 fn rate(state: &State) -> Option<f64> {
     #[expect(clippy::cast_precision_loss, reason = "one decimal is shown")]
     let rate = state.model.incidents as f64 * 1e9 / state.elapsed_ns()? as f64;
@@ -108,8 +111,7 @@ mod tests {
         tui::model::live::{Live, Traced},
     };
 
-    /// What the header says in 100 columns, while processes of these names are traced, or not any
-    /// more.
+    /// The header in 100 columns, with roots of these names that are alive or not.
     fn header(command: bool, names: &[&str], alive: bool) -> String {
         let mut meta = samples::meta();
         if !command {
@@ -128,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_traced_is_named_and_its_end_told() {
+    fn the_header_names_the_traced_processes_and_their_end() {
         let start = "etxtbsy-trace  0 incidents, 0.0/s  62 min";
         for (command, names, alive, shown) in [
             (true, ["demo"].as_slice(), true, "make test"),
@@ -147,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn clocks() {
+    fn durations_are_shown_as_clocks() {
         for (seconds, shown) in
             [(0, "0:00"), (67, "1:07"), (3_723, "1:02:03"), (183_845, "2d 3:04:05")]
         {

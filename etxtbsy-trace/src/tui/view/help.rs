@@ -1,4 +1,4 @@
-//! The keys: in a line at the bottom, and on a page of their own.
+//! The footer, and the page of keys.
 
 use super::style;
 use crate::{
@@ -16,8 +16,7 @@ use ratatui::{
     text::{Line, Span},
 };
 
-/// The line at the bottom, in so many columns: what is asked, or what is to be said, and the keys
-/// that there is room for.
+/// The footer in that many columns: the prompt, or the messages and as many keys as fit.
 pub(super) fn footer(state: &State, columns: usize) -> Line<'static> {
     match state.prompt {
         Some(Prompt::Search) => {
@@ -31,10 +30,10 @@ pub(super) fn footer(state: &State, columns: usize) -> Line<'static> {
         None => {}
     }
     let mut line = Line::default();
-    let said = [(&state.notice, style::strong()), (&state.ended, style::holder(state))];
-    for (said, style) in said {
-        if let Some(said) = said {
-            line.push_span(Span::styled(format!("{}  ", style::charset(state).prose(said)), style));
+    let messages = [(&state.notice, style::strong()), (&state.ended, style::holder(state))];
+    for (message, style) in messages {
+        if let Some(text) = message {
+            line.push_span(Span::styled(format!("{}  ", style::charset(state).prose(text)), style));
         }
     }
     for binding in KEYS.iter().filter(|binding| !binding.word.is_empty()) {
@@ -48,7 +47,7 @@ pub(super) fn footer(state: &State, columns: usize) -> Line<'static> {
     line
 }
 
-/// Which incidents can be exported.
+/// The prompt for the scope of an export.
 fn export(state: &State) -> Line<'static> {
     let mut line = Line::raw("export ");
     for (key, word, scope) in state.scopes() {
@@ -61,11 +60,11 @@ fn export(state: &State) -> Line<'static> {
     line
 }
 
-/// The lines of the page, for so much room.
+/// The lines of the page.
 pub(super) fn lines(_: &State, _: Size) -> Vec<Line<'static>> {
     let row = |(name, help)| {
         Line::from(vec![Span::styled(format!("{name:>10}  "), style::strong()), Span::raw(help)])
     };
-    let told = KEYS.iter().filter(|binding| !binding.help.is_empty());
-    told.map(|binding| row((binding.name, binding.help))).collect()
+    let bindings = KEYS.iter().filter(|binding| !binding.help.is_empty());
+    bindings.map(|binding| row((binding.name, binding.help))).collect()
 }

@@ -1,4 +1,4 @@
-//! The list: groups with their counts, and the incidents of those that are open.
+//! The list: groups with their counts, and the incidents of open groups.
 
 use super::style;
 use crate::{
@@ -13,17 +13,17 @@ use ratatui::{
     text::{Line, Span},
 };
 
-/// The columns of the bar that shows how frequent a group was over the time.
+/// The columns of the bar that shows the rate of a group over time.
 const BAR: usize = 8;
-/// Its heights, from nothing on.
+/// The characters of the bar, from zero up.
 const HEIGHTS: [char; 9] = [' ', '▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 /// The same in ASCII.
 const DENSITIES: [char; 9] = [' ', '.', ':', '-', '=', '+', '*', '#', '@'];
 
-/// How many failures that are pending have a line.
+/// The most pending failures in the list.
 const PENDING: usize = 3;
 
-/// What is shown, in which order: `newest first; demo, leaked-fd: 3 of 7`.
+/// The order and the filter: `newest first; demo, leaked-fd: 3 of 7`.
 pub(super) fn note(state: &State) -> String {
     let (filter, model) = (state.filter(), &state.model);
     let mut note = state.list().order().name().to_owned();
@@ -43,7 +43,7 @@ pub(super) fn note(state: &State) -> String {
     format!("{note}; {}: {shown} of {}{memory}", kinds.join(", "), model.kept())
 }
 
-/// The part of the list with the selected row in its middle.
+/// The part of the list around the selected row.
 pub(super) fn lines(state: &State, size: Size) -> Vec<Line<'static>> {
     let mut lines: Vec<Line<'static>> =
         state.pending().take(PENDING).map(|incident| pending(state, incident)).collect();
@@ -52,7 +52,7 @@ pub(super) fn lines(state: &State, size: Size) -> Vec<Line<'static>> {
         let text = if state.model.incidents == 0 {
             "no incident yet"
         } else {
-            "no incident passes the filter (Esc takes it away)"
+            "no incident passes the filter (Esc clears it)"
         };
         return vec![Line::styled(text, style::faint())];
     }
@@ -86,7 +86,7 @@ fn pending(state: &State, incident: &Incident) -> Line<'static> {
     ])
 }
 
-/// A row that is selected.
+/// A selected row.
 fn reversed(line: Line<'static>) -> Line<'static> {
     line.patch_style(style::strong().add_modifier(Modifier::REVERSED))
 }
@@ -138,7 +138,7 @@ fn line(state: &State, row: Row, selected: bool, width: usize) -> Line<'static> 
     if selected { reversed(line) } else { line }
 }
 
-/// A count in at most five columns.
+/// A count in five columns at most.
 fn short(count: u64) -> String {
     match count {
         ..100_000 => count.to_string(),
@@ -147,7 +147,7 @@ fn short(count: u64) -> String {
     }
 }
 
-/// How frequent a group was over the time, compared with its own most frequent time.
+/// The rate of a group over time, relative to its own highest rate.
 fn bar(state: &State, group: &Group) -> String {
     let signs = if state.ascii { DENSITIES } else { HEIGHTS };
     let until_ns = state.until_ns().unwrap_or(0);

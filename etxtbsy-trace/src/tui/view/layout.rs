@@ -1,21 +1,20 @@
-//! Where the panes are, by what each of them wants to show.
+//! The areas of the panes, which depend on what each has to show.
 
 use crate::tui::model::state::PANES;
 use ratatui::layout::{Constraint, Layout, Rect, Size};
 
-/// Where a terminal is wide and high enough to have chain and verdict beside each other.
+/// From this size on, chain and verdict are side by side.
 const WIDE: Size = Size { width: 140, height: 40 };
-/// How many rows each pane has if it wants them, unless the focused one wants them, too; its title
-/// is one.
+/// The rows of each pane, title included, unless the focused pane needs them.
 const FLOORS: [u16; PANES] = [6, 5, 6, 5];
-/// How many it has whatever the focused one wants.
+/// The rows of each pane in any case.
 const LEAST: u16 = 3;
 
-/// Where the panes are: the list, the chain, the timeline, the verdict. `wants` tells how many
-/// rows each has for so many columns, its title included; the focused one comes first.
+/// The areas of the list, the chain, the timeline and the verdict. `wants` returns the rows that a pane
+/// needs in that many columns, title included. The focused pane comes first.
 pub(super) fn areas(body: Rect, focus: usize, wants: impl Fn(usize, u16) -> u16) -> [Rect; PANES] {
     if body.width < WIDE.width || body.height < WIDE.height {
-        // The list does not grow and shrink with the others.
+        // The size of the list does not depend on the others.
         let list = wants(0, body.width).clamp(FLOORS[0] - 2, FLOORS[0].max(body.height / 4));
         let wants = [0, 1, 2, 3].map(|pane| if pane == 0 { list } else { wants(pane, body.width) });
         let heights = share(body.height, wants, FLOORS, focus, 2);
@@ -33,8 +32,8 @@ pub(super) fn areas(body: Rect, focus: usize, wants: impl Fn(usize, u16) -> u16)
     [rows[0], chain, rows[2], verdict]
 }
 
-/// Shares out `total` rows: a few to each, to the focused one what it wants, to each what it needs,
-/// then what it wants; what is left goes to `last`.
+/// Distributes `total` rows: the minimum to each pane, then to the focused one what it wants, to each
+/// its floor, to each what it wants. The rest goes to `last`.
 fn share<const N: usize>(
     total: u16,
     wants: [u16; N],
@@ -66,7 +65,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn what_is_needed_comes_before_what_is_wanted() {
+    fn floors_come_before_wants() {
         assert_eq!(share(22, [6, 5, 6, 14], FLOORS, 0, 2), [6, 5, 6, 5]);
         assert_eq!(share(22, [6, 9, 6, 3], FLOORS, 0, 2), [6, 7, 6, 3]);
         assert_eq!(share(22, [6, 9, 6, 9], FLOORS, 3, 2), [6, 4, 3, 9]);

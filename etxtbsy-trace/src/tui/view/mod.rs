@@ -1,4 +1,4 @@
-//! What is drawn: a header, the panes or a page, a footer.
+//! Draws a header, the panes or a page, and a footer.
 
 mod ascii;
 mod axis;
@@ -25,30 +25,30 @@ use ratatui::{
 /// A part of the screen.
 struct Pane {
     title: &'static str,
-    /// What stands beside the title.
+    /// The text at the right of the title.
     note: fn(&State) -> String,
-    /// Its lines, for so much room, or all of them if its height is endless (`u16::MAX`); the list
-    /// shows its part of them itself.
+    /// Its lines for a size, or all lines if the height is `u16::MAX`. The list returns only the visible
+    /// part.
     lines: Lines,
 }
 
-/// What makes the lines of a pane or a page, for so much room.
+/// Makes the lines of a pane or a page for a size.
 type Lines = fn(&State, Size) -> Vec<Line<'static>>;
 
 /// The panes from top to bottom, the list first.
 const ALL: [Pane; PANES] = [
     Pane { title: "incidents", note: incidents::note, lines: incidents::lines },
-    Pane { title: "chain", note: nothing, lines: chain::lines },
-    Pane { title: "timeline", note: nothing, lines: timeline::lines },
-    Pane { title: "verdict", note: nothing, lines: verdict::lines },
+    Pane { title: "chain", note: no_note, lines: chain::lines },
+    Pane { title: "timeline", note: no_note, lines: timeline::lines },
+    Pane { title: "verdict", note: no_note, lines: verdict::lines },
 ];
 
-/// Nothing stands beside the title.
-fn nothing(_: &State) -> String {
+/// No text at the right of the title.
+fn no_note(_: &State) -> String {
     String::new()
 }
 
-/// Draws everything; how much of the focused pane, or of the page, was to be seen.
+/// Draws everything; returns the visible part of the focused pane or the page.
 pub fn draw(frame: &mut Frame, state: &State) -> Room {
     let rows = [Constraint::Length(1), Constraint::Fill(1), Constraint::Length(1)];
     let [head, body, foot] = Layout::vertical(rows).areas(frame.area());
@@ -87,7 +87,7 @@ fn panes(frame: &mut Frame, state: &State, body: Rect) -> Room {
         let height = usize::from(inner.height);
         let hidden = if at > 0 { all(at, inner.width).saturating_sub(height) } else { 0 };
         let skip = if focused { state.scroll.min(hidden) } else { 0 };
-        // A pane that scrolls has all its lines, any other those for which it has room.
+        // A pane that scrolls needs all its lines, any other pane only those that fit.
         let scrolls = focused && hidden > 0;
         let size = Size::new(inner.width, if scrolls { u16::MAX } else { inner.height });
         let mut lines = (pane.lines)(state, size);
@@ -117,12 +117,12 @@ mod tests {
     use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
     use ratatui::{Terminal, backend::TestBackend};
 
-    /// What a terminal of that size shows.
+    /// The screen of a terminal of that size.
     fn screen(state: &State, width: u16, height: u16) -> String {
         drawn(state, width, height).0
     }
 
-    /// The same, and how much of it was to be seen.
+    /// The same, and the visible part.
     fn drawn(state: &State, width: u16, height: u16) -> (String, Room) {
         let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
         let mut room = Room::default();
@@ -134,7 +134,7 @@ mod tests {
         (lines.map(|line| line.trim_end().to_owned() + "\n").collect(), room)
     }
 
-    /// After `lines` came in.
+    /// A view that received `lines`.
     fn state(lines: Vec<Line>) -> State {
         let mut state = State::new(true);
         for line in lines {
@@ -143,7 +143,7 @@ mod tests {
         state
     }
 
-    /// The race came in, after all other samples.
+    /// A view that received all samples, and then the race.
     fn race() -> State {
         let mut lines = samples::every_line();
         lines.push(samples::race().into());
@@ -163,7 +163,7 @@ mod tests {
         matches("race-200x60", &screen(&race(), 200, 60));
     }
 
-    /// An incident of each sort.
+    /// An incident of each kind.
     fn each() -> Vec<Incident> {
         let lines = samples::every_line().into_iter().filter_map(|line| match line {
             Line::Incident(incident) => Some(*incident),
@@ -197,20 +197,20 @@ mod tests {
     }
 
     #[test]
-    fn every_sort_at_both_sizes() {
+    fn every_kind_at_both_sizes() {
         matches("each-80x24", &screens(80, 24, false));
         matches("each-200x60", &screens(200, 60, false));
     }
 
     #[test]
-    fn every_sort_in_ascii() {
+    fn every_kind_in_ascii() {
         let shown = screens(80, 24, true);
         assert!(shown.is_ascii());
         matches("each-ascii-80x24", &shown);
     }
 
     #[test]
-    fn nothing_came_in_yet() {
+    fn without_incidents() {
         matches("empty-80x24", &screen(&state(vec![samples::meta().into()]), 80, 24));
     }
 
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn the_list_says_what_it_shows() {
+    fn the_list_shows_its_order_and_filter() {
         let mut all = String::new();
         for keys in ["\\demo worker", "\\demo\n", "vsi", "\\nowhere\n", "u \n\x13", "/nope\n"] {
             let mut state = race();
@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn without_colour_there_is_none() {
+    fn colours_can_be_turned_off() {
         let mut state = race();
         for color in [true, false] {
             state.color = color;
@@ -296,7 +296,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(128))]
         #[test]
-        fn whatever_is_pressed_and_comes_in_there_is_a_valid_selection(
+        fn the_selection_stays_valid_for_all_keys_and_lines(
             steps in prop::collection::vec(0..120_usize, 0..80),
             size in (1..120_u16, 1..40_u16),
         ) {
@@ -315,7 +315,7 @@ mod tests {
                     }
                     _ => press(&mut state, &char::from(step as u8).to_string()),
                 }
-                // It ends the program, not the state.
+                // Quitting ends the program, not the state.
                 state.quit = false;
                 let (list, model) = (state.list(), &state.model);
                 let rows = list.rows(model);
@@ -327,7 +327,7 @@ mod tests {
         }
 
         #[test]
-        fn nothing_hostile_reaches_the_terminal(
+        fn hostile_strings_are_escaped(
             strings in samples::strings(),
             at in 0..12_usize,
             size in prop_oneof![

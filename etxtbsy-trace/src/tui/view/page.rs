@@ -1,4 +1,4 @@
-//! A page: it is shown instead of the panes.
+//! A page, which is shown instead of the panes.
 
 use super::{help, output, statistics};
 use crate::tui::{
@@ -11,7 +11,7 @@ use ratatui::{
     widgets::{Block, Borders, Paragraph},
 };
 
-/// Draws a page; how much of it was to be seen.
+/// Draws a page; returns its visible part.
 pub(super) fn draw(page: Page, frame: &mut Frame, state: &State, area: Rect) -> Room {
     let (title, lines): (_, super::Lines) = match page {
         Page::Help => ("keys", help::lines),

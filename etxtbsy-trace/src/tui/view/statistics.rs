@@ -1,5 +1,4 @@
-//! The page of statistics: how long files stayed busy, what it came to, who held them, whose calls
-//! failed.
+//! The page of statistics: waits, verdicts, holders and victims.
 
 use super::style;
 use crate::{
@@ -17,15 +16,15 @@ use ratatui::{
     text::{Line, Span},
 };
 
-/// From this width on, two tables stand beside each other.
+/// From this width on, two tables are side by side.
 const WIDE: usize = 76;
 /// The columns between them.
 const GAP: usize = 2;
-/// How many programs are listed at least.
+/// The fewest programs in a list.
 const PROGRAMS: usize = 5;
-/// How wide the labels of waits and verdicts are.
+/// The width of the labels of waits and verdicts.
 const LABEL: usize = 19;
-/// How wide a count and its percentage are.
+/// The width of a count and its percentage.
 const COUNT: usize = 12;
 /// The names of the classes of waits.
 const CLASSES: [&str; DECADES.len() + 1] = [
@@ -41,7 +40,7 @@ const CLASSES: [&str; DECADES.len() + 1] = [
     "over 100 s",
 ];
 
-/// The lines of the page, for so much room.
+/// The lines of the page for a size.
 pub(super) fn lines(state: &State, size: Size) -> Vec<Line<'static>> {
     let statistics = &state.model.statistics;
     let width = usize::from(size.width);
@@ -49,7 +48,7 @@ pub(super) fn lines(state: &State, size: Size) -> Vec<Line<'static>> {
     let table = Table { state, width: if two { (width - GAP) / 2 } else { width } };
     let (waits, verdicts) = (table.waits(), table.verdicts());
     let above = if two { waits.len().max(verdicts.len()) } else { 0 };
-    // An empty line and a heading stand above each list, the others below it.
+    // Three lines: an empty line, the heading, and the line of the others.
     let room = usize::from(size.height).saturating_sub(above + 3).max(PROGRAMS);
     let holders = table.programs("holders, by incidents", &statistics.holders, room);
     let victims = table.programs("victims", &statistics.victims, room);
@@ -73,7 +72,7 @@ impl Table<'_> {
         &self.state.model.statistics
     }
 
-    /// How long the files were busy after the failure, by classes of length.
+    /// How long the files stayed busy after the failure, by class.
     fn waits(&self) -> Vec<Line<'static>> {
         let Statistics { tally, waits, unknown, .. } = self.statistics();
         let shown = tally.waits().map(|(median, longest)| {
@@ -89,13 +88,13 @@ impl Table<'_> {
         lines.extend(self.bars(&rows));
         let skipped = self.state.model.incidents.saturating_sub(tally.count);
         if skipped > 0 {
-            let text = format!("{skipped} more came too fast for this page");
+            let text = format!("{skipped} more not counted here: they came too fast");
             lines.push(Line::styled(text, style::bad(self.state)));
         }
         lines
     }
 
-    /// How many incidents there were by verdict.
+    /// The number of incidents by verdict.
     fn verdicts(&self) -> Vec<Line<'static>> {
         let mut rows: Vec<(String, u64)> =
             self.statistics().verdicts.iter().map(|(kind, count)| (name(*kind), *count)).collect();
@@ -126,7 +125,7 @@ impl Table<'_> {
         lines
     }
 
-    /// A label, a bar as long as the count is part of the highest, and the count.
+    /// Rows of a label, a bar that is proportional to the count, and the count.
     fn bars(&self, rows: &[(String, u64)]) -> Vec<Line<'static>> {
         let highest = rows.iter().map(|(_, count)| *count).max().unwrap_or(0).max(1);
         let room = self.width.saturating_sub(LABEL + COUNT + 1);
@@ -144,7 +143,7 @@ impl Table<'_> {
         rows.iter().map(row).collect()
     }
 
-    /// A count, and which part it is of all incidents.
+    /// A count, and its percentage of all incidents.
     fn count(&self, count: u64) -> Span<'static> {
         let all = u128::from(self.statistics().tally.count.max(1));
         let percent = (u128::from(count) * 100 + all / 2) / all;
@@ -160,14 +159,14 @@ impl Table<'_> {
         Line::styled(title, style::strong())
     }
 
-    /// Two of them beside each other.
+    /// Two tables side by side.
     fn beside(&self, left: Vec<Line<'static>>, right: Vec<Line<'static>>) -> Vec<Line<'static>> {
         let rows = left.len().max(right.len());
         let (mut left, mut right) = (left.into_iter(), right.into_iter());
         let pair = |_| {
             let mut line = left.next().unwrap_or_default();
             let gap = (self.width + GAP).saturating_sub(line.width());
-            // A style of the whole line would go on in the other half.
+            // A style of the whole line would also apply to the right half.
             let style = std::mem::take(&mut line.style);
             line.spans.iter_mut().for_each(|span| span.style = style.patch(span.style));
             line.push_span(" ".repeat(gap));
@@ -179,7 +178,7 @@ impl Table<'_> {
     }
 }
 
-/// A program in so many columns: its executable and, where it is another, its name.
+/// A program in that many columns: its executable and, if it differs, its name.
 fn program_name((comm, exe): &Program, charset: Charset, columns: usize) -> String {
     let base = exe.as_deref().and_then(|exe| exe.rsplit('/').next());
     match (comm.as_deref(), exe.as_deref()) {
@@ -199,7 +198,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn classes_are_named_by_their_limits() {
+    fn class_names_have_their_limits() {
         for (limit, name) in DECADES.iter().zip(&CLASSES[1..]) {
             let (number, unit) = time::parts(*limit);
             let number = number.trim_end_matches(".00").trim_end_matches(".0");
@@ -214,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn programs_are_named_once() {
+    fn program_names_do_not_repeat_the_executable() {
         let named = |comm: Option<&str>, exe: Option<&str>, columns| {
             let program = (comm.map(str::to_owned), exe.map(str::to_owned));
             program_name(&program, Charset::Unicode, columns)

@@ -1,4 +1,4 @@
-//! Colours, of the 16 that every terminal's theme keeps readable, and how lines are broken.
+//! Colours (of the 16 that every terminal's theme keeps readable), and line breaks.
 
 use crate::{
     text::escape::{self, Charset},
@@ -12,12 +12,12 @@ pub(super) fn title(focused: bool) -> Style {
     if focused { Style::new().add_modifier(Modifier::BOLD) } else { Style::new() }
 }
 
-/// What a reader looks for first.
+/// What a reader needs first.
 pub(super) fn strong() -> Style {
     Style::new().add_modifier(Modifier::BOLD)
 }
 
-/// What is there for the second look.
+/// What a reader needs second.
 pub(super) fn faint() -> Style {
     Style::new().add_modifier(Modifier::DIM)
 }
@@ -27,7 +27,7 @@ pub(super) fn bad(state: &State) -> Style {
     colored(state, Color::Red).add_modifier(Modifier::BOLD)
 }
 
-/// A holder, and what it holds.
+/// A holder, and a file still held.
 pub(super) fn holder(state: &State) -> Style {
     colored(state, Color::Yellow)
 }
@@ -37,7 +37,7 @@ pub(super) fn good(state: &State) -> Style {
     colored(state, Color::Green)
 }
 
-/// The opener, and what it had open.
+/// The opener, and a file it had open.
 pub(super) fn opener(state: &State) -> Style {
     colored(state, Color::Cyan)
 }
@@ -47,12 +47,12 @@ pub(super) fn fork(state: &State) -> Style {
     colored(state, Color::Magenta)
 }
 
-/// An exec under way.
+/// An unfinished exec.
 pub(super) fn exec(state: &State) -> Style {
     colored(state, Color::Blue)
 }
 
-/// What a process is to the failure.
+/// The part of a process in the failure.
 pub(super) fn part(state: &State, part: Part) -> Style {
     match part {
         Part::Opener => opener(state),
@@ -66,12 +66,12 @@ fn colored(state: &State, color: Color) -> Style {
     if state.color { Style::new().fg(color) } else { Style::new() }
 }
 
-/// The characters that text from other processes is shown in.
+/// The charset for text of other processes.
 pub(super) fn charset(state: &State) -> Charset {
     if state.ascii { Charset::Ascii } else { Charset::Unicode }
 }
 
-/// Text, made harmless, in lines of at most `columns`; longer words lose their middle.
+/// Text, escaped, in lines of at most `columns`; longer words lose their middle.
 pub(super) fn wrap(state: &State, raw: &str, columns: usize) -> Vec<String> {
     let charset = charset(state);
     let mut lines: Vec<String> = Vec::new();

@@ -1,9 +1,9 @@
-//! When: a lane for each process on one axis, the failure in red across them.
+//! The timeline: a lane for each process on one axis, and the failure in red across them.
 
 use super::{axis::Axis, style};
 use crate::{
     text::{escape, time},
-    timeline::lanes::{Bar, Doing, Event, Lane, Mark, Part, lanes, sight},
+    timeline::lanes::{Bar, Doing, Event, Lane, Mark, Part, extent, lanes},
     tui::model::state::State,
 };
 use ratatui::{
@@ -13,35 +13,35 @@ use ratatui::{
 };
 use std::collections::BTreeMap;
 
-/// The columns of the names, where there are few and where there are many.
+/// The columns of the names on a narrow and on a wide terminal.
 const NAMES: [usize; 2] = [22, 34];
-/// From how many columns on there are many.
-const MANY: usize = 120;
+/// A terminal is wide from this number of columns on.
+const WIDE: usize = 120;
 /// The rows of the axis and of the legend.
 const FOOT: usize = 2;
-/// How many rows a lane has at most.
+/// The most rows of a lane.
 const ROWS: usize = 4;
-/// How few columns of a text are still worth showing.
+/// The fewest columns in which a text is shown.
 const WORTH: usize = 12;
 
 /// A character and its style.
 type Cell = (char, Style);
-/// What signs occur, in the order of the legend, and what they mean.
+/// The signs that occur, in the order of the legend, and their meanings.
 type Legend = BTreeMap<usize, (char, Style, &'static str)>;
 
-/// The lanes of the incident shown, above the axis and its legend: as high as there is room, but
-/// as low as can be if that is endless.
+/// The lanes of the incident shown, the axis and the legend. They fill the height, or have their minimum
+/// height if it is `u16::MAX`.
 pub(super) fn lines(state: &State, size: Size) -> Vec<Line<'static>> {
     let Some((_, incident)) = state.shown() else { return Vec::new() };
     let width = usize::from(size.width);
-    let names = NAMES[usize::from(width >= MANY)];
+    let names = NAMES[usize::from(width >= WIDE)];
     let columns = width.saturating_sub(names);
     if columns < WORTH {
         return Vec::new();
     }
     let lanes = lanes(incident, state.now_ns(incident));
-    let (sight, known) = sight(&lanes);
-    let axis = Axis { span: state.zoom.window(&sight), columns };
+    let (extent, known) = extent(&lanes);
+    let axis = Axis { span: state.zoom.window(&extent), columns };
     let ticks = if known { axis.ticks() } else { Vec::new() };
     let mut picture = Picture {
         state,
@@ -75,13 +75,13 @@ pub(super) fn lines(state: &State, size: Size) -> Vec<Line<'static>> {
     lines
 }
 
-/// The signs and what they mean.
+/// The legend: the signs and their meanings.
 fn legend(legend: &Legend, width: usize) -> Vec<Line<'static>> {
     let mut lines: Vec<Line> = vec![Line::default()];
     for (sign, style, word) in legend.values() {
         let item = format!(" {word}  ");
         let used = lines.last().map_or(0, Line::width);
-        // The blanks at its end need no room.
+        // The spaces at the end need no room.
         if used > 0 && used + item.chars().count() - 1 > width {
             lines.push(Line::default());
         }
@@ -97,13 +97,13 @@ struct Picture<'a> {
     state: &'a State,
     axis: Axis,
     names: usize,
-    /// What shows where nothing is.
+    /// The background: spaces, and a line at each tick.
     grid: Vec<Cell>,
     legend: Legend,
 }
 
 impl Picture<'_> {
-    /// The lanes in so many rows. Where there is no room for all, those who matter most are left.
+    /// The lanes in that many rows. If there is no room for all, those that matter most are shown.
     fn lanes(&mut self, lanes: &[Lane], room: usize) -> Vec<Line<'static>> {
         let rows = (room / lanes.len().max(1)).clamp(1, ROWS);
         let first = |part: Part| lanes.iter().position(|lane| lane.part == part);
@@ -115,7 +115,7 @@ impl Picture<'_> {
         shown.into_iter().flat_map(|at| self.lane(&lanes[at], rows)).collect()
     }
 
-    /// A lane: its bars, what happened in words, and some space.
+    /// A lane: its bars, and the texts of its events.
     fn lane(&mut self, lane: &Lane, rows: usize) -> Vec<Line<'static>> {
         let look = style::part(self.state, lane.part);
         let mut cells = self.bars(lane);
@@ -139,7 +139,7 @@ impl Picture<'_> {
         lines
     }
 
-    /// What a lane is called.
+    /// The name of a lane.
     fn name(&self, lane: &Lane) -> String {
         let part = match lane.part {
             _ if self.names == NAMES[0] => "",
@@ -164,19 +164,19 @@ impl Picture<'_> {
         spans.into()
     }
 
-    /// A sign of the legend.
+    /// Adds a sign to the legend.
     fn sign(&mut self, place: usize, sign: char, look: Style, word: &'static str) -> Cell {
         self.legend.insert(place, (sign, look, word));
         (sign, look)
     }
 
-    /// The sign at an edge for what goes on beyond it.
+    /// The sign at an edge for what continues beyond it.
     fn edge(&mut self, late: bool, look: Style) -> Cell {
         let sign = if late { '»' } else { '«' };
         self.sign(20 + usize::from(late), sign, look, if late { "later" } else { "earlier" })
     }
 
-    /// What a process was doing.
+    /// The bars of a lane.
     fn bars(&mut self, lane: &Lane) -> Vec<Cell> {
         let mut cells = self.grid.clone();
         for bar in &lane.bars {
@@ -189,11 +189,11 @@ impl Picture<'_> {
         let state = self.state;
         let (place, sign, look, word) = match bar.doing {
             Doing::Open => (1, '━', style::opener(state), "open"),
-            Doing::Unknown => (11, '┄', style::faint(), "not known"),
+            Doing::Unknown => (11, '┄', style::faint(), "unknown"),
             Doing::Forking => (3, '░', style::fork(state), "in fork"),
             Doing::Held => (4, '█', style::holder(state), "held"),
             Doing::Exec => (5, '▓', style::exec(state), "in exec"),
-            Doing::Running => (6, '▒', style::holder(state), "being run"),
+            Doing::Running => (6, '▒', style::holder(state), "running"),
         };
         let last = cells.len() - 1;
         let span = self.axis.span;
@@ -218,14 +218,14 @@ impl Picture<'_> {
         if bar.to == i64::MAX && bar.doing == Doing::Unknown {
             cells[last] = ('?', look);
         } else if bar.to == i64::MAX {
-            let word = if bar.doing == Doing::Running { "still being run" } else { "still held" };
+            let word = if bar.doing == Doing::Running { "still running" } else { "still held" };
             cells[last] = self.sign(8, '→', look, word);
         } else if bar.to > span.to {
             cells[last] = self.edge(true, look);
         }
     }
 
-    /// The failure, across whatever there is.
+    /// Draws the failure across the cells.
     fn failure(&self, mut cells: Vec<Cell>) -> Vec<Cell> {
         let look = style::bad(self.state);
         if let Some(column) = self.axis.column(0) {
@@ -235,17 +235,17 @@ impl Picture<'_> {
         cells
     }
 
-    /// What happened, as signs over the bars.
+    /// Draws the events as signs over the bars.
     fn marks(&mut self, lane: &Lane, cells: &mut Vec<Cell>) {
         *cells = self.failure(std::mem::take(cells));
         let state = self.state;
         for mark in &lane.marks {
             let (place, sign, look, word) = match mark.event {
                 Event::Opened => (0, '●', style::opener(state), "opened"),
-                Event::Forked => (2, '┬', style::fork(state), "forks"),
-                Event::Released => (7, '○', style::good(state), "lets go"),
-                Event::Failed => (10, 'X', style::bad(state), "fails"),
-                // The end of its bar tells so.
+                Event::Forked => (2, '┬', style::fork(state), "fork"),
+                Event::Released => (7, '○', style::good(state), "released"),
+                Event::Failed => (10, 'X', style::bad(state), "failed"),
+                // The end of its bar shows this.
                 Event::Holding if mark.at == i64::MAX => continue,
                 Event::Holding => (9, '▶', style::holder(state), "held now"),
             };
@@ -258,7 +258,7 @@ impl Picture<'_> {
         }
     }
 
-    /// How it ended, in words after its sign, if there is room.
+    /// Writes how it ended after its sign, if there is room.
     fn word(&self, lane: &Lane, cells: &mut [Cell]) {
         for mark in &lane.marks {
             let (raw, look) = match mark.event {
@@ -275,14 +275,14 @@ impl Picture<'_> {
         }
     }
 
-    /// A text, made harmless, that is not much longer than there is room for.
+    /// A text, escaped and shortened to the room; `None` if there is too little room.
     fn fitting(&self, raw: &str, room: usize) -> Option<String> {
         let text = style::charset(self.state).short(raw, room);
         (room >= WORTH || escape::width(&text) <= room && !text.contains('…')).then_some(text)
     }
 
-    /// What happened, in words below their signs, in the first row that has room for them: on their
-    /// right, or else on their left.
+    /// Writes the texts of the events below their signs, in the first row with room: to the right, or
+    /// else to the left.
     fn words(&self, lane: &Lane, mut rows: Vec<Vec<Cell>>) -> Vec<Vec<Cell>> {
         let mut marks: Vec<&Mark> = lane.marks.iter().collect();
         marks.sort_by_key(|mark| mark.at);
@@ -297,12 +297,12 @@ impl Picture<'_> {
                 0 | i64::MAX => String::new(),
                 at => format!("{sign}{} ", time::span(at.unsigned_abs())),
             };
-            // Its hook and a blank, and another one before what comes next.
+            // The hook, a space, and a space before the next text.
             let used = escape::width(&time) + 3;
             let wide = escape::width(&style::charset(self.state).text(&mark.text));
             let next = marks[at + 1..].iter().find_map(|mark| place(mark.at));
             let right = |row: usize| {
-                // Its sign hangs down no further than the first row, as a rule.
+                // The next text is usually in the first row, so only that row needs room for it.
                 let next = next.filter(|_| row == 0).into_iter();
                 let next = next.chain(failure.filter(|it| *it > column)).min();
                 (next.unwrap_or(last + 2) - column).saturating_sub(used)
@@ -337,13 +337,13 @@ impl Picture<'_> {
     }
 }
 
-/// Puts a text into the cells from `column` on; tells where it ends.
+/// Puts a text into the cells from `column` on; returns its end.
 fn put(cells: &mut [Cell], column: usize, text: &str, look: Style) -> usize {
     let mut at = column;
     for c in text.chars() {
         let wide = escape::width(c.encode_utf8(&mut [0; 4]));
         if let Some(cells) = cells.get_mut(at..at + wide) {
-            // A wide character takes the columns of those after it.
+            // A wide character takes several columns.
             cells.fill(('\0', look));
             cells[0].0 = c;
         }
@@ -372,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn the_held_bar_stands_over_the_failure() {
+    fn the_bar_of_the_holder_crosses_the_failure() {
         let rows = shown(samples::race(), "", None);
         let column = |row: &str, sign: char| row.chars().position(|c| c == sign);
         let failure = column(&rows[2], 'X');
@@ -384,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_held_and_what_is_out_of_view_are_told_apart() {
+    fn a_file_still_held_and_an_end_out_of_view_have_different_signs() {
         let mut held = samples::race();
         held.holders[0].released = None;
         let rows = shown(held.clone(), "", None);

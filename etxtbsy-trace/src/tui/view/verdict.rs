@@ -1,4 +1,4 @@
-//! What it comes to, and what helps.
+//! The verdict and the advice.
 
 use super::style;
 use crate::{
@@ -12,16 +12,16 @@ use ratatui::{
     text::{Line, Span},
 };
 
-/// How many lines are kept for the first advice.
+/// The lines reserved for the first advice.
 const FIRST: usize = 1;
 
-/// Verdict, hold time and advice of the incident shown. Where there is no room for all of it, the
-/// sentence gives way to the first advice.
+/// Verdict, wait and advice of the incident shown. If there is little room, the sentence is cut so that
+/// the first advice is visible.
 pub(super) fn lines(state: &State, size: Size) -> Vec<Line<'static>> {
     let Some((group, incident)) = state.shown() else { return Vec::new() };
     let width = usize::from(size.width);
     let (held, style) = match Wait::of(incident) {
-        Wait::Over(0) => ("dropped while the call was failing".to_owned(), style::good(state)),
+        Wait::Over(0) => ("released while the call was failing".to_owned(), style::good(state)),
         Wait::Over(ns) => {
             (format!("busy for {} after the failure", time::span(ns)), style::good(state))
         }
@@ -31,7 +31,7 @@ pub(super) fn lines(state: &State, size: Size) -> Vec<Line<'static>> {
                 .map(|now_ns| time::span(now_ns.saturating_sub(incident.time_ns)));
             let words = now.map_or_else(
                 || "still busy when this was written".to_owned(),
-                |now| format!("busy for {now} after the failure, and still"),
+                |now| format!("still busy, {now} after the failure"),
             );
             (words, style::holder(state))
         }
@@ -66,16 +66,16 @@ pub(super) fn lines(state: &State, size: Size) -> Vec<Line<'static>> {
     lines
 }
 
-/// A line that goes on where there is no room for it.
+/// A line that ends with `…` because the rest has no room.
 fn cut(line: &str, width: usize) -> String {
     let words = line.rsplit_once(' ').map_or(line, |(words, _)| words);
     let whole = escape::width(line) + 2 <= width;
     format!("{} …", if whole { line } else { words })
 }
 
-/// An advice, with a sign before its first line; one that is no help has another.
+/// An advice with its sign: `→` for a remedy, `×` for what does not help.
 fn item(state: &State, advice: &str, width: usize) -> Vec<Line<'static>> {
-    let (sign, style) = if advice.starts_with("no help") {
+    let (sign, style) = if advice.starts_with("does not help") {
         ("× ", style::bad(state))
     } else {
         ("→ ", style::good(state))
