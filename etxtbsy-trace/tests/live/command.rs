@@ -330,7 +330,12 @@ fn json_lines_on_the_stdout_of_the_command_are_warned_of() {
     {
         let ended = Process::start(tracer().arg("run").args(options).arg("true")).wait();
         assert_eq!(ended.code, Some(0), "{}", ended.stderr);
-        assert_eq!(ended.stderr.contains("same stdout"), warned, "{options:?}: {}", ended.stderr);
+        assert_eq!(
+            ended.stderr.contains("both write to stdout"),
+            warned,
+            "{options:?}: {}",
+            ended.stderr
+        );
     }
 }
 
