@@ -1,4 +1,4 @@
-//! The race of go22315 with record holders: each child records which fds it inherited, and when it
+//! The race of go22315 with known holders: each child records which fds it inherited, and when it
 //! called exec.
 //!
 //! Each thread writes a new file each time, so that an inode number identifies one description. It

@@ -318,7 +318,7 @@ mod tests {
     fn a_lucky_run_does_not_make_a_cure() {
         let (without, with) = (once("unprotected", 8000, 80), once("x", 8000, 0));
         let text = judge_remedy(&without, &with, None, Some("FLAW"));
-        assert!(text.contains("is no cure, although"), "{text}");
+        assert!(text.contains("is no cure, although") && text.contains(": FLAW"), "{text}");
     }
 
     #[test]
