@@ -1,6 +1,6 @@
 //! A process that held the file: its fds, how it got them, and how it released the file.
 
-use crate::{Ancestor, word::Word};
+use crate::{Ancestor, later_word::Word};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 

@@ -14,17 +14,18 @@ pub mod bytes;
 pub mod check;
 mod holder;
 mod incident;
+pub mod later_word;
 mod session;
+mod unheld;
 mod verdict;
 pub mod weight;
-pub mod word;
 
 pub use holder::{Evidence, Fd, Forked, Holder, How, Opened, Released, Runtime, State, Via};
 pub use incident::{
-    Ancestor, BusyFile, Direction, Incident, LeftOut, Place, Reason, Repaired, Role, Suspect,
-    Unheld, Victim,
+    Ancestor, BusyFile, Direction, Incident, LeftOut, Reason, Repaired, Role, Suspect, Victim,
 };
 pub use session::{Filter, LossKind, Lost, Meta, Refusal, Summary, TreeRole};
+pub use unheld::{Place, Unheld};
 pub use verdict::{Shortfall, Verdict, VerdictKind};
 
 use schemars::JsonSchema;

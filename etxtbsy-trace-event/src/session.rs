@@ -1,6 +1,6 @@
 //! The lines about the session as a whole: what was traced, what was lost, and the totals.
 
-use crate::{Shortfall, VerdictKind, word::Word};
+use crate::{Shortfall, VerdictKind, later_word::Word};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;

@@ -1,6 +1,6 @@
 //! The verdict on an incident: its cause, and what to do.
 
-use crate::word::Word;
+use crate::later_word::Word;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 

@@ -1,7 +1,23 @@
 //! Says who held the write fd that made an exec fail with ETXTBSY ("Text file busy").
 //!
 //! Data goes one way: kernel events ([`tracer`]) → ledger, incident, verdict ([`analysis`]) → [`output`] and
-//! [`tui`]. [`session`] drives it. A folder imports only from those above it in this list (tests/layers.rs):
+//! [`tui`]. [`session`] drives it.
+//!
+//! A folder imports only from those before it in this list, which `xtask/src/layers.rs` tests:
+//!
+//! 1. [`text`]: quoting, times, words
+//! 2. [`event`]: the JSON lines, a crate of its own
+//! 3. [`host`]: /proc, users, privileges, files
+//! 4. [`tracer`]: the eBPF programs and their maps
+//! 5. [`command`]: the traced command of `run`
+//! 6. [`analysis`]: from records to an answer
+//! 7. [`timeline`]: who did what when, as plain values
+//! 8. [`output`]: text, JSON, and recordings
+//! 9. [`session`]: the loop
+//! 10. [`tui`]: the view
+//! 11. [`check`]: what this machine can do
+//! 12. [`demo`]: failures on purpose
+//! 13. [`cli`]: options and subcommands
 
 pub mod text;
 pub use etxtbsy_trace_event as event;

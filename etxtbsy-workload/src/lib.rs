@@ -8,16 +8,15 @@
 mod child;
 mod clock;
 mod closed_again;
-mod compare;
 mod comparison;
 mod elf;
 mod go22315;
 mod ground_truth;
 mod java;
+mod judge;
 mod mixed;
 mod race;
 mod refusals;
-mod refused;
 mod remedy;
 mod report;
 mod rewrite_in_place;
@@ -27,9 +26,8 @@ mod stage;
 mod storm;
 mod tour;
 
-pub use compare::{Tally, compare};
 pub use comparison::{Comparison, Side};
-pub use refused::{WriteTally, compare_refusals};
+pub use judge::{Tally, WriteTally, compare, compare_refusals};
 pub use report::{
     BusyExec, FailedExec, GroundTruth, HeldBy, Holder, Inheritor, Mixed, PossibleHolder,
     PossibleRunner, Race, Refusal, Refusals, Scene, Storm, Task, Unheld,
@@ -55,7 +53,7 @@ pub enum Workload {
     /// A process receives an fd of the file and closes it, repeatedly, while another holds the file.
     ClosedAgain(closed_again::Args),
     /// Compares a report of `mixed` or `refusals` with the tracer's output.
-    Compare(compare::Args),
+    Compare(judge::Args),
     /// rust-lang/rust#114554: one thread spawns /bin/true, another writes a script and runs it.
     Rust114554(rust114554::Args),
     /// JDK-8068370: threads of a Java program write scripts and run them.
@@ -137,9 +135,9 @@ impl Workload {
             Self::Mixed(args) => print(&mixed::run(&args)?),
             Self::Refusals(args) => print(&refusals::run(&args)?),
             Self::ClosedAgain(args) => print(&closed_again::run(&args)?),
-            Self::Compare(args) => match compare::run(&args)? {
-                compare::Comparison::Mixed(tally) => print(&tally),
-                compare::Comparison::Refusals(tally) => print(&tally),
+            Self::Compare(args) => match judge::run(&args)? {
+                judge::Comparison::Mixed(tally) => print(&tally),
+                judge::Comparison::Refusals(tally) => print(&tally),
             },
             Self::Rust114554(args) => print(&rust114554::run(&args)?),
             Self::Java(args) => print(&java::run(&args)?),

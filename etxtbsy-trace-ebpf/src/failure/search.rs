@@ -17,7 +17,7 @@ use crate::{
         candidates::{self, CURRENT, OUTLIVED},
         mappings, outcome, pinned, references, unnoted,
     },
-    holds::{ledger, origin},
+    holds::{origin, table},
     kernel::{self, CALLS, offset, word},
     maps::{ANY, DESCRIPTIONS, HOLDS, ORPHANS, ORPHANS_OF, SEARCHES, WATCHED, lost},
 };
@@ -384,7 +384,7 @@ extern "C" fn found(current: u64, task: u64, table: u64, fd: u32) -> i32 {
     // SAFETY: a map value, which this task alone uses.
     let (exit_ns, other) = unsafe { ((*search).exit_ns, (*search).other) };
     let file = kernel::file_at(table, fd);
-    if let Some(key) = ledger::key_at(table, fd)
+    if let Some(key) = table::key_at(table, fd)
         && let Some(hold) = HOLDS.get_ptr(key)
     {
         // SAFETY: a map value, see `maps`.
@@ -401,14 +401,14 @@ extern "C" fn found(current: u64, task: u64, table: u64, fd: u32) -> i32 {
     }
     // SAFETY: no arguments.
     let now = unsafe { bpf_ktime_get_ns() };
-    ledger::acquire(task, table, fd, file, Via::Unknown, now, |hold| {
+    table::acquire(task, table, fd, file, Via::Unknown, now, |hold| {
         hold.found = 1;
         origin::find_origin(hold, file);
     });
-    let Some(_) = ledger::key_at(table, fd) else { return UNPLACED };
+    let Some(_) = table::key_at(table, fd) else { return UNPLACED };
     if kernel::file_at(table, fd) != file {
         // It was closed just now, and perhaps no program has ended this hold.
-        ledger::release(table, fd, How::None, 0);
+        table::release(table, fd, How::None, 0);
         return REPORTED;
     }
     NOTED
@@ -417,7 +417,7 @@ extern "C" fn found(current: u64, task: u64, table: u64, fd: u32) -> i32 {
 /// Reports the hold of an fd as that of a task's process.
 #[inline(always)]
 fn report_found(current: u64, task: u64, table: u64, fd: u32) {
-    let Some(HoldKey { inode, slot, .. }) = ledger::key_at(table, fd) else { return };
+    let Some(HoldKey { inode, slot, .. }) = table::key_at(table, fd) else { return };
     let Some(search) = SEARCHES.get_ptr(current) else { return };
     // SAFETY: a map value, which this task alone uses.
     let (exit_ns, other) = unsafe { ((*search).exit_ns, (*search).other) };

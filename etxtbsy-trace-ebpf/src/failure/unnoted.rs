@@ -9,7 +9,7 @@ use crate::{
         ringbuf::{self, QUIET},
     },
     failure::references,
-    holds::{ledger, origin, pending_release},
+    holds::{origin, pending_release, table},
     kernel::{self, offset},
     maps::{RECEIVED, SEARCHES},
 };
@@ -49,7 +49,7 @@ pub(crate) extern "C" fn report_unnoted(
         let hold: *mut Hold = &raw mut (*record).hold;
         zero(hold.cast());
         // SAFETY: no arguments.
-        ledger::begin(hold, task, table, fd, file, via, bpf_ktime_get_ns());
+        table::begin(hold, task, table, fd, file, via, bpf_ktime_get_ns());
         (*hold).found = 1;
         if file == 0 {
             (*hold).inode = (*search).inode;

@@ -4,7 +4,7 @@ use etxtbsy_trace_common::How;
 
 use crate::{
     holds::{
-        fd_table_copy, ledger,
+        fd_table_copy, table,
         table_walk::{self, Event},
     },
     kernel,
@@ -14,7 +14,7 @@ use crate::{
 /// Ends the hold of an fd that current is about to close.
 #[inline(always)]
 pub(crate) fn begin(fd: u32) {
-    ledger::release_closing(kernel::current_table(), fd);
+    table::release_closing(kernel::current_table(), fd);
 }
 
 /// Ends the holds of the fds that current has closed by close_range.
@@ -35,13 +35,13 @@ pub(crate) fn range_closed() {
 #[inline(never)]
 pub(crate) extern "C" fn compat_closed(task: u64, fd: u32) -> i32 {
     let table = kernel::table_of(task);
-    if let Some(key) = ledger::key_at(table, fd)
+    if let Some(key) = table::key_at(table, fd)
         && let Some(hold) = HOLDS.get_ptr(key)
     {
         // SAFETY: a map value, see `maps`.
         let (file, inode) = unsafe { ((*hold).file, (*hold).inode) };
         if kernel::file_at(table, fd) != file {
-            ledger::release(table, fd, How::CloseRange, !kernel::is_open(file, inode) as u32);
+            table::release(table, fd, How::CloseRange, !kernel::is_open(file, inode) as u32);
         }
     }
     0

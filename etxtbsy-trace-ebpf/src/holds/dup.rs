@@ -4,7 +4,7 @@ use aya_ebpf::helpers::bpf_ktime_get_ns;
 use etxtbsy_trace_common::{How, Via};
 
 use crate::{
-    holds::{ledger, origin},
+    holds::{origin, table},
     kernel,
     maps::HOLDS,
 };
@@ -14,7 +14,7 @@ use crate::{
 pub(crate) fn note(fd: u32) {
     let task = kernel::current();
     let (table, file) = kernel::current_file(fd);
-    if let Some(key) = ledger::key_at(table, fd)
+    if let Some(key) = table::key_at(table, fd)
         && let Some(before) = HOLDS.get_ptr(key)
     {
         // SAFETY: a map value, see `maps`.
@@ -24,12 +24,12 @@ pub(crate) fn note(fd: u32) {
         }
         // dup2 and dup3 close what was there; if nothing else refers to it, its last reference
         // waits in the task's work.
-        ledger::release(table, fd, How::Dup, kernel::is_fput_pending(task, before) as u32);
+        table::release(table, fd, How::Dup, kernel::is_fput_pending(task, before) as u32);
     }
     if file == 0 || !kernel::is_writer(file) {
         return;
     }
     // SAFETY: no arguments.
     let now = unsafe { bpf_ktime_get_ns() };
-    ledger::acquire(task, table, fd, file, Via::Dup, now, |hold| origin::find_origin(hold, file));
+    table::acquire(task, table, fd, file, Via::Dup, now, |hold| origin::find_origin(hold, file));
 }

@@ -5,7 +5,7 @@ use etxtbsy_trace_common::Via;
 
 use crate::{
     bounded_loop::{END, FOUND, in_parts},
-    holds::{ledger, origin},
+    holds::{origin, table},
     kernel::{self, offset, word},
     maps::TABLES,
 };
@@ -80,7 +80,7 @@ extern "C" fn inherit(task: u64, parent_table: u64, now_ns: u64, fd: u32) -> i32
     let table = kernel::table_of(task);
     let file = kernel::file_at(table, fd);
     let via = if forked { Via::Fork } else { Via::Unknown };
-    ledger::acquire(task, table, fd, file, via, now_ns, |hold| {
+    table::acquire(task, table, fd, file, via, now_ns, |hold| {
         if forked {
             hold.forked = kernel::actor(kernel::current(), now_ns);
             // With CLONE_PARENT the child's parent is another.

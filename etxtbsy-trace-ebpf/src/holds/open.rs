@@ -4,7 +4,7 @@ use aya_ebpf::helpers::bpf_ktime_get_ns;
 use etxtbsy_trace_common::{HoldKey, SLOTS, Via};
 
 use crate::{
-    holds::{ledger, origin, repair},
+    holds::{origin, repair, table},
     kernel::{self, offset, word},
     maps::{HOLDS, ORPHANS},
 };
@@ -20,7 +20,7 @@ pub(crate) fn note(fd: u32) {
     let now = unsafe { bpf_ktime_get_ns() };
     let task = kernel::current();
     let inode = kernel::inode_of(file);
-    ledger::acquire(task, table, fd, file, Via::Open, now, |hold| {
+    table::acquire(task, table, fd, file, Via::Open, now, |hold| {
         hold.opened = kernel::actor(task, now);
     });
     // It is of an earlier description at the same address.

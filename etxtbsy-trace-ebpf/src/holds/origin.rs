@@ -4,7 +4,7 @@ use aya_ebpf::helpers::bpf_ktime_get_ns;
 use etxtbsy_trace_common::{Actor, Hold, HoldKey, PROBES, SLOTS, Stage, Via};
 
 use crate::{
-    holds::ledger,
+    holds::table,
     kernel::{self, offset, word},
     maps::{ANY, ENDED, HOLDS, LINEAGE, ORPHANS, ZERO},
 };
@@ -16,7 +16,7 @@ use crate::{
 /// else 0.
 #[inline(always)]
 pub(crate) fn find_opener(opener: &mut Actor, table: u64, fd: u32, file: u64, inode: u64) -> u64 {
-    if let Some(key) = ledger::key_at(table, fd)
+    if let Some(key) = table::key_at(table, fd)
         && let Some(hold) = HOLDS.get_ptr(key)
         // SAFETY: a map value, see `maps`.
         && unsafe { (*hold).file } == file
@@ -38,7 +38,7 @@ pub(crate) fn find_opener(opener: &mut Actor, table: u64, fd: u32, file: u64, in
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn ended_at(table: u64, fd: u32, file: u64, inode: u64) -> u64 {
-    let home = ledger::home(table, fd);
+    let home = table::home(table, fd);
     for probe in 0..PROBES {
         let slot = home.wrapping_add(probe) % SLOTS;
         if let Some(hold) = ENDED.get_ptr(HoldKey { inode, slot, pad: 0 })
@@ -146,7 +146,7 @@ pub(crate) extern "C" fn note_outlived(file: u64, fd: u32) -> i32 {
     let now = unsafe { bpf_ktime_get_ns() };
     // SAFETY: a map value, of zeros.
     unsafe {
-        ledger::begin(hold, task, 0, fd, file, Via::Unknown, now);
+        table::begin(hold, task, 0, fd, file, Via::Unknown, now);
         (*hold).opened = kernel::actor(task, now);
         (*hold).stage = Stage::Released as u32;
         (*hold).file = file;

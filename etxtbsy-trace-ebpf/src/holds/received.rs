@@ -6,7 +6,7 @@ use aya_ebpf::helpers::{bpf_ktime_get_ns, generated::bpf_probe_read_user};
 use etxtbsy_trace_common::Via;
 
 use crate::{
-    holds::{ledger, origin},
+    holds::{origin, table},
     kernel::{self, CALLS, offset, word},
     maps::{ANY, HOLDS, RECEIVED},
 };
@@ -85,15 +85,13 @@ extern "C" fn note(fd: u32, now: u64) -> i32 {
     if file == 0 || !kernel::is_writer(file) {
         return 0;
     }
-    if let Some(key) = ledger::key_at(table, fd)
+    if let Some(key) = table::key_at(table, fd)
         && let Some(known) = HOLDS.get_ptr(key)
         // SAFETY: a map value, see `maps`.
         && unsafe { (*known).file } == file
     {
         return 0;
     }
-    ledger::acquire(task, table, fd, file, Via::Passed, now, |hold| {
-        origin::find_origin(hold, file)
-    });
+    table::acquire(task, table, fd, file, Via::Passed, now, |hold| origin::find_origin(hold, file));
     0
 }

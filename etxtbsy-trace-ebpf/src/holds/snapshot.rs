@@ -5,7 +5,7 @@ use etxtbsy_trace_common::{How, Via};
 
 use crate::{
     emit::compat_request,
-    holds::ledger,
+    holds::table,
     kernel::{self, PF_EXITING, offset},
 };
 
@@ -22,15 +22,15 @@ pub(crate) fn note(task: u64, fd: u32, file: u64) {
         return;
     }
     let table = kernel::table_of(task);
-    if table == 0 || ledger::key_at(table, fd).is_some() {
+    if table == 0 || table::key_at(table, fd).is_some() {
         return;
     }
     // SAFETY: no arguments.
     let now = unsafe { bpf_ktime_get_ns() };
-    ledger::acquire(task, table, fd, file, Via::Unknown, now, |hold| hold.found = 1);
+    table::acquire(task, table, fd, file, Via::Unknown, now, |hold| hold.found = 1);
     if kernel::file_at(table, fd) != file {
-        ledger::release(table, fd, How::None, 0);
+        table::release(table, fd, How::None, 0);
     } else if kernel::int(task, offset!(task_flags)) & PF_EXITING != 0 {
-        ledger::release(table, fd, How::Exit, 0);
+        table::release(table, fd, How::Exit, 0);
     }
 }

@@ -4,7 +4,7 @@ use etxtbsy_trace_common::{FdWordKey, How, Stage};
 
 use crate::{
     bounded_loop::{END, FOUND, in_parts},
-    holds::ledger::{self, FDS},
+    holds::table::{self, FDS},
     kernel::{self, offset},
     maps::{FD_WORDS, HOLDS, TABLES},
 };
@@ -91,7 +91,7 @@ extern "C" fn walk_word(table: u64, task: u64, about: u64, word: u32) -> i32 {
 #[inline(never)]
 extern "C" fn walk_fd(table: u64, task: u64, about: u64, fd: u32) -> i32 {
     let (tgid, what) = ((about >> 32) as u32, about as u32);
-    let Some(key) = ledger::key_at(table, fd) else { return 0 };
+    let Some(key) = table::key_at(table, fd) else { return 0 };
     let Some(hold) = HOLDS.get_ptr_mut(key) else { return 0 };
     // SAFETY: a map value, see `maps`.
     let kept = unsafe { &mut *hold };
@@ -118,23 +118,23 @@ extern "C" fn walk_fd(table: u64, task: u64, about: u64, fd: u32) -> i32 {
         if kernel::is_fput_pending(task, kept.file) {
             kept.stage = Stage::ExecClosing as u32;
         } else {
-            ledger::release(table, fd, How::CloseOnExec, 0);
+            table::release(table, fd, How::CloseOnExec, 0);
         }
         return MARKED;
     }
     if what == Event::Closed as u32 {
         if kept.stage == Stage::ExecClosing as u32 {
-            ledger::release(table, fd, How::CloseOnExec, 1);
+            table::release(table, fd, How::CloseOnExec, 1);
         }
     } else if what == Event::Range as u32 {
         if gone {
             let last = kernel::is_fput_pending(task, kept.file) as u32;
             kept.task = task;
             kept.start_ns = start_ns;
-            ledger::release(table, fd, How::CloseRange, last);
+            table::release(table, fd, How::CloseRange, last);
         }
     } else if kept.stage == Stage::Exiting as u32 && kept.task == task {
-        ledger::release(table, fd, How::Exit, 0);
+        table::release(table, fd, How::Exit, 0);
     }
     0
 }

@@ -4,10 +4,10 @@
 //! [`THEMES`] has every probe; nothing else lists what tracing needs.
 
 mod features;
+mod kernel;
 mod machine;
-mod place;
 mod privileges;
-mod system;
+mod surroundings;
 mod tracing;
 
 use anyhow::anyhow;
@@ -18,9 +18,9 @@ use crate::tracer::{memlock, nofile};
 
 /// The themes and their probes. Later ones depend on earlier ones.
 const THEMES: [(Theme, MakeProbes); 5] = [
-    (Theme::Place, place::probes),
+    (Theme::Place, surroundings::probes),
     (Theme::Privileges, privileges::probes),
-    (Theme::Kernel, system::probes),
+    (Theme::Kernel, kernel::probes),
     (Theme::Features, features::probes),
     (Theme::Tracing, tracing::probes),
 ];

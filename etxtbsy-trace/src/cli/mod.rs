@@ -28,7 +28,7 @@ use crate::{
     command::ExecError,
     host::{memory::FAILED_TO_TRACE, stdio},
     output::formats::Format,
-    tui::terminal::held::DeferredText,
+    tui::terminal::deferred_text::DeferredText,
 };
 
 /// Runs the program with the process's arguments.

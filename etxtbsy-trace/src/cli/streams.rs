@@ -21,7 +21,7 @@ use crate::{
     output::{json::Json, text::Text},
     session::Sink,
     text::escape,
-    tui::{model::state::State, terminal::held::DeferredText},
+    tui::{model::state::State, terminal::deferred_text::DeferredText},
 };
 
 /// Selects the output for this process's streams.

@@ -34,7 +34,7 @@ use crate::{
     tui::{
         self,
         command_output::Streams,
-        terminal::{self, held::DeferredText},
+        terminal::{self, deferred_text::DeferredText},
     },
 };
 

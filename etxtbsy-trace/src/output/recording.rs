@@ -2,7 +2,7 @@
 //! unknown words are kept (`Other` of each set of words).
 
 use crate::{
-    event::{Line, SCHEMA, TYPES, word::Word},
+    event::{Line, SCHEMA, TYPES, later_word::Word},
     text::{name, shown},
 };
 use anyhow::{Context as _, anyhow, bail};

@@ -52,7 +52,7 @@ impl Backend for Recording {
 
     async fn readable(&mut self) -> io::Result<()> {
         if self.records.is_empty() {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
         Ok(())
     }
@@ -225,8 +225,13 @@ fn session(recording: Recording, incidents: u64) -> (Vec<Line>, Summary) {
 }
 
 fn incidents(lines: &[Line]) -> Vec<&Incident> {
-    let of = |line| if let &Line::Incident(ref incident) = line { Some(&**incident) } else { None };
-    lines.iter().filter_map(of).collect()
+    lines
+        .iter()
+        .filter_map(|line| match line {
+            Line::Incident(incident) => Some(&**incident),
+            _ => None,
+        })
+        .collect()
 }
 
 #[test]

@@ -538,3 +538,19 @@ fn numbers(fds: &[Fd]) -> Vec<u32> {
     numbers.sort_unstable();
     numbers
 }
+
+/// The kernel gives a child its own memory long before its own pid.
+#[test]
+fn a_child_in_the_making_is_not_mistaken_for_its_parent() {
+    let Some(turn) = Turn::take_as_root() else { return };
+    let (ended, trace) = turn.run(&[], &[BINARY, "workload", "mapped-by-child-in-making"]);
+    if ended.code == Some(UNSUPPORTED.into()) {
+        skip!("{}", ended.stderr)
+    }
+    let scene: Scene = serde_json::from_str(&ended.stdout).unwrap();
+    let path = scene.busy.to_str().unwrap();
+    let incident = trace.incidents.iter().find(|it| it.path.as_deref() == Some(path)).unwrap();
+    assert_eq!(incident.file.writers, Some(1));
+    let child = scene.holders[0].pid;
+    assert!(incident.holders.iter().all(|holder| holder.pid == child), "{incident:#?}");
+}

@@ -1,7 +1,7 @@
 //! The terminal: set up, drawn when something changes, and restored however the program ends.
 
+pub mod deferred_text;
 mod effect;
-pub mod held;
 mod writer;
 
 use crate::tui::{

@@ -1,7 +1,7 @@
 //! Compares the tracer's incidents of refused writes with the report of `refusals`.
 
-use super::compare::counts_failures;
-use super::report::{Refusal, Refusals};
+use super::mixed::counts_failures;
+use crate::report::{Refusal, Refusals};
 use etxtbsy_trace_event::{Direction, Incident, Lost};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -127,8 +127,8 @@ pub fn compare_refusals(truth: &Refusals, incidents: &[Incident], lost: &[Lost])
 
 #[cfg(test)]
 mod tests {
-    use super::super::report::PossibleRunner;
     use super::*;
+    use crate::report::PossibleRunner;
     use serde_json::{Value, json};
 
     const VICTIM: u32 = 9;

@@ -1,7 +1,7 @@
 //! Compares the tracer's incidents with the report of `mixed`.
 
-use super::refused::{WriteTally, compare_refusals};
-use super::report::{BusyExec, HeldBy, Mixed, PossibleHolder, Refusals};
+use super::refusals::{WriteTally, compare_refusals};
+use crate::report::{BusyExec, HeldBy, Mixed, PossibleHolder, Refusals};
 use anyhow::{Context, Result};
 use etxtbsy_trace_event::{Direction, Evidence, Incident, Line, LossKind, Lost, Place};
 use serde::{Deserialize, Serialize};
@@ -246,13 +246,13 @@ fn describe(fault: &str, failed: &BusyExec, incident: &Incident) -> String {
 }
 
 /// The result for either report.
-pub(super) enum Comparison {
+pub(crate) enum Comparison {
     Mixed(Tally),
     Refusals(WriteTally),
 }
 
 /// Compares the report in one file with the JSON lines in another.
-pub(super) fn run(args: &Args) -> Result<Comparison> {
+pub(crate) fn run(args: &Args) -> Result<Comparison> {
     let read = |path: &Path| fs::read(path).with_context(|| path.display().to_string());
     let truth = read(&args.truth)?;
     let trace = File::open(&args.trace).with_context(|| args.trace.display().to_string())?;
