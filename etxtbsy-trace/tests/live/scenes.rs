@@ -545,7 +545,7 @@ fn a_child_in_the_making_is_not_mistaken_for_its_parent() {
     let Some(turn) = Turn::take_as_root() else { return };
     let (ended, trace) = turn.run(&[], &[BINARY, "workload", "mapped-by-child-in-making"]);
     if ended.code == Some(UNSUPPORTED.into()) {
-        skip!("{}", ended.stderr)
+        skip!("{}", ended.stderr);
     }
     let scene: Scene = serde_json::from_str(&ended.stdout).unwrap();
     let path = scene.busy.to_str().unwrap();
