@@ -15,7 +15,9 @@ const CLOSE_NS: u64 = 20_000;
 /// its work is another one, at an address that is in use again.
 #[inline(always)]
 pub(crate) fn may_wait(hold: &Hold) -> bool {
-    may_be_in_call(hold.task, hold.how, hold.fd, hold.released_ns) != 0
+    let closing = hold.stage == Stage::ExecClosing as u32;
+    let how = if closing { How::CloseOnExec as u32 } else { hold.how };
+    may_be_in_call(hold.task, how, hold.fd, hold.released_ns) != 0
 }
 
 #[unsafe(no_mangle)]
@@ -53,6 +55,11 @@ pub(crate) fn drain(hold: &Hold, inode: u64) -> u32 {
         }
     }
     if how == How::Close as u32 && !kernel::is_call_on(hold.task, CALLS.load().close, hold.fd) {
+        return 0;
+    }
+    // An exec's own task drops what the exec closed, before it runs the new program. After that, the address may
+    // be that of another description, which another task drops.
+    if how == How::CloseOnExec as u32 && !(kernel::is_task_of(hold) && may_wait(hold)) {
         return 0;
     }
     kernel::drain_of(hold.task, hold.file, inode, how)
