@@ -1,11 +1,10 @@
 //! Forked children, whose exit status is an errno or 0.
 
+use super::clock::now_ns;
 use super::report::Task;
 use anyhow::{Context, Result, bail, ensure};
 use nix::errno::Errno;
-use nix::sys::time::{TimeSpec, TimeValLike as _};
 use nix::sys::wait::{WaitStatus, waitpid};
-use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{ForkResult, Pid};
 use std::ffi::{CString, c_char, c_int};
 use std::io::{PipeReader, PipeWriter, Read, Write};
@@ -122,14 +121,9 @@ pub(super) type Span = (u64, u64);
 
 /// Makes a call and records its times.
 pub(super) fn timed<T>(call: impl FnOnce() -> T) -> (T, Span) {
-    let now = || {
-        // Cannot fail: every Linux has this clock.
-        let now = clock_gettime(ClockId::CLOCK_MONOTONIC).unwrap_or(TimeSpec::new(0, 0));
-        now.num_nanoseconds().cast_unsigned()
-    };
-    let before = now();
+    let before = now_ns();
     let value = call();
-    (value, (before, now()))
+    (value, (before, now_ns()))
 }
 
 /// A forked child of a scene. It sends numbers to its parent, and waits until the parent resumes it.

@@ -8,8 +8,9 @@ use std::{
 use etxtbsy_trace::{
     cli::{args::Cli, presentation::presentation},
     host::{
-        identity::{Invoker, Sudo, sudo_caller},
+        identity::sudo_caller,
         login, sudo,
+        user::{Invoker, Sudo},
     },
     text::shown,
 };

@@ -15,9 +15,14 @@ const CLOSE_NS: u64 = 20_000;
 /// its work is another one, at an address that is in use again.
 #[inline(always)]
 pub(crate) fn may_wait(hold: &Hold) -> bool {
+    may_be_in_call(hold.task, how(hold), hold.fd, hold.released_ns) != 0
+}
+
+/// How a hold ended; an exec that is closing the fd counts as its end.
+#[inline(always)]
+fn how(hold: &Hold) -> u32 {
     let closing = hold.stage == Stage::ExecClosing as u32;
-    let how = if closing { How::CloseOnExec as u32 } else { hold.how };
-    may_be_in_call(hold.task, how, hold.fd, hold.released_ns) != 0
+    if closing { How::CloseOnExec as u32 } else { hold.how }
 }
 
 #[unsafe(no_mangle)]
@@ -40,8 +45,7 @@ extern "C" fn may_be_in_call(task: u64, how: u32, fd: u32, released_ns: u64) -> 
 #[inline(always)]
 pub(crate) fn drain(hold: &Hold, inode: u64) -> u32 {
     let over = hold.stage == Stage::Released as u32;
-    let closing = hold.stage == Stage::ExecClosing as u32;
-    let how = if closing { How::CloseOnExec as u32 } else { hold.how };
+    let how = how(hold);
     // The programs note the end of a process when everything is dropped.
     if over & (how == How::Exit as u32) {
         return 0;

@@ -72,9 +72,13 @@ struct Entry {
 impl Entry {
     /// The case, to be changed.
     fn change(&mut self) -> &mut Case {
+        self.note_change();
+        &mut self.case
+    }
+
+    fn note_change(&mut self) {
         self.changed = true;
         self.attribution.take();
-        &mut self.case
     }
 
     /// Who held the file: judged once for each change.
@@ -343,17 +347,14 @@ impl Ledger {
         // What was refused before the file was found knows no inode.
         let is_it = |case: &Case| case.refused.is_none_or(|refused| refused.inode == inode);
         for entry in self.cases.values_mut().filter(|entry| is_it(&entry.case)) {
-            let runs = |case: &Case| {
-                let mut runners = case.running.iter().flat_map(|running| &running.runners);
-                runners.any(|runner| runner.tgid == tgid && runner.left.is_none())
-            };
-            if !runs(&entry.case) {
-                continue;
-            }
-            let runners =
-                entry.change().running.iter_mut().flat_map(|running| &mut running.runners);
+            let runners = entry.case.running.iter_mut().flat_map(|running| &mut running.runners);
+            let mut has_left = false;
             for runner in runners.filter(|runner| runner.tgid == tgid && runner.left.is_none()) {
                 runner.left = Some((how, time_ns));
+                has_left = true;
+            }
+            if has_left {
+                entry.note_change();
             }
         }
     }

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     check,
-    host::{identity::Invoker, owned_output, stdio},
+    host::{owned_output, stdio, user::Invoker},
     output::formats::Format,
     output::{self, json::Json},
 };

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     event::Line,
-    host::{identity::Invoker, stdio},
+    host::{stdio, user::Invoker},
     output::formats::Format,
     output::recording::Recording,
     session::Sink,

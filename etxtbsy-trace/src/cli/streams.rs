@@ -14,9 +14,9 @@ use super::{
 };
 use crate::{
     host::{
-        identity::Invoker,
         owned_output::{self, is_stdout},
         stdio,
+        user::Invoker,
     },
     output::{json::Json, text::Text},
     session::Sink,
@@ -66,7 +66,7 @@ pub(super) fn sinks(
 }
 
 /// The name of a stream, for messages.
-pub(super) fn stream_name(stream: Stream) -> &'static str {
+fn stream_name(stream: Stream) -> &'static str {
     match stream {
         Stream::Stdout => "stdout",
         Stream::Stderr => "stderr",

@@ -16,10 +16,10 @@ use crate::{
     command::Prepared,
     event::Filter,
     host::{
-        identity::Invoker,
         memory::FAILED_TO_TRACE,
         privileges::{self, SessionKind},
         process_tree, stdio,
+        user::Invoker,
     },
     output::formats::Format,
     session::{

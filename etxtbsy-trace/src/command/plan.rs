@@ -1,7 +1,7 @@
 //! What the child does between fork and exec, where it must not allocate.
 
 use super::{signals::reset_signal_handlers, strings::CStrings};
-use crate::host::identity::Invoker;
+use crate::host::user::Invoker;
 use anyhow::Result;
 use libc::{c_char, c_int, gid_t, uid_t};
 use nix::{errno::Errno, sys::signal::SigSet};
@@ -103,7 +103,7 @@ impl Identity {
     /// # Safety
     ///
     /// Call this only in a process just forked.
-    pub(super) unsafe fn assume(&self) -> Result<(), Step> {
+    unsafe fn assume(&self) -> Result<(), Step> {
         // SAFETY: the calls get numbers, and the pointer and length of a vector in `self`.
         unsafe {
             if libc::setgroups(self.groups.len(), self.groups.as_ptr()) != 0 {
@@ -159,7 +159,7 @@ pub(super) struct ChildFailure {
 }
 
 impl ChildFailure {
-    pub(super) fn to_bytes(&self) -> [u8; 5] {
+    fn to_bytes(&self) -> [u8; 5] {
         let [a, b, c, d] = self.errno.to_ne_bytes();
         [self.step as u8, a, b, c, d]
     }

@@ -8,7 +8,7 @@ use super::{
     started::Started,
     strings::{CStrings, definition, environment},
 };
-use crate::host::identity::Invoker;
+use crate::host::user::Invoker;
 use anyhow::{Context, Result};
 use nix::{
     errno::Errno,

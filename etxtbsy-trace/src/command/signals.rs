@@ -48,7 +48,7 @@ pub(super) static IGNORED_AT_START: AtomicU64 = AtomicU64::new(0);
 // SAFETY: before `main`, glibc and musl call the functions of this section with (argc, argv, envp). This
 // one ignores the arguments, calls only sigaction(2), and does not use Rust's runtime.
 #[unsafe(link_section = ".init_array")]
-pub(super) static RECORD_IGNORED: extern "C" fn() = {
+static RECORD_IGNORED: extern "C" fn() = {
     extern "C" fn record() {
         let ignored = (1..=64).filter(|signal| is_ignored(*signal)).map(|signal| 1 << (signal - 1));
         IGNORED_AT_START.store(ignored.fold(0, |all: u64, one: u64| all | one), Ordering::Relaxed);
@@ -57,7 +57,7 @@ pub(super) static RECORD_IGNORED: extern "C" fn() = {
 };
 
 /// Whether this process ignores a signal now.
-pub(super) fn is_ignored(signal: c_int) -> bool {
+fn is_ignored(signal: c_int) -> bool {
     // SAFETY: all zeroes is a valid sigaction, and `found` outlives the call. The call fails for signals
     // that the C library reserves.
     unsafe {

@@ -52,7 +52,7 @@ impl Started {
     }
 
     /// Forwards the signals that have arrived, unless the command got them itself.
-    pub(super) fn forward_signals(&self) -> io::Result<()> {
+    fn forward_signals(&self) -> io::Result<()> {
         while let Some(signal) = self.signals.fd.get_ref().read_signal()? {
             if signal.ssi_signo.cast_signed() == libc::SIGINT {
                 self.interrupted.set(true);
@@ -99,7 +99,7 @@ impl Started {
 
     /// Ctrl-C and Ctrl-\ reach the whole foreground process group. A signal that the command itself sent
     /// is meant for this program.
-    pub(super) fn command_got_it(&self, signal: &siginfo) -> bool {
+    fn command_got_it(&self, signal: &siginfo) -> bool {
         const KEYS: [c_int; 2] = [libc::SIGINT, libc::SIGQUIT];
         // From the terminal, or from the view, which reads the key and sends the signal to the group.
         let by_key = signal.ssi_code == libc::SI_KERNEL

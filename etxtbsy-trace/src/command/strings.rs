@@ -1,6 +1,6 @@
 //! Strings for execvp(3), made before the fork because the child must not allocate.
 
-use crate::{host::identity::Invoker, text::shown};
+use crate::{host::user::Invoker, text::shown};
 use anyhow::{Context, Result};
 use libc::c_char;
 use std::{

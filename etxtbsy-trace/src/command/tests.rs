@@ -1,7 +1,7 @@
 //! The command against real processes.
 
 use super::{Prepared, child::Child, signals::IGNORED_AT_START};
-use crate::host::identity::Invoker;
+use crate::host::user::Invoker;
 use libc::c_int;
 use nix::{
     sys::signal::{SigSet, Signal, raise},

@@ -1,7 +1,9 @@
 //! Who called sudo, and the user that the traced command runs as.
 
-pub use super::user::{Invoker, Sudo};
-use super::{login, sudo, user::groups};
+use super::{
+    login, sudo,
+    user::{Invoker, Sudo, groups},
+};
 use crate::text::shown;
 use anyhow::{Result, anyhow, bail};
 use nix::unistd::{Gid, Uid, User};

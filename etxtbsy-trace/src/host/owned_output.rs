@@ -1,7 +1,7 @@
 //! The file of `--output`.
 
 use crate::{
-    host::{identity::Invoker, planted},
+    host::{planted, user::Invoker},
     text::shown,
 };
 use anyhow::{Context, Result, anyhow, bail};

@@ -92,7 +92,7 @@ impl<B: Backend> Session<B> {
     }
 
     /// Finds the forks and ends that the programs may have missed.
-    pub(super) fn mend_tree(&mut self) -> anyhow::Result<()> {
+    fn mend_tree(&mut self) -> anyhow::Result<()> {
         tree::add_descendants(&mut self.tracer)?;
         self.tree_ended |= self.tracer.tree_size() == 0;
         Ok(())

@@ -71,7 +71,7 @@ impl<B: Backend> Session<B> {
     }
 
     /// Finds out what the programs of openers were written in that have ended, and held the file to their ends.
-    pub(super) fn find_runtimes(&mut self, seq: u64, seen: &Seen) {
+    fn find_runtimes(&mut self, seq: u64, seen: &Seen) {
         let Some(case) = self.ledger.case_mut(seq) else { return };
         for candidate in &case.candidates {
             let Hold { tgid, ppid, opened, .. } = candidate.hold;
@@ -113,7 +113,7 @@ impl<B: Backend> Session<B> {
 
     /// Looks for what the kernel side cannot see of a failure: what threads are opening, and what keeps
     /// descriptions that no table shows.
-    pub(super) fn find_pins(&mut self, seq: u64) {
+    fn find_pins(&mut self, seq: u64) {
         self.find_openings(seq);
         let blind = self.is_blind();
         let passed_since_ns = self.tracer.passed_since_ns();
@@ -146,7 +146,7 @@ impl<B: Backend> Session<B> {
     }
 
     /// Finds out which threads that sleep in a call which opens a file are opening the busy one.
-    pub(super) fn find_openings(&mut self, seq: u64) {
+    fn find_openings(&mut self, seq: u64) {
         let Some(case) = self.ledger.case_mut(seq) else { return };
         let Failure { dev, ino, .. } = case.failure;
         for (tgid, tid) in case.openings() {
@@ -166,7 +166,7 @@ impl<B: Backend> Session<B> {
     }
 
     /// Whether the programs may have missed what would have shown a holder.
-    pub(super) fn is_blind(&self) -> bool {
+    fn is_blind(&self) -> bool {
         let holds = [Lost::HoldsFull, Lost::ExecsFull, Lost::WalkTruncated];
         self.missed.0 > 0 || holds.into_iter().any(|what| self.tracer.lost(what) > 0)
     }

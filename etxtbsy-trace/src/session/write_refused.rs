@@ -49,7 +49,7 @@ impl<B: Backend> Session<B> {
 
     /// Finds them by the path, where the failing call did not show the file. What cannot be known to
     /// have been so at the failure is not believed.
-    pub(super) fn look_up_runners(&mut self, seq: u64) -> Option<Running> {
+    fn look_up_runners(&mut self, seq: u64) -> Option<Running> {
         if self.ending {
             self.find_pids();
         }
@@ -157,7 +157,7 @@ impl<B: Backend> Session<B> {
 
     /// What of the kernel keeps a file that refused to be written; `missing` is how often writing is denied by
     /// something that was not found.
-    pub(super) fn pins_of(&mut self, file: &Found, missing: u32, victim: u32) -> Vec<Pin> {
+    fn pins_of(&mut self, file: &Found, missing: u32, victim: u32) -> Vec<Pin> {
         if self.tracer.is_swap_file(&file.file).unwrap_or(false) {
             return vec![Pin::SwapFile];
         }
@@ -170,7 +170,7 @@ impl<B: Backend> Session<B> {
 
     /// The entries of binfmt_misc that keep an inode, by its address and number; by the path of `file`
     /// where the kernel does not show what an entry keeps.
-    pub(super) fn entries_that_pin(
+    fn entries_that_pin(
         &mut self,
         inode: (u64, u64),
         file: Option<&Found>,

@@ -215,7 +215,7 @@ impl Tracer {
                 .with_context(|| format!("cannot attach to the tracepoint {tracepoint}"))?;
         }
         with_tracefs(|| -> anyhow::Result<()> {
-            for entry in PROGRAMS.iter().filter(|entry| entry.start.is_now(self.preempted)) {
+            for entry in PROGRAMS.iter().filter(|entry| entry.start.is_attached(self.preempted)) {
                 let Runs::Calls { tracepoints, optional } = entry.runs else { continue };
                 let program: &mut TracePoint = program_of(&mut self.ebpf, entry.program)?;
                 for tracepoint in tracepoints {
@@ -355,11 +355,7 @@ fn load_object(
     }
     let mut ebpf = loader.load(&object).context("cannot load the eBPF programs")?;
     log::debug!("maps made");
-    let wanted = PROGRAMS.iter().filter(|entry| match entry.start {
-        Start::Attached | Start::Loaded => true,
-        Start::IfPreempted => kernel.preempts_programs,
-        Start::Later => false,
-    });
+    let wanted = PROGRAMS.iter().filter(|entry| entry.start.is_loaded(kernel.preempts_programs));
     // Those first that the verifier takes longest for.
     let is_long = |entry: &&Entry| {
         matches!(entry.runs, Runs::TailCall(_) | Runs::RawTailCall(_))

@@ -54,8 +54,13 @@ pub(super) enum Start {
 
 impl Start {
     /// Whether a program is attached at the start; `preempted` says whether programs can be preempted.
-    pub(super) fn is_now(self, preempted: bool) -> bool {
+    pub(super) fn is_attached(self, preempted: bool) -> bool {
         self == Self::Attached || (self == Self::IfPreempted && preempted)
+    }
+
+    /// Whether it is loaded at the start.
+    pub(super) fn is_loaded(self, preempted: bool) -> bool {
+        self == Self::Loaded || self.is_attached(preempted)
     }
 }
 

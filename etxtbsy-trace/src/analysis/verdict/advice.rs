@@ -4,7 +4,7 @@
 //! itself refutes is left out, such as a retry if the file stayed busy for longer than a retry lasts.
 //! Each figure names the kernel on which it was measured.
 
-use crate::analysis::verdict::words::{name, opener, span};
+use crate::analysis::verdict::words::{self, name, opener, span};
 use crate::{
     analysis::{wait::Wait, ways},
     event::{Holder, Incident, Runtime, VerdictKind, Via},
@@ -739,29 +739,26 @@ impl Scene<'_> {
                 culprit.via == Via::Dup && culprit.fds.iter().any(|fd| fd.cloexec == Some(false))
             }),
             OwnFd => is_through_fd(self.incident),
-            Own => self.culprit.is_some_and(|it| super::words::is_victim(self.incident, it)),
+            Own => self.culprit.is_some_and(|it| words::is_victim(self.incident, it)),
         }
     }
 
     /// The text of a remedy with the names of this incident.
     fn fill(&self, text: &str) -> String {
-        let mut filled = text.to_owned();
-        for (sign, value) in [
-            ("{holder}", Self::holder as fn(&Self) -> String),
-            ("{opener}", Self::opener),
-            ("{fd}", Self::fd),
-            ("{pids}", Self::pids),
-            ("{enough}", Self::enough),
-            ("{held}", Self::held),
-            ("{device}", Self::device),
-            ("{mount}", Self::mount),
-            ("{swap}", Self::swap),
-        ] {
-            if filled.contains(sign) {
-                filled = filled.replace(sign, &value(self));
-            }
-        }
-        filled
+        words::fill(text, |word| {
+            Some(match word {
+                "holder" => self.holder(),
+                "opener" => self.opener(),
+                "fd" => self.fd(),
+                "pids" => self.pids(),
+                "enough" => self.enough(),
+                "held" => self.held(),
+                "device" => self.device(),
+                "mount" => self.mount(),
+                "swap" => self.swap(),
+                _ => return None,
+            })
+        })
     }
 
     fn holder(&self) -> String {

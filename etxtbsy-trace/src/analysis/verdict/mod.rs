@@ -197,21 +197,14 @@ fn unheld(incident: &Incident, unheld: &Unheld) -> Verdict {
     }
 }
 
-/// A sentence of [`ways`] with the names filled in. The names may contain braces.
+/// A sentence of [`ways`] with the names filled in.
 fn fill(sentence: &str, file: &str, device: &str) -> String {
-    let mut filled = String::new();
-    let mut rest = sentence;
-    while let Some((before, after)) = rest.split_once('{') {
-        let (word, after) = after.split_once('}').unwrap_or((after, ""));
-        filled.push_str(before);
-        filled.push_str(match word {
-            "file" => file,
-            "object" => file.trim_end_matches(','),
-            _ => device,
-        });
-        rest = after;
-    }
-    filled + rest
+    words::fill(sentence, |word| match word {
+        "file" => Some(file.to_owned()),
+        "object" => Some(file.trim_end_matches(',').to_owned()),
+        "device" => Some(device.to_owned()),
+        _ => None,
+    })
 }
 
 /// The verdict where the evidence does not decide which process held the file.

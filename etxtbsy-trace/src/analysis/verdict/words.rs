@@ -5,6 +5,21 @@ use crate::{
     text::time,
 };
 
+/// A text with each `{word}` replaced by its value, or left as it is if it has none. The values may contain
+/// braces: other processes choose names.
+pub(super) fn fill(text: &str, value: impl Fn(&str) -> Option<String>) -> String {
+    let mut filled = String::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once('{') {
+        filled.push_str(before);
+        let found = after.split_once('}').and_then(|(word, after)| Some((value(word)?, after)));
+        let (value, after) = found.unwrap_or_else(|| ("{".to_owned(), after));
+        filled.push_str(&value);
+        rest = after;
+    }
+    filled + rest
+}
+
 /// `comm[pid]`.
 pub(super) fn who(comm: Option<&str>, pid: u32) -> String {
     format!("{}[{pid}]", comm.unwrap_or("?"))
@@ -84,4 +99,19 @@ pub(super) fn release(subject: &str, holder: &Holder) -> String {
 /// Whether the process whose exec failed is the holder.
 pub(super) fn is_victim(incident: &Incident, holder: &Holder) -> bool {
     incident.victim.pid == holder.pid
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_with_braces_are_not_filled_in_again() {
+        let value = |word: &str| match word {
+            "holder" => Some("a{fd}".to_owned()),
+            "fd" => Some("3".to_owned()),
+            _ => None,
+        };
+        assert_eq!(fill("{holder} has {fd}, {other} {", value), "a{fd} has 3, {other} {");
+    }
 }

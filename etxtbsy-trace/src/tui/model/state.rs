@@ -408,6 +408,18 @@ impl State {
 }
 
 #[cfg(test)]
+impl State {
+    /// A view that received these lines.
+    pub(in crate::tui) fn showing(lines: Vec<Line>, color: bool) -> Self {
+        let mut state = Self::new(color);
+        for line in lines {
+            state.add(line);
+        }
+        state
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::{event::VerdictKind, output::samples};
@@ -415,11 +427,7 @@ mod tests {
 
     /// A view with every sample.
     fn state() -> State {
-        let mut state = State::new(false);
-        for line in samples::every_line() {
-            state.add(line);
-        }
-        state
+        State::showing(samples::every_line(), false)
     }
 
     /// Presses keys that need no I/O.

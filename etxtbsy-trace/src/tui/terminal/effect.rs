@@ -1,7 +1,7 @@
 //! Carries out effects: writes files and the clipboard.
 
 use crate::{
-    host::{identity::Invoker, owned_output},
+    host::{owned_output, user::Invoker},
     text::shown,
     tui::model::{effect::Effect, export::Export, state::State},
 };
@@ -59,11 +59,7 @@ mod tests {
 
     /// Every sample.
     fn state() -> State {
-        let mut state = State::new(false);
-        for line in samples::every_line() {
-            state.add(line);
-        }
-        state
+        State::showing(samples::every_line(), false)
     }
 
     /// The notice after an export to a directory.

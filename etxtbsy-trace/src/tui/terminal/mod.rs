@@ -12,7 +12,7 @@ use crate::tui::{
 };
 use crate::{
     event::Line,
-    host::{clock::now_ns, identity::Invoker},
+    host::{clock::now_ns, user::Invoker},
 };
 use anyhow::{Context as _, bail};
 use nix::{

@@ -136,11 +136,7 @@ mod tests {
 
     /// A view that received `lines`.
     fn state(lines: Vec<Line>) -> State {
-        let mut state = State::new(true);
-        for line in lines {
-            state.add(line);
-        }
-        state
+        State::showing(lines, true)
     }
 
     /// A view that received all samples, and then the race.
