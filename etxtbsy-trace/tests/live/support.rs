@@ -48,15 +48,14 @@ pub(crate) fn race_course(failures: u64) -> Vec<String> {
         .collect()
 }
 
-/// Asserts that all incidents but one are complete, or 999 of 1,000 (995 on emulated processors, which
-/// have fewer incidents). A holder that was preempted can release the file unseen while the call fails,
-/// about one in some hundred on a busy machine; then no holder is named.
+/// Asserts that all incidents are complete, but for two and one in 50. In about one failure in 100 the holder
+/// drops the file between the refusal and the moment the programs look for it, some microseconds later; then no
+/// holder is named. With 10 failures, three such ones come once in 10,000 runs.
 pub(crate) fn assert_complete(all: &[Incident], is_complete: impl Fn(&Incident) -> bool) {
-    let complete = all.iter().filter(|incident| is_complete(incident)).count();
-    let wanted = if is_own_machine() { 995 } else { 999 };
+    let incomplete = all.iter().filter(|incident| !is_complete(incident)).count();
     assert!(
-        complete + 1 >= all.len() || complete * 1000 >= all.len() * wanted,
-        "{complete} of {} explained; the first that is not: {:#?}",
+        incomplete <= 2 + all.len() / 50,
+        "{incomplete} of {} not explained; the first: {:#?}",
         all.len(),
         all.iter().find(|incident| !incident.complete)
     );
