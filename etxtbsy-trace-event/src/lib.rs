@@ -24,7 +24,7 @@ pub use holder::{Evidence, Fd, Forked, Holder, How, Opened, Released, Runtime, S
 pub use incident::{
     Ancestor, BusyFile, Direction, Incident, LeftOut, Reason, Repaired, Role, Suspect, Victim,
 };
-pub use session::{Filter, LossKind, Lost, Meta, Refusal, Summary, TreeRole};
+pub use session::{Filter, LossKind, Lost, Meta, Provoke, Refusal, Summary, TreeRole};
 pub use unheld::{Place, Unheld};
 pub use verdict::{Shortfall, Verdict, VerdictKind};
 

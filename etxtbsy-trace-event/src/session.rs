@@ -24,6 +24,18 @@ pub struct Meta {
     pub argv: Vec<String>,
     /// Which failures are shown.
     pub filter: Filter,
+    /// The delays that provoked failures; `None` without `--provoke`.
+    #[serde(default)]
+    pub provoke: Option<Provoke>,
+}
+
+/// Random delays that made failures more likely.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Provoke {
+    /// The longest delay of a call, in nanoseconds.
+    pub max_ns: u64,
+    /// What the delays were derived from.
+    pub seed: u64,
 }
 
 /// Which failures are shown.

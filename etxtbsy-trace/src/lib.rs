@@ -9,15 +9,16 @@
 //! 2. [`event`]: the JSON lines, a crate of its own
 //! 3. [`host`]: /proc, users, privileges, files
 //! 4. [`tracer`]: the eBPF programs and their maps
-//! 5. [`command`]: the traced command of `run`
-//! 6. [`analysis`]: from records to an answer
-//! 7. [`timeline`]: who did what when, as plain values
-//! 8. [`output`]: text, JSON, and recordings
-//! 9. [`session`]: the loop
-//! 10. [`tui`]: the view
-//! 11. [`check`]: what this machine can do
-//! 12. [`demo`]: failures on purpose
-//! 13. [`cli`]: options and subcommands
+//! 5. [`provoke`]: delays that make the race likely
+//! 6. [`command`]: the traced command of `run`
+//! 7. [`analysis`]: from records to an answer
+//! 8. [`timeline`]: who did what when, as plain values
+//! 9. [`output`]: text, JSON, and recordings
+//! 10. [`session`]: the loop
+//! 11. [`tui`]: the view
+//! 12. [`check`]: what this machine can do
+//! 13. [`demo`]: failures on purpose
+//! 14. [`cli`]: options and subcommands
 
 pub mod text;
 pub use etxtbsy_trace_event as event;
@@ -28,6 +29,7 @@ pub mod command;
 pub mod demo;
 pub mod host;
 pub mod output;
+pub mod provoke;
 pub mod session;
 pub mod timeline;
 pub mod tracer;

@@ -172,6 +172,7 @@ fn traced_failure() -> Result<Incident> {
     let trace_run = TraceRun {
         tracer,
         filter: Filter { pids: vec![pid], ..Filter::default() },
+        provoke: None,
         sinks: vec![Sink::direct("the check", recorder)],
         prepared: None,
         limits: Limits { duration: Some(REPORT_TIMEOUT), incidents: Some(1) },

@@ -1,6 +1,8 @@
 //! The command line: subcommands, options, and which of them conflict.
 
-use crate::{demo, event::TreeRole, host::owned_output::is_stdout, output::formats::Format};
+use crate::{
+    demo, event::TreeRole, host::owned_output::is_stdout, output::formats::Format, provoke::LONGEST,
+};
 use clap::{
     ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum,
     builder::PossibleValuesParser,
@@ -32,6 +34,7 @@ Examples:
   sudo etxtbsy-trace run make -j8 test
   sudo etxtbsy-trace run -o trace.jsonl -- sh -c './build && ./app'
   sudo etxtbsy-trace run --user ci --error-exitcode 9 -- ./ci.sh
+  sudo etxtbsy-trace run --provoke -- cargo test    make the race likely, to find it before it fails
 
 Options of etxtbsy-trace come before CMD. All words after CMD are arguments of CMD.";
 
@@ -115,6 +118,30 @@ pub struct Run {
     /// Send SIGTERM to CMD and its descendants when --stop-after or --duration ends tracing
     #[arg(long)]
     pub kill_after_stop: bool,
+
+    /// Make the race between a write, a fork and an exec likely, by random delays up to MAX
+    /// [default MAX: 5ms]
+    ///
+    /// Delays two kinds of calls in CMD and its descendants: an exec by a child that has a write fd
+    /// from its parent, and a close of a write fd of an executable file. This changes when CMD's calls
+    /// run, never their results. MAX is a number with us, ms or s, at most 1s. Without root, CMD gets
+    /// no_new_privs: setuid programs such as sudo run without their privileges.
+    #[arg(
+        long,
+        value_name = "MAX",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "5ms",
+        value_parser = delay
+    )]
+    pub provoke: Option<Duration>,
+
+    /// Derive the delays of --provoke from N, as printed by an earlier run [default: random]
+    ///
+    /// N determines the delays and their order, but not which call gets which: that depends on the
+    /// scheduler.
+    #[arg(long, value_name = "N", value_parser = seed, requires = "provoke")]
+    pub seed: Option<u64>,
 
     /// The command and its arguments; a name without a slash is looked up in PATH
     #[arg(value_name = "CMD", required = true, trailing_var_arg = true)]
@@ -320,6 +347,28 @@ fn seconds(text: &str) -> Result<Duration, &'static str> {
         _ if number > 0.0 => Err("too long; leave it out for no limit"),
         _ => Err("must be more than 0"),
     }
+}
+
+fn delay(text: &str) -> Result<Duration, String> {
+    let example = "give a number with a unit such as 200us, 5ms or 1s";
+    let end = text.find(|it: char| !it.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(end);
+    let unit = match unit {
+        "us" | "µs" => Duration::from_micros(1),
+        "ms" => Duration::from_millis(1),
+        "s" => Duration::from_secs(1),
+        _ => return Err(format!("not a delay: {example}")),
+    };
+    let number: u32 = number.parse().map_err(|_| format!("not a delay: {example}"))?;
+    match unit.checked_mul(number) {
+        Some(delay) if delay.is_zero() => Err(format!("must be more than 0: {example}")),
+        Some(delay) if delay <= LONGEST => Ok(delay),
+        _ => Err("too long: give at most 1s".to_owned()),
+    }
+}
+
+fn seed(text: &str) -> Result<u64, &'static str> {
+    text.parse().map_err(|_| "not a number: give one from 0 on")
 }
 
 fn pid(text: &str) -> Result<u32, &'static str> {

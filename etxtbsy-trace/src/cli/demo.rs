@@ -39,6 +39,7 @@ fn trace_demo(cli: &Cli, Demo { name, seconds, .. }: &Demo) -> anyhow::Result<u8
         user: user.as_ref(),
         best_effort: false,
         kill_after_stop: false,
+        provocation: None,
     };
     let code = trace(cli, Some(command), Some(demo.sink()))?;
     let Presentation { format, stream, .. } = present(cli);

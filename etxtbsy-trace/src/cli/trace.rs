@@ -14,14 +14,15 @@ use super::{
 use crate::{
     check,
     command::Prepared,
-    event::Filter,
+    event::{Filter, Provoke},
     host::{
         memory::FAILED_TO_TRACE,
         privileges::{self, SessionKind},
         process_tree, stdio,
         user::Invoker,
     },
-    output::formats::Format,
+    output::{self, formats::Format},
+    provoke::{Provocation, Provoker},
     session::{
         Ended, Limits, Sink,
         trace_run::{self, Outcome, TraceRun},
@@ -43,6 +44,9 @@ const RING_BYTES: &str = "ETXTBSY_TRACE_RING_BYTES";
 /// Undocumented: the path of a new file for a copy of the records. Unit tests of the session replay it.
 const RECORDS: &str = "ETXTBSY_TRACE_RECORDS";
 
+const NO_NEW_PRIVS: &str = "--provoke without CAP_SYS_ADMIN sets no_new_privs: setuid programs such as sudo \
+     run without their privileges in CMD; start etxtbsy-trace as root to avoid this";
+
 /// A command to trace.
 #[derive(Clone, Copy)]
 pub(super) struct TracedCommand<'a> {
@@ -54,6 +58,8 @@ pub(super) struct TracedCommand<'a> {
     pub(super) best_effort: bool,
     /// Whether to end it when a limit has ended tracing.
     pub(super) kill_after_stop: bool,
+    /// How its calls are delayed.
+    pub(super) provocation: Option<Provocation>,
 }
 
 /// Traces the machine, some trees, or a command. `more` is an additional sink.
@@ -70,10 +76,19 @@ pub(super) fn trace(
     }
     let streams = (in_view && command.is_some()).then(Streams::new).transpose()?;
     let replaced = streams.as_ref().map(Streams::replace).unwrap_or_default();
+    let provocation = command.and_then(|command| command.provocation);
+    let provoker = provocation.as_ref().map(Provoker::start).transpose()?;
+    if provoker.as_ref().is_some_and(Provoker::sets_no_new_privs) {
+        say(NO_NEW_PRIVS);
+    }
     // First, so that the command inherits nothing that the tracer opens or changes.
     let prepared = command
-        .map(|TracedCommand { argv, user, .. }| Prepared::new(argv, user, &replaced))
+        .map(|TracedCommand { argv, user, .. }| Prepared::new(argv, user, &replaced, provoker))
         .transpose()?;
+    let provoke = provocation.map(|Provocation { max, seed }| Provoke {
+        max_ns: u64::try_from(max.as_nanos()).unwrap_or(u64::MAX),
+        seed,
+    });
     let after_view = DeferredText::default();
     // After the fork, so that the command keeps its own disposition.
     stdio::survive_file_limit().context("cannot ignore SIGXFSZ")?;
@@ -95,6 +110,9 @@ pub(super) fn trace(
             say(&format!(
                 "tracing cannot start, running CMD without it (--best-effort): {error:#}"
             ));
+            if let Some(provoke) = &provoke {
+                say(&output::text::provoking(provoke));
+            }
             return untraced(prepared);
         }
         (started, _) => started?,
@@ -103,7 +121,7 @@ pub(super) fn trace(
     let limits =
         Limits { duration: cli.options.duration, incidents: cli.options.stop_after.map(u64::from) };
     let ends_command = command.is_some_and(|command| command.kill_after_stop);
-    let trace_run = TraceRun { tracer, filter, sinks, prepared, limits, ends_command };
+    let trace_run = TraceRun { tracer, filter, provoke, sinks, prepared, limits, ends_command };
     let Outcome { code, interrupted, traced } = if in_view {
         let outcome = tui::run::run(trace_run, state(presentation), streams);
         match presentation.stream {

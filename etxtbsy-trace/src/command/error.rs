@@ -23,6 +23,8 @@ pub enum ExecError {
         /// Its errno.
         errno: Errno,
     },
+    /// The filter of `--provoke` could not be installed.
+    Provoke(Errno),
     /// A call of the tracer itself failed.
     Tracer(io::Error),
 }
@@ -35,7 +37,7 @@ impl ExecError {
         match self {
             Self::Exec { errno: Errno::ENOENT, .. } => 127,
             Self::Exec { .. } => 126,
-            Self::Identity { .. } | Self::Tracer(_) => 125,
+            Self::Identity { .. } | Self::Provoke(_) | Self::Tracer(_) => 125,
         }
     }
 }
@@ -62,6 +64,16 @@ impl fmt::Display for ExecError {
             Self::Identity { call, errno } => write!(
                 f,
                 "cannot run the command as another user: {call}: {}; to run it as root: run --user root",
+                errno.desc()
+            ),
+            Self::Provoke(Errno::EBUSY) => write!(
+                f,
+                "cannot provoke: another program, such as an outer --provoke, already asks about the calls of \
+                 this one (seccomp: EBUSY), and the kernel allows one only; run without --provoke"
+            ),
+            Self::Provoke(errno) => write!(
+                f,
+                "cannot provoke: the seccomp filter was not installed: {}; run without --provoke",
                 errno.desc()
             ),
             Self::Tracer(error) => write!(f, "cannot start the command: {error}"),

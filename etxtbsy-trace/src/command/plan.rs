@@ -1,7 +1,7 @@
 //! What the child does between fork and exec, where it must not allocate.
 
 use super::{signals::reset_signal_handlers, strings::CStrings};
-use crate::host::user::Invoker;
+use crate::{host::user::Invoker, provoke::Installation};
 use anyhow::Result;
 use libc::{c_char, c_int, gid_t, uid_t};
 use nix::{errno::Errno, sys::signal::SigSet};
@@ -17,6 +17,7 @@ pub(super) struct ChildPlan {
     pub(super) argv: CStrings,
     pub(super) environment: CStrings,
     pub(super) identity: Option<Identity>,
+    pub(super) provocation: Option<Installation>,
     /// The command's signal mask.
     pub(super) signal_mask: SigSet,
     /// Pairs of an fd of this process and the fd that it becomes in the command.
@@ -63,6 +64,9 @@ impl ChildPlan {
             let dup_fails = |(ours, theirs): &(RawFd, RawFd)| libc::dup2(*ours, *theirs) < 0;
             if self.streams.iter().any(dup_fails) {
                 step = Step::Dup2;
+            // While it still has the privileges to do so without no_new_privs.
+            } else if self.provocation.as_ref().is_some_and(|provocation| !provocation.install()) {
+                step = Step::Filter;
             } else if let Some(identity) = &self.identity
                 && let Err(failed) = identity.assume()
             {
@@ -134,16 +138,24 @@ pub(super) enum Step {
     SetUid,
     StayUser,
     Dup2,
+    Filter,
 }
 
 impl Step {
-    const ALL: [Self; 6] =
-        [Self::Exec, Self::SetGroups, Self::SetGid, Self::SetUid, Self::StayUser, Self::Dup2];
+    const ALL: [Self; 7] = [
+        Self::Exec,
+        Self::SetGroups,
+        Self::SetGid,
+        Self::SetUid,
+        Self::StayUser,
+        Self::Dup2,
+        Self::Filter,
+    ];
 
     /// The call that failed, if the step changes the identity.
     pub(super) fn call(self) -> Option<&'static str> {
         match self {
-            Self::Exec | Self::Dup2 => None,
+            Self::Exec | Self::Dup2 | Self::Filter => None,
             Self::SetGroups => Some("setgroups"),
             Self::SetGid => Some("setgid"),
             Self::SetUid => Some("setuid"),

@@ -8,7 +8,7 @@ use super::{
     started::Started,
     strings::{CStrings, definition, environment},
 };
-use crate::host::user::Invoker;
+use crate::{host::user::Invoker, provoke::Provoker};
 use anyhow::{Context, Result};
 use nix::{
     errno::Errno,
@@ -42,6 +42,8 @@ pub struct Prepared {
     pub(super) start_pipe: PipeWriter,
     /// The child writes a failure here; end of file means that it has exec'd.
     pub(super) failure_pipe: PipeReader,
+    /// What holds up its calls. It ends the delays when it is dropped.
+    pub(super) provoker: Option<Provoker>,
 }
 
 impl Prepared {
@@ -51,7 +53,8 @@ impl Prepared {
     /// `identity`, it will run as that user, in that user's environment.
     ///
     /// It inherits stdin, stdout and stderr, except those that `streams` replaces: pairs of an fd of
-    /// this process and the fd that it becomes in the command.
+    /// this process and the fd that it becomes in the command. A `provoker` holds up calls of it and of its
+    /// descendants.
     ///
     /// The child inherits the current resource limits: call this before changing any. It ignores the
     /// signals that were ignored when this program was started.
@@ -59,6 +62,7 @@ impl Prepared {
         argv: &[OsString],
         identity: Option<&Invoker>,
         streams: &[(BorrowedFd<'_>, RawFd)],
+        provoker: Option<Provoker>,
     ) -> Result<Self> {
         let program = argv.first().context("no command to run; give one after run --")?.clone();
         let (start_reader, start_pipe) = pipe()?;
@@ -70,6 +74,7 @@ impl Prepared {
             argv: CStrings::new(argv)?,
             environment: CStrings::new(environment.into_iter().map(definition))?,
             identity: identity.map(Identity::from),
+            provocation: provoker.as_ref().map(Provoker::installation),
             signal_mask: SigSet::empty(),
             streams: streams.iter().map(|(ours, theirs)| (ours.as_raw_fd(), *theirs)).collect(),
             start_fd: start_reader.as_raw_fd(),
@@ -88,7 +93,7 @@ impl Prepared {
         plan.signal_mask.thread_set_mask()?;
         let child = Child::new(forked.context("cannot fork the command")?)?;
         let note = identity.and_then(Invoker::about_path);
-        Ok(Self { child, program, path, note, start_pipe, failure_pipe })
+        Ok(Self { child, program, path, note, start_pipe, failure_pipe, provoker })
     }
 
     /// The pid of the process, which stays the same when the command runs in it.
@@ -106,7 +111,7 @@ impl Prepared {
     ///
     /// Outside of a tokio runtime with IO enabled.
     pub fn start(self) -> Result<Started, ExecError> {
-        let Self { child, program, path, note, mut start_pipe, mut failure_pipe } = self;
+        let Self { child, program, path, note, mut start_pipe, mut failure_pipe, provoker } = self;
         let signals = CommandSignals::block().map_err(ExecError::Tracer)?;
         // SAFETY: the child owns its pidfd, and closes it when it is dropped.
         let mut child = unsafe { AsyncFd::register_with_interest(child, Interest::READABLE) }
@@ -121,7 +126,7 @@ impl Prepared {
         child.get_mut().awaits_start = false;
         let Some(failure) = ChildFailure::from_bytes(&failure) else {
             let (code, interrupted) = (Cell::new(None), Cell::new(false));
-            return Ok(Started { child, signals, code, interrupted });
+            return Ok(Started { child, signals, code, interrupted, provoker: provoker.into() });
         };
         child.get_ref().reap(0).map_err(ExecError::Tracer)?;
         let errno = match Errno::from_raw(failure.errno) {
@@ -130,6 +135,7 @@ impl Prepared {
             errno => errno,
         };
         Err(match (failure.step, failure.step.call()) {
+            (Step::Filter, _) => ExecError::Provoke(errno),
             (Step::Dup2, _) => ExecError::Tracer(errno.into()),
             (_, None) => ExecError::Exec { program, errno, note },
             (_, Some(call)) => ExecError::Identity { call, errno },

@@ -1,11 +1,14 @@
 //! A command that runs: waiting for it, and signals on the way to it.
 
 use super::{child::Child, signals::CommandSignals};
-use crate::host::{pidfd, process_tree};
+use crate::{
+    host::{pidfd, process_tree},
+    provoke::Provoker,
+};
 use libc::c_int;
 use nix::{errno::Errno, sys::signalfd::siginfo};
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
     io::{self},
 };
 use tokio::io::unix::AsyncFd;
@@ -18,6 +21,7 @@ pub struct Started {
     pub(super) code: Cell<Option<u8>>,
     /// Whether this program got SIGINT as well.
     pub(super) interrupted: Cell<bool>,
+    pub(super) provoker: RefCell<Option<Provoker>>,
 }
 
 impl Started {
@@ -25,6 +29,11 @@ impl Started {
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.child.get_ref().pid.cast_unsigned()
+    }
+
+    /// Ends the delays of `--provoke`; the command runs on without.
+    pub fn stop_provoking(&self) {
+        self.provoker.take();
     }
 
     /// Waits for the command to end; returns its exit status, or 128 + the signal that killed it.

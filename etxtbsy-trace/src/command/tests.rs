@@ -25,7 +25,7 @@ use test_support::{as_ordinary_user, skip};
 
 fn prepared(argv: &[&str]) -> Prepared {
     let argv: Vec<_> = argv.iter().map(OsString::from).collect();
-    Prepared::new(&argv, None, &[]).unwrap()
+    Prepared::new(&argv, None, &[], None).unwrap()
 }
 
 async fn code(argv: &[&str]) -> u8 {
@@ -53,7 +53,7 @@ fn into_file(path: &Path, script: &str) -> [OsString; 5] {
 
 async fn output(script: &str, identity: Option<&Invoker>) -> String {
     let (_directory, path) = scratch();
-    let prepared = Prepared::new(&into_file(&path, script), identity, &[]).unwrap();
+    let prepared = Prepared::new(&into_file(&path, script), identity, &[], None).unwrap();
     assert_eq!(prepared.start().unwrap().wait().await.unwrap(), 0, "{script}");
     fs::read_to_string(path).unwrap()
 }
@@ -83,7 +83,7 @@ async fn a_failed_exec_has_the_status_of_a_shell() {
 
     // Another process writes it, so that no fork of another test's thread inherits the write fd.
     let write = into_file(&path, "echo '#!/no/such/interpreter'");
-    Prepared::new(&write, None, &[]).unwrap().start().unwrap().wait().await.unwrap();
+    Prepared::new(&write, None, &[], None).unwrap().start().unwrap().wait().await.unwrap();
     assert_eq!(error(&[name]), (126, format!("{name}: cannot execute: Permission denied")));
     fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
     let missing = format!("{name}: cannot execute: its interpreter was not found");
@@ -108,7 +108,7 @@ async fn a_busy_command_is_not_retried() {
 async fn it_runs_under_its_known_pid_and_not_before_start() {
     let (_directory, path) = scratch();
     let argv = into_file(&path, "echo $$");
-    let prepared = Prepared::new(&argv, None, &[]).unwrap();
+    let prepared = Prepared::new(&argv, None, &[], None).unwrap();
     let pid = prepared.pid();
     // It waits in its read, or has not reached it yet.
     let exe = |pid: u32| fs::read_link(format!("/proc/{pid}/exe")).unwrap();
@@ -123,7 +123,7 @@ async fn it_runs_under_its_known_pid_and_not_before_start() {
 #[tokio::test]
 async fn dropping_a_prepared_command_kills_it_unrun() {
     let (_directory, path) = scratch();
-    let prepared = Prepared::new(&into_file(&path, "echo ran"), None, &[]).unwrap();
+    let prepared = Prepared::new(&into_file(&path, "echo ran"), None, &[], None).unwrap();
     let process = PathBuf::from(format!("/proc/{}", prepared.pid()));
     assert!(process.exists());
     drop(prepared);
@@ -138,7 +138,7 @@ const HELPER_FILE: &str = "ETXTBSY_TRACE_TEST_FILE";
 #[ignore = "the helper of another test"]
 fn helper_that_is_killed() {
     let path = PathBuf::from(env::var_os(HELPER_FILE).unwrap());
-    let prepared = Prepared::new(&into_file(&path, "echo ran"), None, &[]).unwrap();
+    let prepared = Prepared::new(&into_file(&path, "echo ran"), None, &[], None).unwrap();
     println!("\npid {}", prepared.pid());
     io::stdin().read_line(&mut String::new()).unwrap();
     unreachable!("it is killed before");
@@ -310,7 +310,7 @@ async fn it_inherits_the_callers_fds_but_not_the_tracers() {
     let fifo = directory.path().join("fifo");
     nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
     let argv = ["cat".into(), fifo.clone().into()];
-    let started = Prepared::new(&argv, None, &[]).unwrap().start().unwrap();
+    let started = Prepared::new(&argv, None, &[], None).unwrap().start().unwrap();
     // The open returns when cat has opened the fifo too, and keeps cat reading.
     let hold = OpenOptions::new().write(true).open(&fifo).unwrap();
     let found: BTreeSet<_> = fs::read_dir(format!("/proc/{}/fd", started.pid()))
@@ -364,7 +364,8 @@ async fn the_command_has_all_ids_of_the_user() {
 async fn a_failed_identity_change_is_status_125() {
     as_ordinary_user!();
     let nobody = Invoker::named("nobody").unwrap();
-    let error = Prepared::new(&["true".into()], Some(&nobody), &[]).unwrap().start().unwrap_err();
+    let error =
+        Prepared::new(&["true".into()], Some(&nobody), &[], None).unwrap().start().unwrap_err();
     assert_eq!(error.exit_code(), 125);
     assert!(!error.to_string().contains('\n'));
 }

@@ -42,6 +42,7 @@ pub(crate) fn meta() -> Meta {
             command: Some(list(&["make", "test"])),
             ..Filter::default()
         },
+        provoke: None,
     }
 }
 

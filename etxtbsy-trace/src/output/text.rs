@@ -3,7 +3,7 @@
 use super::look::{Look, Tone};
 use super::{Output, incident, summary};
 use crate::analysis::group::Groups;
-use crate::event::{Filter, Incident, Line, Lost, Meta, TreeRole};
+use crate::event::{Filter, Incident, Line, Lost, Meta, Provoke, TreeRole};
 use crate::text::{escape, name, time};
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -163,7 +163,22 @@ fn begin(meta: &Meta, look: Look) -> String {
         look.short(&meta.kernel, 64),
         look.short(&meta.arch, 32),
     );
-    look.paint(Tone::Faint, &text) + "\n"
+    let provoking = meta.provoke.as_ref().map(provoking);
+    [Some(text), provoking]
+        .into_iter()
+        .flatten()
+        .fold(String::new(), |all, line| all + &look.paint(Tone::Faint, &line) + "\n")
+}
+
+/// How failures are provoked, and how to repeat that.
+#[must_use]
+pub fn provoking(provoke: &Provoke) -> String {
+    let (number, unit) = time::exact(provoke.max_ns);
+    let (typed, seed) = (if unit == "µs" { "us" } else { unit }, provoke.seed);
+    format!(
+        "provoking: delays up to {number} {unit}, seed {seed}; \
+         repeat with --provoke={number}{typed} --seed {seed}"
+    )
 }
 
 #[cfg(test)]
@@ -197,6 +212,23 @@ mod tests {
     fn pretty(text: &str, expected: &str) {
         let expected = expected.trim_start_matches('\n');
         assert!(text == expected, "got:\n{text}\nexpected:\n{expected}");
+    }
+
+    #[test]
+    fn provoked_failures_are_announced_with_how_to_repeat_them() {
+        let mut meta = samples::meta();
+        for (max_ns, expected) in [
+            (5_000_000, "delays up to 5 ms, seed 1234; repeat with --provoke=5ms --seed 1234"),
+            (200_000, "delays up to 200 µs, seed 1234; repeat with --provoke=200us --seed 1234"),
+            (
+                1_500_000,
+                "delays up to 1500 µs, seed 1234; repeat with --provoke=1500us --seed 1234",
+            ),
+        ] {
+            meta.provoke = Some(Provoke { max_ns, seed: 1234 });
+            let text = written(&[meta.clone().into()], false, false);
+            assert_eq!(text.lines().nth(1), Some(format!("provoking: {expected}").as_str()));
+        }
     }
 
     #[test]

@@ -35,7 +35,7 @@ use crate::{
         verdict::ChangeFirst,
     },
     command::Started,
-    event::{Filter, Line, LossKind, Meta, SCHEMA, Summary, TreeRole},
+    event::{Filter, Line, LossKind, Meta, Provoke, SCHEMA, Summary, TreeRole},
     host::{
         clock::{now_ns, realtime_offset_ns},
         pids::Pids,
@@ -130,12 +130,17 @@ pub struct Session<B> {
 }
 
 impl<B: Backend> Session<B> {
-    /// Takes over a tracer that is live, and writes the first line.
+    /// Takes over a tracer that is live, and writes the first line: with `provoke`, of provoked failures.
     ///
     /// # Panics
     ///
     /// Outside of a tokio runtime.
-    pub fn begin(mut tracer: B, filter: Filter, sinks: Vec<Sink>) -> anyhow::Result<Self> {
+    pub fn begin(
+        mut tracer: B,
+        filter: Filter,
+        provoke: Option<Provoke>,
+        sinks: Vec<Sink>,
+    ) -> anyhow::Result<Self> {
         tracer.listen()?;
         let sinks = Sinks::start(sinks)?;
         let began_ns = now_ns(ClockId::CLOCK_MONOTONIC);
@@ -187,6 +192,7 @@ impl<B: Backend> Session<B> {
             arch: system.machine().to_string_lossy().into_owned(),
             argv,
             filter,
+            provoke,
         }));
         Ok(session)
     }

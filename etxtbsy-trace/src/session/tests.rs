@@ -205,7 +205,7 @@ fn session(recording: Recording, incidents: u64) -> (Vec<Line>, Summary) {
     let sinks = vec![Sink::direct("the test", kept.clone())];
     let limits = Limits { duration: None, incidents: Some(incidents) };
     let ended = runtime.block_on(async {
-        let mut session = Session::begin(recording, Filter::default(), sinks).unwrap();
+        let mut session = Session::begin(recording, Filter::default(), None, sinks).unwrap();
         assert_eq!(session.trace(None, limits, &Notify::new()).await.unwrap(), None);
         session.end(limits).await.unwrap()
     });

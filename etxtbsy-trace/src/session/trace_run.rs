@@ -2,7 +2,7 @@
 
 use crate::{
     command::{Prepared, Started},
-    event::Filter,
+    event::{Filter, Provoke},
     tracer::loader::Tracer,
 };
 
@@ -22,6 +22,8 @@ pub struct TraceRun {
     pub tracer: Tracer,
     /// The same filter, for the first line.
     pub filter: Filter,
+    /// How calls of the command are delayed, for the first line.
+    pub provoke: Option<Provoke>,
     /// Where the lines go.
     pub sinks: Vec<Sink>,
     /// The command to trace.
@@ -50,9 +52,9 @@ impl TraceRun {
     }
 
     async fn trace(self, stop: &Notify, say: impl Fn(&str)) -> Result<Outcome> {
-        let Self { mut tracer, filter, sinks, prepared, limits, ends_command } = self;
+        let Self { mut tracer, filter, provoke, sinks, prepared, limits, ends_command } = self;
         let _log = show_log(&mut tracer)?;
-        let mut session = Session::begin(tracer, filter, sinks)?;
+        let mut session = Session::begin(tracer, filter, provoke, sinks)?;
         let started = match prepared.map(Prepared::start).transpose() {
             Ok(started) => started,
             Err(error) => {
@@ -67,6 +69,7 @@ impl TraceRun {
         // status.
         let (traced, code) = match (code, &started) {
             (None, Some(started)) => {
+                started.stop_provoking();
                 say(&stopped(limits, session.incidents(), ends_command));
                 if ends_command {
                     started.terminate_tree();

@@ -37,6 +37,14 @@ pub fn parts(ns: u64) -> (String, &'static str) {
     ((ns / UNITS[6].0).to_string(), UNITS[6].1)
 }
 
+/// A duration as a whole number of the longest unit up to seconds that divides it: `(1500, "µs")`.
+#[must_use]
+pub fn exact(ns: u64) -> (u64, &'static str) {
+    let divides = |unit: &&(u64, &'static str)| ns.is_multiple_of(unit.0) && ns > 0;
+    let (unit, name) = UNITS[..4].iter().rev().find(divides).unwrap_or(&UNITS[0]);
+    (ns / unit, name)
+}
+
 /// A duration: `1.25 ms`.
 #[must_use]
 pub fn span(ns: u64) -> String {

@@ -48,6 +48,10 @@ pub(super) fn line(state: &State, columns: usize) -> Line<'static> {
         if model.refusals > 0 && line.width() + escape::width(&refusals) <= columns {
             line.push_span(Span::styled(refusals, style::bad(state)));
         }
+        let provoking = "  provoking";
+        if meta.provoke.is_some() && line.width() + provoking.len() <= columns {
+            line.push_span(Span::styled(provoking, style::bad(state)));
+        }
         let kernel = format!("  on {}", style::charset(state).short(&meta.kernel, 20));
         if line.width() + escape::width(&kernel) <= columns {
             line.push_span(Span::styled(kernel, style::faint()));

@@ -1,0 +1,101 @@
+//! Makes the race between a write, a fork and an exec likely, by holding up what races and nothing else: an
+//! exec by a child that has a write fd, and a close of a write fd of a program.
+//!
+//! A seccomp filter of the command and its descendants asks a process of ours, the supervisor, about each of
+//! these calls. The supervisor lets all of them continue, some after a random delay. No call ever gets another
+//! result.
+//!
+//! Here: the filter, and the supervisor's two processes. Not here: the command (`command`).
+
+mod delay;
+mod filter;
+mod handover;
+mod listener;
+mod process;
+mod race;
+mod supervisor;
+
+pub use self::{
+    delay::{LONGEST, random_seed},
+    process::Installation,
+};
+
+use self::filter::{Filter, knows_flags};
+use anyhow::{Context as _, ensure};
+use rustix::thread::{CapabilitySet, capabilities};
+use std::{
+    env,
+    os::{
+        fd::{AsRawFd as _, OwnedFd},
+        unix::net::UnixStream,
+    },
+    time::Duration,
+};
+
+/// Undocumented: only the `exec` or only the `close` calls are delayed. The measurements in docs/provoke.md use it.
+const CALLS: &str = "ETXTBSY_TRACE_PROVOKE_CALLS";
+
+/// What is provoked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Provocation {
+    /// The longest delay of a call.
+    pub max: Duration,
+    /// What the delays are derived from.
+    pub seed: u64,
+}
+
+/// The calls that are held up.
+#[derive(Clone, Copy, Debug)]
+struct Calls {
+    execs: bool,
+    closes: bool,
+}
+
+/// A supervisor that waits for its command. When it is dropped, no call is delayed any more.
+#[derive(Debug)]
+pub struct Provoker {
+    control: OwnedFd,
+    filter: Filter,
+}
+
+impl Provoker {
+    /// Forks the supervisor. To be called before this program has another thread, and before the command is forked.
+    pub fn start(provocation: &Provocation) -> anyhow::Result<Self> {
+        let listener = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER;
+        ensure!(
+            knows_flags(listener),
+            "--provoke needs seccomp's user notification, which this kernel or this container does not \
+             offer (CONFIG_SECCOMP_FILTER); run without --provoke"
+        );
+        // Before 5.19, a signal handler can make a call that waits fail with EINTR. A child has no handlers
+        // before its exec, but who closes a file may.
+        let waits_killable = knows_flags(listener | libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV);
+        let wanted = env::var(CALLS).ok();
+        let is_wanted = |calls| wanted.as_deref().is_none_or(|wanted| wanted == calls);
+        let calls =
+            Calls { execs: is_wanted("exec"), closes: is_wanted("close") && waits_killable };
+        let filter = Filter::new(calls, waits_killable, needs_no_new_privs()?);
+        let (ours, theirs) = UnixStream::pair().context("cannot make a socket for --provoke")?;
+        let control = process::start(provocation, ours.into(), &theirs.into())
+            .context("cannot fork the supervisor of --provoke")?;
+        Ok(Self { control, filter })
+    }
+
+    /// Whether the command gets no_new_privs: setuid programs then run without their privileges.
+    #[must_use]
+    pub fn sets_no_new_privs(&self) -> bool {
+        self.filter.sets_no_new_privs()
+    }
+
+    /// What the command's process has to do before its exec. Valid as long as `self`.
+    #[must_use]
+    pub fn installation(&self) -> Installation {
+        Installation::new(self.filter.clone(), self.control.as_raw_fd())
+    }
+}
+
+/// The kernel lets a process without CAP_SYS_ADMIN install a filter only if an exec can give it no privileges.
+fn needs_no_new_privs() -> anyhow::Result<bool> {
+    let own = capabilities(None).context("cannot read our capabilities")?;
+    Ok(!own.effective.contains(CapabilitySet::SYS_ADMIN))
+}
