@@ -5,15 +5,15 @@ use libc::{c_int, c_long, sock_filter, sock_fprog};
 use nix::errno::Errno;
 use std::{
     mem::offset_of,
+    ops::Range,
     os::fd::{FromRawFd as _, OwnedFd, RawFd},
     ptr,
 };
 
-/// An fd at which the filter stops to ask about closes. A program that closes all numbers up to its limit
-/// would otherwise wait for an answer a million times.
-const CLOSE_FDS: u32 = 1024;
-/// The first fd that the filter asks about. Standard streams are not how a program writes another.
-const FIRST_FD: u32 = 3;
+/// The fds about whose writes the filter asks: not the standard streams, through which most output goes.
+const FDS: Range<u32> = 3..1024;
+/// Execute permission for anyone.
+const EXECUTE: u32 = 0o111;
 
 /// linux/audit.h: EM_X86_64, 64 bits, little endian.
 #[cfg(target_arch = "x86_64")]
@@ -25,6 +25,7 @@ const ARCH: u32 = 0xc000_00b7;
 const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
 const IF_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
 const IF_AT_LEAST: u16 = (libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K) as u16;
+const IF_ANY_OF: u16 = (libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K) as u16;
 const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
 
 /// The program of a filter.
@@ -93,9 +94,48 @@ unsafe fn seccomp(flags: u64, program: *const sock_fprog) -> c_long {
     unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, program) }
 }
 
-/// Whether a system call is an exec.
-pub(super) fn is_exec(number: c_int) -> bool {
-    [libc::SYS_execve, libc::SYS_execveat].contains(&c_long::from(number))
+/// What a call about which the filter asks does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// It execs a program.
+    Exec,
+    /// It gives a file execute permission.
+    Chmod {
+        /// The argument with the mode.
+        mode: usize,
+    },
+    /// It writes to an fd from memory.
+    Write {
+        /// Whether the memory is a list of buffers.
+        list: bool,
+    },
+    /// It copies from another fd to an fd.
+    Copy {
+        /// The argument with the fd.
+        to: usize,
+    },
+}
+
+/// The calls about which the filter asks.
+const CALLS: &[(c_long, Kind)] = &[
+    (libc::SYS_execve, Kind::Exec),
+    (libc::SYS_execveat, Kind::Exec),
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_chmod, Kind::Chmod { mode: 1 }),
+    (libc::SYS_fchmod, Kind::Chmod { mode: 1 }),
+    (libc::SYS_fchmodat, Kind::Chmod { mode: 2 }),
+    (libc::SYS_fchmodat2, Kind::Chmod { mode: 2 }),
+    (libc::SYS_write, Kind::Write { list: false }),
+    (libc::SYS_pwrite64, Kind::Write { list: false }),
+    (libc::SYS_writev, Kind::Write { list: true }),
+    (libc::SYS_pwritev, Kind::Write { list: true }),
+    (libc::SYS_copy_file_range, Kind::Copy { to: 2 }),
+    (libc::SYS_sendfile, Kind::Copy { to: 0 }),
+];
+
+/// What a system call does, by its number.
+pub(super) fn kind_of(number: c_int) -> Option<Kind> {
+    CALLS.iter().find(|(call, _)| *call == c_long::from(number)).map(|(_, kind)| *kind)
 }
 
 /// The BPF program. It allows all calls of other architectures: 32-bit calls have other numbers.
@@ -103,6 +143,8 @@ fn program(calls: Calls) -> Vec<sock_filter> {
     let statement = |code, k| sock_filter { code, jt: 0, jf: 0, k };
     let jump = |code, k, jt, jf| sock_filter { code, jt, jf, k };
     let data = |offset: usize| statement(LOAD, offset as u32);
+    // The low half of an argument: both architectures are little endian.
+    let argument = |at: usize| data(offset_of!(libc::seccomp_data, args) + 8 * at);
     let allow = statement(RETURN, libc::SECCOMP_RET_ALLOW);
     let notify = statement(RETURN, libc::SECCOMP_RET_USER_NOTIF);
     let mut program = vec![
@@ -111,21 +153,25 @@ fn program(calls: Calls) -> Vec<sock_filter> {
         allow,
         data(offset_of!(libc::seccomp_data, nr)),
     ];
-    if calls.execs {
-        for call in [libc::SYS_execve, libc::SYS_execveat] {
-            program.extend([jump(IF_EQUAL, call as u32, 0, 1), notify]);
+    for (call, kind) in CALLS {
+        if !(if *kind == Kind::Exec { calls.execs } else { calls.writes }) {
+            continue;
         }
-    }
-    if calls.closes {
-        program.extend([
-            jump(IF_EQUAL, libc::SYS_close as u32, 1, 0),
-            allow,
-            // The low half of the first argument: both architectures are little endian.
-            data(offset_of!(libc::seccomp_data, args)),
-            jump(IF_AT_LEAST, FIRST_FD, 0, 2),
-            jump(IF_AT_LEAST, CLOSE_FDS, 1, 0),
-            notify,
-        ]);
+        let then = match kind {
+            Kind::Exec => vec![notify],
+            Kind::Chmod { mode } => {
+                vec![argument(*mode), jump(IF_ANY_OF, EXECUTE, 0, 1), notify, allow]
+            }
+            Kind::Write { .. } | Kind::Copy { .. } => vec![
+                argument(if let Kind::Copy { to } = kind { *to } else { 0 }),
+                jump(IF_AT_LEAST, FDS.start, 0, 2),
+                jump(IF_AT_LEAST, FDS.end, 1, 0),
+                notify,
+                allow,
+            ],
+        };
+        program.push(jump(IF_EQUAL, *call as u32, 0, then.len() as u8));
+        program.extend(then);
     }
     program.push(allow);
     program
@@ -135,19 +181,23 @@ fn program(calls: Calls) -> Vec<sock_filter> {
 mod tests {
     use super::*;
 
+    const BOTH: Calls = Calls { execs: true, writes: true };
+
     /// What the program returns for a call.
-    fn verdict(calls: Calls, arch: u32, number: c_long, argument: u64) -> u32 {
+    fn verdict(calls: Calls, arch: u32, number: c_long, arguments: [u64; 3]) -> u32 {
         let program = program(calls);
         let (mut at, mut accumulator) = (0, 0);
         loop {
             let sock_filter { code, jt, jf, k } = program[at];
             at += 1;
+            let jump = |holds| usize::from(if holds { jt } else { jf });
             match code {
                 LOAD if k == 0 => accumulator = number as u32,
                 LOAD if k == 4 => accumulator = arch,
-                LOAD if k == 16 => accumulator = argument as u32,
-                IF_EQUAL => at += usize::from(if accumulator == k { jt } else { jf }),
-                IF_AT_LEAST => at += usize::from(if accumulator >= k { jt } else { jf }),
+                LOAD => accumulator = arguments[(k as usize - 16) / 8] as u32,
+                IF_EQUAL => at += jump(accumulator == k),
+                IF_AT_LEAST => at += jump(accumulator >= k),
+                IF_ANY_OF => at += jump(accumulator & k != 0),
                 RETURN => return k,
                 other => panic!("{other:#x} {k}"),
             }
@@ -155,37 +205,45 @@ mod tests {
     }
 
     #[test]
-    fn the_filter_asks_about_execs_and_closes_only() {
-        let (notify, allow) = (libc::SECCOMP_RET_USER_NOTIF, libc::SECCOMP_RET_ALLOW);
-        let both = Calls { execs: true, closes: true };
-        let execs = Calls { execs: true, closes: false };
-        for (calls, number, argument, expected) in [
-            (both, libc::SYS_execve, 0, notify),
-            (both, libc::SYS_execveat, 0, notify),
-            (both, libc::SYS_close, 3, notify),
-            (both, libc::SYS_close, 1023, notify),
-            (both, libc::SYS_close, 2, allow),
-            (both, libc::SYS_close, 1024, allow),
-            (both, libc::SYS_close, u64::MAX, allow),
-            (both, libc::SYS_read, 3, allow),
-            (execs, libc::SYS_execve, 0, notify),
-            (execs, libc::SYS_close, 3, allow),
-            (Calls { execs: false, closes: true }, libc::SYS_execve, 3, allow),
+    fn the_filter_asks_about_calls_that_can_race() {
+        let execs = Calls { execs: true, writes: false };
+        let writes = Calls { execs: false, writes: true };
+        for (calls, number, arguments, asks) in [
+            (BOTH, libc::SYS_execve, [0; 3], true),
+            (BOTH, libc::SYS_execveat, [0; 3], true),
+            (BOTH, libc::SYS_write, [3, 0, 0], true),
+            (BOTH, libc::SYS_writev, [1023, 0, 0], true),
+            (BOTH, libc::SYS_write, [2, 0, 0], false),
+            (BOTH, libc::SYS_pwrite64, [1024, 0, 0], false),
+            (BOTH, libc::SYS_pwritev, [u64::MAX, 0, 0], false),
+            (BOTH, libc::SYS_fchmod, [3, 0o755, 0], true),
+            (BOTH, libc::SYS_fchmod, [3, 0o644, 0], false),
+            (BOTH, libc::SYS_fchmodat, [0, 0, 0o100], true),
+            (BOTH, libc::SYS_fchmodat2, [0, 0o777, 0o600], false),
+            (BOTH, libc::SYS_copy_file_range, [0, 0, 5], true),
+            (BOTH, libc::SYS_sendfile, [1, 5, 0], false),
+            (BOTH, libc::SYS_close, [3, 0, 0], false),
+            (BOTH, libc::SYS_read, [3, 0, 0], false),
+            (execs, libc::SYS_execve, [0; 3], true),
+            (execs, libc::SYS_write, [3, 0, 0], false),
+            (writes, libc::SYS_execve, [0; 3], false),
+            (writes, libc::SYS_write, [3, 0, 0], true),
         ] {
-            assert_eq!(verdict(calls, ARCH, number, argument), expected, "{number} {argument}");
+            let expected =
+                if asks { libc::SECCOMP_RET_USER_NOTIF } else { libc::SECCOMP_RET_ALLOW };
+            assert_eq!(verdict(calls, ARCH, number, arguments), expected, "{number} {arguments:?}");
         }
     }
 
     #[test]
     fn calls_of_other_architectures_are_allowed() {
-        let both = Calls { execs: true, closes: true };
         const I386: u32 = 0x4000_0003;
         for number in 0..600 {
-            assert_eq!(verdict(both, I386, number, 3), libc::SECCOMP_RET_ALLOW);
+            assert_eq!(verdict(BOTH, I386, number, [3; 3]), libc::SECCOMP_RET_ALLOW);
         }
         // x32 has its own bit in the number.
-        let x32 = libc::SYS_close | 0x4000_0000;
-        assert_eq!(verdict(both, ARCH, x32, 3), libc::SECCOMP_RET_ALLOW);
+        let x32 = libc::SYS_execve | 0x4000_0000;
+        assert_eq!(verdict(BOTH, ARCH, x32, [3; 3]), libc::SECCOMP_RET_ALLOW);
     }
 
     #[test]

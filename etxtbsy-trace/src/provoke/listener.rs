@@ -46,7 +46,7 @@ impl Listener {
             id: notification.id,
             tid: notification.pid,
             number: notification.data.nr,
-            argument: notification.data.args[0],
+            arguments: notification.data.args,
         })
     }
 
@@ -100,8 +100,8 @@ pub(super) struct Call {
     pub(super) tid: u32,
     /// The number of the system call.
     pub(super) number: i32,
-    /// Its first argument.
-    pub(super) argument: u64,
+    /// Its arguments.
+    pub(super) arguments: [u64; 6],
 }
 
 /// Memory that the two processes of a supervisor share, with the calls that wait.

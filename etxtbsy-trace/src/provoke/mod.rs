@@ -1,5 +1,9 @@
 //! Makes the race between a write, a fork and an exec likely, by holding up what races and nothing else: an
-//! exec by a child that has a write fd, and a close of a write fd of a program.
+//! exec by a child that has a write fd, and the first write to a program or the chmod that makes a file one, while
+//! its write fd is open.
+//!
+//! Not held up: a close. The kernel makes a call fail with EINTR if a signal handler without SA_RESTART interrupts
+//! it before the supervisor has received it. Programs retry a write then, but not a close, and keep the fd.
 //!
 //! A seccomp filter of the command and its descendants asks a process of ours, the supervisor, about each of
 //! these calls. The supervisor lets all of them continue, some after a random delay. No call ever gets another
@@ -32,7 +36,7 @@ use std::{
     time::Duration,
 };
 
-/// Undocumented: only the `exec` or only the `close` calls are delayed. The measurements in docs/provoke.md use it.
+/// Undocumented: only the `exec` or only the `write` calls are delayed. The measurements in docs/provoke.md use it.
 const CALLS: &str = "ETXTBSY_TRACE_PROVOKE_CALLS";
 
 /// What is provoked.
@@ -47,8 +51,10 @@ pub struct Provocation {
 /// The calls that are held up.
 #[derive(Clone, Copy, Debug)]
 struct Calls {
+    /// Execs by children.
     execs: bool,
-    closes: bool,
+    /// Calls while a program is written, which keep it open for longer.
+    writes: bool,
 }
 
 /// A supervisor that waits for its command. When it is dropped, no call is delayed any more.
@@ -67,13 +73,13 @@ impl Provoker {
             "--provoke needs seccomp's user notification, which this kernel or this container does not \
              offer (CONFIG_SECCOMP_FILTER); run without --provoke"
         );
-        // Before 5.19, a signal handler can make a call that waits fail with EINTR. A child has no handlers
-        // before its exec, but who closes a file may.
+        // Before 5.19, a signal handler can interrupt a call during its whole delay. A child blocks signals or has no
+        // handlers before its exec, but a process that writes may have some.
         let waits_killable = knows_flags(listener | libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV);
         let wanted = env::var(CALLS).ok();
         let is_wanted = |calls| wanted.as_deref().is_none_or(|wanted| wanted == calls);
         let calls =
-            Calls { execs: is_wanted("exec"), closes: is_wanted("close") && waits_killable };
+            Calls { execs: is_wanted("exec"), writes: is_wanted("write") && waits_killable };
         let filter = Filter::new(calls, waits_killable, needs_no_new_privs()?);
         let (ours, theirs) = UnixStream::pair().context("cannot make a socket for --provoke")?;
         let control = process::start(provocation, ours.into(), &theirs.into())

@@ -17,6 +17,7 @@ mod losses;
 mod mixed;
 mod outputs;
 mod precision;
+mod provoke;
 mod races;
 mod reuse;
 mod rights;
