@@ -99,11 +99,8 @@ unsafe fn seccomp(flags: u64, program: *const sock_fprog) -> c_long {
 pub(super) enum Kind {
     /// It execs a program.
     Exec,
-    /// It gives a file execute permission.
-    Chmod {
-        /// The argument with the mode.
-        mode: usize,
-    },
+    /// It gives the file of an fd execute permission.
+    Fchmod,
     /// It writes to an fd from memory.
     Write {
         /// Whether the memory is a list of buffers.
@@ -120,11 +117,7 @@ pub(super) enum Kind {
 const CALLS: &[(c_long, Kind)] = &[
     (libc::SYS_execve, Kind::Exec),
     (libc::SYS_execveat, Kind::Exec),
-    #[cfg(target_arch = "x86_64")]
-    (libc::SYS_chmod, Kind::Chmod { mode: 1 }),
-    (libc::SYS_fchmod, Kind::Chmod { mode: 1 }),
-    (libc::SYS_fchmodat, Kind::Chmod { mode: 2 }),
-    (libc::SYS_fchmodat2, Kind::Chmod { mode: 2 }),
+    (libc::SYS_fchmod, Kind::Fchmod),
     (libc::SYS_write, Kind::Write { list: false }),
     (libc::SYS_pwrite64, Kind::Write { list: false }),
     (libc::SYS_writev, Kind::Write { list: true }),
@@ -159,9 +152,7 @@ fn program(calls: Calls) -> Vec<sock_filter> {
         }
         let then = match kind {
             Kind::Exec => vec![notify],
-            Kind::Chmod { mode } => {
-                vec![argument(*mode), jump(IF_ANY_OF, EXECUTE, 0, 1), notify, allow]
-            }
+            Kind::Fchmod => vec![argument(1), jump(IF_ANY_OF, EXECUTE, 0, 1), notify, allow],
             Kind::Write { .. } | Kind::Copy { .. } => vec![
                 argument(if let Kind::Copy { to } = kind { *to } else { 0 }),
                 jump(IF_AT_LEAST, FDS.start, 0, 2),
@@ -218,8 +209,7 @@ mod tests {
             (BOTH, libc::SYS_pwritev, [u64::MAX, 0, 0], false),
             (BOTH, libc::SYS_fchmod, [3, 0o755, 0], true),
             (BOTH, libc::SYS_fchmod, [3, 0o644, 0], false),
-            (BOTH, libc::SYS_fchmodat, [0, 0, 0o100], true),
-            (BOTH, libc::SYS_fchmodat2, [0, 0o777, 0o600], false),
+            (BOTH, libc::SYS_fchmodat, [0, 0, 0o755], false),
             (BOTH, libc::SYS_copy_file_range, [0, 0, 5], true),
             (BOTH, libc::SYS_sendfile, [1, 5, 0], false),
             (BOTH, libc::SYS_close, [3, 0, 0], false),

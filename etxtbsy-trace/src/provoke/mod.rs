@@ -1,8 +1,8 @@
 //! Makes the race between a write, a fork and an exec likely, by holding up what races and nothing else: an
-//! exec by a child that has a write fd, and the first write to a program or the chmod that makes a file one, while
-//! its write fd is open.
+//! exec by a child that has a write fd, and the first write to a program, or the fchmod that makes a file one.
 //!
-//! Not held up: a close. The kernel makes a call fail with EINTR if a signal handler without SA_RESTART interrupts
+//! Not held up: a chmod by path, which often comes after the close, where a delay makes failures less likely. Nor a
+//! close. The kernel makes a call fail with EINTR if a signal handler without SA_RESTART interrupts
 //! it before the supervisor has received it. Programs retry a write then, but not a close, and keep the fd.
 //!
 //! A seccomp filter of the command and its descendants asks a process of ours, the supervisor, about each of

@@ -8,8 +8,13 @@ use nix::{
     sys::uio::{RemoteIoVec, process_vm_readv},
     unistd::Pid,
 };
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat, open, statat};
-use std::{fs, io::IoSliceMut, os::fd::AsFd};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, Statx, StatxFlags, statx};
+use std::{
+    ffi::OsStr,
+    fs,
+    io::IoSliceMut,
+    path::{Path, PathBuf},
+};
 
 /// How many fds of a process are looked at, so that a process with very many holds nothing up.
 const FDS: usize = 4096;
@@ -22,73 +27,86 @@ const PROGRAM: [&[u8]; 2] = [b"#!", b"\x7fELF"];
 /// Believe it only if the call still waits afterwards: else the thread may have ended, and its tid may have
 /// been reused.
 pub(super) fn is_raced(call: &Call) -> bool {
-    let is_first_write = |fd: u64, is_program: &dyn Fn() -> bool| {
-        let file = written_file(CWD, &format!("/proc/{}/fd/{}", call.tid, fd as u32));
-        file.is_some_and(|file| file.st_size == 0 && (is_executable(&file) || is_program()))
-    };
+    let Call { tid, arguments, .. } = call;
+    let file_of = |fd: u64| written_file(&fd_directory(*tid).join((fd as u32).to_string()));
+    let is_empty = |file: &Statx| file.stx_size == 0;
     match kind_of(call.number) {
         None => false,
-        Some(Kind::Exec | Kind::Chmod { .. }) => writes_a_file(call.tid),
-        Some(Kind::Write { list }) => is_first_write(call.arguments[0], &|| {
-            let buffer = call.arguments[1] as usize;
-            let data =
-                if list { memory::<8>(call.tid, buffer) } else { Some(buffer.to_ne_bytes()) };
-            data.and_then(|data| memory::<4>(call.tid, usize::from_ne_bytes(data)))
-                .is_some_and(|start| PROGRAM.iter().any(|program| start.starts_with(program)))
+        // A child has such an fd from its parent, because its own redirections are not close-on-exec. A log to
+        // which the output of all processes goes is neither that nor executable.
+        Some(Kind::Exec) => written_files(*tid).any(|(link, file)| {
+            is_executable(&file) || link.file_name().is_some_and(|fd| is_close_on_exec(*tid, fd))
         }),
-        Some(Kind::Copy { to }) => is_first_write(call.arguments[to], &|| false),
+        Some(Kind::Fchmod) => file_of(arguments[0]).is_some(),
+        Some(Kind::Write { list }) => file_of(arguments[0]).is_some_and(|file| {
+            is_empty(&file)
+                && (is_executable(&file) || is_program(*tid, arguments[1] as usize, list))
+        }),
+        Some(Kind::Copy { to }) => {
+            file_of(arguments[to]).is_some_and(|file| is_empty(&file) && is_executable(&file))
+        }
     }
 }
 
-/// Bytes of a process's memory; `None` if they cannot be read.
-///
-/// The process may change them before the kernel reads them. Then a call is delayed, or not, without need.
-fn memory<const N: usize>(tid: u32, address: usize) -> Option<[u8; N]> {
-    let mut bytes = [0; N];
-    let mut ours = [IoSliceMut::new(&mut bytes)];
-    let theirs = [RemoteIoVec { base: address, len: N }];
-    let read = process_vm_readv(Pid::from_raw(tid.cast_signed()), &mut ours, &theirs);
-    (read == Ok(N)).then_some(bytes)
+fn fd_directory(tid: u32) -> PathBuf {
+    format!("/proc/{tid}/fd").into()
 }
 
-/// Whether the process has a regular file open for writing that an exec closes, or that can be executed.
-///
-/// A child has such an fd from its parent, because its own redirections are not close-on-exec. A log
-/// to which the output of all processes goes is neither.
-fn writes_a_file(tid: u32) -> bool {
-    let directory = format!("/proc/{tid}/fd");
+/// The regular files that a process has open for writing, with the links of their fds in /proc.
+fn written_files(tid: u32) -> impl Iterator<Item = (PathBuf, Statx)> {
     // Fails if the process has ended, or may not be read.
-    let Ok(fds) = open(&directory, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()) else {
-        return false;
-    };
-    let Ok(entries) = fs::read_dir(directory) else { return false };
-    entries.take(FDS).flatten().any(|entry| {
-        let name = entry.file_name();
-        let Some(fd) = name.to_str() else { return false };
-        written_file(&fds, fd).is_some_and(|file| is_executable(&file) || is_close_on_exec(tid, fd))
-    })
+    let entries = fs::read_dir(fd_directory(tid)).into_iter().flatten().flatten();
+    entries.take(FDS).filter_map(|entry| Some((entry.path(), written_file(&entry.path())?)))
 }
 
 /// The regular file to which the link of an fd in /proc leads, if the fd has write access.
-fn written_file(fds: impl AsFd, link: &str) -> Option<Stat> {
+fn written_file(link: &Path) -> Option<Statx> {
     // The mode of the link shows the access of the fd.
-    let access = statat(&fds, link, AtFlags::SYMLINK_NOFOLLOW).ok()?;
-    if !Mode::from_raw_mode(access.st_mode).contains(Mode::WUSR) {
+    let access = statx(CWD, link, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::MODE).ok()?;
+    if !Mode::from_raw_mode(access.stx_mode.into()).contains(Mode::WUSR) {
         return None;
     }
-    // Follows the link to the open file itself, whatever its path is now.
-    let file = statat(&fds, link, AtFlags::empty()).ok()?;
-    (FileType::from_raw_mode(file.st_mode) == FileType::RegularFile).then_some(file)
+    // Follows the link to the open file itself, whatever its path is now. The server of a remote file system or of
+    // FUSE, which may be a process that waits for an answer, is not asked.
+    let facts = StatxFlags::TYPE | StatxFlags::MODE | StatxFlags::SIZE;
+    let file = statx(CWD, link, AtFlags::STATX_DONT_SYNC, facts).ok()?;
+    let kind = FileType::from_raw_mode(file.stx_mode.into());
+    (kind == FileType::RegularFile).then_some(file)
 }
 
-fn is_executable(file: &Stat) -> bool {
-    Mode::from_raw_mode(file.st_mode).intersects(Mode::XUSR | Mode::XGRP | Mode::XOTH)
+fn is_executable(file: &Statx) -> bool {
+    Mode::from_raw_mode(file.stx_mode.into()).intersects(Mode::XUSR | Mode::XGRP | Mode::XOTH)
 }
 
-fn is_close_on_exec(tid: u32, fd: &str) -> bool {
-    let flags = fs::read_to_string(format!("/proc/{tid}/fdinfo/{fd}")).ok().and_then(|text| {
+fn is_close_on_exec(tid: u32, fd: &OsStr) -> bool {
+    let path = Path::new("/proc").join(tid.to_string()).join("fdinfo").join(fd);
+    let flags = fs::read_to_string(path).ok().and_then(|text| {
         let flags = text.lines().find_map(|line| line.strip_prefix("flags:"))?;
         u32::from_str_radix(flags.trim(), 8).ok()
     });
     flags.is_some_and(|flags| flags & libc::O_CLOEXEC.cast_unsigned() != 0)
+}
+
+/// Whether a program begins at an address, or in the first buffer of a list there.
+fn is_program(tid: u32, address: usize, list: bool) -> bool {
+    let mut start = [0; 4];
+    let data = if list {
+        let mut first = [0; size_of::<usize>()];
+        (read_memory(tid, address, &mut first) == first.len())
+            .then_some(usize::from_ne_bytes(first))
+    } else {
+        Some(address)
+    };
+    let length = data.map_or(0, |data| read_memory(tid, data, &mut start));
+    PROGRAM.iter().any(|program| start[..length].starts_with(program))
+}
+
+/// Reads memory of a process; returns how many bytes can be read.
+///
+/// The process may change them before the kernel reads them. Then a call is delayed, or not, without need.
+fn read_memory(tid: u32, address: usize, bytes: &mut [u8]) -> usize {
+    let theirs = [RemoteIoVec { base: address, len: bytes.len() }];
+    let read =
+        process_vm_readv(Pid::from_raw(tid.cast_signed()), &mut [IoSliceMut::new(bytes)], &theirs);
+    read.unwrap_or(0)
 }
