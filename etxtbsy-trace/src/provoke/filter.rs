@@ -98,7 +98,10 @@ unsafe fn seccomp(flags: u64, program: *const sock_fprog) -> c_long {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     /// It execs a program.
-    Exec,
+    Exec {
+        /// The argument with the path.
+        path: usize,
+    },
     /// It gives the file of an fd execute permission.
     Fchmod,
     /// It writes to an fd from memory.
@@ -115,8 +118,8 @@ pub(super) enum Kind {
 
 /// The calls about which the filter asks.
 const CALLS: &[(c_long, Kind)] = &[
-    (libc::SYS_execve, Kind::Exec),
-    (libc::SYS_execveat, Kind::Exec),
+    (libc::SYS_execve, Kind::Exec { path: 0 }),
+    (libc::SYS_execveat, Kind::Exec { path: 1 }),
     (libc::SYS_fchmod, Kind::Fchmod),
     (libc::SYS_write, Kind::Write { list: false }),
     (libc::SYS_pwrite64, Kind::Write { list: false }),
@@ -147,11 +150,11 @@ fn program(calls: Calls) -> Vec<sock_filter> {
         data(offset_of!(libc::seccomp_data, nr)),
     ];
     for (call, kind) in CALLS {
-        if !(if *kind == Kind::Exec { calls.execs } else { calls.writes }) {
+        if !(if matches!(kind, Kind::Exec { .. }) { calls.execs } else { calls.writes }) {
             continue;
         }
         let then = match kind {
-            Kind::Exec => vec![notify],
+            Kind::Exec { .. } => vec![notify],
             Kind::Fchmod => vec![argument(1), jump(IF_ANY_OF, EXECUTE, 0, 1), notify, allow],
             Kind::Write { .. } | Kind::Copy { .. } => vec![
                 argument(if let Kind::Copy { to } = kind { *to } else { 0 }),

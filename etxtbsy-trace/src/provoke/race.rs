@@ -10,53 +10,88 @@ use nix::{
 };
 use rustix::fs::{AtFlags, CWD, FileType, Mode, Statx, StatxFlags, statx};
 use std::{
-    ffi::OsStr,
+    collections::VecDeque,
+    ffi::{OsStr, OsString},
     fs,
     io::IoSliceMut,
+    os::unix::ffi::OsStrExt as _,
     path::{Path, PathBuf},
 };
 
 /// How many fds of a process are looked at, so that a process with very many holds nothing up.
 const FDS: usize = 4096;
 
+/// The longest path that is read.
+const PATH: usize = 4096;
+/// How many names of written programs are kept.
+const NAMES: usize = 512;
+
 /// What the content of a program begins with.
 const PROGRAM: [&[u8]; 2] = [b"#!", b"\x7fELF"];
 
-/// Whether a delay of the call makes a race more likely.
-///
-/// Believe it only if the call still waits afterwards: else the thread may have ended, and its tid may have
-/// been reused.
-pub(super) fn is_raced(call: &Call) -> bool {
-    let Call { tid, arguments, .. } = call;
-    let file_of = |fd: u64| written_file(&fd_directory(*tid).join((fd as u32).to_string()));
-    let is_empty = |file: &Statx| file.stx_size == 0;
-    match kind_of(call.number) {
-        None => false,
-        // A child has such an fd from its parent, because its own redirections are not close-on-exec. A log to
-        // which the output of all processes goes is neither that nor executable.
-        Some(Kind::Exec) => written_files(*tid).any(|(link, file)| {
-            is_executable(&file) || link.file_name().is_some_and(|fd| is_close_on_exec(*tid, fd))
-        }),
-        Some(Kind::Fchmod) => file_of(arguments[0]).is_some(),
-        Some(Kind::Write { list }) => file_of(arguments[0]).is_some_and(|file| {
-            is_empty(&file)
-                && (is_executable(&file) || is_program(*tid, arguments[1] as usize, list))
-        }),
-        Some(Kind::Copy { to }) => {
-            file_of(arguments[to]).is_some_and(|file| is_empty(&file) && is_executable(&file))
+/// The names of the programs that were written last. Execs of these are the ones that can fail: a delay would give the
+/// holders of their files time to end.
+#[derive(Debug, Default)]
+pub(super) struct Written(VecDeque<OsString>);
+
+impl Written {
+    /// Whether a delay of the call makes a race more likely.
+    ///
+    /// Believe it only if the call still waits afterwards: else the thread may have ended, and its tid may have
+    /// been reused.
+    pub(super) fn is_raced(&mut self, call: &Call) -> bool {
+        let Call { tid, arguments, .. } = call;
+        let (tid, link_of) = (*tid, |fd: u64| fd_directory(*tid).join((fd as u32).to_string()));
+        let is_empty = |file: &Statx| file.stx_size == 0;
+        let link = match kind_of(call.number) {
+            None => return false,
+            Some(Kind::Exec { path }) => {
+                return is_holder(tid)
+                    && !name_at(tid, arguments[path] as usize)
+                        .is_some_and(|name| self.0.contains(&name));
+            }
+            Some(Kind::Fchmod) => {
+                Some(link_of(arguments[0])).filter(|link| written_file(link).is_some())
+            }
+            Some(Kind::Write { list }) => Some(link_of(arguments[0])).filter(|link| {
+                written_file(link).is_some_and(|file| {
+                    is_empty(&file)
+                        && (is_executable(&file) || is_program(tid, arguments[1] as usize, list))
+                })
+            }),
+            Some(Kind::Copy { to }) => Some(link_of(arguments[to])).filter(|link| {
+                written_file(link).is_some_and(|file| is_empty(&file) && is_executable(&file))
+            }),
+        };
+        let Some(link) = link else { return false };
+        if let Ok(path) = fs::read_link(link)
+            && let Some(name) = path.file_name()
+            && !self.0.iter().any(|written| written == name)
+        {
+            if self.0.len() == NAMES {
+                self.0.pop_front();
+            }
+            self.0.push_back(name.to_owned());
         }
+        true
     }
+}
+
+/// Whether a process has a regular file open for writing that its exec closes, or that can be executed.
+///
+/// A child has such an fd from its parent, because its own redirections are not close-on-exec. A log to which the
+/// output of all processes goes is neither that nor executable.
+fn is_holder(tid: u32) -> bool {
+    // Fails if the process has ended, or may not be read.
+    let entries = fs::read_dir(fd_directory(tid)).into_iter().flatten().flatten();
+    entries.take(FDS).any(|entry| {
+        written_file(&entry.path())
+            .is_some_and(|file| is_executable(&file) || is_close_on_exec(tid, &entry.file_name()))
+    })
 }
 
 fn fd_directory(tid: u32) -> PathBuf {
     format!("/proc/{tid}/fd").into()
-}
-
-/// The regular files that a process has open for writing, with the links of their fds in /proc.
-fn written_files(tid: u32) -> impl Iterator<Item = (PathBuf, Statx)> {
-    // Fails if the process has ended, or may not be read.
-    let entries = fs::read_dir(fd_directory(tid)).into_iter().flatten().flatten();
-    entries.take(FDS).filter_map(|entry| Some((entry.path(), written_file(&entry.path())?)))
 }
 
 /// The regular file to which the link of an fd in /proc leads, if the fd has write access.
@@ -99,6 +134,14 @@ fn is_program(tid: u32, address: usize, list: bool) -> bool {
     };
     let length = data.map_or(0, |data| read_memory(tid, data, &mut start));
     PROGRAM.iter().any(|program| start[..length].starts_with(program))
+}
+
+/// The last name of the path at an address.
+fn name_at(tid: u32, address: usize) -> Option<OsString> {
+    let mut path = [0; PATH];
+    let length = read_memory(tid, address, &mut path);
+    let end = path[..length].iter().position(|byte| *byte == 0)?;
+    Some(Path::new(OsStr::from_bytes(&path[..end])).file_name()?.to_owned())
 }
 
 /// Reads memory of a process; returns how many bytes can be read.

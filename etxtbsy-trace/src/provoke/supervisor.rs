@@ -7,7 +7,7 @@
 use super::{
     delay::Delays,
     listener::{Call, Listener, SLOTS, Slots},
-    race::is_raced,
+    race::Written,
 };
 use crate::host::pidfd;
 use nix::{
@@ -35,6 +35,7 @@ pub(super) struct Supervisor {
     free: Vec<usize>,
     /// The calls that are delayed, with the time of their answer.
     delayed: BinaryHeap<Reverse<(Instant, usize)>>,
+    written: Written,
     /// `None` when all calls continue at once.
     delays: Option<Delays>,
     /// At the end of file, the tracer has ended.
@@ -72,6 +73,7 @@ impl Supervisor {
             slots,
             free: (0..SLOTS).collect(),
             delayed: BinaryHeap::with_capacity(SLOTS),
+            written: Written::default(),
             delays: Some(delays),
             control: Some(control),
             standby: None,
@@ -156,7 +158,7 @@ impl Supervisor {
     fn delay_of(&mut self, call: &Call) -> Option<Duration> {
         let delays = self.delays.as_mut()?;
         // A thread that waits cannot end, so what /proc said was of this thread if it still waits.
-        (is_raced(call) && self.listener.waits(call)).then(|| delays.next_delay())
+        (self.written.is_raced(call) && self.listener.waits(call)).then(|| delays.next_delay())
     }
 
     fn answer(&mut self, slot: usize) {
