@@ -125,6 +125,7 @@ fn calls_of_32_bit_programs_are_left_alone() {
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
 }
 
+/// How many programs are spawned under a lock.
 const SPAWNS: u64 = 10_000;
 
 /// Not a test: threads that hold a lock from the open for writing until the spawn has returned.
