@@ -122,9 +122,9 @@ pub struct Run {
     /// Make the race between a write, a fork and an exec likely, by random delays up to MAX
     /// [default MAX: 5ms]
     ///
-    /// Delays two kinds of calls in CMD and its descendants: the first write to a program, and an
-    /// exec by a child that has a write fd from its parent. This changes when CMD's calls run, not
-    /// their results; docs/provoke.md has the exceptions. MAX is a number with us, ms or s, at most
+    /// Delays the first write to each program that CMD or its descendants write, so that more forks
+    /// see the write fd open. This changes when CMD's calls run, not their results; docs/provoke.md
+    /// has the exceptions. MAX is a number with us, ms or s, at most
     /// 1s. Without root, CMD gets no_new_privs: setuid programs such as sudo run without their
     /// privileges.
     #[arg(

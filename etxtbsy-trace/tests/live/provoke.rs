@@ -72,7 +72,7 @@ fn without_provoke_nothing_is_marked() {
 }
 
 /// Results of many calls: failing execs, statuses, pipes, signals, files.
-const SCRIPT: &str = r##"
+const SCRIPT: &str = r"
 exec 2>&1
 no-such-command; echo $?
 ./no-such-file; echo $?
@@ -92,7 +92,7 @@ exec 8>>copy; ./copy; echo $?; exec 8>&-; ./copy; echo $?
 dd if=/dev/zero bs=1000 count=100 2>/dev/null | wc -c
 umask; ulimit -n; cat /proc/self/comm; wc -c <script
 exit 42
-"##;
+";
 
 #[test]
 fn the_command_gets_the_same_results() {
@@ -218,7 +218,7 @@ fn helper_with_its_own_filter() {
             jf: 1,
             k: libc::SYS_mkdirat as u32,
         },
-        statement(code(libc::BPF_RET | libc::BPF_K), libc::SECCOMP_RET_ERRNO | 99),
+        statement(code(libc::BPF_RET | libc::BPF_K), libc::SECCOMP_RET_ERRNO | 0x63),
         statement(code(libc::BPF_RET | libc::BPF_K), libc::SECCOMP_RET_ALLOW),
     ];
     let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
@@ -234,7 +234,7 @@ fn helper_with_its_own_filter() {
         let errno = nix::errno::Errno::last_raw();
         (installed, made, errno, filter(libc::SECCOMP_FILTER_FLAG_NEW_LISTENER))
     };
-    assert_eq!((installed, made, errno), (0, -1, 99));
+    assert_eq!((installed, made, errno), (0, -1, 0x63));
     // The kernel allows one listener; docs/limitations.md says so.
     assert_eq!((listener, nix::errno::Errno::last()), (-1, nix::errno::Errno::EBUSY));
     for _ in 0..50 {
