@@ -6,6 +6,7 @@
 
 pub mod bounds;
 pub mod check;
+mod compression;
 pub mod formats;
 mod incident;
 pub mod json;
