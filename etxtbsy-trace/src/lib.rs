@@ -13,11 +13,12 @@
 //! 6. [`analysis`]: from records to an answer
 //! 7. [`timeline`]: who did what when, as plain values
 //! 8. [`output`]: text, JSON, and recordings
-//! 9. [`session`]: the loop
-//! 10. [`tui`]: the view
-//! 11. [`check`]: what this machine can do
-//! 12. [`demo`]: failures on purpose
-//! 13. [`cli`]: options and subcommands
+//! 9. [`report`]: one report from many recordings
+//! 10. [`session`]: the loop
+//! 11. [`tui`]: the view
+//! 12. [`check`]: what this machine can do
+//! 13. [`demo`]: failures on purpose
+//! 14. [`cli`]: options and subcommands
 
 pub mod text;
 pub use etxtbsy_trace_event as event;
@@ -28,6 +29,7 @@ pub mod command;
 pub mod demo;
 pub mod host;
 pub mod output;
+pub mod report;
 pub mod session;
 pub mod timeline;
 pub mod tracer;
