@@ -12,6 +12,7 @@
 mod bounded;
 pub mod compare;
 pub mod formats;
+mod github;
 pub mod group;
 mod markdown;
 pub mod merge;
