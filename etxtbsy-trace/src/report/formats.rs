@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use super::{github, markdown, model::Document, text};
+use super::{github, junit, markdown, model::Document, text};
 
 /// Writes a report.
 type Writer = fn(&Document, &mut dyn Write) -> io::Result<()>;
@@ -29,6 +29,7 @@ pub static FORMATS: &[Format] = &[
     format("text", "Plain text, at most 1 MiB", text::write),
     format("markdown", "Markdown for the summary of a CI job, at most 1 MiB", markdown::write),
     format("github", "At most 10 warnings of a GitHub Actions job", github::write),
+    format("junit", "JUnit XML: a group is a test case", junit::write),
 ];
 
 /// The format of that name.
