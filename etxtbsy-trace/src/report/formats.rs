@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use super::{github, junit, markdown, model::Document, text};
+use super::{github, html, junit, markdown, model::Document, text};
 
 /// Writes a report.
 type Writer = fn(&Document, &mut dyn Write) -> io::Result<()>;
@@ -30,6 +30,7 @@ pub static FORMATS: &[Format] = &[
     format("markdown", "Markdown for the summary of a CI job, at most 1 MiB", markdown::write),
     format("github", "At most 10 warnings of a GitHub Actions job", github::write),
     format("junit", "JUnit XML: a group is a test case", junit::write),
+    format("html", "One HTML file without links to others", html::write),
 ];
 
 /// The format of that name.

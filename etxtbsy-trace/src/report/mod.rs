@@ -14,6 +14,7 @@ pub mod compare;
 pub mod formats;
 mod github;
 pub mod group;
+mod html;
 mod junit;
 mod markdown;
 pub mod merge;
