@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use super::{github, html, junit, markdown, model::Document, text};
+use super::{github, html, junit, markdown, model::Document, perfetto, text};
 
 /// Writes a report.
 type Writer = fn(&Document, &mut dyn Write) -> io::Result<()>;
@@ -31,6 +31,10 @@ pub static FORMATS: &[Format] = &[
     format("github", "At most 10 warnings of a GitHub Actions job", github::write),
     format("junit", "JUnit XML: a group is a test case", junit::write),
     format("html", "One HTML file without links to others", html::write),
+    Format {
+        is_binary: true,
+        ..format("perfetto", "Tracks for ui.perfetto.dev, as protobuf", perfetto::write)
+    },
 ];
 
 /// The format of that name.

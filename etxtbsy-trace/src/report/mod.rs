@@ -19,6 +19,7 @@ mod junit;
 mod markdown;
 pub mod merge;
 pub mod model;
+mod perfetto;
 pub mod runs;
 #[cfg(test)]
 mod samples;
