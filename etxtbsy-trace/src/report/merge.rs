@@ -1,7 +1,8 @@
 //! Reads recordings into a report, one line at a time.
 
 use std::{
-    io::BufRead,
+    ffi::OsStr,
+    io::{self, BufRead},
     path::{Path, PathBuf},
 };
 
@@ -66,6 +67,11 @@ pub(super) fn add<R: BufRead>(
 
 /// The error of a recording, with what was found and what to do.
 fn unreadable(name: &str, error: &anyhow::Error, (number, line): (u64, &[u8])) -> anyhow::Error {
+    if error.chain().any(|cause| cause.is::<io::Error>()) {
+        return anyhow!(
+            "{error:#}: leave {name} out, or give the lines that can be read of it on stdin"
+        );
+    }
     let found = String::from_utf8_lossy(line.trim_ascii());
     if found.is_empty() {
         return anyhow!(
@@ -73,11 +79,14 @@ fn unreadable(name: &str, error: &anyhow::Error, (number, line): (u64, &[u8])) -
         );
     }
     let found = escape::short(&found, FOUND);
+    let lines = match Path::new(name).extension().and_then(OsStr::to_str) {
+        Some("gz") => format!("zcat {name} | sed {number}d"),
+        Some("zst") => format!("zstdcat {name} | sed {number}d"),
+        _ => format!("sed {number}d {name}"),
+    };
     let rest = match name {
         "stdin" => format!("leave line {number} out"),
-        name => {
-            format!("to report on the other lines: sed {number}d {name} | etxtbsy-trace report -")
-        }
+        _ => format!("to report on the other lines: {lines} | etxtbsy-trace report -"),
     };
     anyhow!("{error:#}, found `{found}`; {rest}")
 }
@@ -127,6 +136,39 @@ mod tests {
             error(b""),
             "trace.jsonl: the recording is empty: leave trace.jsonl out, or record it again: \
              etxtbsy-trace run -o trace.jsonl -- CMD"
+        );
+    }
+
+    #[test]
+    fn the_command_that_helps_fits_the_file() {
+        let error = |name: &str, bytes: &[u8]| {
+            let recording = Recording::new(name, bytes);
+            add(&mut Report::default(), name, recording).unwrap_err().to_string()
+        };
+        for (name, command) in [
+            ("a.jsonl.gz", "lines: zcat a.jsonl.gz | sed 1d | etxtbsy-trace report -"),
+            ("a.jsonl.zst", "lines: zstdcat a.jsonl.zst | sed 1d | etxtbsy-trace report -"),
+            ("stdin", "; leave line 1 out"),
+        ] {
+            let error = error(name, b"hello\n");
+            assert!(error.ends_with(command), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_damaged_is_no_wrong_line() {
+        struct Damaged;
+        impl io::Read for Damaged {
+            fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+                Err(io::Error::other("bad checksum"))
+            }
+        }
+        let recording = Recording::new("a.gz", io::BufReader::new(Damaged));
+        let error = add(&mut Report::default(), "a.gz", recording).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "a.gz: cannot read: bad checksum: leave a.gz out, or give the lines that can be read of it \
+             on stdin"
         );
     }
 

@@ -315,7 +315,8 @@ mod tests {
                 names.insert(track.uuid(), name);
             }
             if let Some(event) = &packet.track_event {
-                let at = packet.timestamp() - *first.get_or_insert(packet.timestamp());
+                let at = i128::from(packet.timestamp());
+                let at = at - *first.get_or_insert(at);
                 let track = &names[&event.track_uuid()];
                 let kind = format!("{:?}", event.r#type());
                 let flows = &event.flow_ids;
