@@ -67,7 +67,7 @@ pub(super) fn add<R: BufRead>(
 
 /// The error of a recording, with what was found and what to do.
 fn unreadable(name: &str, error: &anyhow::Error, (number, line): (u64, &[u8])) -> anyhow::Error {
-    if error.chain().any(|cause| cause.is::<io::Error>()) {
+    if error.chain().any(<dyn std::error::Error + 'static>::is::<io::Error>) {
         return anyhow!(
             "{error:#}: leave {name} out, or give the lines that can be read of it on stdin"
         );
