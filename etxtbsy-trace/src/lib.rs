@@ -14,11 +14,12 @@
 //! 7. [`analysis`]: from records to an answer
 //! 8. [`timeline`]: who did what when, as plain values
 //! 9. [`output`]: text, JSON, and recordings
-//! 10. [`session`]: the loop
-//! 11. [`tui`]: the view
-//! 12. [`check`]: what this machine can do
-//! 13. [`demo`]: failures on purpose
-//! 14. [`cli`]: options and subcommands
+//! 10. [`report`]: one report from many recordings
+//! 11. [`session`]: the loop
+//! 12. [`tui`]: the view
+//! 13. [`check`]: what this machine can do
+//! 14. [`demo`]: failures on purpose
+//! 15. [`cli`]: options and subcommands
 
 pub mod text;
 pub use etxtbsy_trace_event as event;
@@ -30,6 +31,7 @@ pub mod demo;
 pub mod host;
 pub mod output;
 pub mod provoke;
+pub mod report;
 pub mod session;
 pub mod timeline;
 pub mod tracer;

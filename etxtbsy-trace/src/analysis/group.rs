@@ -18,6 +18,8 @@ use std::collections::HashMap;
 
 /// How many groups are counted one by one; the incidents of all others are one group.
 pub const GROUPS: usize = 500;
+/// The upper bounds of the sizes of waits in [`Tally::histogram`], in nanoseconds.
+const SIZES: [u64; 6] = [10_000, 100_000, 1_000_000, 10_000_000, 100_000_000, 1_000_000_000];
 /// What the incidents of one group have in common.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Cause {
@@ -138,6 +140,19 @@ impl Tally {
         self.waits.median_and_max()
     }
 
+    /// How many of the waits that ended are of each size: the upper bound of the size in nanoseconds,
+    /// `None` for all longer ones, and the number.
+    #[must_use]
+    pub fn histogram(&self) -> [(Option<u64>, u64); SIZES.len() + 1] {
+        let mut below = None;
+        std::array::from_fn(|at| {
+            let to = SIZES.get(at).copied();
+            let from = below.map_or(0, |below: u64| below + 1);
+            below = to;
+            (to, self.waits.between(from, to.unwrap_or(u64::MAX)))
+        })
+    }
+
     /// The longest of them.
     #[must_use]
     pub fn longest(&self) -> Option<u64> {
@@ -170,6 +185,18 @@ impl Waits {
         }
     }
 
+    /// How many are between these two, both included, within 1 %.
+    fn between(&self, from: u64, to: u64) -> u64 {
+        self.sizes.as_ref().map_or(0, |sizes| {
+            sizes
+                .iter_recorded()
+                .map(|it| (it.value_iterated_to(), it.count_at_value()))
+                .filter(|(value, _)| (from..=to).contains(&sizes.lowest_equivalent(*value)))
+                .map(|(_, count)| u64::from(count))
+                .sum()
+        })
+    }
+
     /// The median, within 1 %, and the longest.
     fn median_and_max(&self) -> Option<(u64, u64)> {
         let sizes = self.sizes.as_ref().filter(|sizes| !sizes.is_empty())?;
@@ -178,38 +205,92 @@ impl Waits {
     }
 }
 
+/// What is kept of a group: its [`Tally`], or more.
+pub trait Member {
+    /// What is known of an incident besides its line.
+    type Origin: Copy;
+
+    /// An empty group, which `first` will be added to.
+    fn new(first: &Incident, origin: Self::Origin) -> Self;
+    /// Counts an incident.
+    fn add(&mut self, incident: &Incident, origin: Self::Origin);
+    /// What is counted.
+    fn tally(&self) -> &Tally;
+    /// The order of groups that are equally frequent.
+    fn order(&self) -> (u64, u64);
+}
+
+impl Member for Tally {
+    type Origin = ();
+
+    fn new(first: &Incident, (): ()) -> Self {
+        Self::new(first.id)
+    }
+
+    fn add(&mut self, incident: &Incident, (): ()) {
+        self.add(incident);
+    }
+
+    fn tally(&self) -> &Tally {
+        self
+    }
+
+    fn order(&self) -> (u64, u64) {
+        self.ids
+    }
+}
+
 /// All groups.
-#[derive(Clone, Debug, Default)]
-pub struct Groups {
-    known: HashMap<Cause, Tally>,
-    other: Option<Tally>,
+#[derive(Clone, Debug)]
+pub struct Groups<M = Tally> {
+    known: HashMap<Cause, M>,
+    other: Option<M>,
+}
+
+impl<M> Default for Groups<M> {
+    fn default() -> Self {
+        Self { known: HashMap::new(), other: None }
+    }
 }
 
 impl Groups {
     /// Counts an incident; gives back the tally it now belongs to.
     pub fn add(&mut self, incident: &Incident) -> &Tally {
+        self.add_from(incident, ())
+    }
+}
+
+impl<M: Member> Groups<M> {
+    /// Counts an incident; gives back the group it now belongs to.
+    pub fn add_from(&mut self, incident: &Incident, origin: M::Origin) -> &M {
         let cause = Cause::of(incident);
-        let new = || Tally::new(incident.id);
-        let tally = if self.known.len() < GROUPS || self.known.contains_key(&cause) {
+        let new = || M::new(incident, origin);
+        let group = if self.known.len() < GROUPS || self.known.contains_key(&cause) {
             self.known.entry(cause).or_insert_with(new)
         } else {
             self.other.get_or_insert_with(new)
         };
-        tally.add(incident);
-        tally
+        group.add(incident, origin);
+        group
     }
 
     /// The groups, the most frequent first.
     #[must_use]
-    pub fn all(&self) -> Vec<(&Cause, &Tally)> {
+    pub fn all(&self) -> Vec<(&Cause, &M)> {
         let mut all: Vec<_> = self.known.iter().collect();
-        all.sort_by_key(|(_, tally)| (std::cmp::Reverse(tally.count), tally.ids));
+        all.sort_by_key(|(_, group)| (std::cmp::Reverse(group.tally().count), group.order()));
         all
+    }
+
+    /// The group of a cause.
+    #[must_use]
+    pub fn of(&self, cause: &Cause) -> Option<&M> {
+        self.known.get(cause)
     }
 
     /// The incidents of all groups beyond [`GROUPS`].
     #[must_use]
-    pub fn other(&self) -> Option<&Tally> {
+    pub fn other(&self) -> Option<&M> {
         self.other.as_ref()
     }
 }
@@ -365,6 +446,18 @@ mod tests {
         assert_eq!(groups.add(&incident).count, 2);
         let cause = Cause::of(&incident);
         assert_eq!(cause.holder.as_deref(), Some("a child of demo"));
+    }
+
+    #[test]
+    fn each_wait_is_in_one_size() {
+        let mut tally = Tally::new(1);
+        for ns in [0, 9_000, 10_000, 10_200, 950_000, 5_000_000_000, i64::MAX.unsigned_abs()] {
+            tally.waits.add(ns);
+        }
+        let counts = tally.histogram().map(|(_, count)| count);
+        assert_eq!(counts, [3, 1, 1, 0, 0, 0, 2]);
+        assert_eq!(tally.histogram()[0].0, Some(10_000));
+        assert_eq!(tally.histogram()[6].0, None);
     }
 
     #[test]

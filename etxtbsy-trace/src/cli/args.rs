@@ -1,11 +1,16 @@
 //! The command line: subcommands, options, and which of them conflict.
 
 use crate::{
-    demo, event::TreeRole, host::owned_output::is_stdout, output::formats::Format, provoke::LONGEST,
+    demo,
+    event::TreeRole,
+    host::owned_output::is_stdout,
+    output::formats::Format,
+    provoke::LONGEST,
+    report::formats::{self, FORMATS},
 };
 use clap::{
     ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum,
-    builder::PossibleValuesParser,
+    builder::{EnumValueParser, PossibleValue, PossibleValuesParser, TypedValueParser},
     error::{ContextKind, ContextValue, ErrorKind},
 };
 use std::{
@@ -23,6 +28,8 @@ Examples:
   sudo etxtbsy-trace run -o trace.jsonl --error-exitcode 9 -- ./ci.sh
                                              fail the job if an incident was reported
   etxtbsy-trace replay trace.jsonl           show a recording of -o, on any machine
+  etxtbsy-trace report *.jsonl --format html -o report.html
+                                             one report from many recordings
   etxtbsy-trace check                        check whether this kernel and user can trace
 
 Exit status:
@@ -37,6 +44,14 @@ Examples:
   sudo etxtbsy-trace run --provoke -- cargo test    make the race likely, to find it before it fails
 
 Options of etxtbsy-trace come before CMD. All words after CMD are arguments of CMD.";
+
+const REPORT_EXAMPLES: &str = "\
+Examples:
+  etxtbsy-trace report trace.jsonl
+  etxtbsy-trace report runner-*.jsonl.zst --format markdown >>\"$GITHUB_STEP_SUMMARY\"
+  etxtbsy-trace report new/*.jsonl --baseline old/*.jsonl --format html -o report.html
+
+docs/report.md describes each format.";
 
 /// Reports which process had the file open for writing when an exec failed with ETXTBSY,
 /// "Text file busy".
@@ -82,6 +97,11 @@ pub enum Command {
     Check,
     /// Show recorded JSON lines as if they were live; needs neither root nor eBPF
     Replay(Replay),
+    /// Write one report from recorded JSON lines: groups, waits, examples and advice
+    ///
+    /// Several files are merged: of several machines, of several runs, or of one set. The report
+    /// needs neither root nor eBPF.
+    Report(Report),
     /// Print the JSON Schema of the JSON lines
     Schema {
         /// Which JSON lines
@@ -173,6 +193,48 @@ pub struct Replay {
     pub file: PathBuf,
 }
 
+/// `report`.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = REPORT_EXAMPLES)]
+pub struct Report {
+    /// Files that --output or --json wrote, also compressed with gzip or zstd (-: stdin)
+    #[arg(value_name = "FILE", required = true)]
+    pub files: Vec<PathBuf>,
+
+    /// Show what changed since these recordings: groups that are new, gone, more or fewer
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    pub baseline: Vec<PathBuf>,
+
+    // The same ids as those of the global options, which these take the place of.
+    /// Format of the report [default: text]
+    #[arg(id = "format", long = "format", value_name = "FORMAT", value_parser = report_format())]
+    pub format: Option<AnyFormat>,
+
+    /// Write the report to FILE instead of stdout
+    #[arg(id = "output", short = 'o', long = "output", value_name = "FILE")]
+    pub output: Option<PathBuf>,
+}
+
+/// A value of `--format`.
+#[derive(Clone, Copy, Debug)]
+pub enum AnyFormat {
+    /// Of what a trace shows.
+    Live(Format),
+    /// Of a report.
+    Report(&'static formats::Format),
+}
+
+fn live_format() -> impl TypedValueParser<Value = AnyFormat> {
+    EnumValueParser::<Format>::new().map(AnyFormat::Live)
+}
+
+fn report_format() -> impl TypedValueParser<Value = AnyFormat> {
+    let values = FORMATS.iter().map(|format| PossibleValue::new(format.name).help(format.help));
+    PossibleValuesParser::new(values).try_map(|name| {
+        formats::named(&name).map(AnyFormat::Report).ok_or("not a format of reports")
+    })
+}
+
 /// Options that every subcommand takes.
 #[derive(Clone, Debug, Args)]
 pub struct Options {
@@ -182,8 +244,8 @@ pub struct Options {
 
     /// Output format [default: tui on a terminal, else text; with `run`, text on stderr, so that
     /// CMD keeps its stdin, stdout and terminal]
-    #[arg(long, global = true, value_enum)]
-    pub format: Option<Format>,
+    #[arg(long, global = true, value_parser = live_format())]
+    pub format: Option<AnyFormat>,
 
     /// Write the JSON lines to stdout; the same as --format json
     #[arg(long, global = true)]
@@ -269,6 +331,10 @@ impl Cli {
                 ("with check", &["--duration", "--stop-after", "--error-exitcode"])
             }
             Some(Command::Replay(_)) => ("with replay", &["--duration", "--error-exitcode"]),
+            Some(Command::Report(_)) => (
+                "with report",
+                &["--json", "--duration", "--stop-after", "--error-exitcode", "--color"],
+            ),
             Some(command @ (Command::Schema { .. } | Command::Demo(_))) => (
                 if matches!(command, Command::Demo(_)) {
                     "with demo --list"
@@ -292,6 +358,14 @@ impl Cli {
     /// Options that contradict each other, or need another option.
     fn contradiction(&self) -> Option<&'static str> {
         let Options { output, format, json, role, duration, stop_after, .. } = &self.options;
+        let live = self.options.live();
+        if let Some(Command::Report(_)) = &self.command
+            && self.pids.is_empty()
+            && *role == TreeRole::Victim
+        {
+            let is_known = matches!(live, None | Some(Format::Text));
+            return (!is_known).then_some("--format tui and json are not formats of report; --format FORMAT after `report` selects one of its formats");
+        }
         if !self.pids.is_empty() && self.command.is_some() {
             Some("--pid PID cannot be used with a subcommand; `run` traces the tree of CMD")
         } else if *role != TreeRole::Victim
@@ -311,10 +385,10 @@ impl Cli {
             )
         } else if let Some(Command::Run(run)) = &self.command
             && run.best_effort
-            && *format == Some(Format::Tui)
+            && live == Some(Format::Tui)
         {
             Some("--best-effort cannot be used with the view: use --format text or json")
-        } else if *format == Some(Format::Tui) && output.as_deref().is_some_and(is_stdout) {
+        } else if live == Some(Format::Tui) && output.as_deref().is_some_and(is_stdout) {
             Some("--output to stdout would write the JSON lines over the view; give a file")
         } else if self.format() == Format::Json && output.as_deref().is_some_and(is_stdout) {
             Some("--output to stdout would write the JSON lines to stdout twice; leave it out")
@@ -324,7 +398,28 @@ impl Cli {
     }
 
     pub(super) fn format(&self) -> Format {
-        if self.options.json { Format::Json } else { self.options.format.unwrap_or(Format::Text) }
+        if self.options.json { Format::Json } else { self.options.live().unwrap_or(Format::Text) }
+    }
+}
+
+impl Options {
+    /// The format of what a trace shows, if one was chosen.
+    fn live(&self) -> Option<Format> {
+        match self.format {
+            Some(AnyFormat::Live(format)) => Some(format),
+            Some(AnyFormat::Report(_)) | None => None,
+        }
+    }
+}
+
+impl Report {
+    /// The format of the report.
+    #[must_use]
+    pub fn format(&self) -> &'static formats::Format {
+        match self.format {
+            Some(AnyFormat::Report(format)) => format,
+            Some(AnyFormat::Live(_)) | None => &FORMATS[0],
+        }
     }
 }
 
@@ -569,6 +664,35 @@ mod tests {
     fn json_to_stdout_is_rejected_with_the_view() {
         assert!(usage_error(&["--format", "tui", "-o", "-"]).contains("over the view"));
         usage_error(&["replay"]);
+    }
+
+    #[test]
+    fn report_has_formats_of_its_own() {
+        let report = |args: &[&str]| match cli(args).unwrap().command {
+            Some(Command::Report(report)) => report,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(report(&["report", "f"]).format().name, "text");
+        assert_eq!(report(&["--format", "text", "report", "f"]).format().name, "text");
+        for format in FORMATS {
+            let args = ["report", "f", "--format", format.name];
+            assert_eq!(report(&args).format().name, format.name);
+        }
+        for args in [&["-o", "x", "report", "f"][..], &["report", "f", "-o", "x"]] {
+            assert_eq!(report(args).output, Some(PathBuf::from("x")));
+        }
+        let both = report(&["report", "a", "b", "--baseline", "c", "d"]);
+        assert_eq!((both.files.len(), both.baseline.len()), (2, 2));
+        for bad in [
+            &["report"][..],
+            &["report", "f", "--format", "tui"],
+            &["--format", "json", "report", "f"],
+            &["report", "f", "--json"],
+            &["--pid", "1", "report", "f"],
+            &["run", "--format", "html", "ls"],
+        ] {
+            usage_error(bad);
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod check;
 mod demo;
 pub mod presentation;
 mod replay;
+mod report;
 mod run;
 mod schema;
 mod streams;
@@ -70,6 +71,7 @@ fn dispatch(cli: &Cli) -> anyhow::Result<u8> {
         Some(Command::Demo(args)) => demo::run(cli, args),
         Some(Command::Check) => check::run(cli),
         Some(Command::Replay(args)) => replay::run(cli, args),
+        Some(Command::Report(args)) => report::run(args),
         Some(Command::Schema { of }) => schema::run(*of),
     }
 }

@@ -28,7 +28,8 @@ pub fn apply(incident: &mut Incident) {
     apply_within(incident, INCIDENT_BYTES);
 }
 
-fn apply_within(incident: &mut Incident, most: usize) {
+/// The same for a line of at most that many bytes.
+pub fn apply_within(incident: &mut Incident, most: usize) {
     // The estimate is cheap, and is enough for most incidents.
     if weight::incident(incident) * ESCAPED <= most || json::length(incident) <= most {
         return;

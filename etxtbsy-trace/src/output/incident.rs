@@ -21,6 +21,11 @@ const INDENT: &str = "           ";
 /// The incident in full, on several lines. `first` is the id of the first incident of its group, if
 /// that is another.
 pub(super) fn full(incident: &Incident, first: Option<u64>, look: Look) -> String {
+    without_advice(incident, look) + &advice(incident, first, look)
+}
+
+/// The incident in full, but without its advice.
+pub(crate) fn without_advice(incident: &Incident, look: Look) -> String {
     let mut out = head(incident, look);
     out += &victim(incident, look);
     out += &busy(incident, look);
@@ -49,7 +54,7 @@ pub(super) fn full(incident: &Incident, first: Option<u64>, look: Look) -> Strin
             format!("the same process created the file again {after} later: ino {}", repaired.ino);
         out += &labelled("repaired", &look.paint(Tone::Good, &new));
     }
-    out + &missing(incident, look) + &uncertain(incident, look) + &verdict(incident, first, look)
+    out + &missing(incident, look) + &uncertain(incident, look) + &verdict(incident, look)
 }
 
 /// The incident in one line. `first` is the id of the first incident of its group.
@@ -442,25 +447,31 @@ fn likely(holder: &Holder) -> String {
     }
 }
 
-/// Verdict and advice; the advice in full only for the first incident of a group.
-fn verdict(incident: &Incident, first: Option<u64>, look: Look) -> String {
+/// The verdict.
+fn verdict(incident: &Incident, look: Look) -> String {
     let verdict = &incident.verdict;
-    let sentence = |raw: &str| {
-        let whole = escape::prose(raw);
-        if look.verbose || escape::width(&whole) <= SENTENCE {
-            return whole;
-        }
-        escape::short(raw, SENTENCE)
-    };
     let kind = look.paint(Tone::Strong, &name(verdict.kind));
-    let mut out = labelled("verdict", &format!("{kind}: {}", sentence(&verdict.summary)));
-    if let Some(first) = first.filter(|_| !look.verbose && !verdict.advice.is_empty()) {
-        return out + &labelled("advice", &look.paint(Tone::Faint, &format!("as for #{first}")));
+    labelled("verdict", &format!("{kind}: {}", sentence(&verdict.summary, look)))
+}
+
+/// The advice, in full only for the first incident of a group.
+fn advice(incident: &Incident, first: Option<u64>, look: Look) -> String {
+    let all = &incident.verdict.advice;
+    if let Some(first) = first.filter(|_| !look.verbose && !all.is_empty()) {
+        return labelled("advice", &look.paint(Tone::Faint, &format!("as for #{first}")));
     }
-    for (at, advice) in verdict.advice.iter().enumerate() {
-        out += &labelled(if at == 0 { "advice" } else { "" }, &sentence(advice));
+    let label = |at| if at == 0 { "advice" } else { "" };
+    let lines = all.iter().enumerate().map(|(at, one)| labelled(label(at), &sentence(one, look)));
+    lines.collect()
+}
+
+/// A sentence of verdict or advice, with names of other processes.
+pub(crate) fn sentence(raw: &str, look: Look) -> String {
+    let whole = escape::prose(raw);
+    if look.verbose || escape::width(&whole) <= SENTENCE {
+        return whole;
     }
-    out
+    escape::short(raw, SENTENCE)
 }
 
 /// `text` behind a label.
@@ -469,7 +480,7 @@ fn labelled(label: &str, text: &str) -> String {
 }
 
 /// `1 writer`, `2 writers`.
-pub(super) fn count(number: u64, one: &str, many: &str) -> String {
+pub(crate) fn count(number: u64, one: &str, many: &str) -> String {
     format!("{number} {}", if number == 1 { one } else { many })
 }
 

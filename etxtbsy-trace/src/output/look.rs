@@ -5,7 +5,7 @@ use anstyle::{AnsiColor, Style};
 
 /// What a piece of text is about, which gives its colour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Tone {
+pub(crate) enum Tone {
     /// The victim, the failure, anything lost.
     Bad,
     /// A holder, and a file still held.
@@ -16,29 +16,35 @@ pub(super) enum Tone {
     Strong,
     /// What a reader needs second.
     Faint,
+    /// Anything else.
+    Plain,
 }
 
 /// How the text looks.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Look {
+pub(crate) struct Look {
     /// Whether to colour.
-    pub(super) color: bool,
+    pub(crate) color: bool,
     /// Whether to shorten nothing and show everything.
-    pub(super) verbose: bool,
+    pub(crate) verbose: bool,
 }
 
 impl Look {
+    /// No colours, and long texts are shortened.
+    pub(crate) const PLAIN: Self = Self { color: false, verbose: false };
+
     /// `text`, already escaped, in its colour: one of the 16 that every terminal's theme keeps
     /// readable.
-    pub(super) fn paint(self, tone: Tone, text: &str) -> String {
+    pub(crate) fn paint(self, tone: Tone, text: &str) -> String {
         let style = match tone {
             Tone::Bad => AnsiColor::Red.on_default().bold(),
             Tone::Holder => AnsiColor::Yellow.on_default(),
             Tone::Good => AnsiColor::Green.on_default(),
             Tone::Strong => Style::new().bold(),
             Tone::Faint => Style::new().dimmed(),
+            Tone::Plain => Style::new(),
         };
-        if self.color && !text.is_empty() {
+        if self.color && !text.is_empty() && tone != Tone::Plain {
             format!("{style}{text}{style:#}")
         } else {
             text.to_owned()
@@ -46,12 +52,12 @@ impl Look {
     }
 
     /// A string from another process, escaped and, unless verbose, shortened.
-    pub(super) fn short(self, raw: &str, columns: usize) -> String {
+    pub(crate) fn short(self, raw: &str, columns: usize) -> String {
         if self.verbose { escape::text(raw) } else { escape::short(raw, columns) }
     }
 
     /// How many entries of a list are shown: `few`, or all if verbose.
-    pub(super) fn many(self, few: usize) -> usize {
+    pub(crate) fn many(self, few: usize) -> usize {
         if self.verbose { usize::MAX } else { few }
     }
 }

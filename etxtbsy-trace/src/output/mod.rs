@@ -6,10 +6,12 @@
 
 pub mod bounds;
 pub mod check;
+mod compression;
 pub mod formats;
-mod incident;
+pub(crate) mod group;
+pub(crate) mod incident;
 pub mod json;
-mod look;
+pub(crate) mod look;
 pub mod queue;
 pub mod recording;
 #[cfg(test)]

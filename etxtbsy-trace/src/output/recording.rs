@@ -1,21 +1,24 @@
 //! Reads recorded JSON lines, one at a time. Line types and keys of a later version are skipped;
 //! unknown words are kept (`Other` of each set of words).
 
+use super::compression;
 use crate::{
-    event::{Line, SCHEMA, TYPES, later_word::Word},
+    event::{Incident, Line, SCHEMA, TYPES, later_word::Word},
     text::{name, shown},
 };
 use anyhow::{Context as _, anyhow, bail};
 use serde::Deserialize;
 use std::{
     fs::File,
-    io::{self, BufRead, BufReader, Read as _},
+    io::{self, BufRead, Read as _},
     os::unix::fs::MetadataExt as _,
     path::Path,
 };
 
 /// A longer line is an error. No line of this program comes near it.
 const LONGEST: u64 = 64 << 20;
+/// How the line of an incident begins, as this program writes it.
+const INCIDENT: &[u8] = b"{\"type\":\"incident\",";
 
 /// The lines of a recording. [`Recording::notes`] reports the lines that were skipped: a last line
 /// that is cut off (by a full disk or a crash), and lines that only a later version can read.
@@ -34,6 +37,8 @@ pub struct Recording<R> {
     any: bool,
     /// Whether a `meta` line was read.
     begun: bool,
+    /// Whether several recordings may follow each other.
+    several: bool,
 }
 
 /// Lines of a later version that were skipped.
@@ -45,10 +50,11 @@ struct Skipped {
 }
 
 impl Recording<Box<dyn BufRead + Send>> {
-    /// Opens a file (`-`: stdin). `written` is the output file, which must be another file.
+    /// Opens a file (`-`: stdin), which may be compressed. `written` is the output file, which must be another file.
     pub fn open(path: &Path, written: Option<&Path>) -> anyhow::Result<Self> {
         if path == "-" {
-            return Ok(Self::new("stdin", Box::new(BufReader::new(io::stdin()))));
+            let input = compression::reader(io::stdin()).context("cannot read stdin")?;
+            return Ok(Self::new("stdin", input));
         }
         let name = shown(path.as_os_str());
         let file = File::open(path).with_context(|| format!("cannot open {name}"))?;
@@ -63,7 +69,8 @@ impl Recording<Box<dyn BufRead + Send>> {
         {
             bail!("--output would overwrite the input {name}: choose another file with -o FILE");
         }
-        Ok(Self::new(&name, Box::new(BufReader::new(file))))
+        let input = compression::reader(file).with_context(|| format!("cannot read {name}"))?;
+        Ok(Self::new(&name, input))
     }
 }
 
@@ -82,7 +89,20 @@ impl<R: BufRead> Recording<R> {
             skipped: Skipped::default(),
             any: false,
             begun: false,
+            several: false,
         }
+    }
+
+    /// The same, but several recordings may follow each other, as `cat` joins them.
+    #[must_use]
+    pub fn several(self) -> Self {
+        Self { several: true, ..self }
+    }
+
+    /// The number of the line that was read last, and the line.
+    #[must_use]
+    pub fn last_line(&self) -> (u64, &[u8]) {
+        (self.number, &self.buffer)
     }
 
     /// Messages about the lines that were skipped so far.
@@ -142,15 +162,16 @@ impl<R: BufRead> Recording<R> {
                 continue;
             }
             self.any = true;
-            return match serde_json::from_slice(self.buffer.trim_ascii_end()) {
-                Ok(Line::Meta(_)) if self.begun => Err(anyhow!(
+            return match parse(self.buffer.trim_ascii_end()) {
+                Ok(Line::Meta(_)) if self.begun && !self.several => Err(anyhow!(
                     "a second recording begins here, but replay reads only one: split the file before this line"
                 )),
                 Ok(line) => {
                     if let Line::Meta(meta) = &line {
                         self.begun = true;
-                        let later = meta.schema > SCHEMA;
-                        self.later = later.then(|| (meta.schema, Word::new(&meta.version)));
+                        if meta.schema > SCHEMA {
+                            self.later = Some((meta.schema, Word::new(&meta.version)));
+                        }
                     }
                     Ok(Some(line))
                 }
@@ -185,6 +206,17 @@ impl<R: BufRead> Recording<R> {
         let split = str::from_utf8(&self.buffer).is_err_and(|error| error.error_len().is_none());
         !self.buffer.ends_with(b"\n") && (error.is_eof() || split)
     }
+}
+
+/// Reads a line. Most are incidents, and reading one as such takes less time: otherwise serde keeps a
+/// copy of the whole line until it knows the type.
+fn parse(line: &[u8]) -> serde_json::Result<Line> {
+    if line.starts_with(INCIDENT)
+        && let Ok(incident) = serde_json::from_slice::<Incident>(line)
+    {
+        return Ok(incident.into());
+    }
+    serde_json::from_slice(line)
 }
 
 /// What is wrong with a line, without serde_json's own line number, which is always 1.
@@ -427,6 +459,14 @@ mod tests {
         let line = samples::every_line().len() + 1;
         let wanted = format!("trace.jsonl line {line}: a second recording begins here");
         assert!(error.as_ref().is_some_and(|error| error.starts_with(&wanted)), "{error:?}");
+    }
+
+    #[test]
+    fn several_recordings_in_one_file_are_read_where_that_is_wanted() {
+        let recording = [recorded(), recorded()].concat();
+        let lines = Recording::new("trace.jsonl", &recording[..]).several();
+        let lines: Vec<Line> = lines.map(Result::unwrap).collect();
+        assert_eq!(lines, [samples::every_line(), samples::every_line()].concat());
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! The summary as text: the groups of incidents, their counts and waits.
 
-use super::incident::count;
 use super::look::{Look, Tone};
-use crate::analysis::group::{Cause, GROUPS, Groups, Tally};
-use crate::event::{Direction, Summary, TreeRole, VerdictKind};
+use super::{group::sentence, incident::count};
+use crate::analysis::group::{GROUPS, Groups, Tally};
+use crate::event::{Summary, TreeRole};
 use crate::text::{escape, name, time};
 use std::collections::BTreeMap;
 
@@ -98,10 +98,11 @@ pub(super) fn summary(
 /// The table of groups: a row of numbers for each group, and a sentence below it.
 fn table(groups: &Groups, look: Look) -> Vec<String> {
     let all = groups.all();
+    let paint = |tone, raw: &str, columns| look.paint(tone, &look.short(raw, columns));
     let shown = look.many(SHOWN).min(all.len());
     let mut rows: Vec<([String; 7], String)> = all[..shown]
         .iter()
-        .map(|(cause, tally)| (cells(&name(cause.verdict), tally), sentence(cause, tally, look)))
+        .map(|(cause, tally)| (cells(&name(cause.verdict), tally), sentence(cause, tally, &paint)))
         .collect();
     if let Some(other) = groups.other() {
         let text = format!("all other groups (limit {GROUPS})");
@@ -159,37 +160,4 @@ fn cells(verdict: &str, tally: &Tally) -> [String; 7] {
         tally.endless.to_string(),
         if first == last { format!("#{first}") } else { format!("#{first} to #{last}") },
     ]
-}
-
-/// What the incidents of a group have in common.
-fn sentence(cause: &Cause, tally: &Tally, look: Look) -> String {
-    let shown = |name: Option<&str>, columns: usize| {
-        let name = name.map(|name| look.short(name, columns));
-        name.unwrap_or_else(|| "(unknown)".to_owned())
-    };
-    let file = look.paint(Tone::Strong, &shown(tally.file.text().as_deref(), 60));
-    let victim = look.paint(Tone::Bad, &shown(tally.victim.text().as_deref(), 32));
-    let call = name(cause.direction);
-    let mut facts = Vec::new();
-    if cause.opener.is_some() {
-        facts.push(format!("opened by {}", shown(cause.opener.as_deref(), 32)));
-    }
-    if cause.holder.is_some() {
-        let holder = look.paint(Tone::Holder, &shown(cause.holder.as_deref(), 48));
-        let verb = match (cause.verdict, cause.direction) {
-            (VerdictKind::RefusedByFilesystem, _) => "refused",
-            (VerdictKind::SwapFile | VerdictKind::BinfmtMisc, _)
-            | (_, Direction::Exec | Direction::Other(_)) => "held",
-            (_, Direction::Write) => "run",
-        };
-        facts.push(format!("{verb} by {holder}"));
-    }
-    if let Some(exec) = tally.exec.text() {
-        let exec = look.paint(Tone::Good, &shown(Some(&exec), 40));
-        facts.push(format!("released by exec of {exec}"));
-    }
-    if facts.is_empty() {
-        facts.push("holder not found".to_owned());
-    }
-    format!("{victim} could not {call} {file}: {}", facts.join(", "))
 }

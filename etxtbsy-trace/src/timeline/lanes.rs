@@ -40,6 +40,21 @@ pub enum Doing {
     Running,
 }
 
+impl Doing {
+    /// In a word or two.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Open => "open",
+            Self::Held => "held",
+            Self::Forking => "in fork",
+            Self::Exec => "in exec",
+            Self::Running => "running",
+        }
+    }
+}
+
 /// A part of a lane, in nanoseconds from the failure. `i64::MIN` is an unknown beginning, `i64::MAX`
 /// an end that was not reached when the line was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

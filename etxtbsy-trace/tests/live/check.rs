@@ -252,7 +252,11 @@ fn as_nobody(binary: &Path, rights: Rights, tracefs: Tracefs) -> Command {
         mount(nothing, "/", nothing, MsFlags::MS_REC | MsFlags::MS_PRIVATE, nothing)?;
         place("tmpfs", Path::new("/sys/kernel/debug"))?;
         match tracefs {
-            Tracefs::Mounted => place("tracefs", Path::new(AT))?,
+            Tracefs::Mounted => {
+                // Where it is mounted already, the kernel refuses to mount it there again.
+                place("tmpfs", Path::new(AT))?;
+                place("tracefs", Path::new(AT))?;
+            }
             Tracefs::Absent => place("tmpfs", Path::new(AT))?,
             Tracefs::Searchable => {
                 place("tracefs", &aside)?;

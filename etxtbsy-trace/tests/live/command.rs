@@ -454,7 +454,8 @@ fn the_examples_of_the_readme_work_for_a_user_with_sudo() {
     for line in uses.lines().skip(1) {
         let (example, _) = line.split_once(" #").unwrap();
         let mut script = example.trim().replace("4242", "$$");
-        if !["run", "replay", "schema", "check"].iter().any(|name| example.contains(name)) {
+        if !["run", "replay", "report", "schema", "check"].iter().any(|name| example.contains(name))
+        {
             // It runs until Ctrl-C.
             script = script.replacen("etxtbsy-trace", "etxtbsy-trace -d 0.2", 1);
         }

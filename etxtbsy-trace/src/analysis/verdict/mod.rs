@@ -91,6 +91,17 @@ pub fn culprit(incident: &Incident) -> Option<&Holder> {
     found.or_else(|| incident.holders.first())
 }
 
+/// What begins advice about something that people try and that cannot work.
+pub const IN_VAIN: &str = "does not help: ";
+
+/// The advice for all incidents like this one: it names programs, and no pids. Advice that the tables
+/// do not have, such as that of a later version, is as recorded.
+#[must_use]
+pub fn group_advice(incident: &Incident) -> Vec<String> {
+    let advice = advice::of(incident.verdict.kind, incident, culprit(incident), Names::Group);
+    if advice.is_empty() { incident.verdict.advice.clone() } else { advice }
+}
+
 /// The first rule that fits.
 fn find<'a>(incident: &'a Incident, roots: &[u32]) -> Option<Finding<'a>> {
     apply(&running_executable::RunningExecutable, incident)

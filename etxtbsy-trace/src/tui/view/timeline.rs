@@ -187,14 +187,15 @@ impl Picture<'_> {
 
     fn bar(&mut self, bar: &Bar, cells: &mut [Cell]) {
         let state = self.state;
-        let (place, sign, look, word) = match bar.doing {
-            Doing::Open => (1, '━', style::opener(state), "open"),
-            Doing::Unknown => (11, '┄', style::faint(), "unknown"),
-            Doing::Forking => (3, '░', style::fork(state), "in fork"),
-            Doing::Held => (4, '█', style::holder(state), "held"),
-            Doing::Exec => (5, '▓', style::exec(state), "in exec"),
-            Doing::Running => (6, '▒', style::holder(state), "running"),
+        let (place, sign, look) = match bar.doing {
+            Doing::Open => (1, '━', style::opener(state)),
+            Doing::Unknown => (11, '┄', style::faint()),
+            Doing::Forking => (3, '░', style::fork(state)),
+            Doing::Held => (4, '█', style::holder(state)),
+            Doing::Exec => (5, '▓', style::exec(state)),
+            Doing::Running => (6, '▒', style::holder(state)),
         };
+        let word = bar.doing.word();
         let last = cells.len() - 1;
         let span = self.axis.span;
         if bar.to < span.from {

@@ -1,0 +1,139 @@
+//! The report as plain text.
+
+use std::io::{self, Write};
+
+use super::{
+    bounded::{Bounded, MOST},
+    compare::{self, Row},
+    model::Document,
+    words,
+};
+use crate::{
+    analysis::group::Member as _,
+    output::{
+        incident::{count, sentence, without_advice},
+        look::Look,
+    },
+};
+
+/// The longest bar of a histogram, in columns.
+const BAR: u64 = 40;
+
+/// Writes the report.
+pub(super) fn write(document: &Document, out: &mut dyn Write) -> io::Result<()> {
+    let rows = compare::rows(document);
+    let mut text = Bounded::new(MOST);
+    text.block(&head(document, &rows));
+    for row in &rows {
+        text.block(&group(document, row));
+    }
+    let text = text.finish(|more| {
+        format!("\n{}: the report has no room for them\n", count(more, "more group", "more groups"))
+    });
+    out.write_all(unlike_commands(&text).as_bytes())
+}
+
+/// What runners of CI read as a command anywhere in a line of their log, kept from being one.
+pub(super) fn unlike_commands(text: &str) -> String {
+    text.replace("##[", "##\\[")
+}
+
+fn head(document: &Document, rows: &[Row<'_>]) -> String {
+    let mut out = words::title(document, rows) + "\n";
+    for part in words::parts(document) {
+        out += &part.heading.map(|heading| format!("\n{heading}\n")).unwrap_or_default();
+        let labelled = [
+            ("recorded", words::runs(part.report)),
+            ("total", words::totals(part.report)),
+            ("warning", words::warnings(part.report)),
+            ("change first", part.report.change_first().into_iter().collect()),
+        ];
+        for (label, lines) in labelled {
+            for (at, line) in lines.iter().enumerate() {
+                let line = sentence(line, Look::PLAIN);
+                out += &labelled_line(if at == 0 { label } else { "" }, &line);
+            }
+        }
+    }
+    if !rows.is_empty() {
+        out += &format!("{}\n", words::WAIT);
+    }
+    out
+}
+
+fn labelled_line(label: &str, text: &str) -> String {
+    format!("  {label:13}{text}\n")
+}
+
+fn group(document: &Document, row: &Row<'_>) -> String {
+    let mut out =
+        format!("\n{}. {}: {}\n", row.number, words::verdict(row), words::plain_sentence(row));
+    for (label, fact) in words::facts(document, row) {
+        out += &labelled_line(label, &fact);
+    }
+    let Some(group) = row.group() else { return out };
+    let sizes = words::histogram(group.tally());
+    // A single size is in the line above.
+    if sizes.len() > 1 {
+        let most = sizes.iter().map(|(_, count)| *count).max().unwrap_or(1).max(1);
+        for (size, count) in sizes {
+            let bar = "#".repeat(bar(count, most) as usize);
+            out += &labelled_line("", format!("{size:>9} {count:>7} {bar}").trim_end());
+        }
+    }
+    for (label, example) in words::shown(group) {
+        out += &labelled_line(label, &words::origin(words::source(document, row), example));
+        for line in without_advice(&example.incident, Look::PLAIN).lines() {
+            out += &format!("    {line}\n");
+        }
+    }
+    let (helps, in_vain) = group.advice();
+    for (label, advice) in [("advice", helps), ("in vain", in_vain)] {
+        for (at, one) in advice.iter().enumerate() {
+            out += &labelled_line(if at == 0 { label } else { "" }, &sentence(one, Look::PLAIN));
+        }
+    }
+    out
+}
+
+/// The length of a bar; a count above zero has one.
+fn bar(count: u64, most: u64) -> u64 {
+    (u128::from(count) * u128::from(BAR)).div_ceil(u128::from(most)) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::samples::{self, shows, written};
+
+    #[test]
+    fn recordings() {
+        shows("text", &written(write, &samples::recorded()));
+    }
+
+    #[test]
+    fn a_baseline() {
+        shows("text-baseline", &written(write, &samples::compared()));
+    }
+
+    #[test]
+    fn nothing_failed() {
+        shows("text-nothing", &written(write, &samples::nothing()));
+    }
+
+    #[test]
+    fn hostile_names_stay_within_their_line() {
+        let text = written(write, &samples::hostile());
+        assert!(crate::output::samples::harmless(&text), "{text}");
+        for line in text.lines() {
+            assert!(!line.trim_start().starts_with("::") && !line.contains("##["), "{line}");
+        }
+    }
+
+    #[test]
+    fn the_length_is_bounded() {
+        let text = written(write, &samples::large());
+        assert!(text.len() <= MOST && text.len() > MOST / 2, "{}", text.len());
+        assert!(text.ends_with("the report has no room for them\n"));
+    }
+}
