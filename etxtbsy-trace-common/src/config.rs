@@ -39,11 +39,13 @@ pub enum Config {
     Passed = 8,
     /// Not 0 once a call was refused whose process may replace the file.
     Repairs = 9,
+    /// When tracing began, in nanoseconds of CLOCK_REALTIME.
+    BeganReal = 10,
 }
 
 impl Config {
     /// How many there are.
-    pub const ALL: u32 = 10;
+    pub const ALL: u32 = 11;
 }
 
 /// What the programs do with failures.

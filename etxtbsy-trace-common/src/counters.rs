@@ -18,11 +18,17 @@ pub enum Count {
     OtherCalls = 2,
     /// Execs outside the traced tree that failed while a process of the tree held the file.
     Elsewhere = 3,
+    /// Execs in the traced tree that succeeded.
+    Execs = 4,
+    /// Those of them whose file had changed since tracing began, by its `i_ctime`.
+    ExecsOfWritten = 5,
+    /// Execs in the traced tree that failed with ETXTBSY.
+    ExecsFailed = 6,
 }
 
 impl Count {
     /// How many there are.
-    pub const ALL: u32 = 4;
+    pub const ALL: u32 = 7;
 }
 
 /// A process and a call, whose failures are counted together.
@@ -81,6 +87,8 @@ pub enum Lost {
     /// A 32-bit program of the traced tree that began before the programs followed such calls
     /// ([`crate::Config::Compat`]): its failures may not be reported.
     CompatUnfollowed = 11,
+    /// An exec that may have failed, and was not looked at: there were too many.
+    NearMissUnreported = 12,
 }
 
 impl Lost {
@@ -100,11 +108,12 @@ impl Lost {
             Self::SearchesFull => "searches: the map was full",
             Self::FailureUnkept => "failures: more at once than are kept in detail",
             Self::CompatUnfollowed => "32-bit programs: not followed from their start",
+            Self::NearMissUnreported => "near misses: more at once than are looked at",
         }
     }
 
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::RingFull,
         Self::HoldsFull,
         Self::WalkTruncated,
@@ -117,5 +126,6 @@ impl Lost {
         Self::SearchesFull,
         Self::FailureUnkept,
         Self::CompatUnfollowed,
+        Self::NearMissUnreported,
     ];
 }

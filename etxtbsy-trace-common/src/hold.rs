@@ -227,8 +227,33 @@ pub struct Lineage {
     pub start_ns: u64,
     /// The parent of the forking process then.
     pub ppid: u32,
-    /// Zero.
-    pub pad: u32,
+    /// The child as the forking process's pid namespace has it: what its wait(2) returns.
+    pub wait_pid: u32,
+    /// When and by which thread of the forking process it was reaped, if the two pids are the same; else
+    /// [`ReapKey`] leads to that.
+    pub reaped: Reaped,
+}
+
+/// A process that has been reaped: which process did it, and the pid that its wait(2) returned.
+#[repr(C)]
+#[cfg_attr(feature = "user", derive(FromBytes, Immutable, IntoBytes, KnownLayout))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReapKey {
+    /// The process that waited.
+    pub reaper: u32,
+    /// What it waited for, in its own pid namespace.
+    pub pid: u32,
+}
+
+/// When a process was reaped, and by which thread.
+#[repr(C)]
+#[cfg_attr(feature = "user", derive(FromBytes, Immutable, IntoBytes, KnownLayout))]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Reaped {
+    /// When its wait(2) returned.
+    pub time_ns: u64,
+    /// `struct task_struct *` of the thread that waited.
+    pub task: u64,
 }
 
 /// A thread that is ending and was the last to use its fd table, until the kernel has closed the files. (As a

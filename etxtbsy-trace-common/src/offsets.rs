@@ -168,6 +168,12 @@ pub struct Offsets {
     pub io_uring_sqes: u32,
     pub io_uring_sq_entries: u32,
     pub regs_second: u32,
+    pub mm_env_end: u32,
+    pub regs_third: u32,
+    pub regs_fourth: u32,
+    /// Seconds and nanoseconds of `inode.i_ctime`.
+    pub inode_ctime_sec: u32,
+    pub inode_ctime_nsec: u32,
     /// The number of the system call.
     pub regs_syscall: u32,
     /// The first arguments of a 32-bit system call.

@@ -39,14 +39,17 @@ pub enum Kind {
     WriteRefused = 13,
     /// [`Repaired`].
     Repaired = 14,
+    /// [`Failure`]: an exec that succeeded, but may have failed.
+    NearMiss = 15,
 }
 
-/// An execve or execveat returned −ETXTBSY.
+/// An execve or execveat returned −ETXTBSY; or, with [`Kind::NearMiss`], it returned 0, and another process had a
+/// copy of a write fd of the file a short time ago.
 #[repr(C)]
 #[cfg_attr(feature = "user", derive(FromBytes, Immutable, IntoBytes, KnownLayout))]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Failure {
-    /// [`Kind::Failure`].
+    /// [`Kind::Failure`] or [`Kind::NearMiss`].
     pub kind: u32,
     /// The system call's number.
     pub syscall: i32,
@@ -84,6 +87,8 @@ pub struct Failure {
     pub cgroup: u64,
     /// Its `start_time`.
     pub start_ns: u64,
+    /// Of a near miss: when the file was last opened for writing, as far as that is known; else 0.
+    pub last_open_ns: u64,
     /// `inode.i_flags`.
     pub inode_flags: u32,
     /// 1 if the victim is of the traced tree, or all are of interest.
@@ -222,8 +227,10 @@ pub struct Candidate {
     pub ending: u32,
     /// A [`Quiet`]: for a hold whose beginning no event showed, whether it was in the table before the call.
     pub quiet: u32,
-    /// Zero.
-    pub pad: u32,
+    /// Of a near miss: 1 if the thread that exec'd had reaped the holder, or a process that had reaped it, and so on.
+    pub reaped_by_victim: u32,
+    /// Of a near miss: when the holder was reaped; 0 if that was not seen.
+    pub reaped_ns: u64,
     /// When the last message that may have brought fds came to the table; 0 if none was seen.
     pub received_ns: u64,
     /// When the opener's own fd was closed, if the description lived on; else 0.

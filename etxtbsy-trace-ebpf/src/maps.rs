@@ -19,7 +19,7 @@ use aya_ebpf::{
 };
 use etxtbsy_trace_common::{
     CallCount, CallKey, Config, Count, ExecCall, ExecName, Exiting, FdWord, FdWordKey, Hold,
-    HoldKey, Lineage, Lost, PendingRelease, Repair, Run, TEXT_MAX, Table, Watch,
+    HoldKey, Lineage, Lost, PendingRelease, ReapKey, Reaped, Repair, Run, TEXT_MAX, Table, Watch,
 };
 
 /// Update flags of `bpf_map_update_elem`, include/uapi/linux/bpf.h.
@@ -125,6 +125,18 @@ pub(crate) static CROWDED: LruHashMap<u64, u32> = LruHashMap::with_max_entries(1
 #[map]
 pub(crate) static RECEIVED: LruHashMap<u64, u64> = LruHashMap::with_max_entries(4_096, 0);
 
+/// When the last inherited write fd of an inode ended, by inode.
+#[map]
+pub(crate) static COPIES: LruHashMap<u64, u64> = LruHashMap::with_max_entries(2_048, 0);
+
+/// The processes that were reaped lately.
+#[map]
+pub(crate) static REAPED: LruHashMap<ReapKey, Reaped> = LruHashMap::with_max_entries(2_048, 0);
+
+/// A period of time, and how many near misses were reported in it.
+#[map]
+pub(crate) static PACE: Array<u64> = Array::with_max_entries(2, 0);
+
 /// The failures whose holders are being searched for, by the victim's `struct task_struct *`.
 #[map]
 pub(crate) static SEARCHES: HashMap<u64, SearchState> =
@@ -215,7 +227,8 @@ pub(crate) struct SearchState {
     pub(crate) pinners: [Pinner; PINNERS],
     /// How many of the references that were found are mappings.
     pub(crate) mapped: u32,
-    pub(crate) pad: u32,
+    /// 1 if the call is an exec that succeeded.
+    pub(crate) succeeded: u32,
     /// How many references to them were found.
     pub(crate) found: u32,
     /// `i_writecount` at the exit of the call.
@@ -328,6 +341,18 @@ pub(crate) struct Scratch {
 pub(crate) union Zero {
     pub(crate) scratch: core::mem::ManuallyDrop<Scratch>,
     pub(crate) words: FdWord,
+}
+
+/// Inserts into an LRU map, or overwrites, what is not to go before what is older. Whether it found room.
+///
+/// A look-up marks an element as used. Without that, a full map frees the youngest elements among the first: they are
+/// put on the list of inactive elements, which is short, because those in use are on the other list
+/// (`__bpf_lru_list_shrink`, kernel/bpf/bpf_lru_list.c).
+#[inline(always)]
+pub(crate) fn keep<K, V>(map: &LruHashMap<K, V>, key: K, value: &V) -> bool {
+    let inserted = map.insert(&key, value, ANY).is_ok();
+    let _ = map.get_ptr(&key);
+    inserted
 }
 
 /// Counts something that could not be kept or reported.

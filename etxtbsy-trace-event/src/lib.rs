@@ -15,6 +15,7 @@ pub mod check;
 mod holder;
 mod incident;
 pub mod later_word;
+mod near_miss;
 mod session;
 mod unheld;
 mod verdict;
@@ -24,7 +25,8 @@ pub use holder::{Evidence, Fd, Forked, Holder, How, Opened, Released, Runtime, S
 pub use incident::{
     Ancestor, BusyFile, Direction, Incident, LeftOut, Reason, Repaired, Role, Suspect, Victim,
 };
-pub use session::{Filter, LossKind, Lost, Meta, Provoke, Refusal, Summary, TreeRole};
+pub use near_miss::NearMiss;
+pub use session::{Execs, Filter, LossKind, Lost, Meta, Provoke, Refusal, Summary, TreeRole};
 pub use unheld::{Place, Unheld};
 pub use verdict::{Shortfall, Verdict, VerdictKind};
 
@@ -32,7 +34,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// All values of `type`.
-pub const TYPES: [&str; 5] = ["meta", "incident", "refusal", "lost", "summary"];
+pub const TYPES: [&str; 6] = ["meta", "incident", "near_miss", "refusal", "lost", "summary"];
 
 /// The version of the lines, in `meta.schema`.
 pub const SCHEMA: u32 = 2;
@@ -45,6 +47,9 @@ pub enum Line {
     Meta(Meta),
     /// One failed call.
     Incident(Box<Incident>),
+    /// An exec that succeeded, but may have failed.
+    #[serde(rename = "near_miss")]
+    NearMiss(Box<NearMiss>),
     /// Calls that failed with ETXTBSY and are only counted.
     Refusal(Refusal),
     /// Something was lost.

@@ -110,6 +110,8 @@ pub enum LossKind {
     CountContradicted,
     /// The kernel skipped a program because another was running on that CPU.
     ProgramsSkipped,
+    /// Near misses beyond the number that is looked at.
+    NearMissesOverload,
     /// 32-bit programs that were not followed from their start.
     #[serde(rename = "32-bit-unfollowed")]
     CompatUnfollowed,
@@ -159,6 +161,17 @@ pub struct Refusal {
     pub count: u64,
 }
 
+/// How many execs there were in the traced tree. 32-bit processes are not counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Execs {
+    /// Execs that succeeded or failed with ETXTBSY.
+    pub total: u64,
+    /// Those of files that had changed since tracing began, by their `ctime`: written, renamed, made executable.
+    pub of_written_files: u64,
+    /// Those that failed with ETXTBSY.
+    pub failed: u64,
+}
+
 /// The last line.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Summary {
@@ -184,6 +197,12 @@ pub struct Summary {
     /// The number of incidents that are `repaired`.
     #[serde(default)]
     pub repaired: u64,
+    /// The number of execs in the traced tree; `null` in recordings of versions that did not count them.
+    #[serde(default)]
+    pub execs: Option<Execs>,
+    /// The number of execs that succeeded, but may have failed: the sum of the `near_miss` lines.
+    #[serde(default)]
+    pub near_misses: u64,
     /// The number of losses of all kinds.
     pub lost: u64,
     /// The number of incidents by verdict.

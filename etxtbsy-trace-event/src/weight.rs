@@ -1,6 +1,6 @@
 //! An estimate of the memory that lines take.
 
-use crate::{Holder, Incident, Line, Opened};
+use crate::{Holder, Incident, Line, NearMiss, Opened, Victim};
 use std::mem::size_of;
 
 /// The approximate bytes of a line. Only long texts and lists count.
@@ -8,6 +8,13 @@ use std::mem::size_of;
 pub fn line(line: &Line) -> usize {
     match line {
         Line::Incident(incident) => self::incident(incident),
+        Line::NearMiss(near) => {
+            let texts = [&near.path, &near.file.path];
+            size_of::<NearMiss>()
+                + texts.iter().map(|it| text(it.as_ref())).sum::<usize>()
+                + victim(&near.victim)
+                + near.holders.iter().map(holder).sum::<usize>()
+        }
         Line::Meta(meta) => {
             let command = meta.filter.command.as_ref();
             size_of::<Line>() + list(Some(&meta.argv)) + list(command)
@@ -19,21 +26,26 @@ pub fn line(line: &Line) -> usize {
 /// The approximate bytes of an incident.
 #[must_use]
 pub fn incident(incident: &Incident) -> usize {
-    let victim = &incident.victim;
-    let texts = [&incident.path, &incident.file.path, &victim.exe, &victim.cwd, &victim.cgroup];
-    let above = victim.ancestors.iter().map(|above| 100 + text(above.exe.as_ref()));
+    let texts = [&incident.path, &incident.file.path];
     let unheld = incident.unheld.iter().map(|one| {
         200 + text(one.mount.as_ref()) + text(one.device.as_ref()) + opened(one.opened.as_ref())
     });
     size_of::<Incident>()
         + texts.iter().map(|it| text(it.as_ref())).sum::<usize>()
-        + list(victim.argv.as_ref())
-        + above.sum::<usize>()
+        + victim(&incident.victim)
         + list(Some(&incident.verdict.advice))
         + incident.verdict.summary.capacity()
         + incident.holders.iter().map(holder).sum::<usize>()
         + unheld.sum::<usize>()
         + incident.suspects.len() * 100
+}
+
+fn victim(victim: &Victim) -> usize {
+    let Victim { exe, cwd, cgroup, argv, ancestors, .. } = victim;
+    let above = ancestors.iter().map(|above| 100 + text(above.exe.as_ref())).sum::<usize>();
+    [exe, cwd, cgroup].map(|it| text(it.as_ref())).iter().sum::<usize>()
+        + list(argv.as_ref())
+        + above
 }
 
 fn holder(holder: &Holder) -> usize {

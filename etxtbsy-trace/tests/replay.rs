@@ -140,7 +140,7 @@ fn types_and_keys_of_a_later_version_are_skipped() {
     assert_eq!(json.status.code(), Some(0));
     assert_eq!(
         String::from_utf8_lossy(&json.stderr),
-        "etxtbsy-trace: stdin: skipped 3 lines of a later version, the first of type `near_miss` \
+        "etxtbsy-trace: stdin: skipped 3 lines of a later version, the first of type `heat_map` \
          in line 2\n"
     );
 }

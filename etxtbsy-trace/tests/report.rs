@@ -89,7 +89,7 @@ fn lines_of_a_later_version_are_skipped_and_reported() {
     let later = recording("later/types-and-keys.jsonl");
     let run = report(&[later.to_str().unwrap()], b"");
     assert_eq!(run.status.code(), Some(0));
-    let note = "skipped 3 lines of a later version, the first of type `near_miss` in line 2\n";
+    let note = "skipped 3 lines of a later version, the first of type `heat_map` in line 2\n";
     assert!(stderr(&run).ends_with(note), "{}", stderr(&run));
 }
 

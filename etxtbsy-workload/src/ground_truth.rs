@@ -7,7 +7,7 @@
 
 use super::child::{Program, fork, wait};
 use super::race::{self, Counts, RaceArgs, RaceLimits};
-use super::report::{FailedExec, GroundTruth, Inheritor, Race, Task};
+use super::report::{FailedExec, GroundTruth, Inheritor, Race, Task, WonExec};
 use super::{elf, stage};
 use crate::clock::now_ns;
 use anyhow::{Context, Result};
@@ -42,6 +42,7 @@ struct ThreadRecord {
     tid: u32,
     children: Vec<Child>,
     failures: Vec<FailedCall>,
+    successes: Vec<Success>,
 }
 
 /// A child that inherited fds that other threads had open.
@@ -55,6 +56,18 @@ struct Child {
     gone_by_ns: u64,
     /// The inherited fds that are open for writing, with their inode numbers.
     fds: Vec<(u32, u64)>,
+}
+
+/// An exec that succeeded.
+struct Success {
+    victim: u32,
+    ino: u64,
+    /// Just before the fork of the victim.
+    fork_begins_ns: u64,
+    /// Just after it, in the parent.
+    fork_ended_ns: u64,
+    /// Just before the exec.
+    enter_ns: u64,
 }
 
 /// An exec that failed.
@@ -88,6 +101,7 @@ pub(super) fn run(args: &Args) -> Result<GroundTruth> {
     )?;
     Ok(GroundTruth {
         failed: failed(&outcome.threads),
+        won: won(&outcome.threads),
         race: Race {
             scenario: "ground-truth".into(),
             pid: Task::current().pid,
@@ -108,7 +122,8 @@ fn write_and_run(
     counts: &Counts,
 ) -> Result<ThreadRecord> {
     let tid = Task::current().tid;
-    let mut record = ThreadRecord { tid, children: Vec::new(), failures: Vec::new() };
+    let mut record =
+        ThreadRecord { tid, children: Vec::new(), failures: Vec::new(), successes: Vec::new() };
     let target = Program::new(path)?;
     for round in 0_u32.. {
         if !counts.should_continue() {
@@ -122,6 +137,7 @@ fn write_and_run(
         drop(file);
         let ino = path.metadata()?.ino();
 
+        let fork_begins_ns = now_ns();
         let child = fork(|| {
             record_fds(shared_words);
             shared_words[BEFORE].store(now_ns(), Relaxed);
@@ -129,6 +145,7 @@ fn write_and_run(
             shared_words[AFTER].store(now_ns(), Relaxed);
             errno
         })?;
+        let fork_ended_ns = now_ns();
         let errno = wait(child)?;
         let gone_by_ns = now_ns();
         fs::remove_file(path)?;
@@ -141,6 +158,14 @@ fn write_and_run(
             let failure =
                 FailedCall { victim: pid, ino, enter_ns: before_exec_ns, exit_ns: after_ns };
             record.failures.push(failure);
+        } else {
+            record.successes.push(Success {
+                victim: pid,
+                ino,
+                fork_begins_ns,
+                fork_ended_ns,
+                enter_ns: before_exec_ns,
+            });
         }
         if count > 0 {
             record.children.push(Child {
@@ -200,6 +225,51 @@ fn written_file(fd: c_int) -> Option<u64> {
     (stat.st_mode & libc::S_IFMT == libc::S_IFREG).then_some(stat.st_ino)
 }
 
+/// The children that inherited a file, with the threads that forked them, by inode number.
+fn inheritors(threads: &[ThreadRecord]) -> HashMap<u64, Vec<(u32, &Child)>> {
+    let mut inheritors: HashMap<u64, Vec<(u32, &Child)>> = HashMap::new();
+    for record in threads {
+        for child in &record.children {
+            let files: HashSet<u64> = child.fds.iter().map(|(_, ino)| *ino).collect();
+            for ino in files {
+                inheritors.entry(ino).or_default().push((record.tid, child));
+            }
+        }
+    }
+    inheritors
+}
+
+/// Combines the records of all threads into the facts of each success that could have been a failure.
+fn won(threads: &[ThreadRecord]) -> Vec<WonExec> {
+    let inheritors = inheritors(threads);
+    let won = |(writer, success): (u32, &Success)| {
+        let inherited = inheritors.get(&success.ino)?.iter();
+        let in_time = inherited.filter(|(_, child)| child.gone_by_ns >= success.fork_begins_ns);
+        let inheritors: Vec<Inheritor> = in_time
+            .map(|(forked_by, child)| Inheritor {
+                pid: child.pid,
+                fds: fds_of(child, success.ino),
+                forked_by: *forked_by,
+                before_exec_ns: child.before_exec_ns,
+                gone_by_ns: child.gone_by_ns,
+                sure: child.before_exec_ns >= success.fork_ended_ns,
+            })
+            .collect();
+        (!inheritors.is_empty()).then_some(WonExec {
+            victim: success.victim,
+            ino: success.ino,
+            writer,
+            fork_begins_ns: success.fork_begins_ns,
+            enter_ns: success.enter_ns,
+            inheritors,
+        })
+    };
+    let successes = threads
+        .iter()
+        .flat_map(|record| record.successes.iter().map(|success| (record.tid, success)));
+    successes.filter_map(won).collect()
+}
+
 /// Combines the records of all threads into the facts of each failure.
 fn failed(threads: &[ThreadRecord]) -> Vec<FailedExec> {
     let failures = || {
@@ -207,15 +277,7 @@ fn failed(threads: &[ThreadRecord]) -> Vec<FailedExec> {
             .iter()
             .flat_map(|record| record.failures.iter().map(|failure| (record.tid, failure)))
     };
-    let busy: HashSet<u64> = failures().map(|(_, failure)| failure.ino).collect();
-    let mut inheritors: HashMap<u64, Vec<(u32, &Child)>> = HashMap::new();
-    for record in threads {
-        for child in &record.children {
-            for ino in child.fds.iter().map(|(_, ino)| *ino).filter(|ino| busy.contains(ino)) {
-                inheritors.entry(ino).or_default().push((record.tid, child));
-            }
-        }
-    }
+    let inheritors = inheritors(threads);
     let failed_exec = |(writer, failure): (u32, &FailedCall)| {
         let inherited = inheritors.get(&failure.ino).into_iter().flatten();
         let in_time = inherited.filter(|(_, child)| child.gone_by_ns >= failure.enter_ns);

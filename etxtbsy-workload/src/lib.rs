@@ -30,7 +30,7 @@ pub use comparison::{Comparison, Side};
 pub use judge::{Tally, WriteTally, compare, compare_refusals};
 pub use report::{
     BusyExec, FailedExec, GroundTruth, HeldBy, Holder, Inheritor, Mixed, PossibleHolder,
-    PossibleRunner, Race, Refusal, Refusals, Scene, Storm, Task, Unheld,
+    PossibleRunner, Race, Refusal, Refusals, Scene, Storm, Task, Unheld, WonExec,
 };
 
 use anyhow::{Result, bail};

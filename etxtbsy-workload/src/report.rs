@@ -69,6 +69,26 @@ pub struct GroundTruth {
     pub race: Race,
     /// The execs that failed, unordered.
     pub failed: Vec<FailedExec>,
+    /// The execs that succeeded and whose files other processes had inherited, unordered.
+    pub won: Vec<WonExec>,
+}
+
+/// An exec that succeeded, and who had inherited its file. Times are nanoseconds of CLOCK_MONOTONIC.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WonExec {
+    /// The process that executed the file.
+    pub victim: u32,
+    /// The file's inode number, which is never reused.
+    pub ino: u64,
+    /// The thread that wrote the file, closed it, and then forked the victim.
+    pub writer: u32,
+    /// The time before that fork.
+    pub fork_begins_ns: u64,
+    /// The time before the exec.
+    pub enter_ns: u64,
+    /// The processes that had inherited the file and may not have been reaped when the victim was forked; `sure` are
+    /// those that certainly had not. No other process had it.
+    pub inheritors: Vec<Inheritor>,
 }
 
 /// A failed exec, and who may have held its file. Times are nanoseconds of CLOCK_MONOTONIC.

@@ -32,9 +32,15 @@ pub(crate) fn is_taken() -> bool {
         lost(Lost::FailureUnkept);
         return false;
     }
-    if EVENTS.query(AVAIL_DATA) > EVENTS.query(RING_SIZE) / 2 {
+    if !has_room() {
         lost(Lost::FailureUnreported);
         return false;
     }
     true
+}
+
+/// Whether half of the ring buffer is free.
+#[inline(always)]
+pub(crate) fn has_room() -> bool {
+    EVENTS.query(AVAIL_DATA) <= EVENTS.query(RING_SIZE) / 2
 }

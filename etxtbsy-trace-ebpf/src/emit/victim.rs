@@ -35,19 +35,49 @@ pub(crate) fn report(
     opened: u32,
     writers: i32,
 ) -> Option<Subject> {
+    let subject = report_as(Kind::Failure, task, call, inode, opened, writers, 0);
+    if subject.is_none() {
+        lost(Lost::FailureUnreported);
+    }
+    subject
+}
+
+/// Reports that an exec of current's succeeded, but may have failed.
+#[inline(always)]
+pub(crate) fn report_near_miss(
+    task: u64,
+    call: &Call,
+    inode: u64,
+    opened: u32,
+    last_open_ns: u64,
+) -> Option<Subject> {
+    let subject = report_as(Kind::NearMiss, task, call, inode, opened, 0, last_open_ns);
+    if subject.is_none() {
+        lost(Lost::NearMissUnreported);
+    }
+    subject
+}
+
+#[inline(always)]
+fn report_as(
+    kind: Kind,
+    task: u64,
+    call: &Call,
+    inode: u64,
+    opened: u32,
+    writers: i32,
+    last_open_ns: u64,
+) -> Option<Subject> {
     // The time, and the CPU, of which there are up to 8,192 (NR_CPUS_RANGE_END, arch/x86/Kconfig): no
     // CPU sees two failures in one nanosecond. The bits of the time that do not fit are multiples of 26 days.
     // SAFETY: no arguments.
     let seq = call.exit_ns << 13 | (unsafe { bpf_get_smp_processor_id() } as u64 & 8191);
-    let Some(mut entry) = ringbuf::reserve::<Failure>() else {
-        lost(Lost::FailureUnreported);
-        return None;
-    };
+    let mut entry = ringbuf::reserve::<Failure>()?;
     let record = entry.as_mut_ptr();
     // SAFETY: the reserved record; every field is written before it is submitted. One by one,
     // because the stack has no room for it.
     unsafe {
-        (*record).kind = Kind::Failure as u32;
+        (*record).kind = kind as u32;
         (*record).syscall = call.syscall;
         (*record).seq = seq;
         (*record).enter_ns = call.enter_ns;
@@ -68,6 +98,7 @@ pub(crate) fn report(
         (*record).inode_flags = kernel::int(inode, offset!(inode_i_flags));
         (*record).in_tree = tree::has(kernel::tgid_of(task)) as u32;
         (*record).start_ns = word(task, offset!(task_start_time));
+        (*record).last_open_ns = last_open_ns;
         (*record).comm = kernel::comm(task);
     }
     entry.submit(WAKE);

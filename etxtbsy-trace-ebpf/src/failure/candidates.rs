@@ -2,6 +2,7 @@
 
 use etxtbsy_trace_common::{
     CLOEXEC_UNKNOWN, Candidate, Drain, Hold, HoldKey, How, Kind, PinnedBy, SLOTS, Stage, TextOf,
+    Via,
 };
 
 use crate::{
@@ -11,7 +12,7 @@ use crate::{
         text::{self, Subject},
     },
     failure::references,
-    holds::{exec, last_drop, origin, pending_release},
+    holds::{exec, last_drop, origin, pending_release, reaped},
     kernel::{self, CALLS, offset, word},
     maps::{ENDED, HOLDS, ORPHANS, ORPHANS_OF, RECEIVED, SEARCHES, SearchState},
 };
@@ -52,6 +53,9 @@ const RECENT: u32 = 3;
 /// The longest time from an exec to the drop of a last reference, in nanoseconds: 70 ms were seen, of a task
 /// that was preempted just then.
 const DRAIN_NS: u64 = 200_000_000;
+
+/// How long after its end an inherited copy is reported with an exec that succeeded, in nanoseconds.
+const SHOWN_FOR_NS: u64 = 1_000_000_000;
 
 /// The table has other users than the threads of the process, or its users are not known.
 pub(crate) const ODD: i32 = 2;
@@ -203,6 +207,26 @@ pub(crate) extern "C" fn report_candidate(current: u64, slot: u32, kept: u32, us
     }
 }
 
+/// Reports the hold in one place of the inode that current's exec was of, if it is an inherited copy in another
+/// process that ended lately.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn report_copy(current: u64, slot: u32) -> i32 {
+    let Some(search) = SEARCHES.get_ptr(current) else { return 0 };
+    let inode = inode_reported(search);
+    let Some(hold) = hold_at(HoldKey { inode, slot, pad: 0 }, OVER) else { return 0 };
+    // SAFETY: map values, see `maps`.
+    let (hold, enter_ns) = unsafe { (&*hold, (*search).enter_ns) };
+    let is_copy = (hold.via == Via::Fork as u32)
+        & (hold.tgid != kernel::tgid_of(current))
+        & (hold.released_ns + SHOWN_FOR_NS > enter_ns);
+    if !is_copy {
+        return 0;
+    }
+    let lives = kernel::is_task_of(hold);
+    report_inspected(current, slot, OVER, 0, lives as u32 * LIVES)
+}
+
 /// Reports the hold that [`report_candidate`] is about, as [`inspect`] has seen it.
 #[unsafe(no_mangle)]
 #[inline(never)]
@@ -236,7 +260,6 @@ extern "C" fn report_inspected(current: u64, slot: u32, kept: u32, user: u64, lo
         (*record).tid = kernel::int(task, offset!(task_pid));
         (*record).seq = (*search).seq;
         (*record).inode = inode;
-        (*record).pad = 0;
         core::ptr::copy_nonoverlapping(hold, &raw mut (*record).hold, 1);
         if user != 0 {
             share(&raw mut (*record).hold, user);
@@ -264,6 +287,10 @@ extern "C" fn report_inspected(current: u64, slot: u32, kept: u32, user: u64, lo
             Some(at) => *at,
             None => 0,
         };
+        let (since, succeeded) = (hold.acquired_ns, (*search).succeeded != 0);
+        (*record).reaped_ns = if succeeded { reaped::when_reaped(hold.tgid, since) } else { 0 };
+        (*record).reaped_by_victim =
+            (succeeded && reaped::has_reaped(current, hold.tgid, since) != 0) as u32;
         (*record).closed_ns = origin::closed_ns(inode, file, (*record).hold.opened.time_ns);
         // A child that still has its copy, but runs another program already.
         let became = (progress != 0) & shown & (hold.forked.time_ns != 0) & (hold.execed == 0);

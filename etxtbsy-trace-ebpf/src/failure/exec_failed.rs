@@ -24,7 +24,7 @@ const FILES: u32 = 16;
 /// are fewer. A global function, so that the verifier checks it once.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn opened_file(task: u64, fput: u64, nth: u32) -> u64 {
+pub(super) extern "C" fn opened_file(task: u64, fput: u64, nth: u32) -> u64 {
     let mut left = nth;
     let mut link = word(task, offset!(task_task_works));
     for _ in 0..FILES {
@@ -154,6 +154,9 @@ pub(crate) fn report(task: u64, syscall: i32, path: u64) -> bool {
     }
     if !intake::is_taken() {
         return false;
+    }
+    if tree::has(tgid) {
+        count(Count::ExecsFailed, 1);
     }
     let call = match EXECS.get_ptr(task) {
         // SAFETY: a map value, see `maps`.

@@ -9,6 +9,7 @@ pub(crate) mod candidates;
 pub(crate) mod exec_failed;
 pub(crate) mod io_uring;
 mod mappings;
+pub(crate) mod near_miss;
 pub(crate) mod other_calls;
 pub(crate) mod outcome;
 mod pinned;

@@ -71,7 +71,8 @@ pub(crate) extern "C" fn report_unnoted(
         (*record).tid = kernel::int(task, offset!(task_pid));
         (*record).ending = kernel::is_ending(task) as u32;
         (*record).quiet = kernel::quiet_since(task, (*search).arrival);
-        (*record).pad = 0;
+        (*record).reaped_by_victim = 0;
+        (*record).reaped_ns = 0;
         (*record).received_ns = match RECEIVED.get_ptr(table) {
             Some(at) => *at,
             None => 0,

@@ -1,13 +1,13 @@
 //! A process forks.
 
 use aya_ebpf::helpers::bpf_ktime_get_ns;
-use etxtbsy_trace_common::Lineage;
+use etxtbsy_trace_common::{Lineage, Reaped};
 
 use crate::{
     emit::compat_request,
     holds::{fd_table_copy, runs},
     kernel::{self, offset, word},
-    maps::{ANY, LINEAGE},
+    maps::{LINEAGE, keep},
     tree,
 };
 
@@ -50,8 +50,9 @@ extern "C" fn remember(parent: u64, child: u64, now_ns: u64) -> i32 {
         forker: kernel::actor(parent, now_ns),
         start_ns: word(child, offset!(task_start_time)),
         ppid: kernel::ppid_of(parent),
-        pad: 0,
+        wait_pid: kernel::pid_seen_by(child, parent),
+        reaped: Reaped { time_ns: 0, task: 0 },
     };
-    let _ = LINEAGE.insert(kernel::tgid_of(child), lineage, ANY);
+    keep(&LINEAGE, kernel::tgid_of(child), &lineage);
     0
 }

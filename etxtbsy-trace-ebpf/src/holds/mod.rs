@@ -5,6 +5,7 @@
 //! event arrives does not matter here: functions take tasks, fds and pointers, not contexts of programs.
 
 pub(crate) mod close;
+pub(crate) mod copies;
 pub(crate) mod dup;
 pub(crate) mod exec;
 pub(crate) mod exit;
@@ -14,6 +15,7 @@ pub(crate) mod last_drop;
 pub(crate) mod open;
 pub(crate) mod origin;
 pub(crate) mod pending_release;
+pub(crate) mod reaped;
 pub(crate) mod received;
 mod repair;
 pub(crate) mod runs;

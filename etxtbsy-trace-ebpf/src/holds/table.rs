@@ -14,10 +14,11 @@ use etxtbsy_trace_common::{
 
 use crate::{
     emit::report,
+    holds::copies,
     kernel::{self, offset},
     maps::{
         ANY, CROWDED, EEXIST, ENDED, FD_WORDS, HOLDS, NOEXIST, ORPHANS, ORPHANS_OF, TABLES, ZERO,
-        lost,
+        keep, lost,
     },
 };
 
@@ -211,13 +212,16 @@ extern "C" fn finish(inode: u64, slot: u32, how: u32, last: u32) -> i32 {
     hold.stage = Stage::Released as u32;
     if hold.was_last_reference == 0 && hold.via == Via::Open as u32 {
         // If there is no room, its opener is not known later.
-        let _ = ORPHANS.insert(hold.file, &*hold, ANY);
-        let _ = ORPHANS_OF.insert(orphan_key(inode, hold.file), &hold.file, ANY);
+        keep(&ORPHANS, hold.file, &*hold);
+        keep(&ORPHANS_OF, orphan_key(inode, hold.file), &hold.file);
     }
     let slot = ended_slot(inode, hold);
     // This fails only without memory; a failure right now then does not find the hold.
-    if ENDED.insert(HoldKey { inode, slot, pad: 0 }, &*hold, ANY).is_err() {
+    if !keep(&ENDED, HoldKey { inode, slot, pad: 0 }, &*hold) {
         lost(Lost::HoldsFull);
+    }
+    if hold.via == Via::Fork as u32 {
+        copies::note_end(inode, hold.released_ns);
     }
     let _ = HOLDS.remove(key);
     report::change(Kind::Released, inode, slot);

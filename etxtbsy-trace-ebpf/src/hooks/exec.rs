@@ -9,7 +9,7 @@ use etxtbsy_trace_common::TailCall;
 
 use super::context::{self, tail_call};
 use crate::{
-    failure::{exec_failed, outcome},
+    failure::{exec_failed, near_miss, outcome},
     holds::exec,
     kernel::{self, ETXTBSY},
     maps::TAIL_CALLS,
@@ -69,6 +69,7 @@ fn returns(ctx: &TracePointContext) -> u32 {
     let task = kernel::current();
     if ret == 0 {
         exec::succeeded(task);
+        near_miss::note(task, context::syscall(ctx));
     } else if ret == ETXTBSY {
         if exec_failed::report(task, context::syscall(ctx), 0) {
             info!(ctx, "exec of process {} failed", kernel::tgid_of(task));

@@ -18,4 +18,5 @@ mod open;
 mod received;
 mod tail_calls;
 mod unshare;
+mod wait;
 mod write_refused;

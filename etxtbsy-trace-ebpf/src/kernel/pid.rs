@@ -51,6 +51,13 @@ pub(crate) fn local_pid(task: u64) -> u32 {
     int(upid, offset!(upid_nr))
 }
 
+/// A task's process as the pid namespace of another has it; 0 if it does not have it.
+#[inline(always)]
+pub(crate) fn pid_seen_by(task: u64, other: u64) -> u32 {
+    let level = int(pid_of(other), offset!(pid_level));
+    int(upid(pid_of(task), level), offset!(upid_nr))
+}
+
 /// A task's pid namespace, `struct pid_namespace *`, after how many there are above it.
 #[inline(always)]
 pub(crate) fn pid_namespace(task: u64) -> (u32, u64) {

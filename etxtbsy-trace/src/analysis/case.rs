@@ -67,6 +67,8 @@ pub struct Runner {
 pub struct Case {
     /// The failure.
     pub failure: Failure,
+    /// Whether the exec succeeded: a near miss.
+    pub succeeded: bool,
     /// The holds on its inode, those that had just ended too.
     pub candidates: Vec<Candidate>,
     /// Holds that began after it.

@@ -133,7 +133,7 @@ pub(crate) fn syscall(number: i32) -> String {
     known.map_or_else(|| format!("syscall_{number}"), |known| known.name().to_owned())
 }
 
-fn busy_file(case: &Case, writers: Option<u32>, world: &World<'_>) -> BusyFile {
+pub(super) fn busy_file(case: &Case, writers: Option<u32>, world: &World<'_>) -> BusyFile {
     let failure = &case.failure;
     if let Some(running) = &case.running {
         let (path, path_b64) = text(&running.path);
@@ -204,7 +204,7 @@ fn cgroup(seen: [Option<&Rc<Facts>>; 2]) -> Option<String> {
     seen.into_iter().flatten().find_map(|facts| facts.cgroup.clone())
 }
 
-fn victim(case: &Case, world: &World<'_>) -> Victim {
+pub(super) fn victim(case: &Case, world: &World<'_>) -> Victim {
     let failure = &case.failure;
     let seen = world.seen.get(&failure.tgid);
     let (comm, comm_b64) = maybe_text(comm(&failure.comm));
@@ -241,7 +241,7 @@ fn arguments(argv: Option<&[Vec<u8>]>) -> (Option<Vec<String>>, Option<Vec<Optio
     }
 }
 
-fn holder(held: &Held, case: &Case, world: &World<'_>) -> Holder {
+pub(super) fn holder(held: &Held, case: &Case, world: &World<'_>) -> Holder {
     // What was read after its end is perhaps of another that got its pid.
     let ended_ns = held.released.filter(|(how, _)| *how == How::Exit).map(|(_, time_ns)| time_ns);
     let seen = world

@@ -31,6 +31,8 @@ pub enum LedgerEvent {
     None,
     /// The records of this failure are complete: now is the time to look at its processes.
     Reported(u64),
+    /// The records of this near miss are complete.
+    NearMiss(u64),
     /// The traced tree has ended.
     TreeEnded,
     /// A 32-bit program runs.
@@ -53,6 +55,8 @@ pub struct Ledger {
 pub struct Unkept {
     /// Failures.
     pub failures: u64,
+    /// Near misses.
+    pub near_misses: u64,
     /// Holds that began or ended after a failure, once for each failure.
     pub changes: u64,
 }
@@ -120,6 +124,11 @@ impl Ledger {
                 let case = Case { failure, ..Case::default() };
                 self.cases.insert(failure.seq, Entry { case, ..Entry::default() });
             }
+            Record::NearMiss(_) if self.is_full() => self.unkept.near_misses += 1,
+            Record::NearMiss(failure) => {
+                let case = Case { failure, succeeded: true, ..Case::default() };
+                self.cases.insert(failure.seq, Entry { case, ..Entry::default() });
+            }
             Record::Candidate(candidate) => {
                 if let Some(case) = self.grow(candidate.seq, size_of::<Candidate>()) {
                     case.candidates.push(*candidate);
@@ -132,7 +141,11 @@ impl Ledger {
                     case.lost = end.lost != 0;
                     case.references = end.references;
                     case.unplaced = end.unplaced;
-                    return LedgerEvent::Reported(end.seq);
+                    return if case.succeeded {
+                        LedgerEvent::NearMiss(end.seq)
+                    } else {
+                        LedgerEvent::Reported(end.seq)
+                    };
                 }
             }
             Record::Acquired(change) => {
@@ -281,6 +294,13 @@ impl Ledger {
         over.into_iter().map(Entry::close).collect()
     }
 
+    /// Takes out a case.
+    pub fn take(&mut self, seq: u64) -> Option<Case> {
+        let entry = self.cases.remove(&seq)?;
+        self.bytes -= entry.bytes;
+        Some(entry.close())
+    }
+
     /// Takes out all cases.
     pub fn drain(&mut self) -> Vec<Case> {
         self.bytes = 0;
@@ -401,7 +421,7 @@ mod tests {
             ledger.record(failure(seq));
         }
         assert!(ledger.is_full());
-        assert_eq!(ledger.take_unkept(), Unkept { failures: 3, changes: 0 });
+        assert_eq!(ledger.take_unkept(), Unkept { failures: 3, ..Unkept::default() });
         assert_eq!(ledger.take_unkept(), Unkept::default());
         assert_eq!(ledger.settled(2 * GRACE_NS).len(), MOST);
         assert!(!ledger.is_full());

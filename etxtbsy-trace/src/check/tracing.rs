@@ -203,7 +203,7 @@ impl Output for Recorder {
                 let mut recorded = self.incident.lock().unwrap_or_else(PoisonError::into_inner);
                 *recorded = Some(Incident::clone(incident));
             }
-            Line::Refusal(_) | Line::Lost(_) | Line::Summary(_) => {}
+            Line::NearMiss(_) | Line::Refusal(_) | Line::Lost(_) | Line::Summary(_) => {}
         }
         Ok(())
     }

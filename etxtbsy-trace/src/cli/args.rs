@@ -269,6 +269,10 @@ pub struct Options {
     #[arg(long, global = true, value_name = "N", value_parser = exit_code)]
     pub error_exitcode: Option<NonZeroU8>,
 
+    /// With --error-exitcode: near misses count too, execs that succeeded but could have failed
+    #[arg(long, global = true)]
+    pub near_misses_too: bool,
+
     /// When to colour; auto depends on the terminal, `NO_COLOR` and `CLICOLOR_FORCE`
     #[arg(long, global = true, value_name = "WHEN", value_enum, default_value_t = Color::Auto)]
     pub color: Color,

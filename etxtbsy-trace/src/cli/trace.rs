@@ -14,7 +14,7 @@ use super::{
 use crate::{
     check,
     command::Prepared,
-    event::{Filter, Provoke},
+    event::{Filter, Provoke, Summary},
     host::{
         memory::FAILED_TO_TRACE,
         privileges::{self, SessionKind},
@@ -150,9 +150,16 @@ pub(super) fn trace(
         return Ok(FAILED_TO_TRACE);
     }
     Ok(match (code, cli.options.error_exitcode) {
-        (Some(0), Some(error)) if summary.incidents > summary.repaired => error.get(),
+        (Some(0), Some(error)) if counts_as_error(&summary, cli.options.near_misses_too) => {
+            error.get()
+        }
         (code, _) => code.unwrap_or(0),
     })
+}
+
+/// Whether a session saw what `--error-exitcode` is for.
+fn counts_as_error(summary: &Summary, near_misses_too: bool) -> bool {
+    summary.incidents > summary.repaired || near_misses_too && summary.near_misses > 0
 }
 
 /// Starts tracing, then drops the privileges that are no longer needed.

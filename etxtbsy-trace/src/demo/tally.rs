@@ -56,7 +56,7 @@ impl Output for Tally {
         match line {
             Line::Incident(incident) => counts.add(incident),
             Line::Lost(lost) => counts.lost += lost.count,
-            Line::Meta(_) | Line::Refusal(_) | Line::Summary(_) => {}
+            Line::Meta(_) | Line::NearMiss(_) | Line::Refusal(_) | Line::Summary(_) => {}
         }
         Ok(())
     }

@@ -485,7 +485,7 @@ pub(crate) fn count(number: u64, one: &str, many: &str) -> String {
 }
 
 /// `comm[pid]`.
-fn process(pid: u32, comm: Option<&str>, look: Look) -> String {
+pub(super) fn process(pid: u32, comm: Option<&str>, look: Look) -> String {
     comm.map_or_else(|| format!("pid {pid}"), |comm| format!("{}[{pid}]", look.short(comm, NAME)))
 }
 

@@ -12,6 +12,7 @@ pub(crate) mod group;
 pub(crate) mod incident;
 pub mod json;
 pub(crate) mod look;
+pub(crate) mod near_miss;
 pub mod queue;
 pub mod recording;
 #[cfg(test)]

@@ -97,7 +97,7 @@ impl Queue {
                 self.stalled = true;
                 return;
             }
-            Line::Incident(_) | Line::Refusal(_) if !has_room => {
+            Line::Incident(_) | Line::NearMiss(_) | Line::Refusal(_) if !has_room => {
                 self.dropped += 1;
                 self.all_dropped += 1;
                 self.stalled = true;

@@ -420,10 +420,10 @@ mod tests {
                 .to_owned(),
         ];
         assert_eq!(notes, wanted);
-        let (lines, error, notes) = read(b"{\"type\":\"near_miss\"}\n\n{\"type\":\"a\\u001b\"}\n");
+        let (lines, error, notes) = read(b"{\"type\":\"heat_map\"}\n\n{\"type\":\"a\\u001b\"}\n");
         assert_eq!((lines.len(), error), (0, None));
         let wanted = "trace.jsonl: skipped 2 lines of a later version, the first of type \
-                      `near_miss` in line 1";
+                      `heat_map` in line 1";
         assert_eq!(notes, [wanted]);
     }
 

@@ -5,8 +5,8 @@
 use crate::analysis::verdict;
 use crate::event::{
     Ancestor, BusyFile, Direction, Evidence, Fd, Filter, Forked, Holder, How, Incident, Line,
-    LossKind, Lost, Meta, Opened, Place, Refusal, Released, Role, Shortfall, State, Summary,
-    Unheld, VerdictKind, Via, Victim,
+    LossKind, Lost, Meta, NearMiss, Opened, Place, Refusal, Released, Role, Shortfall, State,
+    Summary, Unheld, VerdictKind, Via, Victim,
 };
 use proptest::prelude::*;
 
@@ -150,6 +150,25 @@ pub(crate) fn race() -> Incident {
         left_out: None,
         verdict: verdict::unexplained(Direction::Exec),
     })
+}
+
+/// The same race, won.
+pub(crate) fn near_miss() -> NearMiss {
+    let Incident { time, path, file, victim, mut holders, .. } = race();
+    let released = holders[0].released.as_mut().unwrap();
+    released.time_ns = NOW - 420_000;
+    released.after_ns = -420_000;
+    NearMiss {
+        time,
+        time_ns: NOW,
+        path,
+        path_b64: None,
+        file: BusyFile { writers: None, ..file },
+        victim,
+        holders,
+        margin_ns: 300_000,
+        count: 1,
+    }
 }
 
 /// A daemon with an fd that is not close-on-exec.
@@ -360,6 +379,8 @@ pub(crate) fn summary(incidents: u64, by_verdict: &[(VerdictKind, u64)]) -> Summ
         refusals: 0,
         elsewhere: 0,
         repaired: 0,
+        execs: None,
+        near_misses: 0,
         lost: 0,
         unexplained_by: [(Shortfall::WriterNotFound, 1)].into(),
         change_first: some("write the file in a child process"),
@@ -376,6 +397,7 @@ pub(crate) fn every_line() -> Vec<Line> {
         incident.id = id;
         incident.into()
     }));
+    lines.push(Line::NearMiss(Box::new(near_miss())));
     lines.push(Line::Refusal(refusal()));
     lines.push(Line::Lost(lost()));
     lines.push(Line::Summary(summary(6, &[(VerdictKind::LeakedFd, 1)])));

@@ -1,7 +1,7 @@
 //! The summary as text: the groups of incidents, their counts and waits.
 
 use super::look::{Look, Tone};
-use super::{group::sentence, incident::count};
+use super::{group::sentence, incident::count, near_miss};
 use crate::analysis::group::{GROUPS, Groups, Tally};
 use crate::event::{Summary, TreeRole};
 use crate::text::{escape, name, time};
@@ -22,6 +22,7 @@ const LEFT: [usize; 2] = [2, 6];
 pub(super) fn summary(
     summary: &Summary,
     groups: &Groups,
+    near_misses: &near_miss::Tally,
     lost: &BTreeMap<String, u64>,
     role: TreeRole,
     look: Look,
@@ -64,6 +65,10 @@ pub(super) fn summary(
             lines.push(format!("change first: {}", escape::prose(first)));
         }
     }
+    if let Some(execs) = &summary.execs {
+        lines.extend(near_miss::rates(execs, summary.near_misses, near_misses));
+    }
+    lines.extend(near_misses.lines(look));
     if summary.refusals > 0 {
         let calls = count(summary.refusals, "other call", "other calls");
         lines.push(format!("{calls} failed with ETXTBSY: listed above, only counted"));

@@ -1,7 +1,7 @@
 //! The lines as text for people.
 
 use super::look::{Look, Tone};
-use super::{Output, incident, summary};
+use super::{Output, incident, near_miss, summary};
 use crate::analysis::group::Groups;
 use crate::event::{Filter, Incident, Line, Lost, Meta, Provoke, TreeRole};
 use crate::text::{escape, name, time};
@@ -22,6 +22,7 @@ pub struct Text<W> {
     summary_only: bool,
     groups: Groups,
     lost: BTreeMap<String, u64>,
+    near_misses: near_miss::Tally,
     role: TreeRole,
     /// Whether the command could not be started.
     command_failed: bool,
@@ -46,6 +47,7 @@ impl<W: Write> Text<W> {
             summary_only: false,
             groups: Groups::default(),
             lost: BTreeMap::new(),
+            near_misses: near_miss::Tally::default(),
             role: TreeRole::default(),
             command_failed: false,
             last: Last::Nothing,
@@ -112,10 +114,19 @@ impl<W: Write + Send> Output for Text<W> {
                 let text = incident::refusal(refusal, self.look);
                 self.put(Last::Line, &text)
             }
+            Line::NearMiss(near) => {
+                self.near_misses.add(near);
+                if !self.look.verbose {
+                    return Ok(());
+                }
+                let text = near_miss::full(near, self.look);
+                self.put(Last::Block, &text)
+            }
             Line::Lost(lost) => self.lost(lost),
             Line::Summary(end)
                 if self.command_failed
                     && end.failures == 0
+                    && end.near_misses == 0
                     && end.refusals == 0
                     && end.lost == 0 =>
             {
@@ -123,7 +134,14 @@ impl<W: Write + Send> Output for Text<W> {
             }
             Line::Summary(end) => {
                 self.summary_only = false;
-                let text = summary::summary(end, &self.groups, &self.lost, self.role, self.look);
+                let text = summary::summary(
+                    end,
+                    &self.groups,
+                    &self.near_misses,
+                    &self.lost,
+                    self.role,
+                    self.look,
+                );
                 self.put(Last::Block, &text)
             }
         }

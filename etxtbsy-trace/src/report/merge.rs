@@ -175,7 +175,7 @@ mod tests {
     #[test]
     fn what_a_later_version_wrote_is_skipped_and_noted() {
         let report =
-            read(b"{\"type\":\"near_miss\"}\n{\"type\":\"lost\",\"what\":\"x\",\"count\":2}\n");
+            read(b"{\"type\":\"heat_map\"}\n{\"type\":\"lost\",\"what\":\"x\",\"count\":2}\n");
         let report = report.unwrap();
         assert_eq!(report.runs.totals().lost, 2);
         assert!(

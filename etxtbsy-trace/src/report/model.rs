@@ -7,6 +7,7 @@ use super::{
 use crate::{
     analysis::{group::Groups, verdict::ChangeFirst},
     event::Line,
+    output::near_miss,
 };
 
 /// What was read from some recordings.
@@ -24,6 +25,8 @@ pub struct Report {
     pub explained: u64,
     /// How many of them the victim repaired itself.
     pub repaired: u64,
+    /// The execs that succeeded, but could have failed.
+    pub(super) near_misses: near_miss::Tally,
     change_first: ChangeFirst,
     /// What was skipped while reading, in sentences.
     pub notes: Vec<String>,
@@ -70,6 +73,7 @@ impl Report {
                 let origin = Origin { sequence: self.incidents, file: self.current(), run };
                 self.groups.add_from(incident, origin);
             }
+            Line::NearMiss(near) => self.near_misses.add(near),
             Line::Refusal(refusal) => self.runs.refusal(refusal),
             Line::Lost(lost) => self.runs.lost(lost),
             Line::Summary(summary) => self.runs.end(summary),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    event::{LossKind, Lost, Meta, Refusal, Summary},
+    event::{Execs, LossKind, Lost, Meta, Refusal, Summary},
     output::text::watched,
     text::name,
 };
@@ -101,6 +101,10 @@ pub struct Totals {
     pub lost: u64,
     /// How many runs have no `summary` line.
     pub unfinished: u64,
+    /// How many execs there were, in the recordings that say so.
+    pub execs: Execs,
+    /// How many of those that succeeded could have failed.
+    pub near_misses: u64,
     /// How long was traced, in nanoseconds, if all runs say so.
     pub duration_ns: Option<u64>,
 }
@@ -200,6 +204,8 @@ impl Runs {
                 end.refusals += counts.refusals;
                 end.elsewhere += counts.elsewhere;
                 end.lost += counts.lost;
+                end.near_misses += counts.near_misses;
+                end.execs = sum(end.execs, counts.execs);
                 end.duration_ns = end.duration_ns.saturating_add(counts.duration_ns);
             }
             end => *end = Some(counts),
@@ -229,6 +235,9 @@ impl Runs {
             totals.refusals += of(|end| end.refusals);
             totals.elsewhere += of(|end| end.elsewhere);
             totals.lost += of(|end| end.lost).max(run.lost);
+            totals.near_misses += of(|end| end.near_misses);
+            let execs = sum(Some(totals.execs), end.and_then(|end| end.execs));
+            totals.execs = execs.unwrap_or_default();
             totals.unfinished += u64::from(end.is_none());
             let both = totals.duration_ns.zip(end.map(|end| end.duration_ns));
             totals.duration_ns = both.map(|(sum, one)| sum.saturating_add(one));
@@ -237,6 +246,16 @@ impl Runs {
         totals.refusals = totals.refusals.max(self.refusals.values().sum());
         totals
     }
+}
+
+/// The execs of two recordings; what one does not say counts as none.
+fn sum(a: Option<Execs>, b: Option<Execs>) -> Option<Execs> {
+    let (Some(a), Some(b)) = (a, b) else { return a.or(b) };
+    Some(Execs {
+        total: a.total + b.total,
+        of_written_files: a.of_written_files + b.of_written_files,
+        failed: a.failed + b.failed,
+    })
 }
 
 #[cfg(test)]

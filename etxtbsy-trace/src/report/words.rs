@@ -11,7 +11,12 @@ use super::{
 };
 use crate::{
     analysis::group::{GROUPS, Member as _, Tally},
-    output::{group, incident::count, look::Tone},
+    output::{
+        group,
+        incident::count,
+        look::{Look, Tone},
+        near_miss,
+    },
     text::{escape, name, time},
 };
 
@@ -100,7 +105,7 @@ fn run(report: &Report, run: &Run) -> String {
 /// The totals, a line each.
 pub(super) fn totals(report: &Report) -> Vec<String> {
     let totals = report.runs.totals();
-    let Totals { failures, refusals, elsewhere, duration_ns, .. } = totals;
+    let Totals { failures, refusals, elsewhere, execs, near_misses, duration_ns, .. } = totals;
     let incidents = report.incidents;
     let mut first = format!(
         "{}: {} explained, {} unexplained",
@@ -120,6 +125,8 @@ pub(super) fn totals(report: &Report) -> Vec<String> {
         let rate = rate(failures, ns).map(|rate| format!(": {rate}")).unwrap_or_default();
         lines.push(format!("traced for {} in {runs}{rate}", time::span(ns)));
     }
+    lines.extend(near_miss::rates(&execs, near_misses, &report.near_misses));
+    lines.extend(report.near_misses.lines(Look::PLAIN));
     if refusals > 0 {
         let calls = count(refusals, "other call", "other calls");
         let each = report.runs.refusals.iter();

@@ -53,12 +53,13 @@ impl<B: Backend> Session<B> {
     pub(super) fn report_lost(&mut self) {
         self.lost_ns = now_ns(ClockId::CLOCK_MONOTONIC);
         let lost = Lost::ALL.map(|what| self.tracer.lost(what));
-        let Unkept { failures, changes } = self.ledger.take_unkept();
+        let Unkept { failures, near_misses, changes } = self.ledger.take_unkept();
         let new = Lost::ALL.iter().zip(lost.iter().zip(&self.lost));
         let mut new: Vec<(LossKind, &str, u64)> = new
             .map(|(what, (now, before))| (loss_kind(*what), what.what(), now - before))
             .collect();
         new[Lost::FailureUnkept as usize].2 += failures;
+        new[Lost::NearMissUnreported as usize].2 += near_misses;
         new.push((LossKind::ChangesOverload, "changes: more than are kept", changes));
         let garbled = std::mem::take(&mut self.garbled);
         new.push((LossKind::RecordsGarbled, "records: not understood", garbled));
@@ -114,5 +115,6 @@ fn loss_kind(lost: Lost) -> LossKind {
         Lost::SearchesFull => LossKind::SearchesMapFull,
         Lost::FailureUnkept => LossKind::FailuresOverload,
         Lost::CompatUnfollowed => LossKind::CompatUnfollowed,
+        Lost::NearMissUnreported => LossKind::NearMissesOverload,
     }
 }

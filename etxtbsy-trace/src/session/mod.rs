@@ -5,6 +5,7 @@
 //! written (`output`).
 
 mod losses;
+mod near_misses;
 mod observe;
 mod report;
 mod signals;
@@ -26,7 +27,7 @@ use tokio::{
 };
 
 pub use self::sinks::Sink;
-use self::{signals::Signals, sinks::Sinks};
+use self::{near_misses::NearMisses, signals::Signals, sinks::Sinks};
 use crate::{
     analysis::{
         case::GRACE_NS,
@@ -35,7 +36,7 @@ use crate::{
         verdict::ChangeFirst,
     },
     command::Started,
-    event::{Filter, Line, LossKind, Meta, Provoke, SCHEMA, Summary, TreeRole},
+    event::{Execs, Filter, Line, LossKind, Meta, Provoke, SCHEMA, Summary, TreeRole},
     host::{
         clock::{now_ns, realtime_offset_ns},
         pids::Pids,
@@ -43,7 +44,7 @@ use crate::{
         process::{Facts, Observer, Seen},
     },
     output::bounds,
-    tracer::{Backend, reaper::Reaper, records::Record},
+    tracer::{Backend, ExecCounts, reaper::Reaper, records::Record},
 };
 
 /// How long the end of tracing waits for holders of the last failures to drop their files.
@@ -113,6 +114,7 @@ pub struct Session<B> {
     garbled: u64,
     sinks: Sinks,
     summary: Summary,
+    near_misses: NearMisses,
     /// What to change first.
     change_first: ChangeFirst,
     began_ns: u64,
@@ -163,6 +165,7 @@ impl<B: Backend> Session<B> {
             garbled: 0,
             sinks,
             summary: Summary::default(),
+            near_misses: NearMisses::default(),
             change_first: ChangeFirst::default(),
             began_ns,
             roots: filter.pids.clone(),
@@ -274,7 +277,7 @@ impl<B: Backend> Session<B> {
         if self.role == TreeRole::Victim {
             self.summary.elsewhere = self.tracer.elsewhere();
         }
-        for case in self.ledger.drain() {
+        for case in self.ledger.drain().into_iter().filter(|case| !case.succeeded) {
             if limits.incidents.is_none_or(|most| self.summary.incidents < most) {
                 self.report(case);
             }
@@ -282,6 +285,8 @@ impl<B: Backend> Session<B> {
         if self.role != TreeRole::Victim {
             self.summary.failures = self.summary.failures.saturating_sub(self.summary.elsewhere);
         }
+        self.report_other_near_misses();
+        self.count_execs();
         self.report_lost();
         self.report_missed();
         self.lose(LossKind::FailuresUnread, "failures: not read before the end", unread);
@@ -356,7 +361,7 @@ impl<B: Backend> Session<B> {
                     }
                 }
                 // The search has it watched; for a description of overlayfs it is another inode.
-                Record::Candidate(candidate) => {
+                Record::Candidate(candidate) if !self.is_near_miss(candidate.seq) => {
                     let now = now_ns(ClockId::CLOCK_MONOTONIC);
                     self.watched.entry(candidate.inode).or_insert(now);
                 }
@@ -385,10 +390,26 @@ impl<B: Backend> Session<B> {
                     self.find_pins_of_refused(seq);
                 }
                 LedgerEvent::Reported(seq) => self.observe(seq),
+                LedgerEvent::NearMiss(seq) => self.report_near_miss(seq),
                 LedgerEvent::TreeEnded => self.tree_ended = true,
                 LedgerEvent::Compat => self.follow_compat(),
             }
         }
+    }
+
+    /// Whether the records of that number are about an exec that succeeded.
+    fn is_near_miss(&self, seq: u64) -> bool {
+        self.ledger.case(seq).is_some_and(|case| case.succeeded)
+    }
+
+    /// Enters in the summary how many execs there were.
+    fn count_execs(&mut self) {
+        let ExecCounts { succeeded, of_written_files, failed } = self.tracer.execs();
+        self.summary.execs = Some(Execs {
+            total: succeeded + failed,
+            of_written_files: of_written_files + failed,
+            failed,
+        });
     }
 
     /// Has the calls of 32-bit programs followed, if one was seen to run.
@@ -408,7 +429,7 @@ impl<B: Backend> Session<B> {
         // The end of a story may be among what has not been read, after a suspension foremost.
         let heard = if self.more { self.ledger.heard_ns() } else { now };
         self.find_ends(heard);
-        for case in self.ledger.settled(heard) {
+        for case in self.ledger.settled(heard).into_iter().filter(|case| !case.succeeded) {
             if most.is_none_or(|most| self.summary.incidents < most) {
                 self.report(case);
             }

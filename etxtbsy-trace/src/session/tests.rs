@@ -13,6 +13,7 @@ use super::*;
 use crate::{
     event::{How, Incident, VerdictKind},
     output::Output,
+    tracer::ExecCounts,
 };
 
 const STILL_OPEN: &[u8] = include_bytes!("still-open.records");
@@ -83,6 +84,10 @@ impl Backend for Recording {
 
     fn other_calls_by_process(&mut self) -> anyhow::Result<Vec<(CallKey, CallCount)>> {
         Ok(Vec::new())
+    }
+
+    fn execs(&self) -> ExecCounts {
+        ExecCounts::default()
     }
 
     fn elsewhere(&self) -> u64 {
@@ -203,7 +208,8 @@ fn session(recording: Recording, incidents: u64) -> (Vec<Line>, Summary) {
         tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let kept = Kept::default();
     let sinks = vec![Sink::direct("the test", kept.clone())];
-    let limits = Limits { duration: None, incidents: Some(incidents) };
+    // A recording that is not understood has no incident.
+    let limits = Limits { duration: Some(Duration::from_secs(60)), incidents: Some(incidents) };
     let ended = runtime.block_on(async {
         let mut session = Session::begin(recording, Filter::default(), None, sinks).unwrap();
         assert_eq!(session.trace(None, limits, &Notify::new()).await.unwrap(), None);

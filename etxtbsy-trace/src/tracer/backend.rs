@@ -7,6 +7,17 @@ use etxtbsy_trace_common::{CallCount, CallKey, Hold, Intake, Lineage, Lost, Pend
 
 use crate::host::pids::Pids;
 
+/// How many execs there were in the tree, or on the machine if all of it is of interest.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ExecCounts {
+    /// Those that succeeded.
+    pub succeeded: u64,
+    /// Those of them whose file had changed since tracing began.
+    pub of_written_files: u64,
+    /// Those that failed with ETXTBSY.
+    pub failed: u64,
+}
+
 /// A source of records, with the questions that user space asks about them. [`Tracer`](super::Tracer) is the running
 /// kernel.
 pub trait Backend {
@@ -43,6 +54,9 @@ pub trait Backend {
 
     /// The same by process and call.
     fn other_calls_by_process(&mut self) -> anyhow::Result<Vec<(CallKey, CallCount)>>;
+
+    /// How many execs there were in the tree.
+    fn execs(&self) -> ExecCounts;
 
     /// How many execs outside the tree failed while a process of the tree held the file.
     fn elsewhere(&self) -> u64;

@@ -22,5 +22,5 @@ pub mod reaper;
 pub mod records;
 pub mod tracefs;
 
-pub use backend::Backend;
+pub use backend::{Backend, ExecCounts};
 pub use loader::Tracer;

@@ -37,6 +37,11 @@ pub fn resolve(kernel: &impl Layout) -> anyhow::Result<Offsets> {
     let denying = |structure: &str, field: &str| {
         if mappings_deny { at(structure, &[field]) } else { Ok(u32::MAX) }
     };
+    // x86_64 names the registers; arm64 has `regs[31]`.
+    let argument = |name: &str, nth: u32| match at("pt_regs", &[name]) {
+        Ok(register) => Ok(register),
+        Err(_) => anyhow::Ok(at("pt_regs", &["regs"])? + nth * 8),
+    };
     Ok(Offsets {
         task_task_works: at("task_struct", &["task_works"])?,
         task_files: at("task_struct", &["files"])?,
@@ -165,6 +170,7 @@ pub fn resolve(kernel: &impl Layout) -> anyhow::Result<Offsets> {
         mm_owner: at("mm_struct", &["owner"]).unwrap_or(u32::MAX),
         mm_arg_start: at("mm_struct", &["arg_start"])?,
         mm_arg_end: at("mm_struct", &["arg_end"])?,
+        mm_env_end: at("mm_struct", &["env_end"])?,
         fs_pwd_mnt: at("fs_struct", &["pwd"])? + at("path", &["mnt"])?,
         fs_pwd_dentry: at("fs_struct", &["pwd"])? + at("path", &["dentry"])?,
         fs_root_mnt: at("fs_struct", &["root"])? + at("path", &["mnt"])?,
@@ -187,9 +193,15 @@ pub fn resolve(kernel: &impl Layout) -> anyhow::Result<Offsets> {
         regs_syscall: at("pt_regs", &["orig_ax", "syscallno"])?,
         regs_compat_first: at("pt_regs", &["bx"]).unwrap_or(0),
         regs_compat_second: at("pt_regs", &["cx"]).unwrap_or(0),
-        regs_second: match at("pt_regs", &["si"]) {
-            Ok(si) => si,
-            Err(_) => at("pt_regs", &["regs"])? + 8,
+        regs_second: argument("si", 1)?,
+        regs_third: argument("dx", 2)?,
+        regs_fourth: argument("r10", 3)?,
+        // 6.11 on; 6.6 on; before.
+        inode_ctime_sec: at("inode", &["i_ctime_sec", "__i_ctime", "i_ctime"])?,
+        inode_ctime_nsec: match at("inode", &["i_ctime_nsec"]) {
+            Ok(nsec) => nsec,
+            // `struct timespec64`: the seconds have 64 bits everywhere.
+            Err(_) => at("inode", &["__i_ctime", "i_ctime"])? + 8,
         },
     })
 }

@@ -139,6 +139,8 @@ pub(super) const PROGRAMS: &[Entry] = &[
         &["sys_exit_kexec_file_load", "sys_exit_unlink", "sys_exit_rename"],
         true,
     ),
+    at_calls("wait4_returns", &["sys_exit_wait4"], false),
+    at_calls("waitid_returns", &["sys_exit_waitid"], false),
     at_calls("unshared", &["sys_exit_unshare"], false),
     at_calls("exec_returns", &["sys_exit_execve", "sys_exit_execveat"], false),
     at_calls("enter_execve", &["sys_enter_execve"], false),

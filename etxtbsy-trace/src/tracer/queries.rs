@@ -20,12 +20,15 @@ use tokio::io::{Interest, unix::AsyncFd};
 use zerocopy::FromBytes as _;
 
 use super::{
-    backend::Backend,
+    backend::{Backend, ExecCounts},
     layout::{self, Layout as _},
     loader::{Tracer, program_of, refusal},
     programs::{CALL_RETURNS, COMPAT_RETURNS, COMPAT_SEARCH, PIDS, RECEIVED, SYS_EXIT},
 };
-use crate::host::{clock::now_ns, pids::Pids};
+use crate::host::{
+    clock::{now_ns, realtime_offset_ns},
+    pids::Pids,
+};
 
 /// `BPF_NOEXIST`, include/uapi/linux/bpf.h.
 const BPF_NOEXIST: u64 = 1;
@@ -104,11 +107,26 @@ impl Backend for Tracer {
         Ok(map.iter().collect::<Result<_, _>>()?)
     }
 
+    fn execs(&self) -> ExecCounts {
+        ExecCounts {
+            succeeded: self.counts.get(Count::Execs as u32),
+            of_written_files: self.counts.get(Count::ExecsOfWritten as u32),
+            failed: self.counts.get(Count::ExecsFailed as u32),
+        }
+    }
+
     fn elsewhere(&self) -> u64 {
         self.counts.get(Count::Elsewhere as u32)
     }
 
     fn take(&self, intake: Intake) {
+        if self.config.get(Config::BeganReal as u32) == 0 {
+            let now = i128::from(now_ns(ClockId::CLOCK_MONOTONIC)) + realtime_offset_ns();
+            // File systems take the time of the last tick, at least 100 a second (`ktime_get_coarse_real_ts64`).
+            let began = now - 10_000_000;
+            // Until the year 2554.
+            self.config.set(Config::BeganReal as u32, u64::try_from(began).unwrap_or(0));
+        }
         self.config.set(Config::Intake as u32, intake as u64);
     }
 

@@ -12,6 +12,8 @@ use zerocopy::FromBytes;
 pub enum Record {
     /// An exec has failed; its details follow.
     Failure(Failure),
+    /// An exec that succeeded, but may have failed; its details follow.
+    NearMiss(Failure),
     /// A hold on its busy file.
     Candidate(Box<Candidate>),
     /// A text about it, or about a holder.
@@ -59,6 +61,7 @@ impl Record {
         let kind = Kind::from_repr(u32::from_ne_bytes(*bytes.first_chunk()?))?;
         Some(match kind {
             Kind::Failure => Self::Failure(read(bytes)?),
+            Kind::NearMiss => Self::NearMiss(read(bytes)?),
             Kind::Candidate => Self::Candidate(Box::new(read(bytes)?)),
             Kind::FailureEnd => Self::FailureEnd(read(bytes)?),
             Kind::Acquired => Self::Acquired(Box::new(read(bytes)?)),

@@ -113,6 +113,7 @@ impl Output for Live {
                     self.skipped.explained += u64::from(incident.complete);
                 }
             }
+            Line::NearMiss(_) => {}
             Line::Refusal(_) => {
                 if !self.offer(Message::Line(Box::new(line.clone()))) {
                     self.skipped.lost += 1;

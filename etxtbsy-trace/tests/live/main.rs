@@ -15,6 +15,7 @@ mod kernel_keeps;
 mod leftovers;
 mod losses;
 mod mixed;
+mod near_misses;
 mod outputs;
 mod precision;
 mod provoke;

@@ -1,7 +1,7 @@
 //! Runs the tracer with a time limit, and reads what it wrote.
 
 use etxtbsy_trace::event::{
-    Holder, Incident, Line, LossKind, Lost, Meta, Opened, Refusal, Summary,
+    Holder, Incident, Line, LossKind, Lost, Meta, NearMiss, Opened, Refusal, Summary,
 };
 use etxtbsy_workload::{Race, Storm};
 use nix::sys::signal::{SigHandler, Signal, kill, killpg, signal};
@@ -410,6 +410,7 @@ pub(crate) fn first_line(reader: PipeReader) -> String {
 pub(crate) struct Trace {
     pub(crate) meta: Meta,
     pub(crate) incidents: Vec<Incident>,
+    pub(crate) near_misses: Vec<NearMiss>,
     pub(crate) refusals: Vec<Refusal>,
     pub(crate) lost: Vec<Lost>,
     pub(crate) summary: Summary,
@@ -434,16 +435,18 @@ impl Trace {
         let Some(Line::Meta(meta)) = lines.next() else {
             panic!("the first line is no meta: {text}")
         };
-        let (mut incidents, mut refusals, mut lost) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut incidents, mut near_misses) = (Vec::new(), Vec::new());
+        let (mut refusals, mut lost) = (Vec::new(), Vec::new());
         for line in lines {
             match line {
                 Line::Incident(incident) => incidents.push(*incident),
+                Line::NearMiss(near) => near_misses.push(*near),
                 Line::Refusal(refusal) => refusals.push(refusal),
                 Line::Lost(one) => lost.push(one),
                 Line::Meta(_) | Line::Summary(_) => panic!("a second meta or summary: {text}"),
             }
         }
-        let trace = Self { meta, incidents, refusals, lost, summary };
+        let trace = Self { meta, incidents, near_misses, refusals, lost, summary };
         trace.assert_consistent();
         trace
     }
@@ -497,6 +500,8 @@ impl Trace {
         if !self.meta.argv.iter().any(|word| word == "--stop-after") {
             assert_eq!(self.summary.failures, count + unreported, "{:?}", self.lost);
         }
+        let near: u64 = self.near_misses.iter().map(|near| near.count).sum();
+        assert_eq!(self.summary.near_misses, near);
         let refusals: u64 = self.refusals.iter().map(|refusal| refusal.count).sum();
         assert_eq!(self.summary.refusals, refusals);
         assert_eq!(self.summary.explained, complete);

@@ -262,7 +262,7 @@ pub(crate) fn run(args: &Args) -> Result<Comparison> {
         match serde_json::from_str(&line).with_context(|| line.clone())? {
             Line::Incident(incident) => incidents.push(*incident),
             Line::Lost(one) => lost.push(one),
-            Line::Meta(_) | Line::Refusal(_) | Line::Summary(_) => {}
+            Line::Meta(_) | Line::NearMiss(_) | Line::Refusal(_) | Line::Summary(_) => {}
         }
     }
     if let Ok(truth) = serde_json::from_slice::<Refusals>(&truth) {

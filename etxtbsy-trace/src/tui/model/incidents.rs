@@ -140,6 +140,7 @@ impl Model {
             Line::Refusal(refusal) => {
                 self.refusals = self.refusals.saturating_add(refusal.count);
             }
+            Line::NearMiss(_) => {}
             Line::Lost(lost) => self.lost = self.lost.saturating_add(lost.count),
             Line::Summary(summary) => self.summary = Some(summary),
         }
