@@ -43,6 +43,10 @@ pub enum Kind {
     NearMiss = 15,
 }
 
+/// How long before an exec its file may have been opened for writing for the last time, and a copy may have ended, for
+/// the exec to be a near miss; in nanoseconds.
+pub const NEAR_MISS_NS: u64 = 1_000_000_000;
+
 /// An execve or execveat returned −ETXTBSY; or, with [`Kind::NearMiss`], it returned 0, and another process had a
 /// copy of a write fd of the file a short time ago.
 #[repr(C)]

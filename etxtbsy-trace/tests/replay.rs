@@ -3,9 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
 
 use std::{
-    io::Write as _,
     path::Path,
-    process::{Command, Output, Stdio},
+    process::{Command, Output},
 };
 
 use serde_json::Value;
@@ -15,17 +14,8 @@ const LOST: &str = r#"{"type":"lost","kind":"unknown","what":"ring buffer full",
 
 /// Runs `replay` with these arguments and `input` on its stdin.
 fn replay(args: &[&str], input: &str) -> Output {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_etxtbsy-trace"))
-        .arg("replay")
-        .args(args)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    // It stops reading at an error.
-    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
-    child.wait_with_output().unwrap()
+    let mut command = Command::new(env!("CARGO_BIN_EXE_etxtbsy-trace"));
+    test_support::fed(command.arg("replay").args(args), input.as_bytes()).unwrap()
 }
 
 #[test]

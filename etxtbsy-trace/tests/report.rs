@@ -6,7 +6,7 @@ use std::{
     fs,
     io::Write as _,
     path::{Path, PathBuf},
-    process::{Command, Output, Stdio},
+    process::{Command, Output},
 };
 
 use flate2::{Compression, write::GzEncoder};
@@ -14,17 +14,8 @@ use ruzstd::encoding::{CompressionLevel, compress_to_vec};
 
 /// Runs `report` with these arguments and `input` on its stdin.
 fn report(args: &[&str], input: &[u8]) -> Output {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_etxtbsy-trace"))
-        .arg("report")
-        .args(args)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    // It stops reading at an error.
-    let _ = child.stdin.take().unwrap().write_all(input);
-    child.wait_with_output().unwrap()
+    let mut command = Command::new(env!("CARGO_BIN_EXE_etxtbsy-trace"));
+    test_support::fed(command.arg("report").args(args), input).unwrap()
 }
 
 fn stderr(run: &Output) -> String {

@@ -99,9 +99,10 @@ pub(super) fn run(args: &Args) -> Result<GroundTruth> {
             write_and_run(&path, &program, limits, shared_words, counts)
         },
     )?;
+    let children = children_by_file(&outcome.threads);
     Ok(GroundTruth {
-        failed: failed(&outcome.threads),
-        won: won(&outcome.threads),
+        failed: failed(&outcome.threads, &children),
+        won: won(&outcome.threads, &children),
         race: Race {
             scenario: "ground-truth".into(),
             pid: Task::current().pid,
@@ -226,35 +227,49 @@ fn written_file(fd: c_int) -> Option<u64> {
 }
 
 /// The children that inherited a file, with the threads that forked them, by inode number.
-fn inheritors(threads: &[ThreadRecord]) -> HashMap<u64, Vec<(u32, &Child)>> {
-    let mut inheritors: HashMap<u64, Vec<(u32, &Child)>> = HashMap::new();
+type Children<'a> = HashMap<u64, Vec<(u32, &'a Child)>>;
+
+fn children_by_file(threads: &[ThreadRecord]) -> Children<'_> {
+    let mut children = Children::new();
     for record in threads {
         for child in &record.children {
             let files: HashSet<u64> = child.fds.iter().map(|(_, ino)| *ino).collect();
             for ino in files {
-                inheritors.entry(ino).or_default().push((record.tid, child));
+                children.entry(ino).or_default().push((record.tid, child));
             }
         }
     }
-    inheritors
+    children
+}
+
+/// The children that inherited a file and had not surely been waited for at `since`. `is_sure` says which of them
+/// certainly had it when that mattered.
+fn inheritors(
+    children: &Children<'_>,
+    ino: u64,
+    since: u64,
+    is_sure: impl Fn(&Child) -> bool,
+) -> Vec<Inheritor> {
+    let inherited = children.get(&ino).into_iter().flatten();
+    inherited
+        .filter(|(_, child)| child.gone_by_ns >= since)
+        .map(|(forked_by, child)| Inheritor {
+            pid: child.pid,
+            fds: fds_of(child, ino),
+            forked_by: *forked_by,
+            before_exec_ns: child.before_exec_ns,
+            gone_by_ns: child.gone_by_ns,
+            sure: is_sure(child),
+        })
+        .collect()
 }
 
 /// Combines the records of all threads into the facts of each success that could have been a failure.
-fn won(threads: &[ThreadRecord]) -> Vec<WonExec> {
-    let inheritors = inheritors(threads);
+fn won(threads: &[ThreadRecord], children: &Children<'_>) -> Vec<WonExec> {
     let won = |(writer, success): (u32, &Success)| {
-        let inherited = inheritors.get(&success.ino)?.iter();
-        let in_time = inherited.filter(|(_, child)| child.gone_by_ns >= success.fork_begins_ns);
-        let inheritors: Vec<Inheritor> = in_time
-            .map(|(forked_by, child)| Inheritor {
-                pid: child.pid,
-                fds: fds_of(child, success.ino),
-                forked_by: *forked_by,
-                before_exec_ns: child.before_exec_ns,
-                gone_by_ns: child.gone_by_ns,
-                sure: child.before_exec_ns >= success.fork_ended_ns,
-            })
-            .collect();
+        let inheritors = inheritors(children, success.ino, success.fork_begins_ns, |child| {
+            child.before_exec_ns >= success.fork_ended_ns
+        });
         (!inheritors.is_empty()).then_some(WonExec {
             victim: success.victim,
             ino: success.ino,
@@ -271,34 +286,22 @@ fn won(threads: &[ThreadRecord]) -> Vec<WonExec> {
 }
 
 /// Combines the records of all threads into the facts of each failure.
-fn failed(threads: &[ThreadRecord]) -> Vec<FailedExec> {
+fn failed(threads: &[ThreadRecord], children: &Children<'_>) -> Vec<FailedExec> {
     let failures = || {
         threads
             .iter()
             .flat_map(|record| record.failures.iter().map(|failure| (record.tid, failure)))
     };
-    let inheritors = inheritors(threads);
-    let failed_exec = |(writer, failure): (u32, &FailedCall)| {
-        let inherited = inheritors.get(&failure.ino).into_iter().flatten();
-        let in_time = inherited.filter(|(_, child)| child.gone_by_ns >= failure.enter_ns);
-        FailedExec {
-            victim: failure.victim,
-            ino: failure.ino,
-            writer,
-            enter_ns: failure.enter_ns,
-            exit_ns: failure.exit_ns,
-            inheritors: in_time
-                .map(|(forked_by, child)| Inheritor {
-                    pid: child.pid,
-                    fds: fds_of(child, failure.ino),
-                    forked_by: *forked_by,
-                    before_exec_ns: child.before_exec_ns,
-                    gone_by_ns: child.gone_by_ns,
-                    // It inherited the file before the victim's parent closed it and forked the victim.
-                    sure: child.held_until_ns >= failure.exit_ns,
-                })
-                .collect(),
-        }
+    let failed_exec = |(writer, failure): (u32, &FailedCall)| FailedExec {
+        victim: failure.victim,
+        ino: failure.ino,
+        writer,
+        enter_ns: failure.enter_ns,
+        exit_ns: failure.exit_ns,
+        // They inherited the file before the victim's parent closed it and forked the victim.
+        inheritors: inheritors(children, failure.ino, failure.enter_ns, |child| {
+            child.held_until_ns >= failure.exit_ns
+        }),
     };
     failures().map(failed_exec).collect()
 }

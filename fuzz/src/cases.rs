@@ -85,7 +85,7 @@ fn assert_case_holds(case: &Case) {
     let world = World {
         roots: &[],
         seen: &HashMap::new(),
-        lineage: &|_| None,
+        lineage: Box::new(|_| None),
         realtime_offset_ns: 0,
         target_begins: None,
     };

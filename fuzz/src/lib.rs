@@ -50,7 +50,7 @@ pub fn records(mut bytes: &[u8]) {
     let world = World {
         roots: &[],
         seen: &HashMap::new(),
-        lineage: &|_| None,
+        lineage: Box::new(|_| None),
         realtime_offset_ns: 0,
         target_begins: Some(b"#!/b".to_vec()),
     };

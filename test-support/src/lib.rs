@@ -7,7 +7,7 @@ use std::{
     fs::OpenOptions,
     io::{self, Write as _},
     os::unix::process::CommandExt as _,
-    process::Command,
+    process::{Command, Output, Stdio},
     thread,
 };
 
@@ -19,6 +19,21 @@ pub const RECORD: &str = "ETXTBSY_TRACE_SKIPPED_TESTS";
 
 /// The uid of the user nobody, on every system.
 pub const NOBODY: u32 = 65534;
+
+/// Runs a program with `input` on its stdin, which it need not read to the end.
+///
+/// # Errors
+///
+/// If it cannot be started, or its output cannot be read.
+pub fn fed(command: &mut Command, input: &[u8]) -> io::Result<Output> {
+    let command = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn()?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // It stops reading at an error.
+        let _ = stdin.write_all(input);
+    }
+    child.wait_with_output()
+}
 
 /// Returns from a test that cannot run here, and records the reason: `skip!("java is not installed")`.
 #[macro_export]

@@ -141,9 +141,7 @@ fn writers_at(inode: u64) -> (i32, u64) {
 #[inline(always)]
 pub(crate) fn report(task: u64, syscall: i32, path: u64) -> bool {
     let tgid = kernel::tgid_of(task);
-    let Some(fput) = CONFIG.get_ptr(Config::Fput as u32) else { return false };
-    // SAFETY: a map value, see `maps`.
-    let fput = unsafe { *fput };
+    let fput = kernel::fput();
     if fput == 0 {
         calibrate(task, syscall);
         return false;

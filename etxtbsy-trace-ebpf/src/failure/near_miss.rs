@@ -5,7 +5,7 @@
 //! that is decided in user space.
 
 use aya_ebpf::helpers::bpf_ktime_get_ns;
-use etxtbsy_trace_common::{Config, Count, HoldKey, Lost, SLOTS, TextOf};
+use etxtbsy_trace_common::{Config, Count, HoldKey, Lost, NEAR_MISS_NS, SLOTS, TextOf};
 
 use crate::{
     emit::{
@@ -19,8 +19,6 @@ use crate::{
     tree,
 };
 
-/// How long after the last open for writing an exec is a near miss, in nanoseconds.
-const RECENT_NS: u64 = 1_000_000_000;
 /// How many near misses are reported in one period, and how long that is: 2^27 ns, 134 ms.
 const AT_ONCE: u64 = 512;
 const PERIOD: u32 = 27;
@@ -33,13 +31,11 @@ pub(crate) fn note(task: u64, syscall: i32) {
         return;
     }
     count(Count::Execs, 1);
-    // A script waits in the task's work, and the program is its interpreter. `nth`: of scripts of scripts.
-    let program = word(word(task, offset!(task_mm)), offset!(mm_exe_file));
-    let fput = match CONFIG.get_ptr(Config::Fput as u32) {
-        // SAFETY: a map value, see `maps`.
-        Some(fput) => unsafe { *fput },
-        None => 0,
-    };
+    // A script waits in the task's work, and the program is its interpreter. `outer`: a script whose interpreter is a
+    // script, `inner`.
+    let mm = word(task, offset!(task_mm));
+    let program = word(mm, offset!(mm_exe_file));
+    let fput = kernel::fput();
     let inner = if fput == 0 { 0 } else { opened_file(task, fput, 0) };
     let outer = if inner == 0 { 0 } else { opened_file(task, fput, 1) };
     let target = if outer != 0 {
@@ -71,13 +67,6 @@ pub(crate) fn note(task: u64, syscall: i32) {
         return;
     }
     let inode = kernel::inode_of(file);
-    let Some(search) = SearchState::begin(task, inode, 0, 0, 0) else { return };
-    // SAFETY: a map value, which this task alone uses.
-    unsafe {
-        (*search).enter_ns = enter_ns;
-        (*search).exit_ns = now;
-        (*search).succeeded = 1;
-    }
     let mut last_open_ns = 0;
     for slot in 0..SLOTS {
         let opened_ns = opened_at(inode, slot);
@@ -87,11 +76,16 @@ pub(crate) fn note(task: u64, syscall: i32) {
     }
     // Copies of what was open before count no more.
     if copies::last_end(inode) < last_open_ns {
-        let _ = SEARCHES.remove(task);
         return;
     }
+    let Some(search) = SearchState::begin(task, inode, 0, 0, 0) else { return };
+    // SAFETY: a map value, which this task alone uses.
+    unsafe {
+        (*search).enter_ns = enter_ns;
+        (*search).exit_ns = now;
+        (*search).succeeded = 1;
+    }
     // The new program's stack has the path that the exec was given, after the environment.
-    let mm = word(task, offset!(task_mm));
     let path = word(mm, offset!(mm_env_end));
     let call = Call { syscall, enter_ns, exit_ns: now, path };
     let opened = if file == target { 1 } else { 2 };
@@ -127,7 +121,7 @@ fn has_changed(inode: u64) -> bool {
 #[inline(always)]
 fn had_copy(file: u64, now: u64) -> bool {
     let ended_ns = copies::last_end(kernel::inode_of(file));
-    ended_ns != 0 && ended_ns + RECENT_NS > now
+    ended_ns != 0 && ended_ns + NEAR_MISS_NS > now
 }
 
 /// Whether not too many were reported in this period.

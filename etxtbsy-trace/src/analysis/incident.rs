@@ -29,7 +29,7 @@ pub struct World<'a> {
     /// What was seen of the processes.
     pub seen: &'a Seen,
     /// Who forked a process, for those that inherited write fds.
-    pub lineage: &'a dyn Fn(u32) -> Option<Lineage>,
+    pub lineage: Box<dyn Fn(u32) -> Option<Lineage> + 'a>,
     /// CLOCK_REALTIME minus CLOCK_MONOTONIC, in nanoseconds.
     pub realtime_offset_ns: i128,
     /// The roots of the traced trees; none for the whole machine.

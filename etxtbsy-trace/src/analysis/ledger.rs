@@ -121,13 +121,11 @@ impl Ledger {
         match record {
             Record::Failure(_) if self.is_full() => self.unkept.failures += 1,
             Record::Failure(failure) => {
-                let case = Case { failure, ..Case::default() };
-                self.cases.insert(failure.seq, Entry { case, ..Entry::default() });
+                self.begin(Case { failure, ..Case::default() });
             }
             Record::NearMiss(_) if self.is_full() => self.unkept.near_misses += 1,
             Record::NearMiss(failure) => {
-                let case = Case { failure, succeeded: true, ..Case::default() };
-                self.cases.insert(failure.seq, Entry { case, ..Entry::default() });
+                self.begin(Case { failure, succeeded: true, ..Case::default() });
             }
             Record::Candidate(candidate) => {
                 if let Some(case) = self.grow(candidate.seq, size_of::<Candidate>()) {
@@ -186,6 +184,10 @@ impl Ledger {
             }
         }
         LedgerEvent::None
+    }
+
+    fn begin(&mut self, case: Case) {
+        self.cases.insert(case.failure.seq, Entry { case, ..Entry::default() });
     }
 
     fn entries_of(&mut self, inode: u64) -> impl Iterator<Item = &mut Entry> {
@@ -291,7 +293,7 @@ impl Ledger {
             .collect();
         let over: Vec<Entry> = over.iter().filter_map(|seq| self.cases.remove(seq)).collect();
         self.bytes -= over.iter().map(|entry| entry.bytes).sum::<usize>();
-        over.into_iter().map(Entry::close).collect()
+        closed_failures(over)
     }
 
     /// Takes out a case.
@@ -304,7 +306,7 @@ impl Ledger {
     /// Takes out all cases.
     pub fn drain(&mut self) -> Vec<Case> {
         self.bytes = 0;
-        std::mem::take(&mut self.cases).into_values().map(Entry::close).collect()
+        closed_failures(std::mem::take(&mut self.cases).into_values())
     }
 
     /// The holds in fd tables whose end no event showed in their grace period, by table, fd and
@@ -383,6 +385,11 @@ impl Ledger {
     pub fn case_mut(&mut self, seq: u64) -> Option<&mut Case> {
         self.cases.get_mut(&seq).map(Entry::change)
     }
+}
+
+/// The failures of these entries. A near miss that is still there has lost the end of its records, and says nothing.
+fn closed_failures(entries: impl IntoIterator<Item = Entry>) -> Vec<Case> {
+    entries.into_iter().filter(|entry| !entry.case.succeeded).map(Entry::close).collect()
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 //! for writing. Left out is what cannot have been otherwise, and what was meant: see [`judge`]. A false alarm is worse
 //! than silence.
 
-use etxtbsy_trace_common::{Candidate, How, Stage, TextOf, Via};
+use etxtbsy_trace_common::{Candidate, How, NEAR_MISS_NS, Stage, TextOf, Via};
 
 use super::{
     attribution::{Held, HeldFd},
@@ -13,36 +13,42 @@ use super::{
 };
 use crate::event::{Evidence, NearMiss, State, bytes::maybe_text};
 
-/// How long before an exec the file's last open for writing may be, in nanoseconds.
-const RECENT_NS: u64 = 1_000_000_000;
 /// The last of stdin, stdout and stderr: what a child has there was given to it.
 const STDERR: u32 = 2;
 
-/// The near miss of a case, if it is one: the exec's own record and copies that ended before it.
+/// What makes an exec a near miss.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Judged {
+    /// Who had copies with which it would have failed, the last to release its own first.
+    held: Vec<Held>,
+    /// By how much it missed failing, in nanoseconds.
+    margin_ns: u64,
+}
+
+/// The line about a case that is a near miss.
 #[must_use]
-pub fn build(case: &Case, world: &World<'_>) -> Option<NearMiss> {
-    let (held, margin_ns) = judge(case)?;
+pub fn build(case: &Case, judged: &Judged, world: &World<'_>) -> NearMiss {
     let failure = &case.failure;
     let (path, path_b64) = maybe_text(case.text(TextOf::Path));
-    Some(NearMiss {
+    NearMiss {
         time: rfc3339(world.realtime_offset_ns, failure.exit_ns),
         time_ns: failure.exit_ns,
         path,
         path_b64,
         file: busy_file(case, None, world),
         victim: victim(case, world),
-        holders: held.iter().map(|held| holder(held, case, world)).collect(),
-        margin_ns,
+        holders: judged.held.iter().map(|held| holder(held, case, world)).collect(),
+        margin_ns: judged.margin_ns,
         count: 1,
-    })
+    }
 }
 
-/// Who had copies with which the exec would have failed, the last to release its own first, and by how much it
-/// missed failing, in nanoseconds. `None` if nobody had.
-fn judge(case: &Case) -> Option<(Vec<Held>, u64)> {
+/// Judges a case, an exec's own record and copies that ended before it. `None` if it is no near miss.
+#[must_use]
+pub fn judge(case: &Case) -> Option<Judged> {
     let failure = &case.failure;
     let is_recent = failure.last_open_ns != 0
-        && failure.last_open_ns.saturating_add(RECENT_NS) >= failure.enter_ns;
+        && failure.last_open_ns.saturating_add(NEAR_MISS_NS) >= failure.enter_ns;
     if case.lost || !is_recent {
         return None;
     }
@@ -59,7 +65,7 @@ fn judge(case: &Case) -> Option<(Vec<Held>, u64)> {
             None => held.push(of_copy(copy, fd)),
         }
     }
-    Some((held, failure.enter_ns.saturating_sub(last_ns)))
+    Some(Judged { held, margin_ns: failure.enter_ns.saturating_sub(last_ns) })
 }
 
 /// Whether a copy could have made the exec fail. Not one
@@ -158,7 +164,8 @@ mod tests {
     fn changed(change: impl FnOnce(&mut Case)) -> Option<(Vec<u32>, u64)> {
         let mut case = near();
         change(&mut case);
-        judge(&case).map(|(held, margin_ns)| (held.iter().map(|one| one.tgid).collect(), margin_ns))
+        let Judged { held, margin_ns } = judge(&case)?;
+        Some((held.iter().map(|one| one.tgid).collect(), margin_ns))
     }
 
     #[test]
@@ -218,7 +225,7 @@ mod tests {
     #[test]
     fn an_exec_long_after_the_last_open_is_none() {
         let late = |case: &mut Case| {
-            case.failure.enter_ns = 100 + RECENT_NS + 1;
+            case.failure.enter_ns = 100 + NEAR_MISS_NS + 1;
             case.failure.exit_ns = case.failure.enter_ns + 10;
         };
         assert_eq!(changed(late), None);

@@ -489,15 +489,20 @@ pub(super) fn process(pid: u32, comm: Option<&str>, look: Look) -> String {
     comm.map_or_else(|| format!("pid {pid}"), |comm| format!("{}[{pid}]", look.short(comm, NAME)))
 }
 
+/// The name of a process, if it is the holder or one of its ancestors.
+pub(super) fn process_name(holder: &Holder, pid: u32) -> Option<&str> {
+    let above = holder.ancestors.iter().map(|above| (above.pid, above.comm.as_deref()));
+    let mut known = std::iter::once((holder.pid, holder.comm.as_deref())).chain(above);
+    known.find(|(at, _)| *at == pid)?.1
+}
+
 /// A thread and its process. The name of the process is that of its main thread, or of the holder or
 /// one of its ancestors.
 fn thread(holder: &Holder, pid: u32, tid: u32, comm: Option<&str>, look: Look) -> String {
     if pid == tid {
         return process(pid, comm, look);
     }
-    let above = holder.ancestors.iter().map(|a| (a.pid, a.comm.as_deref()));
-    let mut known = std::iter::once((holder.pid, holder.comm.as_deref())).chain(above);
-    let process = process(pid, known.find(|(at, _)| *at == pid).and_then(|(_, c)| c), look);
+    let process = process(pid, process_name(holder, pid), look);
     let comm = comm.map(|comm| format!(" ({})", look.short(comm, NAME)));
     format!("{process} thread {tid}{}", comm.unwrap_or_default())
 }

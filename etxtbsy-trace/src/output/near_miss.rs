@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use super::{
-    incident::{count, process},
+    incident::{count, process, process_name},
     look::{Look, Tone},
 };
 use crate::{
     analysis::rate::Rate,
-    event::{Execs, Holder, How, NearMiss},
+    event::{Execs, How, NearMiss},
     text::{name, time},
 };
 
@@ -170,12 +170,6 @@ pub(crate) fn full(near: &NearMiss, look: Look) -> String {
         out.push('\n');
     }
     out
-}
-
-/// The name of a process, if it is the holder or one of its ancestors.
-fn process_name(holder: &Holder, pid: u32) -> Option<&str> {
-    let above = holder.ancestors.iter().map(|above| (above.pid, above.comm.as_deref()));
-    above.chain([(holder.pid, holder.comm.as_deref())]).find(|(at, _)| *at == pid)?.1
 }
 
 fn path_of(near: &NearMiss) -> Option<&str> {

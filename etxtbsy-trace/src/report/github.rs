@@ -81,7 +81,7 @@ fn property(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::samples::{self, HOSTILE, shows, written};
+    use crate::report::samples::{self, HOSTILE, written};
 
     /// Name, properties and data.
     type Command = (String, Vec<(String, String)>, String);
@@ -106,18 +106,8 @@ mod tests {
     }
 
     #[test]
-    fn recordings() {
-        shows("github", &written(write, &samples::recorded()));
-    }
-
-    #[test]
-    fn a_baseline() {
-        shows("github-baseline", &written(write, &samples::compared()));
-    }
-
-    #[test]
-    fn nothing_failed() {
-        shows("github-nothing", &written(write, &samples::nothing()));
+    fn recordings_a_baseline_and_nothing() {
+        samples::shows_all("github", |document| written(write, document));
     }
 
     #[test]

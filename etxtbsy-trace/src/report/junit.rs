@@ -106,21 +106,11 @@ mod tests {
     use roxmltree::{Document as Xml, Node};
 
     use super::*;
-    use crate::report::samples::{self, shows, written};
+    use crate::report::samples::{self, written};
 
     #[test]
-    fn recordings() {
-        shows("junit", &written(write, &samples::recorded()));
-    }
-
-    #[test]
-    fn a_baseline() {
-        shows("junit-baseline", &written(write, &samples::compared()));
-    }
-
-    #[test]
-    fn nothing_failed() {
-        shows("junit-nothing", &written(write, &samples::nothing()));
+    fn recordings_a_baseline_and_nothing() {
+        samples::shows_all("junit", |document| written(write, document));
     }
 
     #[test]

@@ -224,7 +224,7 @@ mod tests {
     use pulldown_cmark::{Event, Options, Parser, Tag, TagEnd};
 
     use super::*;
-    use crate::report::samples::{self, HOSTILE, shows, written};
+    use crate::report::samples::{self, HOSTILE, written};
 
     /// What a reader of `text` sees, and all HTML in it.
     fn rendered(text: &str) -> (String, Vec<String>) {
@@ -260,18 +260,8 @@ mod tests {
     }
 
     #[test]
-    fn recordings() {
-        shows("markdown", &written(write, &samples::recorded()));
-    }
-
-    #[test]
-    fn a_baseline() {
-        shows("markdown-baseline", &written(write, &samples::compared()));
-    }
-
-    #[test]
-    fn nothing_failed() {
-        shows("markdown-nothing", &written(write, &samples::nothing()));
+    fn recordings_a_baseline_and_nothing() {
+        samples::shows_all("markdown", |document| written(write, document));
     }
 
     #[test]
@@ -303,9 +293,7 @@ mod tests {
             let own = line.starts_with("<details><summary>") || line == "</details>";
             assert!(own && !line.contains("script"), "{line}");
         }
-        for line in text.lines() {
-            assert!(!line.trim_start().starts_with("::") && !line.contains("##["), "{line}");
-        }
+        samples::has_no_commands(&text);
     }
 
     #[test]

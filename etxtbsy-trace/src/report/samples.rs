@@ -157,6 +157,21 @@ pub(super) fn bytes(
     out
 }
 
+/// Compares what a format writes, as text, with its snapshots: of recordings, the same with a baseline, and nothing that
+/// failed.
+pub(super) fn shows_all(format: &str, text: impl Fn(&Document) -> String) {
+    shows(format, &text(&recorded()));
+    shows(&format!("{format}-baseline"), &text(&compared()));
+    shows(&format!("{format}-nothing"), &text(&nothing()));
+}
+
+/// Asserts that no line is a command to a runner of CI.
+pub(super) fn has_no_commands(text: &str) {
+    for line in text.lines() {
+        assert!(!line.trim_start().starts_with("::") && !line.contains("##["), "{line}");
+    }
+}
+
 /// Compares with the snapshot of that name; with `INSTA_UPDATE=always`, writes it.
 pub(super) fn shows(name: &str, text: &str) {
     insta::with_settings!({ prepend_module_to_snapshot => false, omit_expression => true }, {

@@ -277,7 +277,7 @@ impl<B: Backend> Session<B> {
         if self.role == TreeRole::Victim {
             self.summary.elsewhere = self.tracer.elsewhere();
         }
-        for case in self.ledger.drain().into_iter().filter(|case| !case.succeeded) {
+        for case in self.ledger.drain() {
             if limits.incidents.is_none_or(|most| self.summary.incidents < most) {
                 self.report(case);
             }
@@ -429,7 +429,7 @@ impl<B: Backend> Session<B> {
         // The end of a story may be among what has not been read, after a suspension foremost.
         let heard = if self.more { self.ledger.heard_ns() } else { now };
         self.find_ends(heard);
-        for case in self.ledger.settled(heard).into_iter().filter(|case| !case.succeeded) {
+        for case in self.ledger.settled(heard) {
             if most.is_none_or(|most| self.summary.incidents < most) {
                 self.report(case);
             }

@@ -5,11 +5,11 @@
 
 use std::collections::HashMap;
 
-use super::Session;
+use super::{Session, report::world};
 use crate::{
-    analysis::{incident::World, near_miss::build},
+    analysis::near_miss::{build, judge},
     event::{Line, NearMiss},
-    host::{clock::realtime_offset_ns, process::Seen},
+    host::process::Seen,
     tracer::Backend,
 };
 
@@ -85,6 +85,7 @@ impl<B: Backend> Session<B> {
     pub(super) fn report_near_miss(&mut self, seq: u64) {
         let Some(case) = self.ledger.take(seq) else { return };
         let begins = self.begins.remove(&seq);
+        let Some(judged) = judge(&case) else { return };
         let mut seen = Seen::new();
         if !self.ending {
             self.see(&mut seen, case.failure.tgid, case.failure.start_ns);
@@ -92,15 +93,7 @@ impl<B: Backend> Session<B> {
                 self.see(&mut seen, copy.hold.opened.tgid, 0);
             }
         }
-        let tracer = &self.tracer;
-        let world = World {
-            seen: &seen,
-            lineage: &|pid| tracer.lineage(pid),
-            realtime_offset_ns: realtime_offset_ns(),
-            roots: &self.roots,
-            target_begins: begins,
-        };
-        let Some(near) = build(&case, &world) else { return };
+        let near = build(&case, &judged, &world(&self.tracer, &self.roots, &seen, begins));
         self.summary.near_misses += 1;
         for near in self.near_misses.add(near) {
             self.sinks.write(Line::NearMiss(Box::new(near)));

@@ -21,14 +21,8 @@ impl<B: Backend> Session<B> {
             return;
         };
         let nothing = Seen::new();
-        let tracer = &self.tracer;
-        let world = World {
-            seen: self.seen.get(&seq).unwrap_or(&nothing),
-            lineage: &|pid| tracer.lineage(pid),
-            realtime_offset_ns: realtime_offset_ns(),
-            roots: &self.roots,
-            target_begins: self.begins.get(&seq).cloned(),
-        };
+        let seen = self.seen.get(&seq).unwrap_or(&nothing);
+        let world = world(&self.tracer, &self.roots, seen, self.begins.get(&seq).cloned());
         self.sinks.pending(&|| bounded(build(0, case, &attribution, &world)));
     }
 
@@ -52,15 +46,12 @@ impl<B: Backend> Session<B> {
             unplaced,
         );
         let seen = self.seen.remove(&seq).unwrap_or_default();
-        let tracer = &self.tracer;
-        let world = World {
-            seen: &seen,
-            lineage: &|pid| tracer.lineage(pid),
-            realtime_offset_ns: realtime_offset_ns(),
-            roots: &self.roots,
-            target_begins: self.begins.remove(&seq),
+        let begins = self.begins.remove(&seq);
+        let id = self.summary.incidents + 1;
+        let incident = {
+            let world = world(&self.tracer, &self.roots, &seen, begins);
+            bounded(build(id, case, &attribution, &world))
         };
-        let incident = bounded(build(self.summary.incidents + 1, case, &attribution, &world));
         // Then it is not complete.
         if !case.is_write() && !incident.complete && attribution.contradicted {
             self.lose(LossKind::CountContradicted, "writers: more were found than counted", 1);
@@ -94,6 +85,23 @@ impl<B: Backend> Session<B> {
                 is_victim || is_held_by_tree(case, attribution)
             }
         }
+    }
+}
+
+/// What building a line about a case needs, given what was seen of its processes, and what the file to be executed
+/// begins with.
+pub(super) fn world<'a, B: Backend>(
+    tracer: &'a B,
+    roots: &'a [u32],
+    seen: &'a Seen,
+    target_begins: Option<Vec<u8>>,
+) -> World<'a> {
+    World {
+        seen,
+        lineage: Box::new(|pid| tracer.lineage(pid)),
+        realtime_offset_ns: realtime_offset_ns(),
+        roots,
+        target_begins,
     }
 }
 

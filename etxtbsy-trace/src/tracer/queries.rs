@@ -25,16 +25,16 @@ use super::{
     loader::{Tracer, program_of, refusal},
     programs::{CALL_RETURNS, COMPAT_RETURNS, COMPAT_SEARCH, PIDS, RECEIVED, SYS_EXIT},
 };
-use crate::host::{
-    clock::{now_ns, realtime_offset_ns},
-    pids::Pids,
-};
+use crate::host::{clock::now_ns, pids::Pids};
 
 /// `BPF_NOEXIST`, include/uapi/linux/bpf.h.
 const BPF_NOEXIST: u64 = 1;
 
 impl Backend for Tracer {
     fn listen(&mut self) -> anyhow::Result<()> {
+        // File systems take the time of the last tick, at least 100 a second (`ktime_get_coarse_real_ts64`).
+        let began = now_ns(ClockId::CLOCK_REALTIME).saturating_sub(10_000_000);
+        self.config.set(Config::BeganReal as u32, began);
         let records = self.take_records()?;
         // SAFETY: the ring buffer owns its fd, and closes it when it is dropped.
         let records = unsafe { AsyncFd::register_with_interest(records, Interest::READABLE) };
@@ -120,13 +120,6 @@ impl Backend for Tracer {
     }
 
     fn take(&self, intake: Intake) {
-        if self.config.get(Config::BeganReal as u32) == 0 {
-            let now = i128::from(now_ns(ClockId::CLOCK_MONOTONIC)) + realtime_offset_ns();
-            // File systems take the time of the last tick, at least 100 a second (`ktime_get_coarse_real_ts64`).
-            let began = now - 10_000_000;
-            // Until the year 2554.
-            self.config.set(Config::BeganReal as u32, u64::try_from(began).unwrap_or(0));
-        }
         self.config.set(Config::Intake as u32, intake as u64);
     }
 

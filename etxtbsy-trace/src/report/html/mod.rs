@@ -218,7 +218,7 @@ mod tests {
     use roxmltree::{Document as Xml, Node, ParsingOptions};
 
     use super::*;
-    use crate::report::samples::{self, shows, written};
+    use crate::report::samples::{self, written};
 
     fn parsed(text: &str) -> Xml<'_> {
         Xml::parse_with_options(text, ParsingOptions { allow_dtd: true, ..Default::default() })
@@ -234,18 +234,8 @@ mod tests {
     }
 
     #[test]
-    fn recordings() {
-        shows("html", &content(&samples::recorded()));
-    }
-
-    #[test]
-    fn a_baseline() {
-        shows("html-baseline", &content(&samples::compared()));
-    }
-
-    #[test]
-    fn nothing_failed() {
-        shows("html-nothing", &content(&samples::nothing()));
+    fn recordings_a_baseline_and_nothing() {
+        samples::shows_all("html", content);
     }
 
     #[test]
