@@ -1,6 +1,6 @@
 //! The listener of the filter, and the calls that wait for an answer.
 
-use libc::{c_ulong, seccomp_notif, seccomp_notif_resp};
+use libc::{Ioctl, c_ulong, seccomp_notif, seccomp_notif_resp};
 use nix::errno::Errno;
 use std::{
     ffi::c_void,
@@ -13,7 +13,7 @@ use std::{
 pub(super) const SLOTS: usize = 512;
 
 /// linux/seccomp.h, Linux 6.6: SECCOMP_IOCTL_NOTIF_SET_FLAGS.
-const SET_FLAGS: c_ulong = 0x4008_2104;
+const SET_FLAGS: Ioctl = 0x4008_2104;
 /// SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP: an answer wakes its thread up on this CPU, with less delay.
 const SYNC_WAKE_UP: c_ulong = 1;
 
