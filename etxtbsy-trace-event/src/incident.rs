@@ -1,6 +1,6 @@
 //! One failed call: its victim, the busy file, and what is known besides the holders.
 
-use crate::{Holder, Unheld, Verdict, later_word::Word};
+use crate::{Holder, Run, Unheld, Verdict, later_word::Word};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -65,6 +65,9 @@ pub struct Incident {
     /// The number of list entries that were left out because the line was too long; `null` if none.
     #[serde(default)]
     pub left_out: Option<LeftOut>,
+    /// With `hunt`, the run in which the call failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<Run>,
     /// The cause, and what to do.
     pub verdict: Verdict,
 }

@@ -26,7 +26,9 @@ pub use incident::{
     Ancestor, BusyFile, Direction, Incident, LeftOut, Reason, Repaired, Role, Suspect, Victim,
 };
 pub use near_miss::NearMiss;
-pub use session::{Execs, Filter, LossKind, Lost, Meta, Provoke, Refusal, Summary, TreeRole};
+pub use session::{
+    Execs, Filter, Hunt, LossKind, Lost, Meta, Provoke, Refusal, Run, Runs, Summary, TreeRole,
+};
 pub use unheld::{Place, Unheld};
 pub use verdict::{Shortfall, Verdict, VerdictKind};
 

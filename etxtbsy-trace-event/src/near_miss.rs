@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{BusyFile, Holder, Victim};
+use crate::{BusyFile, Holder, Run, Victim};
 
 /// An exec that succeeded although another process had a copy of a write fd of the file, by a fork, since the file
 /// was last opened for writing (at most one second before): a race that was won by luck.
@@ -28,4 +28,7 @@ pub struct NearMiss {
     pub margin_ns: u64,
     /// How many near misses of this kind the line stands for, itself included.
     pub count: u64,
+    /// With `hunt`, the run in which the exec returned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<Run>,
 }

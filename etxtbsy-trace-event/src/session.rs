@@ -172,6 +172,44 @@ pub struct Execs {
     pub failed: u64,
 }
 
+/// The run of `hunt` that a line is from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Run {
+    /// A counter from 1.
+    pub number: u64,
+    /// Whether its calls were delayed.
+    pub provoked: bool,
+}
+
+/// What the runs of `hunt` came to, by kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Hunt {
+    /// Runs without delays.
+    pub plain: Runs,
+    /// Runs whose calls were delayed.
+    pub provoked: Runs,
+}
+
+/// What some runs of `hunt` came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Runs {
+    /// The number of runs that were not cut short.
+    pub runs: u64,
+    /// The number of those whose command did not exit with 0.
+    pub failed: u64,
+    /// The number of those with an incident that the victim did not repair itself.
+    pub with_incidents: u64,
+    /// The number of those with a near miss.
+    pub with_near_misses: u64,
+    /// The number of incidents that the victim did not repair itself. This and what follows include runs that were cut
+    /// short.
+    pub incidents: u64,
+    /// The number of near misses.
+    pub near_misses: u64,
+    /// The number of execs.
+    pub execs: Execs,
+}
+
 /// The last line.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Summary {
@@ -216,4 +254,7 @@ pub struct Summary {
     pub change_first: Option<String>,
     /// How long tracing was live, in nanoseconds.
     pub duration_ns: u64,
+    /// With `hunt`, what its runs came to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hunt: Option<Hunt>,
 }

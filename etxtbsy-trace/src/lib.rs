@@ -16,10 +16,11 @@
 //! 9. [`output`]: text, JSON, and recordings
 //! 10. [`report`]: one report from many recordings
 //! 11. [`session`]: the loop
-//! 12. [`tui`]: the view
-//! 13. [`check`]: what this machine can do
-//! 14. [`demo`]: failures on purpose
-//! 15. [`cli`]: options and subcommands
+//! 12. [`hunt`]: a command again and again
+//! 13. [`tui`]: the view
+//! 14. [`check`]: what this machine can do
+//! 15. [`demo`]: failures on purpose
+//! 16. [`cli`]: options and subcommands
 
 pub mod text;
 pub use etxtbsy_trace_event as event;
@@ -29,6 +30,7 @@ pub mod cli;
 pub mod command;
 pub mod demo;
 pub mod host;
+pub mod hunt;
 pub mod output;
 pub mod provoke;
 pub mod report;

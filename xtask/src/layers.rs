@@ -177,9 +177,9 @@ const EBPF: [&str; 10] = [
 ];
 
 /// The layers of the program, the highest first.
-const PROGRAM: [&str; 16] = [
-    "main", "cli", "demo", "check", "tui", "session", "report", "output", "timeline", "analysis",
-    "command", "provoke", "tracer", "host", "event", "text",
+const PROGRAM: [&str; 17] = [
+    "main", "cli", "demo", "check", "tui", "hunt", "session", "report", "output", "timeline",
+    "analysis", "command", "provoke", "tracer", "host", "event", "text",
 ];
 
 const PROGRAM_SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../etxtbsy-trace/src");

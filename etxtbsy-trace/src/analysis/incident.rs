@@ -104,6 +104,7 @@ pub fn build(id: u64, case: &Case, attribution: &Attribution, world: &World<'_>)
             ino: repaired.ino,
         }),
         left_out: None,
+        run: None,
         verdict: verdict::unexplained(Direction::Exec),
     };
     incident.verdict = verdict::of_traced(&incident, world.roots);

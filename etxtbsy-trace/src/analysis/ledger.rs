@@ -296,6 +296,13 @@ impl Ledger {
         closed_failures(over)
     }
 
+    /// How many failures since that moment are not settled.
+    #[must_use]
+    pub fn failures_since(&self, time_ns: u64) -> usize {
+        let failures = self.cases.values().map(|entry| &entry.case).filter(|case| !case.succeeded);
+        failures.filter(|case| case.failure.exit_ns >= time_ns).count()
+    }
+
     /// Takes out a case.
     pub fn take(&mut self, seq: u64) -> Option<Case> {
         let entry = self.cases.remove(&seq)?;

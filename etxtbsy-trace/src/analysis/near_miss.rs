@@ -40,6 +40,7 @@ pub fn build(case: &Case, judged: &Judged, world: &World<'_>) -> NearMiss {
         holders: judged.held.iter().map(|held| holder(held, case, world)).collect(),
         margin_ns: judged.margin_ns,
         count: 1,
+        run: None,
     }
 }
 

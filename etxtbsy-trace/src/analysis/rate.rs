@@ -33,6 +33,28 @@ impl Rate {
         let high = if self.happened == self.of { 1.0 } else { center + half };
         Some((low, high))
     }
+
+    /// By how much the true share is higher than that of `before`: the interval of 95% by Newcombe's method 10, from
+    /// both Wilson intervals (R. G. Newcombe, 1998). `None` if one of both is of nothing.
+    #[must_use]
+    pub fn difference(self, before: Self) -> Option<(f64, f64)> {
+        let (now, was) = (self.share()?, before.share()?);
+        let ((low, high), (low_before, high_before)) = (self.interval()?, before.interval()?);
+        let difference = now - was;
+        Some((
+            difference - (now - low).hypot(high_before - was),
+            difference + (high - now).hypot(was - low_before),
+        ))
+    }
+
+    /// How likely it is that nothing happens in so many tries, if the true share is the lower end of the interval.
+    #[must_use]
+    #[allow(clippy::cast_precision_loss, reason = "a probability needs no more than 53 bits")]
+    pub fn chance_of_none(self, of: u64) -> Option<f64> {
+        let (low, _) = self.interval()?;
+        // Not powi: `of` may be more than an i32 has room for.
+        Some((1.0 - low).powf(of as f64))
+    }
 }
 
 #[cfg(test)]
@@ -51,6 +73,21 @@ mod tests {
         assert_eq!(of(0, 4800), expected("0.000", "0.080"));
         assert_eq!(of(5, 10), expected("23.659", "76.341"));
         assert_eq!(of(10, 10), expected("72.247", "100.000"));
+    }
+
+    /// The example of the paper, method 10: 56/70 − 48/80.
+    #[test]
+    fn the_difference_is_that_of_newcombe() {
+        let (low, high) =
+            Rate { happened: 56, of: 70 }.difference(Rate { happened: 48, of: 80 }).unwrap();
+        assert_eq!((format!("{low:.4}"), format!("{high:.4}")), ("0.0524".into(), "0.3339".into()));
+    }
+
+    #[test]
+    fn the_chance_of_none_is_from_the_lower_end_of_the_interval() {
+        let chance = Rate { happened: 18, of: 1440 }.chance_of_none(1000).unwrap();
+        assert!((chance - (1.0_f64 - 0.007_922).powi(1000)).abs() < 1e-6, "{chance}");
+        assert_eq!(Rate { happened: 0, of: 9 }.chance_of_none(5), Some(1.0));
     }
 
     #[test]

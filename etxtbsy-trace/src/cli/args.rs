@@ -4,8 +4,9 @@ use crate::{
     demo,
     event::TreeRole,
     host::owned_output::is_stdout,
+    hunt::plan::Until,
     output::formats::Format,
-    provoke::LONGEST,
+    provoke::{LONGEST, Provocation, random_seed},
     report::formats::{self, FORMATS},
 };
 use clap::{
@@ -24,6 +25,8 @@ const EXAMPLES: &str = "\
 Examples:
   sudo etxtbsy-trace                         trace the whole machine until Ctrl-C
   sudo etxtbsy-trace run make -j8 test       trace a command and its descendants
+  sudo etxtbsy-trace hunt --provoke -- ./test.sh
+                                             run a command until it fails with ETXTBSY
   sudo etxtbsy-trace --pid 4711 -d 60        trace one process tree for a minute
   sudo etxtbsy-trace run -o trace.jsonl --error-exitcode 9 -- ./ci.sh
                                              fail the job if an incident was reported
@@ -34,7 +37,7 @@ Examples:
 
 Exit status:
   run: the status of CMD; 128+N if signal N killed CMD, 127 if CMD was not found, 126 if CMD
-  cannot be executed. Otherwise 0. 125 if etxtbsy-trace itself failed, 2 for wrong usage.";
+  cannot be executed. hunt: 1 if it found a failure. Otherwise 0. 125 if etxtbsy-trace itself failed, 2 for wrong usage.";
 
 const RUN_EXAMPLES: &str = "\
 Examples:
@@ -42,6 +45,16 @@ Examples:
   sudo etxtbsy-trace run -o trace.jsonl -- sh -c './build && ./app'
   sudo etxtbsy-trace run --user ci --error-exitcode 9 -- ./ci.sh
   sudo etxtbsy-trace run --provoke -- cargo test    make the race likely, to find it before it fails
+
+Options of etxtbsy-trace come before CMD. All words after CMD are arguments of CMD.";
+
+const HUNT_EXAMPLES: &str = "\
+Examples:
+  sudo etxtbsy-trace hunt -- cargo test           until a run has a failure
+  sudo etxtbsy-trace hunt --provoke --for 1m -o before.jsonl -- ./test.sh
+                                                  every other run with delays
+  sudo etxtbsy-trace hunt --provoke --for 1m --baseline before.jsonl -- ./test.sh
+                                                  the same after a fix
 
 Options of etxtbsy-trace come before CMD. All words after CMD are arguments of CMD.";
 
@@ -88,6 +101,12 @@ pub struct Cli {
 pub enum Command {
     /// Start tracing, then run a command, and trace it and its descendants until it ends
     Run(Run),
+    /// Run a command again and again under one tracer, to find a race, or to show that it is gone
+    ///
+    /// CMD's output is kept, and shown for the first runs that failed. At the end, a table shows how
+    /// often execs failed, or could have. The exit status is 1 if a call failed with ETXTBSY, else 0;
+    /// with --until near-miss or --near-misses-too, near misses count as well.
+    Hunt(Hunt),
     /// Trace small programs that each make a known ETXTBSY failure happen
     Demo(Demo),
     /// Check whether this kernel and user can run the tracer
@@ -139,6 +158,18 @@ pub struct Run {
     #[arg(long)]
     pub kill_after_stop: bool,
 
+    /// How its calls are delayed.
+    #[command(flatten)]
+    pub delays: Delays,
+
+    /// The command and its arguments; a name without a slash is looked up in PATH
+    #[arg(value_name = "CMD", required = true, trailing_var_arg = true)]
+    pub argv: Vec<OsString>,
+}
+
+/// Options that delay calls of a command.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct Delays {
     /// Make the race between a write, a fork and an exec likely, by random delays up to MAX
     /// [default MAX: 5ms]
     ///
@@ -163,6 +194,49 @@ pub struct Run {
     /// scheduler.
     #[arg(long, value_name = "N", value_parser = seed, requires = "provoke")]
     pub seed: Option<u64>,
+}
+
+impl Delays {
+    /// What is provoked; with a random seed, unless one is given.
+    #[must_use]
+    pub fn provocation(self) -> Option<Provocation> {
+        let seed = || self.seed.unwrap_or_else(random_seed);
+        self.provoke.map(|max| Provocation { max, seed: seed() })
+    }
+}
+
+/// `hunt`.
+#[derive(Clone, Debug, Args)]
+#[command(
+    override_usage = "etxtbsy-trace hunt [OPTIONS] [--] CMD [ARG]...",
+    after_help = HUNT_EXAMPLES
+)]
+pub struct Hunt {
+    /// Run CMD N times [default: until --for or --until ends the hunt]
+    #[arg(long, value_name = "N", value_parser = count)]
+    pub runs: Option<NonZeroU64>,
+
+    /// End the hunt after TIME, such as 90s, 10m or 2h; a run that is going on is ended with SIGTERM
+    #[arg(long = "for", value_name = "TIME", value_parser = time)]
+    pub time: Option<Duration>,
+
+    /// End the hunt after the first run in which this was found [default: failure, without --runs and
+    /// --for]
+    #[arg(long, value_name = "WHAT", value_enum)]
+    pub until: Option<Until>,
+
+    /// Compare with the hunt that FILE has, as -o wrote it: fixed, better, same or worse, and how sure
+    /// that is
+    #[arg(long, value_name = "FILE")]
+    pub baseline: Option<PathBuf>,
+
+    /// Run CMD as USER, a name or a uid [default: under sudo, the user who called sudo]
+    #[arg(long, value_name = "USER")]
+    pub user: Option<String>,
+
+    /// How calls of every other run are delayed.
+    #[command(flatten)]
+    pub delays: Delays,
 
     /// The command and its arguments; a name without a slash is looked up in PATH
     #[arg(value_name = "CMD", required = true, trailing_var_arg = true)]
@@ -331,6 +405,10 @@ impl Cli {
         let (context, ignored): (_, &[&'static str]) = match &self.command {
             None => ("without a subcommand, only with run", &["--error-exitcode"]),
             Some(Command::Run(_) | Command::Demo(Demo { list: false, .. })) => return None,
+            Some(Command::Hunt(_)) => (
+                "with hunt, which has --for and an exit status of its own",
+                &["--duration", "--error-exitcode"],
+            ),
             Some(Command::Check) => {
                 ("with check", &["--duration", "--stop-after", "--error-exitcode"])
             }
@@ -374,9 +452,9 @@ impl Cli {
             Some("--pid PID cannot be used with a subcommand; `run` traces the tree of CMD")
         } else if *role != TreeRole::Victim
             && self.pids.is_empty()
-            && !matches!(self.command, Some(Command::Run(_)))
+            && !matches!(self.command, Some(Command::Run(_) | Command::Hunt(_)))
         {
-            Some("--as ROLE needs a process tree: use it with --pid PID or with `run`")
+            Some("--as ROLE needs a process tree: use it with --pid PID, `run` or `hunt`")
         } else if *json && format.is_some() {
             Some("--json is the same as --format json: use one of --json and --format")
         } else if let Some(Command::Run(run)) = &self.command
@@ -387,6 +465,8 @@ impl Cli {
             Some(
                 "--kill-after-stop has no effect without --stop-after N or --duration SECONDS: add one",
             )
+        } else if matches!(self.command, Some(Command::Hunt(_))) && live == Some(Format::Tui) {
+            Some("hunt has no view: use --format text or json, or -o FILE and `replay FILE`")
         } else if let Some(Command::Run(run)) = &self.command
             && run.best_effort
             && live == Some(Format::Tui)
@@ -447,6 +527,21 @@ fn seconds(text: &str) -> Result<Duration, &'static str> {
         _ if number > 0.0 => Err("too long; leave it out for no limit"),
         _ => Err("must be more than 0"),
     }
+}
+
+fn time(text: &str) -> Result<Duration, String> {
+    let end = text.find(|it: char| it.is_ascii_alphabetic()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(end);
+    let scale = match unit {
+        "" | "s" => 1.0,
+        "m" => 60.0,
+        "h" => 3600.0,
+        _ => return Err("not a time: give a number with s, m or h, such as 90s or 10m".to_owned()),
+    };
+    let number: f64 = number
+        .parse()
+        .map_err(|_| "not a time: give a number with s, m or h, such as 90s or 10m".to_owned())?;
+    seconds(&(number * scale).to_string()).map_err(ToOwned::to_owned)
 }
 
 fn delay(text: &str) -> Result<Duration, String> {

@@ -6,6 +6,7 @@
 pub mod args;
 mod check;
 mod demo;
+mod hunt;
 pub mod presentation;
 mod replay;
 mod report;
@@ -68,6 +69,7 @@ fn dispatch(cli: &Cli) -> anyhow::Result<u8> {
     match &cli.command {
         None => trace::trace(cli, None, None),
         Some(Command::Run(args)) => run::run(cli, args),
+        Some(Command::Hunt(args)) => hunt::run(cli, args),
         Some(Command::Demo(args)) => demo::run(cli, args),
         Some(Command::Check) => check::run(cli),
         Some(Command::Replay(args)) => replay::run(cli, args),

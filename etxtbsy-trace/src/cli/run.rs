@@ -5,10 +5,7 @@ use super::{
     streams::present,
     trace::{TracedCommand, trace},
 };
-use crate::{
-    host::{identity, owned_output::is_stdout},
-    provoke::{Provocation, random_seed},
-};
+use crate::host::{identity, owned_output::is_stdout};
 
 /// Traces the command; returns its exit status.
 pub(super) fn run(cli: &Cli, run: &Run) -> anyhow::Result<u8> {
@@ -19,8 +16,7 @@ pub(super) fn run(cli: &Cli, run: &Run) -> anyhow::Result<u8> {
         log::warn!("CMD and the JSON lines both write to stdout; use -o FILE to separate them");
     }
     let (best_effort, kill_after_stop) = (run.best_effort, run.kill_after_stop);
-    let provocation =
-        run.provoke.map(|max| Provocation { max, seed: run.seed.unwrap_or_else(random_seed) });
+    let provocation = run.delays.provocation();
     let command =
         TracedCommand { argv: &run.argv, user, best_effort, kill_after_stop, provocation };
     trace(cli, Some(command), None)

@@ -44,13 +44,7 @@ pub(super) fn sinks(
     owner: Option<&Invoker>,
     after_view: Option<&DeferredText>,
 ) -> anyhow::Result<Vec<Sink>> {
-    let mut sinks = Vec::new();
-    if let Some(path) = &cli.options.output {
-        let file = owned_output::create(path, owner)?;
-        let name =
-            if is_stdout(path) { "stdout".to_owned() } else { path.to_string_lossy().into_owned() };
-        sinks.push(Sink::new(name, Box::new(Json::new(file))));
-    }
+    let mut sinks = Vec::from_iter(file_sink(cli, owner)?);
     let Presentation { format, stream, color, .. } = present(cli);
     // Not io::stdout: a thread that waits for a reader may hold its lock.
     let name = stream_name(stream);
@@ -63,6 +57,15 @@ pub(super) fn sinks(
         sinks.push(Sink::direct(name, text.summary_only()));
     }
     Ok(sinks)
+}
+
+/// The sink for `--output`.
+pub(super) fn file_sink(cli: &Cli, owner: Option<&Invoker>) -> anyhow::Result<Option<Sink>> {
+    let Some(path) = &cli.options.output else { return Ok(None) };
+    let file = owned_output::create(path, owner)?;
+    let name =
+        if is_stdout(path) { "stdout".to_owned() } else { path.to_string_lossy().into_owned() };
+    Ok(Some(Sink::new(name, Box::new(Json::new(file)))))
 }
 
 /// The name of a stream, for messages.

@@ -44,7 +44,7 @@ const RING_BYTES: &str = "ETXTBSY_TRACE_RING_BYTES";
 /// Undocumented: the path of a new file for a copy of the records. Unit tests of the session replay it.
 const RECORDS: &str = "ETXTBSY_TRACE_RECORDS";
 
-const NO_NEW_PRIVS: &str = "--provoke without CAP_SYS_ADMIN sets no_new_privs: setuid programs such as sudo \
+pub(super) const NO_NEW_PRIVS: &str = "--provoke without CAP_SYS_ADMIN sets no_new_privs: setuid programs such as sudo \
      run without their privileges in CMD; start etxtbsy-trace as root to avoid this";
 
 /// A command to trace.
@@ -78,17 +78,14 @@ pub(super) fn trace(
     let replaced = streams.as_ref().map(Streams::replace).unwrap_or_default();
     let provocation = command.and_then(|command| command.provocation);
     let provoker = provocation.as_ref().map(Provoker::start).transpose()?;
-    if provoker.as_ref().is_some_and(Provoker::sets_no_new_privs) {
+    if provoker.is_some() && Provoker::needs_no_new_privs()? {
         say(NO_NEW_PRIVS);
     }
     // First, so that the command inherits nothing that the tracer opens or changes.
     let prepared = command
         .map(|TracedCommand { argv, user, .. }| Prepared::new(argv, user, &replaced, provoker))
         .transpose()?;
-    let provoke = provocation.map(|Provocation { max, seed }| Provoke {
-        max_ns: u64::try_from(max.as_nanos()).unwrap_or(u64::MAX),
-        seed,
-    });
+    let provoke = provocation.map(recorded);
     let after_view = DeferredText::default();
     // After the fork, so that the command keeps its own disposition.
     stdio::survive_file_limit().context("cannot ignore SIGXFSZ")?;
@@ -96,7 +93,7 @@ pub(super) fn trace(
     let started = start_tracing(
         cli,
         command.map(|command| command.argv),
-        prepared.as_ref(),
+        prepared.as_ref().map(Prepared::pid),
         sinks,
         SessionKind {
             command: prepared.is_some(),
@@ -157,16 +154,21 @@ pub(super) fn trace(
     })
 }
 
+/// What is provoked, as it is recorded.
+pub(super) fn recorded(Provocation { max, seed }: Provocation) -> Provoke {
+    Provoke { max_ns: u64::try_from(max.as_nanos()).unwrap_or(u64::MAX), seed }
+}
+
 /// Whether a session saw what `--error-exitcode` is for.
 fn counts_as_error(summary: &Summary, near_misses_too: bool) -> bool {
     summary.incidents > summary.repaired || near_misses_too && summary.near_misses > 0
 }
 
-/// Starts tracing, then drops the privileges that are no longer needed.
-fn start_tracing(
+/// Starts tracing, of the tree of `root` if there is one, which runs `argv`; then drops the privileges that are no longer needed.
+pub(super) fn start_tracing(
     cli: &Cli,
     argv: Option<&[OsString]>,
-    prepared: Option<&Prepared>,
+    root: Option<u32>,
     sinks: impl FnOnce() -> anyhow::Result<Vec<Sink>>,
     kind: SessionKind,
 ) -> anyhow::Result<(Tracer, Filter, Vec<Sink>)> {
@@ -184,8 +186,8 @@ fn start_tracing(
     if let Err(errno) = nofile::raise() {
         log::info!("cannot raise RLIMIT_NOFILE: {errno}");
     }
-    let tracked = match prepared {
-        Some(prepared) => Some(vec![prepared.pid()]),
+    let tracked = match root {
+        Some(root) => Some(vec![root]),
         None => (!roots.is_empty()).then(|| roots.clone()),
     };
     let ring_bytes = std::env::var(RING_BYTES).ok().and_then(|bytes| bytes.parse().ok());

@@ -89,16 +89,24 @@ impl Started {
     }
 
     /// Sends SIGTERM to the command and to its descendants in /proc.
-    ///
+    pub fn terminate_tree(&self) {
+        self.signal_tree(libc::SIGTERM);
+    }
+
+    /// Sends SIGKILL to the command and to its descendants in /proc.
+    pub fn kill_tree(&self) {
+        self.signal_tree(libc::SIGKILL);
+    }
+
     /// All are stopped until all are found. A fork fails while a signal is pending (`copy_process`), so
     /// no descendant can fork a child that is not found.
-    pub fn terminate_tree(&self) {
+    fn signal_tree(&self, signal: c_int) {
         // Errors are ignored: a process may have ended, or belong to another user.
         let _ = self.forward(libc::SIGSTOP);
         let descendants = process_tree::descendants(self.pid(), |pidfd| {
             let _ = pidfd::send(pidfd, libc::SIGSTOP);
         });
-        for signal in [libc::SIGTERM, libc::SIGCONT] {
+        for signal in [signal, libc::SIGCONT] {
             for pidfd in &descendants {
                 let _ = pidfd::send(pidfd, signal);
             }

@@ -3,8 +3,8 @@
 use super::look::{Look, Tone};
 use crate::analysis::wait::Wait;
 use crate::event::{
-    Direction, Evidence, Fd, Holder, How, Incident, Opened, Place, Refusal, Role, State, Unheld,
-    Via,
+    Direction, Evidence, Fd, Holder, How, Incident, Opened, Place, Refusal, Role, Run, State,
+    Unheld, Via,
 };
 use crate::text::{escape, name, other_pids, time};
 
@@ -106,13 +106,19 @@ pub(super) fn refusal(refusal: &Refusal, look: Look) -> String {
 fn head(incident: &Incident, look: Look) -> String {
     let moment = time::moment(&incident.time).unwrap_or_else(|| look.short(&incident.time, NAME));
     let call = look.short(&incident.syscall, NAME);
+    let run = incident.run.map(|run| format!("  (run {})", run_name(run))).unwrap_or_default();
     format!(
-        "{}  {}  {call} {}: {}\n",
+        "{}  {}  {call} {}: {}{run}\n",
         look.paint(Tone::Strong, &format!("#{}", incident.id)),
         look.paint(Tone::Faint, &moment),
         look.paint(Tone::Strong, &caller_path(incident, look)),
         look.paint(Tone::Bad, BUSY),
     )
+}
+
+/// A run of a hunt.
+pub(crate) fn run_name(run: Run) -> String {
+    format!("{}{}", run.number, if run.provoked { ", provoked" } else { "" })
 }
 
 /// The path as the caller gave it.

@@ -118,7 +118,7 @@ pub(crate) fn rates(execs: &Execs, near_misses: u64, tally: &Tally) -> Vec<Strin
 }
 
 /// A rate in per cent, and its interval, in parentheses.
-fn percent(rate: Rate) -> String {
+pub(crate) fn percent(rate: Rate) -> String {
     let (Some(share), Some((low, high))) = (rate.share(), rate.interval()) else {
         return String::new();
     };

@@ -148,6 +148,7 @@ pub(crate) fn race() -> Incident {
         certain: true,
         repaired: None,
         left_out: None,
+        run: None,
         verdict: verdict::unexplained(Direction::Exec),
     })
 }
@@ -168,6 +169,7 @@ pub(crate) fn near_miss() -> NearMiss {
         holders,
         margin_ns: 300_000,
         count: 1,
+        run: None,
     }
 }
 
@@ -386,6 +388,7 @@ pub(crate) fn summary(incidents: u64, by_verdict: &[(VerdictKind, u64)]) -> Summ
         change_first: some("write the file in a child process"),
         by_verdict: by_verdict.iter().copied().collect(),
         duration_ns: 12_345_678_901,
+        hunt: None,
     }
 }
 

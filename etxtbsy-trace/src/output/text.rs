@@ -192,11 +192,18 @@ fn begin(meta: &Meta, look: Look) -> String {
 #[must_use]
 pub fn provoking(provoke: &Provoke) -> String {
     let (number, unit) = time::exact(provoke.max_ns);
-    let (typed, seed) = (if unit == "µs" { "us" } else { unit }, provoke.seed);
     format!(
-        "provoking: delays up to {number} {unit}, seed {seed}; \
-         repeat with --provoke={number}{typed} --seed {seed}"
+        "provoking: delays up to {number} {unit}, seed {}; repeat with {}",
+        provoke.seed,
+        provoking_again(provoke)
     )
+}
+
+/// The options that provoke the same again.
+#[must_use]
+pub fn provoking_again(Provoke { max_ns, seed }: &Provoke) -> String {
+    let (number, unit) = time::exact(*max_ns);
+    format!("--provoke={number}{} --seed {seed}", if unit == "µs" { "us" } else { unit })
 }
 
 #[cfg(test)]

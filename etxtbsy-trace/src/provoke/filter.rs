@@ -49,10 +49,6 @@ impl Filter {
         Self { program: program(calls), flags, no_new_privs }
     }
 
-    pub(super) fn sets_no_new_privs(&self) -> bool {
-        self.no_new_privs
-    }
-
     /// Installs the filter in this process; returns its listener, which is close-on-exec.
     ///
     /// Async-signal-safe. On failure, errno has the reason.

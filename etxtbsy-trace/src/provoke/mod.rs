@@ -92,17 +92,18 @@ impl Provoker {
         // handlers before its exec, but a process that writes may have some.
         let waits_killable = knows_flags(listener | libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV);
         let calls = Calls::new(env::var(CALLS).ok().as_deref(), waits_killable);
-        let filter = Filter::new(calls, waits_killable, needs_no_new_privs()?);
+        let filter = Filter::new(calls, waits_killable, Self::needs_no_new_privs()?);
         let (ours, theirs) = UnixStream::pair().context("cannot make a socket for --provoke")?;
         let control = process::start(provocation, ours.into(), &theirs.into())
             .context("cannot fork the supervisor of --provoke")?;
         Ok(Self { control, filter })
     }
 
-    /// Whether the command gets no_new_privs: setuid programs then run without their privileges.
-    #[must_use]
-    pub fn sets_no_new_privs(&self) -> bool {
-        self.filter.sets_no_new_privs()
+    /// Whether the command gets no_new_privs: setuid programs then run without their privileges. The kernel lets a
+    /// process without CAP_SYS_ADMIN install a filter only if an exec can give it no privileges.
+    pub fn needs_no_new_privs() -> anyhow::Result<bool> {
+        let own = capabilities(None).context("cannot read our capabilities")?;
+        Ok(!own.effective.contains(CapabilitySet::SYS_ADMIN))
     }
 
     /// What the command's process has to do before its exec. Valid as long as `self`.
@@ -110,10 +111,4 @@ impl Provoker {
     pub fn installation(&self) -> Installation {
         Installation::new(self.filter.clone(), self.control.as_raw_fd())
     }
-}
-
-/// The kernel lets a process without CAP_SYS_ADMIN install a filter only if an exec can give it no privileges.
-fn needs_no_new_privs() -> anyhow::Result<bool> {
-    let own = capabilities(None).context("cannot read our capabilities")?;
-    Ok(!own.effective.contains(CapabilitySet::SYS_ADMIN))
 }

@@ -23,5 +23,5 @@ mod perfetto;
 pub mod runs;
 #[cfg(test)]
 mod samples;
-mod text;
+pub mod text;
 mod words;

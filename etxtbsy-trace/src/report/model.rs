@@ -7,7 +7,7 @@ use super::{
 use crate::{
     analysis::{group::Groups, verdict::ChangeFirst},
     event::Line,
-    output::near_miss,
+    output::{look::Look, near_miss},
 };
 
 /// What was read from some recordings.
@@ -78,6 +78,12 @@ impl Report {
             Line::Lost(lost) => self.runs.lost(lost),
             Line::Summary(summary) => self.runs.end(summary),
         }
+    }
+
+    /// The near misses, a line for each kind.
+    #[must_use]
+    pub fn near_misses(&self) -> Vec<String> {
+        self.near_misses.lines(Look::PLAIN)
     }
 
     /// The remedy that would fix the most incidents.

@@ -27,10 +27,24 @@ pub(super) fn write(document: &Document, out: &mut dyn Write) -> io::Result<()> 
     for row in &rows {
         text.block(&group(document, row));
     }
-    let text = text.finish(|more| {
-        format!("\n{}: the report has no room for them\n", count(more, "more group", "more groups"))
-    });
+    let text = text.finish(no_room);
     out.write_all(unlike_commands(&text).as_bytes())
+}
+
+/// The groups of a report, without what all of them have in common.
+#[must_use]
+pub fn groups(document: &Document) -> String {
+    let mut text = Bounded::new(MOST);
+    for row in &compare::rows(document) {
+        text.block(&group(document, row));
+    }
+    unlike_commands(&text.finish(no_room))
+}
+
+/// What stands for groups that the report has no room for.
+fn no_room(more: u64) -> String {
+    let more = count(more, "more group", "more groups");
+    format!("\n{more}: the report has no room for them\n")
 }
 
 /// What runners of CI read as a command anywhere in a line of their log, kept from being one.

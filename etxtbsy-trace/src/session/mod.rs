@@ -8,14 +8,15 @@ mod losses;
 mod near_misses;
 mod observe;
 mod report;
-mod signals;
+mod runs;
+pub(crate) mod signals;
 pub mod sinks;
 pub mod trace_run;
 pub mod tree;
 mod watch;
 mod write_refused;
 
-use std::{collections::HashMap, io, rc::Rc, sync::Arc, time::Duration};
+use std::{collections::HashMap, io, pin::pin, rc::Rc, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use etxtbsy_trace_common::{CallKey, Hold, How, Intake, Lost, Stage, TextOf};
@@ -26,8 +27,8 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-pub use self::sinks::Sink;
-use self::{near_misses::NearMisses, signals::Signals, sinks::Sinks};
+use self::{near_misses::NearMisses, runs::HuntRuns, signals::Signals, sinks::Sinks};
+pub use self::{runs::RunFound, sinks::Sink};
 use crate::{
     analysis::{
         case::GRACE_NS,
@@ -35,7 +36,6 @@ use crate::{
         ledger::{Ledger, LedgerEvent},
         verdict::ChangeFirst,
     },
-    command::Started,
     event::{Execs, Filter, Line, LossKind, Meta, Provoke, SCHEMA, Summary, TreeRole},
     host::{
         clock::{now_ns, realtime_offset_ns},
@@ -115,6 +115,8 @@ pub struct Session<B> {
     sinks: Sinks,
     summary: Summary,
     near_misses: NearMisses,
+    /// The runs of a hunt.
+    runs: HuntRuns,
     /// What to change first.
     change_first: ChangeFirst,
     began_ns: u64,
@@ -166,6 +168,7 @@ impl<B: Backend> Session<B> {
             sinks,
             summary: Summary::default(),
             near_misses: NearMisses::default(),
+            runs: HuntRuns::default(),
             change_first: ChangeFirst::default(),
             began_ns,
             roots: filter.pids.clone(),
@@ -200,24 +203,26 @@ impl<B: Backend> Session<B> {
         Ok(session)
     }
 
-    /// Traces until `command` has ended, or, without one, until the traced tree has, a signal
-    /// comes, or nobody takes the lines any more; `limits` and `stop` end it earlier. Gives the command's exit status,
-    /// `None` if it has not ended.
-    pub async fn trace(
+    /// Traces until `command`, the end of a command, resolves, or, without one, until the traced tree has ended, a
+    /// signal comes, or nobody takes the lines any more; `limits` and `stop` end it earlier. Returns what `command`
+    /// resolved to, `None` if it has not.
+    pub async fn trace<T>(
         &mut self,
-        command: Option<&Started>,
+        command: Option<impl Future<Output = io::Result<T>>>,
         limits: Limits,
         stop: &Notify,
-    ) -> anyhow::Result<Option<u8>> {
+    ) -> anyhow::Result<Option<T>> {
+        let has_command = command.is_some();
+        let mut command = pin!(ended(command));
         let until = limits.duration.map(|duration| Instant::now() + duration);
-        if command.is_none() && self.tracer.tree_size() == 0 {
+        if !has_command && self.tracer.tree_size() == 0 {
             // The tree may have ended while it was being found. (The whole machine has none.)
             self.tree_ended = self.tracer.is_filtered();
         }
         let output_ended = Arc::clone(&self.sinks.ended);
         loop {
             self.sinks.find_failed(self.ending);
-            if command.is_none() && (self.tree_ended || self.sinks.has_no_reader()) {
+            if !has_command && (self.tree_ended || self.sinks.has_no_reader()) {
                 return Ok(None);
             }
             if limits.incidents.is_some_and(|most| self.summary.incidents >= most) {
@@ -226,12 +231,12 @@ impl<B: Backend> Session<B> {
             let tick = self.next_tick();
             tokio::select! {
                 biased;
-                code = ended(command) => {
-                    let code = code.context("cannot wait for the command")?;
-                    return Ok(Some(code));
+                end = &mut command => {
+                    let end = end.context("cannot wait for the command")?;
+                    return Ok(Some(end));
                 }
                 // With a command, signals are for the command: `Started::wait` passes them on.
-                () = self.signals.next(), if command.is_none() => return Ok(None),
+                () = self.signals.next(), if !has_command => return Ok(None),
                 () = stop.notified() => break,
                 () = at(until) => break,
                 () = output_ended.notified() => {}
@@ -263,6 +268,8 @@ impl<B: Backend> Session<B> {
 
     /// Writes what is pending and the last line; fails with [`OutputError`] if an output did.
     pub async fn end(mut self, limits: Limits) -> anyhow::Result<Ended> {
+        // From now on, one ends the wait for outputs.
+        self.signals.forget().await;
         self.end_records().await;
         self.tracer.take(Intake::Closed);
         // What there is now is in the ring buffer: no more than it holds.
@@ -286,7 +293,8 @@ impl<B: Backend> Session<B> {
             self.summary.failures = self.summary.failures.saturating_sub(self.summary.elsewhere);
         }
         self.report_other_near_misses();
-        self.count_execs();
+        self.summary.execs = Some(self.execs());
+        self.summary.hunt = self.runs.sums();
         self.report_lost();
         self.report_missed();
         self.lose(LossKind::FailuresUnread, "failures: not read before the end", unread);
@@ -402,14 +410,10 @@ impl<B: Backend> Session<B> {
         self.ledger.case(seq).is_some_and(|case| case.succeeded)
     }
 
-    /// Enters in the summary how many execs there were.
-    fn count_execs(&mut self) {
+    /// How many execs there were so far.
+    fn execs(&self) -> Execs {
         let ExecCounts { succeeded, of_written_files, failed } = self.tracer.execs();
-        self.summary.execs = Some(Execs {
-            total: succeeded + failed,
-            of_written_files: of_written_files + failed,
-            failed,
-        });
+        Execs { total: succeeded + failed, of_written_files: of_written_files + failed, failed }
     }
 
     /// Has the calls of 32-bit programs followed, if one was seen to run.
@@ -481,9 +485,9 @@ fn exec_of(record: &Record) -> Option<(u64, Hold)> {
 }
 
 /// Waits for the command to end; for ever, if there is none.
-async fn ended(command: Option<&Started>) -> io::Result<u8> {
+async fn ended<T>(command: Option<impl Future<Output = io::Result<T>>>) -> io::Result<T> {
     match command {
-        Some(command) => command.wait().await,
+        Some(command) => command.await,
         None => std::future::pending().await,
     }
 }

@@ -48,7 +48,7 @@ impl<B: Backend> Session<B> {
         let seen = self.seen.remove(&seq).unwrap_or_default();
         let begins = self.begins.remove(&seq);
         let id = self.summary.incidents + 1;
-        let incident = {
+        let mut incident = {
             let world = world(&self.tracer, &self.roots, &seen, begins);
             bounded(build(id, case, &attribution, &world))
         };
@@ -69,6 +69,7 @@ impl<B: Backend> Session<B> {
         if let Some(shortfall) = shortfall(case, &incident) {
             *self.summary.unexplained_by.entry(shortfall).or_default() += 1;
         }
+        incident.run = self.runs.incident(incident.time_ns, incident.repaired.is_some());
         self.summary.repaired += u64::from(incident.repaired.is_some());
         *self.summary.by_verdict.entry(incident.verdict.kind).or_default() += 1;
         self.change_first.add(&incident);

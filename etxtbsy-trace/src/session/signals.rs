@@ -1,11 +1,11 @@
 //! The signals that end a session.
 
-use std::io;
+use std::{future::ready, io};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// The signals that end tracing, where there is no command that they are for.
-pub(super) struct Signals {
+pub(crate) struct Signals {
     interrupt: Signal,
     terminate: Signal,
     hangup: Signal,
@@ -13,7 +13,7 @@ pub(super) struct Signals {
 
 impl Signals {
     /// Catches them from now on, within a tokio runtime.
-    pub(super) fn catch() -> io::Result<Self> {
+    pub(crate) fn catch() -> io::Result<Self> {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
@@ -21,8 +21,19 @@ impl Signals {
         })
     }
 
+    /// Forgets those that have come, because somebody else has seen them.
+    pub(crate) async fn forget(&mut self) {
+        loop {
+            tokio::select! {
+                biased;
+                () = self.next() => {}
+                () = ready(()) => return,
+            }
+        }
+    }
+
     /// Waits for one.
-    pub(super) async fn next(&mut self) {
+    pub(crate) async fn next(&mut self) {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}

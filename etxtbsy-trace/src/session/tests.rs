@@ -4,7 +4,7 @@
 //! of the records (`etxtbsy-trace-common`). To record them anew:
 //! `sudo env ETXTBSY_TRACE_RECORDS=still-open.records etxtbsy-trace run -- etxtbsy-trace workload still-open`
 
-use std::{collections::VecDeque, os::fd::AsRawFd, sync::Mutex};
+use std::{collections::VecDeque, future::Pending, os::fd::AsRawFd, sync::Mutex};
 
 use etxtbsy_trace_common::{CallCount, CallKey, Lineage, PendingRelease, Run};
 use tokio::runtime::Runtime;
@@ -212,7 +212,10 @@ fn session(recording: Recording, incidents: u64) -> (Vec<Line>, Summary) {
     let limits = Limits { duration: Some(Duration::from_secs(60)), incidents: Some(incidents) };
     let ended = runtime.block_on(async {
         let mut session = Session::begin(recording, Filter::default(), None, sinks).unwrap();
-        assert_eq!(session.trace(None, limits, &Notify::new()).await.unwrap(), None);
+        assert_eq!(
+            session.trace(None::<Pending<io::Result<u8>>>, limits, &Notify::new()).await.unwrap(),
+            None
+        );
         session.end(limits).await.unwrap()
     });
     let lines = std::mem::take(&mut *kept.0.lock().unwrap());

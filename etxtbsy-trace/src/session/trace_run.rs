@@ -64,7 +64,7 @@ impl TraceRun {
                 return Err(error.into());
             }
         };
-        let code = session.trace(started.as_ref(), limits, stop).await?;
+        let code = session.trace(started.as_ref().map(Started::wait), limits, stop).await?;
         // Where tracing is over before the command is, it goes on, gets its signals, and keeps its exit
         // status.
         let (traced, code) = match (code, &started) {

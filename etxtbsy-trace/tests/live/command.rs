@@ -418,6 +418,8 @@ fn the_examples_of_the_readme_work_for_a_user_with_sudo() {
     let cargo = "#!/bin/sh\necho \"$(id -u) cargo $* $OF_THE_USER $HOME $PATH\"\n";
     fs::write(bin.join("cargo"), cargo).unwrap();
     fs::set_permissions(bin.join("cargo"), Permissions::from_mode(0o755)).unwrap();
+    fs::write(home.join("test.sh"), "#!/bin/sh\n").unwrap();
+    fs::set_permissions(home.join("test.sh"), Permissions::from_mode(0o755)).unwrap();
     fs::set_permissions(dir, Permissions::from_mode(0o755)).unwrap();
     chown(&home, Some(NOBODY), Some(NOBODY)).unwrap();
     let system = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -453,8 +455,10 @@ fn the_examples_of_the_readme_work_for_a_user_with_sudo() {
     let mut cargo_ran = false;
     for line in uses.lines().skip(1) {
         let (example, _) = line.split_once(" #").unwrap();
-        let mut script = example.trim().replace("4242", "$$");
-        if !["run", "replay", "report", "schema", "check"].iter().any(|name| example.contains(name))
+        let mut script = example.trim().replace("4242", "$$").replace("--for 1m", "--for 1s");
+        if !["run", "hunt", "replay", "report", "schema", "check"]
+            .iter()
+            .any(|name| example.contains(name))
         {
             // It runs until Ctrl-C.
             script = script.replacen("etxtbsy-trace", "etxtbsy-trace -d 0.2", 1);

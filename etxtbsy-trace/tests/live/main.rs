@@ -11,6 +11,7 @@ mod demos;
 mod faults;
 mod fuse;
 mod hostile;
+mod hunt;
 mod kernel_keeps;
 mod leftovers;
 mod losses;

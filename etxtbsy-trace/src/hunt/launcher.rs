@@ -1,0 +1,362 @@
+//! The launcher: a process that starts the command whenever it is asked to.
+//!
+//! It is forked before this program has threads, and before it gives up privileges: it starts the command as its user,
+//! and a filter of `--provoke` needs CAP_SYS_ADMIN. It ends when this program does, in any way, and ends the command
+//! then.
+
+use anyhow::{Context as _, anyhow};
+use nix::{
+    errno::Errno,
+    sys::{
+        prctl,
+        signal::{SigHandler, Signal, signal},
+        socket::{
+            AddressFamily, MsgFlags, Shutdown, SockFlag, SockType, recv, send, shutdown, socketpair,
+        },
+        wait::{WaitPidFlag, WaitStatus, waitpid},
+    },
+    unistd::{ForkResult, Pid, fork},
+};
+use serde::{Deserialize, Serialize};
+use std::{
+    ffi::OsString,
+    fs::{File, OpenOptions},
+    io::{self, Seek as _},
+    os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
+    panic::catch_unwind,
+    time::Duration,
+};
+use tokio::io::{Interest, unix::AsyncFd};
+
+use crate::{
+    command::{ExecError, Prepared, Started},
+    host::user::Invoker,
+    provoke::{Provocation, Provoker},
+};
+
+/// Its name, as ps(1) shows it.
+const NAME: &std::ffi::CStr = c"etxtbsy-hunt";
+/// How long a command that is to end has after SIGTERM, before it is killed.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// The longest message.
+const MESSAGE: usize = 16 << 10;
+
+/// A request for a run.
+#[derive(Debug, Serialize, Deserialize)]
+struct Request {
+    /// The longest delay, in nanoseconds, and the seed.
+    provoke: Option<(u64, u64)>,
+}
+
+/// How a run ended.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RunEnd {
+    /// The command has ended, with this exit status.
+    Ended {
+        /// 128 + the signal that killed it.
+        code: u8,
+    },
+    /// The command could not be started; not for ETXTBSY, which is an end with 126.
+    NotStarted {
+        /// The exit status for that.
+        code: u8,
+        /// Why, in one line.
+        why: String,
+    },
+}
+
+/// The command of a hunt.
+#[derive(Clone, Copy, Debug)]
+pub struct HuntedCommand<'a> {
+    /// Program and arguments.
+    pub argv: &'a [OsString],
+    /// The user to run it as; `None` for the tracer's own user.
+    pub user: Option<&'a Invoker>,
+}
+
+/// The launcher, seen from this program.
+#[derive(Debug)]
+pub struct Launcher {
+    socket: OwnedFd,
+    pid: Pid,
+    output: File,
+}
+
+impl Launcher {
+    /// Forks it. To be called before this program has another thread.
+    pub fn start(command: HuntedCommand<'_>) -> anyhow::Result<Self> {
+        let output = tempfile::tempfile().context("cannot create a file for CMD's output")?;
+        let kind = SockType::SeqPacket;
+        let (ours, theirs) = socketpair(AddressFamily::Unix, kind, None, SockFlag::SOCK_CLOEXEC)
+            .context("cannot make a socket for the process that starts CMD")?;
+        // SAFETY: this program has no other thread yet, so the child may use the heap.
+        match unsafe { fork() }.context("cannot fork the process that starts CMD")? {
+            ForkResult::Parent { child } => Ok(Self { socket: ours, pid: child, output }),
+            ForkResult::Child => {
+                drop(ours);
+                // An unwinding panic must not return into what the parent does.
+                let _ = catch_unwind(|| launch(theirs, command, &output));
+                // SAFETY: _exit(2) has no preconditions.
+                unsafe { libc::_exit(0) }
+            }
+        }
+    }
+
+    /// Its pid, the root of all runs.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.pid.as_raw().cast_unsigned()
+    }
+
+    /// A copy of the file that has the output of the last run.
+    pub fn output(&self) -> io::Result<File> {
+        self.output.try_clone()
+    }
+
+    /// Its end of the line, within a tokio runtime.
+    pub fn line(&self) -> io::Result<Line> {
+        Ok(Line(Channel::new(self.socket.try_clone()?)?))
+    }
+}
+
+impl Drop for Launcher {
+    fn drop(&mut self) {
+        // It ends the command, then itself.
+        let _ = shutdown(self.socket.as_raw_fd(), Shutdown::Both);
+        let _ = waitpid(self.pid, None);
+    }
+}
+
+/// The line to the launcher.
+#[derive(Debug)]
+pub struct Line(Channel);
+
+impl Line {
+    /// Asks for a run.
+    pub async fn ask(&self, provocation: Option<Provocation>) -> io::Result<()> {
+        let nanos = |max: Duration| u64::try_from(max.as_nanos()).unwrap_or(u64::MAX);
+        let provoke = provocation.map(|it| (nanos(it.max), it.seed));
+        self.0.send(&Request { provoke }).await
+    }
+
+    /// How the run ended; `None` if the launcher has ended. Cancel-safe.
+    pub async fn end(&self) -> io::Result<Option<RunEnd>> {
+        self.0.receive().await
+    }
+
+    /// Asks it to end: the command gets SIGTERM.
+    pub fn stop(&self) {
+        let _ = shutdown(self.0.0.as_raw_fd(), Shutdown::Write);
+    }
+}
+
+/// A socket that keeps messages apart.
+#[derive(Debug)]
+struct Channel(AsyncFd<OwnedFd>);
+
+impl Channel {
+    fn new(socket: OwnedFd) -> io::Result<Self> {
+        // SAFETY: the socket owns its fd, and closes it when it is dropped.
+        let socket = unsafe {
+            AsyncFd::register_with_interest(socket, Interest::READABLE | Interest::WRITABLE)
+        };
+        Ok(Self(socket?))
+    }
+
+    async fn send(&self, message: &impl Serialize) -> io::Result<()> {
+        let bytes = serde_json::to_vec(message)?;
+        let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
+        let send = |socket: &OwnedFd| Ok(send(socket.as_raw_fd(), &bytes, flags)?);
+        self.0.async_io(Interest::WRITABLE, send).await.map(|_| ())
+    }
+
+    /// `None` if the other end was closed.
+    async fn receive<T: for<'a> Deserialize<'a>>(&self) -> io::Result<Option<T>> {
+        let receive = |socket: &OwnedFd| {
+            let mut bytes = vec![0; MESSAGE];
+            let got = recv(socket.as_raw_fd(), &mut bytes, MsgFlags::MSG_DONTWAIT)?;
+            bytes.truncate(got);
+            Ok(bytes)
+        };
+        match self.0.async_io(Interest::READABLE, receive).await {
+            Ok(bytes) if bytes.is_empty() => Ok(None),
+            Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes)?)),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// What the launcher does, until the other end of its socket is closed.
+fn launch(socket: OwnedFd, command: HuntedCommand<'_>, output: &File) -> anyhow::Result<()> {
+    let _ = prctl::set_name(NAME);
+    // Between runs it has no use for them; during a run they are blocked, and passed on.
+    for ignored in [
+        Signal::SIGINT,
+        Signal::SIGQUIT,
+        Signal::SIGTERM,
+        Signal::SIGHUP,
+        Signal::SIGUSR1,
+        Signal::SIGUSR2,
+    ] {
+        // SAFETY: SIG_IGN has no handler that could do anything.
+        unsafe { signal(ignored, SigHandler::SigIgn) }?;
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let channel = Channel::new(socket)?;
+        while let Some(request) = channel.receive().await? {
+            match one_run(&channel, &request, command, output).await {
+                Ok(None) => break,
+                Ok(Some(end)) => channel.send(&end).await?,
+                Err(error) => {
+                    let (code, why) = (crate::host::memory::FAILED_TO_TRACE, format!("{error:#}"));
+                    channel.send(&RunEnd::NotStarted { code, why }).await?;
+                }
+            }
+            reap();
+        }
+        Ok(())
+    })
+}
+
+/// Runs the command; `None` if the other end was closed meanwhile.
+async fn one_run(
+    channel: &Channel,
+    request: &Request,
+    command: HuntedCommand<'_>,
+    mut output: &File,
+) -> anyhow::Result<Option<RunEnd>> {
+    output.set_len(0).and_then(|()| output.rewind()).context("cannot empty the file for output")?;
+    let null = OpenOptions::new().read(true).open("/dev/null").context("/dev/null")?;
+    let streams = [
+        (null.as_fd(), libc::STDIN_FILENO),
+        (output.as_fd(), libc::STDOUT_FILENO),
+        (output.as_fd(), libc::STDERR_FILENO),
+    ];
+    let provocation =
+        request.provoke.map(|(max, seed)| Provocation { max: Duration::from_nanos(max), seed });
+    let provoker = provocation.as_ref().map(Provoker::start).transpose()?;
+    let prepared = Prepared::new(command.argv, command.user, &streams, provoker)?;
+    let started = match prepared.start() {
+        Ok(started) => started,
+        // What is hunted.
+        Err(error @ ExecError::Exec { errno: Errno::ETXTBSY, .. }) => {
+            return Ok(Some(RunEnd::Ended { code: error.exit_code() }));
+        }
+        Err(error) => {
+            let (code, why) = (error.exit_code(), error.to_string());
+            return Ok(Some(RunEnd::NotStarted { code, why }));
+        }
+    };
+    tokio::select! {
+        code = started.wait() => {
+            let code = code.context("cannot wait for the command")?;
+            Ok(Some(RunEnd::Ended { code }))
+        }
+        request = channel.receive::<Request>() => match request? {
+            None => {
+                end(&started).await?;
+                Ok(None)
+            }
+            Some(_) => Err(anyhow!("a run was asked for during another")),
+        }
+    }
+}
+
+/// Ends a command with its descendants.
+async fn end(started: &Started) -> anyhow::Result<()> {
+    started.stop_provoking();
+    started.terminate_tree();
+    if tokio::time::timeout(PATIENCE, started.wait()).await.is_err() {
+        started.kill_tree();
+        started.wait().await?;
+    }
+    Ok(())
+}
+
+/// Reaps the supervisors of `--provoke` that have ended.
+fn reap() {
+    while let Ok(status) = waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+        if status == WaitStatus::StillAlive {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that panics has failed")]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::FileExt as _;
+
+    /// Runs a command so often; returns how the last run ended, and its output.
+    ///
+    /// The tests of this program have threads. The launcher uses the heap, which both C libraries allow after a fork.
+    fn launched(argv: &[&str], runs: u64) -> (RunEnd, String) {
+        let argv: Vec<OsString> = argv.iter().map(OsString::from).collect();
+        let launcher = Launcher::start(HuntedCommand { argv: &argv, user: None }).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let end = runtime.block_on(async {
+            let line = launcher.line().unwrap();
+            let mut last = None;
+            for _ in 0..runs {
+                line.ask(None).await.unwrap();
+                last = line.end().await.unwrap();
+            }
+            last.unwrap()
+        });
+        let mut output = [0; 256];
+        let length = launcher.output().unwrap().read_at(&mut output, 0).unwrap();
+        (end, String::from_utf8_lossy(&output[..length]).into_owned())
+    }
+
+    #[test]
+    fn each_run_has_the_output_of_its_own() {
+        let script = "cat; echo out; echo err >&2; exit 3";
+        let (end, output) = launched(&["sh", "-c", script], 3);
+        assert_eq!((end, &*output), (RunEnd::Ended { code: 3 }, "out\nerr\n"));
+    }
+
+    #[test]
+    fn a_signal_is_a_status() {
+        assert_eq!(launched(&["sh", "-c", "kill -9 $$"], 1).0, RunEnd::Ended { code: 137 });
+    }
+
+    #[test]
+    fn signals_have_their_defaults_in_the_command() {
+        let (_, output) = launched(&["grep", "SigIgn", "/proc/self/status"], 1);
+        let ignored = output.trim().rsplit('\t').next().unwrap();
+        let ignored = u64::from_str_radix(ignored, 16).unwrap();
+        let of = |signal: Signal| ignored >> (signal as i32 - 1) & 1;
+        assert_eq!((of(Signal::SIGINT), of(Signal::SIGTERM)), (0, 0), "{output}");
+    }
+
+    #[test]
+    fn a_missing_command_is_reported() {
+        let (end, _) = launched(&["/no/such/command"], 1);
+        let why = "/no/such/command: No such file or directory".to_owned();
+        assert_eq!(end, RunEnd::NotStarted { code: 127, why });
+    }
+
+    #[test]
+    fn it_ends_the_command_when_this_side_has_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("pid");
+        let script = format!("echo $$ >{0}.new; mv {0}.new {0}; sleep 1000", path.display());
+        let argv: Vec<OsString> = ["sh", "-c", &script].iter().map(OsString::from).collect();
+        let launcher = Launcher::start(HuntedCommand { argv: &argv, user: None }).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let line = launcher.line().unwrap();
+            line.ask(None).await.unwrap();
+            while !path.exists() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            line.stop();
+            assert_eq!(line.end().await.unwrap(), None);
+        });
+        let pid = std::fs::read_to_string(&path).unwrap();
+        assert!(!std::path::Path::new("/proc").join(pid.trim()).exists());
+    }
+}
