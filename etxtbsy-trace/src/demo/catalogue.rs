@@ -6,6 +6,8 @@ use std::io::{self, Write};
 const RACE_SECONDS: u64 = 5;
 /// The duration of each side of a comparison.
 const SIDE_SECONDS: u64 = 3;
+/// How long a thread of a rare race waits between the close and the spawn: a child has mostly exec'd by then.
+const PAUSE_MICROS: u64 = 1_000;
 /// The duration of a race, or of each side, on the tour.
 const TOUR_SECONDS: u64 = 2;
 /// The demos that `demo` runs without a name: the common cause, another cause, a surprise, a cure.
@@ -33,6 +35,10 @@ pub(super) enum DemoKind {
         /// Why some execs fail, if some do.
         flaw: Option<&'static str>,
     },
+    /// A race that seldom fails, without the remedy of this name, then with it.
+    Rare(&'static str),
+    /// Hunts for a race, before and after a fix. The demo traces nothing itself.
+    Hunt,
     /// The same task done in several ways.
     Ways {
         /// Why some ways fail.
@@ -54,7 +60,12 @@ impl Demo {
             DemoKind::Remedy { .. } => {
                 format!("remedy {} --seconds {}", self.name, seconds.unwrap_or(SIDE_SECONDS))
             }
-            DemoKind::Ways { .. } => self.name.to_owned(),
+            DemoKind::Rare(remedy) => format!(
+                "remedy {remedy} --spawn fork --pause {PAUSE_MICROS} --scenario {} --seconds {}",
+                self.name,
+                seconds.unwrap_or(SIDE_SECONDS)
+            ),
+            DemoKind::Ways { .. } | DemoKind::Hunt => self.name.to_owned(),
         };
         words.split(' ').map(str::to_owned).collect()
     }
@@ -83,6 +94,11 @@ pub(super) fn find_by_workload(workload: &str) -> Option<&'static Demo> {
     })
 }
 
+/// Whether the demo of that name hunts, and so traces nothing itself.
+pub fn hunts(name: Option<&str>) -> bool {
+    name.and_then(find).is_some_and(|demo| matches!(demo.kind, DemoKind::Hunt))
+}
+
 /// The names of all demos.
 pub fn names() -> impl Iterator<Item = &'static str> {
     DEMOS.iter().map(|demo| demo.name)
@@ -97,7 +113,7 @@ pub fn list(out: &mut impl Write) -> io::Result<()> {
     Ok(())
 }
 
-static DEMOS: [Demo; 17] = [
+static DEMOS: [Demo; 19] = [
     Demo {
         name: "go22315",
         about: "20 threads each write their own script and run it (golang/go#22315)",
@@ -112,6 +128,16 @@ static DEMOS: [Demo; 17] = [
         name: "java",
         about: "threads write and run scripts with Java's ProcessBuilder (JDK-8068370); needs a JDK",
         kind: DemoKind::Race,
+    },
+    Demo {
+        name: "near-miss",
+        about: "a race that fails once in thousands of execs: those that could have failed, before and after a fix",
+        kind: DemoKind::Rare("write-in-child"),
+    },
+    Demo {
+        name: "hunt",
+        about: "`hunt --provoke` finds a race, then shows that its fix works",
+        kind: DemoKind::Hunt,
     },
     Demo {
         name: "fork-in-progress",
@@ -241,7 +267,11 @@ mod tests {
     fn a_demo_is_found_by_its_workload() {
         for demo in &DEMOS {
             let workload = demo.workload(None);
-            let name = if workload[0] == "remedy" { &workload[1] } else { &workload[0] };
+            let name = match (workload[0].as_str(), &demo.kind) {
+                ("remedy", DemoKind::Rare(_)) => demo.name,
+                ("remedy", _) => &workload[1],
+                (name, _) => name,
+            };
             assert_eq!(find_by_workload(name).map(|demo| demo.name), Some(demo.name));
         }
     }

@@ -134,6 +134,9 @@ fn table(sides: &[TracedSide]) -> String {
         }));
     }
     rows.push(row("incidents", &|(_, traced)| traced.incidents.to_string()));
+    if sides.iter().any(|(_, traced)| traced.near_misses > 0) {
+        rows.push(row("near misses", &|(_, traced)| traced.near_misses.to_string()));
+    }
     rows.extend(kinds(sides, "verdict", |traced| &traced.verdicts));
     rows.extend(kinds(sides, "holder", |traced| &traced.holders));
 
@@ -178,6 +181,7 @@ fn sentence(scenario: &str, sides: &[TracedSide]) -> String {
         (Some(DemoKind::Remedy { cure, flaw }), [(second, _)]) => {
             judge_remedy(first, second, *cure, *flaw)
         }
+        (Some(DemoKind::Rare(_)), [second]) => judge_rare((first, &sides[0].1), second),
         (Some(DemoKind::Ways { flaw, cure }), _) => {
             let (failed, passed): (Vec<&TracedSide>, Vec<&TracedSide>) =
                 sides.iter().partition(|(side, _)| side.race.failures > 0);
@@ -246,6 +250,29 @@ fn judge_remedy(without: &Side, with: &Side, cure: Option<&str>, flaw: Option<&s
          {}{but}",
         because(cure)
     )
+}
+
+/// Says what near misses show that failures do not.
+fn judge_rare(
+    (without, traced_without): (&Side, &DirIncidents),
+    (with, traced_with): &TracedSide,
+) -> String {
+    let figures = |side: &Side, traced: &DirIncidents| {
+        let Side { name, race: Race { attempts, failures, .. }, .. } = side;
+        let near = traced.near_misses;
+        format!("{name}: {failures} of {attempts} execs failed, {near} more could have")
+    };
+    let both = format!("{}; {}", figures(without, traced_without), figures(with, traced_with));
+    let before = without.race.failures + traced_without.near_misses;
+    let after = with.race.failures + traced_with.near_misses;
+    let expected = rate(before, without.race.attempts) * rate(with.race.attempts, 1);
+    match after {
+        0 if expected >= SIGNIFICANT => {
+            format!("{both}: the race is gone (expected: {expected:.0})")
+        }
+        0 => format!("{both}: too few to judge; try again"),
+        _ => format!("{both}: the race is still there"),
+    }
 }
 
 #[cfg(test)]
@@ -328,6 +355,7 @@ mod tests {
             incidents: 80,
             verdicts: [("fork-exec-race".to_owned(), 80)].into(),
             holders: [("via fork, forked".to_owned(), 81)].into(),
+            near_misses: 0,
         };
         let (without, with) = (once("unprotected", 8000, 80), once("flock", 400, 0));
         let text = table(&[(&without, traced), (&with, DirIncidents::default())]);
@@ -341,6 +369,20 @@ verdict fork-exec-race            80      0
 holder via fork, forked           81      0
 ";
         assert_eq!(format!("\n{text}"), expected);
+    }
+
+    #[test]
+    fn near_misses_judge_a_race_that_seldom_fails() {
+        let near = |near_misses| DirIncidents { near_misses, ..DirIncidents::default() };
+        let (without, with) = (once("unprotected", 8000, 1), once("x", 4000, 0));
+        let judged = |before, after| judge_rare((&without, &near(before)), &(&with, near(after)));
+        let expected = "unprotected: 1 of 8000 execs failed, 199 more could have; \
+                        x: 0 of 4000 execs failed, 0 more could have: the race is gone (expected: 100)";
+        assert_eq!(judged(199, 0), expected);
+        assert!(judged(199, 1).ends_with("1 more could have: the race is still there"));
+        assert!(judged(1, 0).ends_with(": too few to judge; try again"));
+        let text = table(&[(&without, near(199)), (&with, near(0))]);
+        assert!(text.contains("near misses                199     0\n"), "{text}");
     }
 
     #[test]

@@ -35,6 +35,8 @@ pub(super) struct DirIncidents {
     pub(super) incidents: u64,
     /// How many by verdict.
     pub(super) verdicts: BTreeMap<String, u64>,
+    /// How many near misses.
+    pub(super) near_misses: u64,
     /// How many holders, by `via` and `state`.
     pub(super) holders: BTreeMap<String, u64>,
 }
@@ -56,7 +58,10 @@ impl Output for Tally {
         match line {
             Line::Incident(incident) => counts.add(incident),
             Line::Lost(lost) => counts.lost += lost.count,
-            Line::Meta(_) | Line::NearMiss(_) | Line::Refusal(_) | Line::Summary(_) => {}
+            Line::NearMiss(near) => {
+                counts.of_file(near.path.as_deref()).near_misses += near.count;
+            }
+            Line::Meta(_) | Line::Refusal(_) | Line::Summary(_) => {}
         }
         Ok(())
     }
@@ -68,9 +73,13 @@ impl Counts {
         self.by_dir.get(dir).cloned().unwrap_or_default()
     }
 
+    fn of_file(&mut self, path: Option<&str>) -> &mut DirIncidents {
+        let dir = path.map(Path::new).and_then(Path::parent);
+        self.by_dir.entry(dir.map(Path::to_owned).unwrap_or_default()).or_default()
+    }
+
     fn add(&mut self, incident: &Incident) {
-        let dir = incident.path.as_deref().map(Path::new).and_then(Path::parent);
-        let counted = self.by_dir.entry(dir.map(Path::to_owned).unwrap_or_default()).or_default();
+        let counted = self.of_file(incident.path.as_deref());
         let id = incident.id;
         counted.ids =
             Some(counted.ids.map_or((id, id), |(first, last)| (first.min(id), last.max(id))));

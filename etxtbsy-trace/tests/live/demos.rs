@@ -37,6 +37,9 @@ const REMEDIES: [(&str, bool); 7] = [
     ("write-in-child", true),
 ];
 
+/// Each has a test of its own.
+const OTHERS: [&str; 2] = ["near-miss", "hunt"];
+
 /// A demo as text, with a second for each race and half, and the JSON lines in a file.
 fn show(turn: &Turn, name: &[&str]) -> (Ended, Trace) {
     let output = turn.output();
@@ -71,7 +74,8 @@ fn the_list_names_all_demos() {
         .into_iter()
         .chain(SCENES.map(|(name, ..)| name))
         .chain(OTHER_HOLDERS.map(|(name, ..)| name))
-        .chain(REMEDIES.map(|(name, _)| name));
+        .chain(REMEDIES.map(|(name, _)| name))
+        .chain(OTHERS);
     assert_eq!(listed, tested.collect());
 }
 
@@ -107,6 +111,32 @@ fn assert_race(turn: &Turn, name: &str) {
     let none = format!("{name}: none of ");
     let expected = if trace.incidents.is_empty() { none } else { said };
     assert!(ended.stdout.contains(&expected), "no {expected:?} in: {}", ended.stdout);
+}
+
+#[test]
+fn the_near_miss_demo_shows_the_race_and_its_fix() {
+    let Some(turn) = Turn::take_as_root() else { return };
+    let (ended, trace) = show(&turn, &["near-miss"]);
+    let near = trace.summary.near_misses;
+    assert!(near > 0, "{}", ended.stdout);
+    let said = format!("execs failed, {near} more could have; write-in-child: 0 of ");
+    assert!(ended.stdout.contains(&said), "no {said:?} in: {}", ended.stdout);
+}
+
+#[test]
+fn the_hunt_demo_finds_the_race_and_shows_its_fix() {
+    let Some(_turn) = Turn::take_as_root() else { return };
+    let ended = Process::start(tracer().args(["demo", "hunt", "--seconds", "3"])).wait();
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    for expected in [
+        "\n$ etxtbsy-trace hunt --provoke --for 3 --output ",
+        "fork-exec-race: ",
+        "\nprovoked runs: fixed\n",
+    ] {
+        assert!(ended.stdout.contains(expected), "no {expected:?} in: {}", ended.stdout);
+    }
+    let refused = Process::start(tracer().args(["demo", "hunt", "--json"])).wait();
+    refused.assert_refused(125, &["demo hunt prints text only"]);
 }
 
 #[test]

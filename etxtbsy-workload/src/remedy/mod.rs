@@ -29,6 +29,15 @@ pub struct Args {
     /// Duration of each side.
     #[arg(long, default_value_t = 3)]
     seconds: u64,
+    /// Time between the close of a script and its spawn: the longer, the fewer execs fail.
+    #[arg(long, value_name = "MICROSECONDS", default_value_t = 0)]
+    pause: u64,
+    /// Leave out the side without the remedy.
+    #[arg(long)]
+    alone: bool,
+    /// Name of the workload in the report, instead of that of the remedy.
+    #[arg(long, value_name = "NAME")]
+    scenario: Option<String>,
     /// Where to create the directories for the scripts.
     #[arg(long, value_name = "DIR", default_value = stage::DEFAULT_DIR)]
     dir: PathBuf,
@@ -36,9 +45,15 @@ pub struct Args {
 
 pub(super) fn run(args: &Args) -> Result<Comparison> {
     let sides = [Protection::None, args.protection];
+    let sides = if args.alone { &sides[1..] } else { &sides };
+    let name = || <&str>::from(args.protection).to_owned();
     Ok(Comparison {
-        scenario: <&str>::from(args.protection).to_owned(),
-        sides: sides.into_iter().map(|protection| side(args, protection)).collect::<Result<_>>()?,
+        scenario: args.scenario.clone().unwrap_or_else(name),
+        sides: sides
+            .iter()
+            .copied()
+            .map(|protection| side(args, protection))
+            .collect::<Result<_>>()?,
     })
 }
 
@@ -55,7 +70,8 @@ struct ThreadCounts {
 fn side(args: &Args, protection: Protection) -> Result<Side> {
     let dir = stage::directory(&args.dir)?;
     let limits = RaceLimits { seconds: args.seconds, failures: None, writing_takes: 0 };
-    let kit = Kit::new(protection, args.spawn, args.threads)?;
+    let pause = Duration::from_micros(args.pause);
+    let kit = Kit::new(protection, args.spawn, args.threads, pause)?;
     let Outcome { attempts, failures, seconds, threads } = race::run(
         args.threads,
         &limits,

@@ -57,20 +57,28 @@ pub(super) struct Run {
 pub(super) struct Kit {
     protection: Protection,
     spawn: Spawn,
+    /// How long a thread waits between the close of its script and the spawn.
+    pause: Duration,
     mutex: Mutex<()>,
     /// One for each thread, reserved before any thread opens a file.
     reserved: Mutex<Vec<ReservedFd>>,
 }
 
 impl Kit {
-    pub(super) fn new(protection: Protection, spawn: Spawn, threads: u32) -> Result<Self> {
+    pub(super) fn new(
+        protection: Protection,
+        spawn: Spawn,
+        threads: u32,
+        pause: Duration,
+    ) -> Result<Self> {
         let reserved = match protection {
             Protection::PipeAbove | Protection::PipeBelow => threads,
             _ => 0,
         };
         let reserve = |_| ReservedFd::reserve(protection == Protection::PipeAbove);
         let reserved = (0..reserved).map(reserve).collect::<Result<_>>()?;
-        Ok(Self { protection, spawn, mutex: Mutex::default(), reserved: Mutex::new(reserved) })
+        let (mutex, reserved) = (Mutex::default(), Mutex::new(reserved));
+        Ok(Self { protection, spawn, pause, mutex, reserved })
     }
 
     /// Returns what a thread does repeatedly with the script at `path`.
@@ -92,6 +100,9 @@ impl Kit {
                     reserved_fd.wait(reader)?;
                 }
                 (_, None) => drop(stage::rewrite_script(&path)?),
+            }
+            if !self.pause.is_zero() {
+                thread::sleep(self.pause);
             }
             self.run(&path, counts)
         })
