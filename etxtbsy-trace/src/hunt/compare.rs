@@ -11,6 +11,9 @@ use crate::{
     text::shown,
 };
 
+/// Up to here, it is unlikely that nothing happens by chance.
+const CHANCE: f64 = 0.05;
+
 /// What became of the race.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -43,7 +46,11 @@ impl Outcome {
         if before.happened == 0 && now.happened == 0 {
             return Self::Absent;
         }
+        // Of few runs, the interval of the difference alone is too narrow.
+        let is_chance =
+            now.happened == 0 && before.chance_of_none(now.of).is_none_or(|chance| chance > CHANCE);
         match now.difference(before) {
+            _ if is_chance => Self::Same,
             Some((_, high)) if high < 0.0 && now.happened == 0 => Self::Fixed,
             Some((_, high)) if high < 0.0 => Self::Better,
             Some((low, _)) if low > 0.0 => Self::Worse,
@@ -195,6 +202,7 @@ mod tests {
         // Two failures say little about none, but 143 near misses do.
         assert_eq!(words(before, runs(50, 0, 4800, 0, 0)), ["fixed", "same", "same", "fixed"]);
         assert_eq!(words(before, runs(1, 0, 20, 0, 0)), ["same", "same", "same", "same"]);
+        assert_eq!(words(runs(2, 2, 2, 2, 0), runs(2, 0, 2, 0, 0)), ["same"; 4]);
         let often = runs(50, 40, 4800, 200, 300);
         assert_eq!(words(often, runs(50, 0, 4800, 0, 0)), ["fixed"; 4]);
     }
