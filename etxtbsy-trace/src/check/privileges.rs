@@ -13,7 +13,7 @@ use super::{Finding, Machine, Probe, When};
 use crate::{
     host::privileges::{self, Capability},
     text::shown,
-    tracer::memlock,
+    tracer::{memlock, perf_event},
 };
 
 /// A capability, and what it is needed for.
@@ -108,7 +108,10 @@ pub(super) fn probes() -> Vec<Probe> {
         Probe { when: *when, ..Probe::new(capability.name, *purpose, |_| needed.finding()) }
     });
     capabilities
-        .chain([Probe::new("bpf(2)", "to load programs into the kernel and read their maps", bpf)])
+        .chain([
+            Probe::new("bpf(2)", "to load programs into the kernel and read their maps", bpf),
+            Probe::new("perf_event_open(2)", "to attach to the tracepoints of system calls", perf),
+        ])
         .collect()
 }
 
@@ -212,6 +215,40 @@ fn bpf(machine: &Machine) -> Finding {
         _ => Finding::unknown(format!("cannot create a map: {error}")),
     }
 }
+
+/// Whether perf_event_open(2) works: seccomp and a sysctl can forbid it.
+fn perf(machine: &Machine) -> Finding {
+    let error = match perf_event::probe() {
+        Ok(()) => return Finding::ok("can open an event"),
+        Err(error) => error,
+    };
+    let paranoid = perf_event::paranoid();
+    match error.raw_os_error() {
+        Some(libc::ENOSYS) => {
+            Finding::missing("not in this kernel", "boot a kernel built with CONFIG_PERF_EVENTS=y")
+        }
+        Some(libc::EACCES | libc::EPERM) if paranoid.is_some_and(|level| level > UPSTREAM_MOST) => {
+            let level = paranoid.unwrap_or_default();
+            Finding::missing(
+                format!(
+                    "refused: kernel.perf_event_paranoid is {level}, and above {UPSTREAM_MOST} this kernel \
+                     requires CAP_SYS_ADMIN"
+                ),
+                format!(
+                    "sudo sysctl kernel.perf_event_paranoid={UPSTREAM_MOST}, or start etxtbsy-trace with sudo"
+                ),
+            )
+        }
+        Some(libc::EACCES | libc::EPERM) if machine.nothing_missing.get() => Finding::missing(
+            "refused although the user has the rights: by seccomp or a security module",
+            "allow it (docker run --security-opt seccomp=unconfined, or --privileged)",
+        ),
+        _ => Finding::unknown(format!("cannot open an event: {error}")),
+    }
+}
+
+/// The highest `kernel.perf_event_paranoid` of kernels without a distribution's patch.
+const UPSTREAM_MOST: i32 = 2;
 
 const CONFIG: &str = "boot a kernel built with CONFIG_BPF_SYSCALL=y";
 

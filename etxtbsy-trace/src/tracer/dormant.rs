@@ -1,17 +1,14 @@
 //! Tracepoints of system calls that a program is attached to later, when capabilities are given up.
 
 use std::{
-    fs, io, mem,
-    os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd},
+    fs, io,
+    os::fd::{AsRawFd as _, BorrowedFd, OwnedFd},
 };
 
 use anyhow::Context as _;
-use aya_obj::generated::{
-    PERF_EVENT_IOC_SET_BPF, PERF_FLAG_FD_CLOEXEC, perf_event_attr,
-    perf_type_id::PERF_TYPE_TRACEPOINT,
-};
+use aya_obj::generated::PERF_EVENT_IOC_SET_BPF;
 
-use super::tracefs;
+use super::{perf_event, tracefs};
 
 /// Perf events on tracepoints, disabled, so that they cost the calls next to nothing
 /// (`perf_syscall_exit`, kernel/trace/trace_syscalls.c, finds neither events nor programs).
@@ -51,27 +48,5 @@ impl Dormant {
 fn open(name: &str) -> anyhow::Result<OwnedFd> {
     let mount = tracefs::mounted().context("tracefs has no events")?;
     let id = fs::read_to_string(format!("{mount}/events/syscalls/{name}/id"))?;
-    // SAFETY: integers and unions of them, for which zeros are a value.
-    let mut attributes = unsafe { mem::zeroed::<perf_event_attr>() };
-    attributes.type_ = PERF_TYPE_TRACEPOINT as u32;
-    attributes.size = size_of::<perf_event_attr>() as u32;
-    attributes.config = id.trim().parse()?;
-    attributes.set_disabled(1);
-    let (every_process, first_cpu, no_group) = (-1, 0, -1);
-    // SAFETY: perf_event_open(2) reads as many bytes of the attributes as they say they have.
-    let event = unsafe {
-        libc::syscall(
-            libc::SYS_perf_event_open,
-            &raw const attributes,
-            every_process,
-            first_cpu,
-            no_group,
-            PERF_FLAG_FD_CLOEXEC,
-        )
-    };
-    if event < 0 {
-        return Err(io::Error::last_os_error().into());
-    }
-    // SAFETY: the kernel has just given us this fd.
-    Ok(unsafe { OwnedFd::from_raw_fd(event as RawFd) })
+    Ok(perf_event::of_tracepoint(id.trim().parse()?)?)
 }

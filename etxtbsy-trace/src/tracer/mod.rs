@@ -16,6 +16,7 @@ pub mod nofile;
 mod numbers;
 mod object;
 pub mod offsets;
+pub mod perf_event;
 pub mod programs;
 mod queries;
 pub mod reaper;

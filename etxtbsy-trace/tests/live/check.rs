@@ -1,6 +1,6 @@
 //! `check`, and starting the tracer, when something is missing.
 
-use crate::support::{BINARY, Ended, NOBODY, Process, Trace, Turn, tracer};
+use crate::support::{BINARY, Ended, NOBODY, Process, Trace, Turn, is_own_machine, tracer};
 use etxtbsy_trace::event::check::{Checked, Fact, Line, Status};
 use etxtbsy_trace::output::schema;
 use etxtbsy_trace::tracer::programs::tracepoints;
@@ -285,6 +285,39 @@ fn as_nobody(binary: &Path, rights: Rights, tracefs: Tracefs) -> Command {
     // allocator's lock in the child of a fork.
     unsafe { command.pre_exec(become_nobody) };
     command
+}
+
+/// `kernel.perf_event_paranoid` for a test; set back at its end.
+struct Paranoid(String);
+
+impl Paranoid {
+    const AT: &str = "/proc/sys/kernel/perf_event_paranoid";
+
+    fn set(level: &str) -> Self {
+        let before = fs::read_to_string(Self::AT).unwrap();
+        fs::write(Self::AT, level).unwrap();
+        Self(before)
+    }
+}
+
+impl Drop for Paranoid {
+    fn drop(&mut self) {
+        fs::write(Self::AT, &self.0).unwrap();
+    }
+}
+
+#[test]
+fn a_restricted_perf_event_open_is_named() {
+    let Some(turn) = Turn::take_as_root() else {
+        return;
+    };
+    if !is_own_machine() {
+        skip!("it changes a sysctl: only in a virtual machine");
+    }
+    let _level = Paranoid::set("4");
+    let binary = copy_for_all(&turn);
+    let as_nobody = || as_nobody(&binary, Rights::Ambient(least()), Tracefs::Mounted);
+    assert_missing(as_nobody, "perf_event_open(2)", "sysctl kernel.perf_event_paranoid=2");
 }
 
 /// With tracefs mounted: nothing is missing or degraded, and the holder of another user is found.
