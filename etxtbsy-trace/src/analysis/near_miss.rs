@@ -10,11 +10,50 @@ use super::{
     attribution::{Held, HeldFd},
     case::Case,
     incident::{World, busy_file, holder, rfc3339, victim},
+    verdict,
 };
-use crate::event::{Evidence, NearMiss, State, bytes::maybe_text};
+use crate::event::{Direction, Evidence, Incident, NearMiss, State, bytes::maybe_text};
 
 /// The last of stdin, stdout and stderr: what a child has there was given to it.
 const STDERR: u32 = 2;
+
+/// A near miss in the shape of an incident, for those who show both alike. Its verdict is [`verdict::near_miss`].
+#[must_use]
+pub fn as_incident(near: NearMiss) -> Incident {
+    let NearMiss { time, time_ns, path, path_b64, file, victim, holders, margin_ns, run, .. } =
+        near;
+    let mut incident = Incident {
+        id: 0,
+        time,
+        time_ns,
+        direction: Direction::Exec,
+        syscall: "execve".to_owned(),
+        errno: String::new(),
+        path,
+        path_b64,
+        file,
+        victim,
+        holders,
+        unheld: Vec::new(),
+        suspects: Vec::new(),
+        explained: 0,
+        complete: true,
+        certain: true,
+        repaired: None,
+        left_out: None,
+        run,
+        verdict: verdict::unexplained(Direction::Exec),
+    };
+    incident.verdict = verdict::near_miss(&incident, margin_ns);
+    incident
+}
+
+/// Whether an incident is a near miss in its shape.
+#[must_use]
+pub fn is_near_miss(incident: &Incident) -> bool {
+    // An incident that was read has an errno.
+    incident.errno.is_empty()
+}
 
 /// What makes an exec a near miss.
 #[derive(Clone, Debug, PartialEq)]

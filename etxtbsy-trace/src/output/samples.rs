@@ -392,6 +392,11 @@ pub(crate) fn summary(incidents: u64, by_verdict: &[(VerdictKind, u64)]) -> Summ
     }
 }
 
+/// The same as [`every_line`], without near misses.
+pub(crate) fn no_near_misses() -> Vec<Line> {
+    every_line().into_iter().filter(|line| !matches!(line, Line::NearMiss(_))).collect()
+}
+
 /// A line of each type, and several kinds of incidents.
 pub(crate) fn every_line() -> Vec<Line> {
     let mut lines = vec![meta().into()];

@@ -1,5 +1,6 @@
 //! What each process did with the busy file, and when, as far as it is known.
 
+use crate::analysis::near_miss::is_near_miss;
 use crate::timeline::zoom::{Extent, Span};
 use crate::{
     event::{Direction, Holder, Incident, Opened, State, Via},
@@ -80,6 +81,8 @@ pub enum Event {
     Holding,
     /// Its call failed.
     Failed,
+    /// Its exec succeeded, but could have failed.
+    Succeeded,
 }
 
 /// An event with its time and text.
@@ -124,9 +127,14 @@ pub fn lanes(incident: &Incident, until_ns: Option<u64>) -> Vec<Lane> {
     }
     let victim = &incident.victim;
     let lane = builder.lane(victim.pid, victim.comm.as_deref(), Part::Victim);
-    let text = format!("{}: Text file busy", incident.syscall);
+    let (event, end) = if is_near_miss(incident) {
+        (Event::Succeeded, "succeeded")
+    } else {
+        (Event::Failed, "Text file busy")
+    };
+    let text = format!("{}: {end}", incident.syscall);
     lane.part = Part::Victim;
-    lane.marks.push(Mark { event: Event::Failed, at: 0, text });
+    lane.marks.push(Mark { event, at: 0, text });
     builder.lanes
 }
 

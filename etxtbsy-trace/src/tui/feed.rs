@@ -113,7 +113,11 @@ impl Output for Live {
                     self.skipped.explained += u64::from(incident.complete);
                 }
             }
-            Line::NearMiss(_) => {}
+            Line::NearMiss(near) => {
+                if !self.offer(Message::Line(Box::new(line.clone()))) {
+                    self.skipped.near_misses += near.count;
+                }
+            }
             Line::Refusal(_) => {
                 if !self.offer(Message::Line(Box::new(line.clone()))) {
                     self.skipped.lost += 1;
@@ -169,7 +173,7 @@ mod tests {
         assert!(matches!(receiver.try_recv(), Ok(Message::Line(_))));
         live.line(&race).unwrap();
         let Ok(Message::Skipped(skipped)) = receiver.try_recv() else { panic!("not reported") };
-        assert_eq!(skipped, Skipped { incidents: 2, explained: 2, lost: 0 });
+        assert_eq!(skipped, Skipped { incidents: 2, explained: 2, near_misses: 0, lost: 0 });
         // The report about the others has taken the room of this line.
         assert_eq!(live.skipped.incidents, 1);
     }
@@ -179,7 +183,7 @@ mod tests {
         let (sender, receiver) = sync_channel(1);
         drop(receiver);
         let mut live = live(sender);
-        for line in samples::every_line() {
+        for line in samples::no_near_misses() {
             live.line(&line).unwrap();
         }
         assert_eq!(live.skipped, Skipped::default());

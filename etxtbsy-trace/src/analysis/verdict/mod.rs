@@ -22,7 +22,9 @@ use crate::{
     analysis::ways::{self, PinWay},
     event::{
         Direction, Evidence, Holder, Incident, Place, Reason, Unheld, Verdict, VerdictKind, Via,
+        later_word,
     },
+    text::time,
 };
 use advice::Names;
 use inherited::Inherited;
@@ -81,6 +83,31 @@ pub fn of_traced(incident: &Incident, roots: &[u32]) -> Verdict {
         Some(first) => unheld(incident, first),
         None if !incident.suspects.is_empty() => suspected(incident),
         None => unexplained(incident.direction),
+    }
+}
+
+/// The word in place of a verdict's kind for an exec that could have failed.
+pub const NEAR_MISS: &str = "near-miss";
+
+/// What is said of an exec that succeeded so long after the last holder of `incident` had released its copy.
+#[must_use]
+pub fn near_miss(incident: &Incident, margin_ns: u64) -> Verdict {
+    let culprit = incident.holders.first();
+    let margin = match margin_ns {
+        0 => "during the exec".to_owned(),
+        ns => format!("{} before the exec", time::span(ns)),
+    };
+    let who = culprit.map_or_else(|| "a process".to_owned(), name);
+    let mut advice = advice::of(VerdictKind::ForkExecRace, incident, culprit, Names::Incident);
+    // Nothing failed that could be repeated.
+    advice.retain(|one| !one.contains("retry"));
+    Verdict {
+        kind: VerdictKind::Other(later_word::Word::new(NEAR_MISS)),
+        summary: format!(
+            "the exec succeeded, but {who} had inherited the write fd and released it only {margin}; unless \
+             something that the tracer does not see orders both, the exec could have failed"
+        ),
+        advice,
     }
 }
 

@@ -62,6 +62,8 @@ pub enum Action {
     Verdict,
     /// Show only unexplained incidents, or all.
     Unexplained,
+    /// Hide near misses, or show them.
+    NearMisses,
     /// Sort by the next criterion.
     Sort,
     /// Reverse the order.
@@ -180,12 +182,13 @@ pub const KEYS: &[Binding] = &[
         "show only one verdict; again: the next one, then all",
     ),
     key(
-        "u",
+        "u m",
         &[c('u')],
         Action::Unexplained,
         "unexplained",
-        "show only unexplained incidents, or all",
+        "show only unexplained incidents, or all; m hides near misses",
     ),
+    key("", &[c('m')], Action::NearMisses, "", ""),
     key(
         "c",
         &[c('c')],

@@ -6,7 +6,7 @@ use crate::tui::model::{
 };
 use crate::{
     event::{Line, LossKind, Lost},
-    output::{Output as _, json::Json},
+    output::{Output as _, incident::count, json::Json},
 };
 use std::io::{self, Write};
 
@@ -47,7 +47,7 @@ impl<'a> Export<'a> {
         };
         chosen.sort_by_key(|kept| kept.number);
         let kept = match scope {
-            Scope::All | Scope::Filtered => (model.kept() as u64, model.incidents),
+            Scope::All | Scope::Filtered => (model.kept() as u64, model.received()),
             Scope::Selected(Row::Group(place)) => model
                 .group(place)
                 .map_or((0, 0), |group| (group.all().len() as u64, group.tally.count)),
@@ -65,10 +65,12 @@ impl<'a> Export<'a> {
     /// The number as text: `3 incidents (3 of 5 in memory)`.
     #[must_use]
     pub fn report(&self) -> String {
-        let count = match self.chosen.len() {
-            1 => "1 incident".to_owned(),
-            count => format!("{count} incidents"),
-        };
+        let near = self.chosen.iter().filter(|kept| kept.near.is_some()).count() as u64;
+        let incidents = self.chosen.len() as u64 - near;
+        let incidents =
+            (incidents > 0 || near == 0).then(|| count(incidents, "incident", "incidents"));
+        let near = (near > 0).then(|| count(near, "near miss", "near misses"));
+        let count = [incidents, near].into_iter().flatten().collect::<Vec<_>>().join(" and ");
         match self.kept {
             (kept, all) if kept < all => format!("{count} ({kept} of {all} in memory)"),
             _ => count,
@@ -83,7 +85,7 @@ impl<'a> Export<'a> {
             json.line(&Line::Meta(meta.clone()))?;
         }
         for kept in &self.chosen {
-            json.line(&Line::Incident(kept.incident.clone()))?;
+            json.line(&kept.line())?;
         }
         if self.model.lost > 0 {
             let what = "of all kinds, until this was exported".to_owned();
@@ -105,7 +107,7 @@ mod tests {
     /// Every sample; if `filtered`, the first three do not pass the filter.
     fn model(filtered: bool) -> Model {
         let mut model = Model::default();
-        for line in samples::every_line() {
+        for line in samples::no_near_misses() {
             model.add(line, |incident| !filtered || incident.id > 3);
         }
         model

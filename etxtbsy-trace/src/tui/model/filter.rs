@@ -1,6 +1,7 @@
 //! The filter of the list, and the search.
 
 use crate::{
+    analysis::near_miss::is_near_miss,
     event::{Incident, VerdictKind},
     text::name,
 };
@@ -20,6 +21,8 @@ pub struct Filter {
     pub verdict: Option<VerdictKind>,
     /// Only unexplained incidents.
     pub unexplained: bool,
+    /// No near misses.
+    pub no_near_misses: bool,
 }
 
 impl Default for Filter {
@@ -30,6 +33,7 @@ impl Default for Filter {
             matcher: Matcher::new(Config::DEFAULT),
             verdict: None,
             unexplained: false,
+            no_near_misses: false,
         }
     }
 }
@@ -48,7 +52,7 @@ impl Filter {
         self.pattern.reparse(text, CaseMatching::Smart, Normalization::Smart);
     }
 
-    /// Whether there is any condition.
+    /// Whether there is any condition for incidents.
     #[must_use]
     pub fn is_on(&self) -> bool {
         !self.pattern.atoms.is_empty() || self.verdict.is_some() || self.unexplained
@@ -56,7 +60,8 @@ impl Filter {
 
     /// Whether an incident passes. Each word must match one of the texts.
     pub fn passes(&mut self, incident: &Incident) -> bool {
-        if self.unexplained && incident.complete
+        if self.no_near_misses && is_near_miss(incident)
+            || self.unexplained && incident.complete
             || self.verdict.is_some_and(|kind| kind != incident.verdict.kind)
         {
             return false;

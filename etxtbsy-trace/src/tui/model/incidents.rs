@@ -5,8 +5,11 @@ use super::{
     statistics::Statistics,
 };
 use crate::{
-    analysis::group::{Cause, GROUPS, Tally},
-    event::{Incident, Line, Meta, Summary, weight::incident as weight},
+    analysis::{
+        group::{Cause, GROUPS, Tally},
+        near_miss::as_incident,
+    },
+    event::{Incident, Line, Meta, NearMiss, Summary, weight::incident as weight},
 };
 use std::collections::{HashMap, VecDeque};
 
@@ -22,17 +25,54 @@ pub struct Skipped {
     pub incidents: u64,
     /// The complete ones among them.
     pub explained: u64,
+    /// The number of near misses.
+    pub near_misses: u64,
     /// The number of losses.
     pub lost: u64,
 }
 
 /// An incident in memory.
 pub struct Kept {
-    /// The number of incidents before it. (Its `id` is unique only within one recording.)
+    /// The number of incidents and near misses before it. (Its `id` is unique only within one recording.)
     pub number: u64,
-    /// The incident.
+    /// The incident, or a near miss in its shape.
     pub incident: Box<Incident>,
+    /// What a near miss has besides.
+    pub near: Option<Near>,
     passes: bool,
+}
+
+/// What a near miss has, and an incident has not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Near {
+    /// From the last release to the exec, in nanoseconds.
+    pub margin_ns: u64,
+    /// How many near misses it stands for, itself included.
+    pub count: u64,
+}
+
+impl Kept {
+    /// Its line, as it was received.
+    #[must_use]
+    pub fn line(&self) -> Line {
+        let Some(Near { margin_ns, count }) = self.near else {
+            return Line::Incident(self.incident.clone());
+        };
+        let Incident { time, time_ns, path, path_b64, file, victim, holders, run, .. } =
+            Incident::clone(&self.incident);
+        Line::NearMiss(Box::new(NearMiss {
+            time,
+            time_ns,
+            path,
+            path_b64,
+            file,
+            victim,
+            holders,
+            margin_ns,
+            count,
+            run,
+        }))
+    }
 }
 
 /// The incidents of one group.
@@ -68,6 +108,18 @@ impl Group {
     #[must_use]
     pub fn latest(&self) -> Option<u64> {
         (self.passing > 0).then_some(self.latest)
+    }
+
+    /// The order of groups in which the view follows the newest: near misses come before any incident.
+    #[must_use]
+    pub fn newest(&self) -> (bool, Option<u64>) {
+        (self.kept.back().is_some_and(|kept| kept.near.is_none()), self.latest())
+    }
+
+    /// How many incidents its row counts: all, or those in memory that pass the filter.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        if self.passing == self.kept.len() { self.tally.count } else { self.passing as u64 }
     }
 
     /// The incidents in memory, the oldest first.
@@ -111,6 +163,8 @@ pub struct Model {
     pub refusals: u64,
     /// The number of incidents.
     pub incidents: u64,
+    /// The number of execs that succeeded, but could have failed.
+    pub near_misses: u64,
     /// The complete ones among them.
     pub explained: u64,
     /// The time of the latest failure.
@@ -124,6 +178,10 @@ pub struct Model {
     places: HashMap<Option<Cause>, usize>,
     /// The group of each incident in memory, the oldest first.
     order: VecDeque<usize>,
+    /// How many incidents and near misses have arrived.
+    arrived: u64,
+    /// How many lines had the near misses.
+    near_miss_lines: u64,
     /// The approximate bytes of these incidents.
     bytes: usize,
 }
@@ -135,30 +193,39 @@ impl Model {
             Line::Meta(meta) => self.meta = Some(meta),
             Line::Incident(incident) => {
                 let passes = passes(&incident);
-                self.incident(incident, passes);
+                self.incidents += 1;
+                self.explained += u64::from(incident.complete);
+                self.statistics.add(&incident);
+                self.keep(incident, None, passes);
             }
             Line::Refusal(refusal) => {
                 self.refusals = self.refusals.saturating_add(refusal.count);
             }
-            Line::NearMiss(_) => {}
+            Line::NearMiss(near) => {
+                let extra = Near { margin_ns: near.margin_ns, count: near.count };
+                let incident = Box::new(as_incident(*near));
+                let passes = passes(&incident);
+                self.near_misses = self.near_misses.saturating_add(extra.count);
+                self.near_miss_lines += 1;
+                self.keep(incident, Some(extra), passes);
+            }
             Line::Lost(lost) => self.lost = self.lost.saturating_add(lost.count),
             Line::Summary(summary) => self.summary = Some(summary),
         }
     }
 
     /// Counts incidents that the view was too slow for.
-    pub fn skip(&mut self, Skipped { incidents, explained, lost }: Skipped) {
+    pub fn skip(&mut self, Skipped { incidents, explained, near_misses, lost }: Skipped) {
         self.incidents += incidents;
         self.explained += explained;
+        self.near_misses = self.near_misses.saturating_add(near_misses);
         self.lost = self.lost.saturating_add(lost);
     }
 
-    fn incident(&mut self, incident: Box<Incident>, passes: bool) {
-        let number = self.incidents;
-        self.incidents += 1;
-        self.explained += u64::from(incident.complete);
+    fn keep(&mut self, incident: Box<Incident>, near: Option<Near>, passes: bool) {
+        let number = self.arrived;
+        self.arrived += 1;
         self.latest_ns = self.latest_ns.max(Some(incident.time_ns));
-        self.statistics.add(&incident);
         let mut cause = Some(Cause::of(&incident));
         if self.groups.len() >= GROUPS && !self.places.contains_key(&cause) {
             cause = None;
@@ -176,8 +243,10 @@ impl Model {
         let group = &mut self.groups[place];
         group.rate.add(bucket);
         group.tally.add(&incident);
+        let like_it = near.map_or(0, |near| near.count.saturating_sub(1));
+        group.tally.count = group.tally.count.saturating_add(like_it);
         self.bytes += weight(&incident);
-        group.push(Kept { number, incident, passes });
+        group.push(Kept { number, incident, near, passes });
         self.order.push_back(place);
         self.evict();
     }
@@ -209,7 +278,13 @@ impl Model {
         }
     }
 
-    /// The number of incidents in memory.
+    /// How many lines of incidents and near misses there were, in memory or not.
+    #[must_use]
+    pub fn received(&self) -> u64 {
+        self.incidents + self.near_miss_lines
+    }
+
+    /// The number of incidents and near misses in memory.
     #[must_use]
     pub fn kept(&self) -> usize {
         self.order.len()
@@ -250,13 +325,28 @@ mod tests {
     #[test]
     fn incidents_are_grouped_by_cause() {
         let mut model = Model::default();
-        for line in samples::every_line() {
+        for line in samples::no_near_misses() {
             model.add(line, |_| true);
         }
         assert_eq!((model.incidents, model.explained, model.lost), (6, 4, 3));
         let ids: Vec<_> = model.groups().iter().map(|group| group.tally.ids).collect();
         // The first and the fifth differ only in how many holders they have.
         assert_eq!(ids, [(1, 5), (2, 2), (3, 3), (4, 4), (6, 6)]);
+    }
+
+    #[test]
+    fn near_misses_have_groups_of_their_own_and_are_no_incidents() {
+        let mut model = Model::default();
+        for near in [samples::near_miss(), NearMiss { count: 41, ..samples::near_miss() }] {
+            model.add(Line::NearMiss(Box::new(near)), |_| true);
+        }
+        model.add(race(1, "/tmp/often-7"), |_| true);
+        assert_eq!((model.incidents, model.near_misses, model.groups().len()), (1, 42, 2));
+        assert_eq!(model.statistics.tally.count, 1);
+        let group = model.group(0).unwrap();
+        assert_eq!((group.count(), group.newest().0), (42, false));
+        let lines: Vec<Line> = group.all().iter().map(Kept::line).collect();
+        assert_eq!(lines[0], Line::NearMiss(Box::new(samples::near_miss())));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use crate::event::Incident;
 use crate::tui::model::{
-    incidents::{Group, Model},
+    incidents::{Group, Kept, Model},
     sort::Order,
 };
 use std::{cell::OnceCell, collections::HashSet};
@@ -28,12 +28,18 @@ impl Row {
     /// Its incident; for a group, the latest one that passes the filter.
     #[must_use]
     pub fn incident(self, model: &Model) -> Option<(&Group, &Incident)> {
+        self.kept(model).map(|(group, kept)| (group, &*kept.incident))
+    }
+
+    /// The same, with what the model has of it.
+    #[must_use]
+    pub fn kept(self, model: &Model) -> Option<(&Group, &Kept)> {
         let group = model.group(self.group())?;
         let number = match self {
             Self::Group(_) => group.latest()?,
             Self::Single(_, number) => number,
         };
-        Some((group, &group.find(number)?.incident))
+        Some((group, group.find(number)?))
     }
 }
 
@@ -114,7 +120,8 @@ impl List {
             let groups = model.groups();
             let mut places: Vec<usize> =
                 (0..groups.len()).filter(|place| groups[*place].passing() > 0).collect();
-            let newest = places.iter().max_by_key(|place| groups[**place].latest()).copied();
+            // Near misses do not take the selection away from a failure.
+            let newest = places.iter().max_by_key(|place| groups[**place].newest()).copied();
             places.sort_by(|a, b| self.order.compare(&groups[*a], &groups[*b]));
             let mut rows = Vec::with_capacity(places.len());
             for place in places {
@@ -213,7 +220,7 @@ mod tests {
     /// Every sample, and two more of the first.
     fn model() -> Model {
         let mut model = Model::default();
-        for line in samples::every_line() {
+        for line in samples::no_near_misses() {
             model.add(line, |_| true);
         }
         for id in [7, 8] {

@@ -64,7 +64,7 @@ impl Order {
         let newest = || b.latest().cmp(&a.latest());
         let order = match self.by {
             By::Newest => newest(),
-            By::Count => b.passing().cmp(&a.passing()),
+            By::Count => b.count().cmp(&a.count()),
             By::Wait => longest(b).cmp(&longest(a)),
             By::Verdict => verdict(a).cmp(&verdict(b)),
             By::Path => path(a).cmp(&path(b)),

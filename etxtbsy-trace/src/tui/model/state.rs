@@ -11,7 +11,7 @@ use crate::tui::{
         effect::Effect,
         export::Scope,
         filter::Filter,
-        incidents::{Group, Model},
+        incidents::{Group, Kept, Model},
         list::{List, Row},
         live::Live,
         prompt::Typed,
@@ -303,6 +303,9 @@ impl State {
             Action::Unexplained => {
                 self.change_filter(|filter| filter.unexplained = !filter.unexplained);
             }
+            Action::NearMisses => {
+                self.change_filter(|filter| filter.no_near_misses = !filter.no_near_misses);
+            }
             Action::Sort => self.list.sort(),
             Action::Invert => self.list.invert(),
             Action::Follow => self.list.toggle_follow(&self.model),
@@ -398,12 +401,19 @@ impl State {
 
     /// The incident shown, as text.
     fn copy(&self) -> Option<Effect> {
-        let (_, incident) = self.shown()?;
+        let (group, incident) = self.shown()?;
+        let row = self.list.row(&self.model).filter(|_| group.is_some());
+        let kept = row.and_then(|row| row.kept(&self.model)).map(|(_, kept)| kept);
+        let line = kept.map_or_else(|| Line::Incident(Box::new(incident.clone())), Kept::line);
         let mut text = Vec::new();
         // Writing to a vector does not fail.
-        Text::new(&mut text, false, true).line(&Line::Incident(Box::new(incident.clone()))).ok()?;
+        Text::new(&mut text, false, true).line(&line).ok()?;
         let text = String::from_utf8(text).ok()?;
-        Some(Effect::Copy { what: format!("#{}", incident.id), text })
+        let what = match line {
+            Line::NearMiss(_) => "near miss".to_owned(),
+            _ => format!("#{}", incident.id),
+        };
+        Some(Effect::Copy { what, text })
     }
 }
 
@@ -427,7 +437,7 @@ mod tests {
 
     /// A view with every sample.
     fn state() -> State {
-        State::showing(samples::every_line(), false)
+        State::showing(samples::no_near_misses(), false)
     }
 
     /// Presses keys that need no I/O.

@@ -59,7 +59,7 @@ mod tests {
 
     /// Every sample.
     fn state() -> State {
-        State::showing(samples::every_line(), false)
+        State::showing(samples::no_near_misses(), false)
     }
 
     /// The notice after an export to a directory.

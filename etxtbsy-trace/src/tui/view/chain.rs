@@ -1,6 +1,7 @@
 //! The chain of the fd: the opener, the fork that copied it, the holder, and the victim.
 
 use super::style;
+use crate::analysis::near_miss::is_near_miss;
 use crate::{
     analysis::ways,
     event::{Ancestor, Direction, Evidence, Fd, Holder, How, Incident, Opened, Place, Released},
@@ -332,7 +333,12 @@ fn put_victim(state: &State, incident: &Incident, roots: &mut Vec<Node>) {
         pieces.push(plain(format!("thread {}", victim.tid)));
     }
     let what = named("", Some(&incident.syscall));
-    let what = Piece { after: ": Text file busy".to_owned(), style: style::bad(state), ..what };
+    let (after, look) = if is_near_miss(incident) {
+        (": succeeded", style::good(state))
+    } else {
+        (": Text file busy", style::bad(state))
+    };
+    let what = Piece { after: after.to_owned(), style: look, ..what };
     pieces.push(what);
     node.must = pieces.len();
     pieces.push(named("", path.map(String::as_str)));

@@ -29,6 +29,10 @@ pub(super) fn line(state: &State, columns: usize) -> Line<'static> {
         format!("  {} incident{s}{}", model.incidents, explained.unwrap_or_default()),
         style::strong(),
     ));
+    if model.near_misses > 0 {
+        let near = if model.near_misses == 1 { "near miss" } else { "near misses" };
+        line.push_span(Span::raw(format!(", {} {near}", model.near_misses)));
+    }
     if let Some(rate) = rate(state) {
         line.push_span(format!(", {rate:.1}/s"));
     }

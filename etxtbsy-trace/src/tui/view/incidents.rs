@@ -5,7 +5,11 @@ use crate::{
     analysis::wait::Wait,
     event::Incident,
     text::{name, time},
-    tui::model::{incidents::Group, list::Row, state::State},
+    tui::model::{
+        incidents::{Group, Near},
+        list::Row,
+        state::State,
+    },
 };
 use ratatui::{
     layout::Size,
@@ -30,6 +34,9 @@ pub(super) fn note(state: &State) -> String {
     if state.list().follows() {
         note += ", following";
     }
+    if filter.no_near_misses && model.near_misses > 0 {
+        note += ", no near misses";
+    }
     if !filter.is_on() {
         return note;
     }
@@ -39,7 +46,7 @@ pub(super) fn note(state: &State) -> String {
     let kinds: Vec<String> =
         [text, filter.verdict.map(name), unexplained].into_iter().flatten().collect();
     let shown: usize = model.groups().iter().map(Group::passing).sum();
-    let memory = if (model.kept() as u64) < model.incidents { " in memory" } else { "" };
+    let memory = if (model.kept() as u64) < model.received() { " in memory" } else { "" };
     format!("{note}; {}: {shown} of {}{memory}", kinds.join(", "), model.kept())
 }
 
@@ -49,7 +56,7 @@ pub(super) fn lines(state: &State, size: Size) -> Vec<Line<'static>> {
         state.pending().take(PENDING).map(|incident| pending(state, incident)).collect();
     let rows = state.list().rows(&state.model);
     if rows.is_empty() && lines.is_empty() {
-        let text = if state.model.incidents == 0 {
+        let text = if state.model.incidents == 0 && state.model.near_misses == 0 {
             "no incident yet"
         } else {
             "no incident passes the filter (Esc clears it)"
@@ -92,7 +99,8 @@ fn reversed(line: Line<'static>) -> Line<'static> {
 }
 
 fn line(state: &State, row: Row, selected: bool, width: usize) -> Line<'static> {
-    let Some((group, incident)) = row.incident(&state.model) else { return Line::default() };
+    let Some((group, kept)) = row.kept(&state.model) else { return Line::default() };
+    let incident = &kept.incident;
     let victim = &incident.victim;
     let program = style::charset(state).short(victim.comm.as_deref().unwrap_or("?"), 16);
     let line = match row {
@@ -102,40 +110,55 @@ fn line(state: &State, row: Row, selected: bool, width: usize) -> Line<'static> 
                 Some(_) => group.tally.file.text().unwrap_or_else(|| "(path unknown)".to_owned()),
                 None => "(other groups)".to_owned(),
             };
-            let count =
-                if state.filter().is_on() { group.passing() as u64 } else { group.tally.count };
+            let kind = if kept.near.is_some() { style::good(state) } else { style::holder(state) };
             let room = width.saturating_sub(2 + 7 + BAR + 1 + 20 + 18);
             vec![
                 Span::raw(format!("{sign} ")),
-                Span::styled(format!("{:>5}x ", short(count)), style::strong()),
+                Span::styled(format!("{:>5}x ", short(group.count())), style::strong()),
                 Span::styled(bar(state, group) + " ", style::holder(state)),
-                Span::styled(format!("{:<19} ", name(incident.verdict.kind)), style::holder(state)),
+                Span::styled(format!("{:<19} ", name(incident.verdict.kind)), kind),
                 Span::raw(format!("{program:<17} ")),
                 Span::raw(style::charset(state).short(&file, room)),
             ]
         }
         Row::Single(..) => {
             let clock = time::clock(&incident.time);
-            let wait = match Wait::of(incident) {
-                Wait::Over(0) => {
-                    Span::styled("released while the call was failing", style::good(state))
-                }
-                Wait::Over(ns) => {
-                    Span::styled(format!("released after {}", time::span(ns)), style::good(state))
-                }
-                Wait::Endless => Span::styled("still held", style::holder(state)),
-                Wait::Unknown if !incident.unheld.is_empty() => {
-                    Span::styled("held by no process", style::holder(state))
-                }
-                Wait::Unknown => Span::styled("holder not found", style::bad(state)),
-            };
+            let wait = kept.near.map_or_else(|| wait(state, incident), |near| missed(state, near));
             let clock = clock.unwrap_or_else(|| style::charset(state).short(&incident.time, 16));
-            let id = incident.id;
-            vec![Span::raw(format!("    #{id}  {clock}  {program}[{}]  ", victim.pid)), wait]
+            let id = match kept.near {
+                Some(_) => "near miss".to_owned(),
+                None => format!("#{}", incident.id),
+            };
+            vec![Span::raw(format!("    {id}  {clock}  {program}[{}]  ", victim.pid)), wait]
         }
     };
     let line = Line::from(line);
     if selected { reversed(line) } else { line }
+}
+
+/// When the file was released.
+fn wait(state: &State, incident: &Incident) -> Span<'static> {
+    match Wait::of(incident) {
+        Wait::Over(0) => Span::styled("released while the call was failing", style::good(state)),
+        Wait::Over(ns) => {
+            Span::styled(format!("released after {}", time::span(ns)), style::good(state))
+        }
+        Wait::Endless => Span::styled("still held", style::holder(state)),
+        Wait::Unknown if !incident.unheld.is_empty() => {
+            Span::styled("held by no process", style::holder(state))
+        }
+        Wait::Unknown => Span::styled("holder not found", style::bad(state)),
+    }
+}
+
+/// By how much an exec missed failing.
+fn missed(state: &State, Near { margin_ns, count }: Near) -> Span<'static> {
+    let like_it = if count > 1 { format!(" ({count} like it)") } else { String::new() };
+    let margin = match margin_ns {
+        0 => "released during the exec".to_owned(),
+        ns => format!("released {} before the exec", time::span(ns)),
+    };
+    Span::styled(margin + &like_it, style::good(state))
 }
 
 /// A count in five columns at most.

@@ -141,7 +141,7 @@ mod tests {
 
     /// A view that received all samples, and then the race.
     fn race() -> State {
-        let mut lines = samples::every_line();
+        let mut lines = samples::no_near_misses();
         lines.push(samples::race().into());
         state(lines)
     }
@@ -161,7 +161,7 @@ mod tests {
 
     /// An incident of each kind.
     fn each() -> Vec<Incident> {
-        let lines = samples::every_line().into_iter().filter_map(|line| match line {
+        let lines = samples::no_near_misses().into_iter().filter_map(|line| match line {
             Line::Incident(incident) => Some(*incident),
             _ => None,
         });
@@ -255,6 +255,29 @@ mod tests {
     }
 
     #[test]
+    fn near_misses_are_rows_that_m_hides() {
+        let near = Line::NearMiss(Box::new(samples::near_miss()));
+        let mut state = State::showing(vec![samples::meta().into(), near], false);
+        press(&mut state, "+j");
+        let shown = screen(&state, 100, 30);
+        for expected in [
+            "0 incidents, 1 near miss",
+            "near-miss",
+            "the exec succeeded, but demo[4310] had inherited",
+            "execve: succeeded",
+            "no failure",
+            "time from the exec",
+            "→ write the file in a child process",
+        ] {
+            assert!(shown.contains(expected), "no {expected:?} in: {shown}");
+        }
+        assert!(!shown.contains("Text file busy") && !shown.contains("retry"), "{shown}");
+        press(&mut state, "m");
+        let shown = screen(&state, 100, 30);
+        assert!(shown.contains("no near misses") && !shown.contains("near-miss"), "{shown}");
+    }
+
+    #[test]
     fn the_help_page_names_all_keys_in_80_columns() {
         let mut state = race();
         press(&mut state, "?");
@@ -296,7 +319,7 @@ mod tests {
             steps in prop::collection::vec(0..120_usize, 0..80),
             size in (1..120_u16, 1..40_u16),
         ) {
-            let lines = samples::every_line();
+            let lines = samples::no_near_misses();
             let mut state = State::new(true);
             for step in steps {
                 match step {

@@ -1,6 +1,7 @@
 //! The timeline: a lane for each process on one axis, and the failure in red across them.
 
 use super::{axis::Axis, style};
+use crate::analysis::near_miss::is_near_miss;
 use crate::{
     text::{escape, time},
     timeline::lanes::{Bar, Doing, Event, Lane, Mark, Part, extent, lanes},
@@ -70,7 +71,8 @@ pub(super) fn lines(state: &State, size: Size) -> Vec<Line<'static>> {
     if !known {
         under.push_str("no times known");
     }
-    lines.push(Line::styled(format!("{:names$}{under}", "time from the failure"), style::faint()));
+    let zero = if is_near_miss(incident) { "time from the exec" } else { "time from the failure" };
+    lines.push(Line::styled(format!("{zero:names$}{under}"), style::faint()));
     lines.extend(legend(&picture.legend, width));
     lines
 }
@@ -246,6 +248,7 @@ impl Picture<'_> {
                 Event::Forked => (2, '┬', style::fork(state), "fork"),
                 Event::Released => (7, '○', style::good(state), "released"),
                 Event::Failed => (10, 'X', style::bad(state), "failed"),
+                Event::Succeeded => (11, 'E', style::good(state), "exec"),
                 // The end of its bar shows this.
                 Event::Holding if mark.at == i64::MAX => continue,
                 Event::Holding => (9, '▶', style::holder(state), "held now"),
@@ -264,6 +267,7 @@ impl Picture<'_> {
         for mark in &lane.marks {
             let (raw, look) = match mark.event {
                 Event::Failed => ("Text file busy", style::bad(self.state)),
+                Event::Succeeded => ("succeeded", style::good(self.state)),
                 Event::Released => (mark.text.as_str(), style::faint()),
                 _ => continue,
             };

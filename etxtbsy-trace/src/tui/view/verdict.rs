@@ -2,7 +2,7 @@
 
 use super::style;
 use crate::{
-    analysis::{group::Tally, wait::Wait},
+    analysis::{group::Tally, near_miss::is_near_miss, wait::Wait},
     event::Evidence,
     text::{escape, name, time},
     tui::model::state::State,
@@ -21,6 +21,7 @@ pub(super) fn lines(state: &State, size: Size) -> Vec<Line<'static>> {
     let Some((group, incident)) = state.shown() else { return Vec::new() };
     let width = usize::from(size.width);
     let (held, style) = match Wait::of(incident) {
+        _ if is_near_miss(incident) => ("no failure".to_owned(), style::good(state)),
         Wait::Over(0) => ("released while the call was failing".to_owned(), style::good(state)),
         Wait::Over(ns) => {
             (format!("busy for {} after the failure", time::span(ns)), style::good(state))
@@ -41,6 +42,7 @@ pub(super) fn lines(state: &State, size: Size) -> Vec<Line<'static>> {
     let held =
         if likely && !incident.certain { format!("{held}; likely, not certain") } else { held };
     let tally = group.map(|group| &group.tally).filter(|tally| tally.count > 1);
+    let tally = tally.filter(|_| !is_near_miss(incident));
     let others = tally.and_then(Tally::waits).map(|(median, most)| {
         format!("; in this group: median {}, longest {}", time::span(median), time::span(most))
     });
