@@ -161,7 +161,7 @@ pub(crate) fn report(task: u64, syscall: i32, path: u64) -> bool {
         Some(call) => unsafe { *call },
         None => {
             let path = if path == 0 { path_asked(task, syscall) } else { path };
-            ExecCall { enter_ns: 0, path, table: 0, arrival: 0 }
+            ExecCall { enter_ns: 0, path, table: 0, arrival: 0, exe: 0 }
         }
     };
     let nth = busy_file(task, fput);

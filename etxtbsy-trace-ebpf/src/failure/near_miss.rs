@@ -12,9 +12,9 @@ use crate::{
         intake, text,
         victim::{self, Call},
     },
-    failure::{candidates, exec_failed::opened_file, outcome},
-    holds::copies,
-    kernel::{self, offset, word},
+    failure::{candidates, outcome},
+    holds::{copies, runs},
+    kernel::{self, FMODE_EXEC, offset, word},
     maps::{CONFIG, ENDED, EXECS, PACE, SEARCHES, SearchState, count, lost},
     tree,
 };
@@ -31,20 +31,18 @@ pub(crate) fn note(task: u64, syscall: i32) {
         return;
     }
     count(Count::Execs, 1);
-    // A script waits in the task's work, and the program is its interpreter. `outer`: a script whose interpreter is a
-    // script, `inner`.
+    let Some(call) = EXECS.get_ptr(task) else { return };
+    // SAFETY: a map value, see `maps`.
+    let (enter_ns, exe_before) = unsafe { ((*call).enter_ns, (*call).exe) };
+    // A script waits in the task's work, and the program is its interpreter. `inner` is a script too, the interpreter
+    // of `script`.
     let mm = word(task, offset!(task_mm));
     let program = word(mm, offset!(mm_exe_file));
-    let fput = kernel::fput();
-    let inner = if fput == 0 { 0 } else { opened_file(task, fput, 0) };
-    let outer = if inner == 0 { 0 } else { opened_file(task, fput, 1) };
-    let target = if outer != 0 {
-        outer
-    } else if inner != 0 {
-        inner
-    } else {
-        program
-    };
+    let is_script = runs::is_script(tgid, word(task, offset!(task_start_time)));
+    let script = if is_script { executed_file(task, kernel::fput(), 0) } else { 0 };
+    let inner = if script != 0 { executed_file(task, kernel::fput(), 1) } else { 0 };
+    let inner = if inner == exe_before { 0 } else { inner };
+    let target = if script != 0 { script } else { program };
     if has_changed(kernel::inode_of(target)) {
         count(Count::ExecsOfWritten, 1);
     }
@@ -52,16 +50,13 @@ pub(crate) fn note(task: u64, syscall: i32) {
     let now = unsafe { bpf_ktime_get_ns() };
     let file = if had_copy(target, now) {
         target
-    } else if inner != 0 && had_copy(program, now) {
+    } else if script != 0 && had_copy(program, now) {
         program
-    } else if outer != 0 && had_copy(inner, now) {
+    } else if inner != 0 && had_copy(inner, now) {
         inner
     } else {
         return;
     };
-    let Some(call) = EXECS.get_ptr(task) else { return };
-    // SAFETY: a map value, see `maps`.
-    let enter_ns = unsafe { (*call).enter_ns };
     if !is_within_pace(now) || !intake::has_room() {
         lost(Lost::NearMissUnreported);
         return;
@@ -104,6 +99,34 @@ pub(crate) fn note(task: u64, syscall: i32) {
     }
     victim::describe(task, subject, path);
     outcome::end_failure(task, 0);
+}
+
+/// How many entries of a task's work are looked at.
+const WORKS: u32 = 256;
+
+/// The `nth` file in the task's work that was opened to be executed, oldest first; 0 if there are fewer. After an exec of a
+/// script, the first is the script. Younger are an interpreter that is a script too, the files of the program before
+/// (`exec_mmap`: its own, its dynamic linker), and those that were close-on-exec (`do_close_on_exec`). A global function,
+/// so that the verifier checks it once.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn executed_file(task: u64, fput: u64, nth: u32) -> u64 {
+    let (mut oldest, mut second) = (0, 0);
+    let mut link = word(task, offset!(task_task_works));
+    for _ in 0..WORKS {
+        if link == 0 {
+            break;
+        }
+        let file = link - offset!(file_task_work) as u64;
+        if word(link, offset!(callback_func)) == fput
+            && kernel::int(file, offset!(file_f_flags)) & FMODE_EXEC != 0
+        {
+            second = oldest;
+            oldest = file;
+        }
+        link = word(link, offset!(callback_next));
+    }
+    if nth == 0 { oldest } else { second }
 }
 
 /// Whether an inode has changed since tracing began: a write sets its `i_ctime`.

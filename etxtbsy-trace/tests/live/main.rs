@@ -26,4 +26,5 @@ mod rights;
 mod roles;
 mod scenes;
 mod storms;
+mod suites;
 mod support;

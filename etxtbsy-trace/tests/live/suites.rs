@@ -1,0 +1,94 @@
+//! Small test suites in several languages, which fail once in hundreds of runs: one run shows the race, and a hunt shows
+//! that a lock ends it. Each needs its language's compiler or interpreter, and is skipped without.
+
+use crate::support::{Process, Trace, Turn, tracer};
+use etxtbsy_trace::event::Hunt;
+use std::path::Path;
+use std::process::Command;
+use test_support::skip;
+
+const SOURCES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/suites");
+
+/// Whether a program is there, and runs.
+fn has(program: &str, version: &str) -> bool {
+    Command::new(program).arg(version).output().is_ok_and(|ended| ended.status.success())
+}
+
+/// Options and a command of the tracer, to its end: its exit status and the trace.
+fn trace(turn: &Turn, words: &[&str], suite: &[&str]) -> (Option<i32>, Trace) {
+    let output = turn.output();
+    let mut tracer = tracer();
+    tracer.args(words).arg("-o").arg(&output).arg("--").args(suite);
+    let ended = Process::start(&mut tracer).wait();
+    (ended.code, Trace::read(&output, &ended))
+}
+
+/// One run of the suite shows the race. With a lock, nothing is left of it.
+fn assert_found_and_fixed(turn: &Turn, suite: &[&str]) {
+    let (_, found) = trace(turn, &["run"], suite);
+    let summary = &found.summary;
+    assert!(summary.near_misses + summary.incidents > 0, "{summary:?}");
+    for near in &found.near_misses {
+        let path = near.file.path.as_deref().unwrap_or_default();
+        assert!(path.contains("/tool-"), "{near:?}");
+    }
+    let fixed = [suite, &["fixed"]].concat();
+    let (code, none) = trace(turn, &["hunt", "--provoke", "--runs", "2"], &fixed);
+    assert_eq!((code, none.near_misses.len()), (Some(0), 0), "{:?}", none.near_misses.first());
+    let Hunt { plain, provoked } = none.summary.hunt.unwrap();
+    assert_eq!((plain.execs.of_written_files, provoked.execs.of_written_files), (240, 240));
+}
+
+/// A hunt with delays makes it fail.
+fn assert_provoked(turn: &Turn, suite: &[&str]) {
+    let (code, trace) =
+        trace(turn, &["hunt", "--provoke", "--for", "60s", "--until", "failure"], suite);
+    assert_eq!(code, Some(1), "{:?}", trace.summary.hunt);
+}
+
+#[test]
+fn a_suite_in_c() {
+    let Some(turn) = Turn::take_as_root() else {
+        return;
+    };
+    if !has("cc", "--version") {
+        skip!("there is no C compiler");
+    }
+    let (dir, binary) = (turn.dir.path().to_str().unwrap(), turn.dir.path().join("suite"));
+    let source = Path::new(SOURCES).join("suite.c");
+    let built = Command::new("cc").args(["-pthread", "-o"]).arg(&binary).arg(source).status();
+    assert!(built.unwrap().success());
+    let suite = [binary.to_str().unwrap(), dir];
+    assert_found_and_fixed(&turn, &suite);
+    assert_provoked(&turn, &suite);
+}
+
+/// Here delays make near misses three times as frequent, but no failure: none in ten runs.
+#[test]
+fn a_suite_in_python() {
+    let Some(turn) = Turn::take_as_root() else {
+        return;
+    };
+    if !has("python3", "--version") {
+        skip!("python3 is not installed");
+    }
+    let source = format!("{SOURCES}/suite.py");
+    assert_found_and_fixed(&turn, &["python3", &source, turn.dir.path().to_str().unwrap()]);
+}
+
+#[test]
+fn a_suite_in_java() {
+    let Some(turn) = Turn::take_as_root() else {
+        return;
+    };
+    if !has("javac", "-version") {
+        skip!("there is no Java compiler");
+    }
+    let dir = turn.dir.path().to_str().unwrap();
+    let built =
+        Command::new("javac").args(["-d", dir]).arg(format!("{SOURCES}/Suite.java")).status();
+    assert!(built.unwrap().success());
+    let suite = ["java", "-cp", dir, "Suite", dir];
+    assert_found_and_fixed(&turn, &suite);
+    assert_provoked(&turn, &suite);
+}
