@@ -120,3 +120,69 @@ fn the_input_is_not_overwritten() {
     assert_eq!(run.status.code(), Some(125));
     assert_eq!(fs::read(&file).unwrap(), race());
 }
+
+/// In a browser: no name becomes HTML or a script, and the page fits narrow and wide windows in both themes.
+#[test]
+fn html_in_chromium() {
+    const EVIL: &str = "</script><img src=x onerror=document.title='evil'>";
+    if !Command::new("chromium").arg("--version").output().is_ok_and(|run| run.status.success()) {
+        test_support::skip!("chromium is not installed");
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let page = directory.path().join("report.html");
+    let lines = race()
+        .split(|byte| *byte == b'\n')
+        .filter(|line| !line.is_empty())
+        .map(evil)
+        .collect::<String>();
+    let written =
+        report(&["-", "--format", "html", "-o", page.to_str().unwrap()], lines.as_bytes());
+    assert_eq!((written.status.code(), stderr(&written).as_str()), (Some(0), ""));
+    // Without the page's policy, which allows no script but its own; the title then says how many pixels have no room.
+    let probe = "<script>addEventListener('load', () => document.title += ' scrolls ' + (document.documentElement.scrollWidth - innerWidth))</script>";
+    let html = fs::read_to_string(&page).unwrap();
+    assert!(html.contains("&lt;img src=x"), "the name is shown");
+    let open = html.replace("Content-Security-Policy", "no-policy");
+    assert_ne!(open, html);
+    fs::write(&page, open.replace("</body>", &format!("{probe}</body>"))).unwrap();
+    for (width, dark) in [(400, false), (400, true), (1400, false), (1400, true)] {
+        let mut browser = Command::new("chromium");
+        browser.args(["--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"]);
+        browser.args(["--virtual-time-budget=2000", &format!("--window-size={width},1000")]);
+        if dark {
+            browser.arg("--force-dark-mode");
+        }
+        let profile = format!("--user-data-dir={}", directory.path().join("profile").display());
+        let run = browser.arg(profile).arg(format!("file://{}", page.display())).output().unwrap();
+        let dom = String::from_utf8_lossy(&run.stdout);
+        let title = dom.split_once("<title>").unwrap().1.split_once("</title>").unwrap().0;
+        let missing: i32 = title.rsplit_once(" scrolls ").expect(title).1.parse().unwrap();
+        assert!(title.starts_with("ETXTBSY: 4 incidents in 1 group"), "{title}");
+        assert!(missing <= 0, "{missing} pixels more than {width}");
+    }
+
+    /// A line in which every path and name ends like HTML.
+    fn evil(line: &[u8]) -> String {
+        fn change(value: &mut serde_json::Value) {
+            match value {
+                serde_json::Value::Object(all) => {
+                    for (key, value) in all {
+                        match value {
+                            serde_json::Value::String(text)
+                                if ["path", "comm", "exe", "cwd"].contains(&key.as_str()) =>
+                            {
+                                text.push_str(EVIL)
+                            }
+                            value => change(value),
+                        }
+                    }
+                }
+                serde_json::Value::Array(all) => all.iter_mut().for_each(change),
+                _ => {}
+            }
+        }
+        let mut value = serde_json::from_slice(line).unwrap();
+        change(&mut value);
+        value.to_string() + "\n"
+    }
+}

@@ -1,6 +1,6 @@
 //! The demos: each runs, ends by itself, and reports what was traced.
 
-use crate::support::{BINARY, Ended, Process, Trace, Turn, tracer};
+use crate::support::{BINARY, Ended, Process, Trace, Turn, is_own_machine, tracer};
 use etxtbsy_trace::event::VerdictKind::{
     self, ForkExecRace, LeakedFd, PassedFd, RunningExecutable, SharedMapping, StillOpen,
 };
@@ -126,13 +126,12 @@ fn the_near_miss_demo_shows_the_race_and_its_fix() {
 #[test]
 fn the_hunt_demo_finds_the_race_and_shows_its_fix() {
     let Some(_turn) = Turn::take_as_root() else { return };
-    let ended = Process::start(tracer().args(["demo", "hunt", "--seconds", "3"])).wait();
+    // Emulated processors take longer for each run.
+    let seconds = if is_own_machine() { "30" } else { "3" };
+    let ended = Process::start(tracer().args(["demo", "hunt", "--seconds", seconds])).wait();
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
-    for expected in [
-        "\n$ etxtbsy-trace hunt --provoke --for 3 --output ",
-        "fork-exec-race: ",
-        "\nprovoked runs: fixed\n",
-    ] {
+    let started = format!("\n$ etxtbsy-trace hunt --provoke --for {seconds} --output ");
+    for expected in [&*started, "fork-exec-race: ", "\nprovoked runs: fixed\n"] {
         assert!(ended.stdout.contains(expected), "no {expected:?} in: {}", ended.stdout);
     }
     let refused = Process::start(tracer().args(["demo", "hunt", "--json"])).wait();
