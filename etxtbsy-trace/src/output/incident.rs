@@ -6,7 +6,7 @@ use crate::event::{
     Direction, Evidence, Fd, Holder, How, Incident, Opened, Place, Refusal, Role, State, Unheld,
     Via,
 };
-use crate::text::{escape, name, other_pids, time};
+use crate::text::{escape::width, name, other_pids, time};
 
 /// `strerror(ETXTBSY)`, which the user has seen.
 const BUSY: &str = "Text file busy";
@@ -46,19 +46,32 @@ pub(crate) fn without_advice(incident: &Incident, look: Look) -> String {
         out += &labelled(
             "",
             &format!("and {} (-v shows them)", count(rest as u64, "more holder", "more holders")),
+            look,
         );
     }
     if let Some(repaired) = &incident.repaired {
         let after = time::span(u64::try_from(repaired.after_ns).unwrap_or(0));
         let new =
             format!("the same process created the file again {after} later: ino {}", repaired.ino);
-        out += &labelled("repaired", &look.paint(Tone::Good, &new));
+        out += &labelled("repaired", &look.paint(Tone::Good, &new), look);
     }
     out + &missing(incident, look) + &uncertain(incident, look) + &verdict(incident, look)
 }
 
 /// The incident in one line. `first` is the id of the first incident of its group.
 pub(super) fn compact(incident: &Incident, first: u64, look: Look) -> String {
+    let like = look.paint(Tone::Faint, &format!("  (like #{first})"));
+    look.line(&format!("#{}  ", incident.id), &(essence(incident, look) + &like))
+}
+
+/// The incident in one line without colours, as a heading.
+pub(super) fn title(incident: &Incident, look: Look) -> String {
+    let look = Look { color: false, columns: None, ..look };
+    look.line(&format!("#{}  ", incident.id), &essence(incident, look))
+}
+
+/// When a call failed, for which file, who held it, and until when.
+fn essence(incident: &Incident, look: Look) -> String {
     let clock = time::clock(&incident.time).unwrap_or_else(|| look.short(&incident.time, NAME));
     let released = match Wait::of(incident) {
         Wait::Over(0) => look.paint(Tone::Good, "released while the call was failing"),
@@ -80,11 +93,9 @@ pub(super) fn compact(incident: &Incident, first: u64, look: Look) -> String {
         held => format!("{} → ", look.paint(Tone::Holder, held)),
     };
     format!(
-        "#{}  {clock}  {}  {held}{}, {released}{}\n",
-        incident.id,
+        "{clock}  {}  {held}{}, {released}",
         caller_path(incident, look),
         name(incident.verdict.kind),
-        look.paint(Tone::Faint, &format!("  (like #{first})")),
     )
 }
 
@@ -95,24 +106,25 @@ pub(super) fn refusal(refusal: &Refusal, look: Look) -> String {
         1 => String::new(),
         times => format!(" {times} times"),
     };
-    format!(
-        "{} by {} failed{times}: {BUSY} (only counted, holder not searched; see docs/limitations.md)\n",
+    let text = format!(
+        "{} by {} failed{times}: {BUSY} (only counted, holder not searched; see docs/limitations.md)",
         look.paint(Tone::Strong, &call),
         process(refusal.pid, refusal.comm.as_deref(), look),
-    )
+    );
+    look.line("", &text)
 }
 
 /// Which call failed, and when.
 fn head(incident: &Incident, look: Look) -> String {
     let moment = time::moment(&incident.time).unwrap_or_else(|| look.short(&incident.time, NAME));
     let call = look.short(&incident.syscall, NAME);
-    format!(
-        "{}  {}  {call} {}: {}\n",
-        look.paint(Tone::Strong, &format!("#{}", incident.id)),
+    let text = format!(
+        "{}  {call} {}: {}",
         look.paint(Tone::Faint, &moment),
         look.paint(Tone::Strong, &caller_path(incident, look)),
         look.paint(Tone::Bad, BUSY),
-    )
+    );
+    look.line(&format!("{}  ", look.paint(Tone::Strong, &format!("#{}", incident.id))), &text)
 }
 
 /// The path as the caller gave it.
@@ -135,7 +147,7 @@ fn victim(incident: &Incident, look: Look) -> String {
     facts.extend(cwd.map(|cwd| format!("cwd {}", look.short(cwd, PATH))));
     let (exe, argv) = (victim.exe.as_deref(), victim.argv.as_deref());
     let second = program(exe, argv, cgroup(incident, victim.cgroup.as_ref(), look), look);
-    labelled("victim", &facts.join(" · ")) + &second
+    labelled("victim", &facts.join(" · "), look) + &second
 }
 
 /// The busy file.
@@ -177,7 +189,7 @@ fn busy(incident: &Incident, look: Look) -> String {
         None if incident.direction == Direction::Exec => facts.push("writers unknown".to_owned()),
         None => {}
     }
-    labelled("busy", &facts.join(" · "))
+    labelled("busy", &facts.join(" · "), look)
 }
 
 /// Whether a binfmt_misc entry keeps the file, which can be without any process that runs it.
@@ -224,7 +236,7 @@ fn holder_lines(incident: &Incident, holder: &Holder, look: Look) -> String {
     facts.extend(other_pids(holder.pid, holder.local_pid, holder.ns_pid));
     let (exe, argv) = (holder.exe.as_deref(), holder.argv.as_deref());
     let second = program(exe, argv, cgroup(incident, holder.cgroup.as_ref(), look), look);
-    labelled("holder", &facts.join(" · ")) + &second + &ancestors(holder, look)
+    labelled("holder", &facts.join(" · "), look) + &second + &ancestors(holder, look)
 }
 
 /// The fds with their flags.
@@ -259,12 +271,12 @@ fn program(
 ) -> String {
     let exe = exe.map(|exe| format!("exe {}", look.short(exe, PATH)));
     let argv = argv.filter(|argv| !argv.is_empty());
-    let argv = argv.map(|argv| format!("argv {}", escape::command(argv, look.many(COMMAND))));
+    let argv = argv.map(|argv| format!("argv {}", look.command(argv, COMMAND)));
     let facts: Vec<String> = exe.into_iter().chain(argv).chain(cgroup).collect();
     if facts.is_empty() {
         return String::new();
     }
-    labelled("", &look.paint(Tone::Faint, &facts.join(" · ")))
+    labelled("", &look.paint(Tone::Faint, &facts.join(" · ")), look)
 }
 
 /// The cgroup, if victim and holders are in different ones.
@@ -287,7 +299,7 @@ fn ancestors(holder: &Holder, look: Look) -> String {
         chain.push("…".to_owned());
     }
     let chain = format!("child of {}", chain.join(" ← "));
-    labelled("", &look.paint(Tone::Faint, &chain))
+    labelled("", &look.paint(Tone::Faint, &chain), look)
 }
 
 /// Something that happened to a hold.
@@ -373,17 +385,17 @@ fn is_elsewhere(incident: &Incident, holder: &Holder) -> bool {
 
 /// The events as a tree, each after its time in `cells`.
 fn tree(events: &[Event], cells: &[String], holder: &Holder, look: Look) -> String {
-    let mut lines: Vec<String> =
-        cells.iter().zip(events).map(|(cell, event)| format!("{cell}  {}", event.text)).collect();
+    let mut lines: Vec<(String, String)> =
+        cells.iter().zip(events).map(|(cell, event)| (cell.clone(), event.text.clone())).collect();
     if holder.released.is_none() {
-        let blank = cells.first().map_or(0, |cell| escape::width(cell));
+        let blank = cells.first().map_or(0, |cell| width(cell));
         let held = look.paint(Tone::Holder, "still held when this was written");
-        lines.push(format!("{:blank$}  {held}", ""));
+        lines.push((" ".repeat(blank), held));
     }
     let last = lines.len().saturating_sub(1);
-    let lines = lines.iter().enumerate().map(|(at, line)| {
+    let lines = lines.iter().enumerate().map(|(at, (cell, text))| {
         let branch = look.paint(Tone::Faint, if at == last { "└─" } else { "├─" });
-        format!("{INDENT}{branch} {line}\n")
+        look.line(&format!("{INDENT}{branch} {cell}  "), text)
     });
     lines.collect()
 }
@@ -421,7 +433,7 @@ fn missing(incident: &Incident, look: Look) -> String {
         (Direction::Write, _) => "not all processes that run the file were found".to_owned(),
         (Direction::Other(_), _) => "not all holders were found".to_owned(),
     };
-    look.paint(Tone::Bad, &format!("  unexplained: {what}")) + "\n"
+    look.line("  ", &look.paint(Tone::Bad, &format!("unexplained: {what}")))
 }
 
 /// The holders that are known only by elimination.
@@ -432,11 +444,11 @@ fn uncertain(incident: &Incident, look: Look) -> String {
         return String::new();
     }
     let what = format!(
-        "  uncertain: {} only likely: the evidence is the kernel's count of writers, which leaves no \
+        "uncertain: {} only likely: the evidence is the kernel's count of writers, which leaves no \
          other known process",
         count(likely as u64, "holder is", "holders are"),
     );
-    look.paint(Tone::Bad, &what) + "\n"
+    look.line("  ", &look.paint(Tone::Bad, &what))
 }
 
 /// `likely `, for a holder that is known only by elimination.
@@ -451,32 +463,33 @@ fn likely(holder: &Holder) -> String {
 fn verdict(incident: &Incident, look: Look) -> String {
     let verdict = &incident.verdict;
     let kind = look.paint(Tone::Strong, &name(verdict.kind));
-    labelled("verdict", &format!("{kind}: {}", sentence(&verdict.summary, look)))
+    labelled("verdict", &format!("{kind}: {}", sentence(&verdict.summary, look)), look)
 }
 
 /// The advice, in full only for the first incident of a group.
 fn advice(incident: &Incident, first: Option<u64>, look: Look) -> String {
     let all = &incident.verdict.advice;
     if let Some(first) = first.filter(|_| !look.verbose && !all.is_empty()) {
-        return labelled("advice", &look.paint(Tone::Faint, &format!("as for #{first}")));
+        return labelled("advice", &look.paint(Tone::Faint, &format!("as for #{first}")), look);
     }
     let label = |at| if at == 0 { "advice" } else { "" };
-    let lines = all.iter().enumerate().map(|(at, one)| labelled(label(at), &sentence(one, look)));
+    let lines =
+        all.iter().enumerate().map(|(at, one)| labelled(label(at), &sentence(one, look), look));
     lines.collect()
 }
 
 /// A sentence of verdict or advice, with names of other processes.
 pub(crate) fn sentence(raw: &str, look: Look) -> String {
-    let whole = escape::prose(raw);
-    if look.verbose || escape::width(&whole) <= SENTENCE {
+    let whole = look.prose(raw);
+    if look.verbose || width(&whole) <= SENTENCE {
         return whole;
     }
-    escape::short(raw, SENTENCE)
+    look.short(raw, SENTENCE)
 }
 
 /// `text` behind a label.
-fn labelled(label: &str, text: &str) -> String {
-    format!("  {label:9}{text}\n")
+fn labelled(label: &str, text: &str, look: Look) -> String {
+    look.line(&format!("  {label:9}"), text)
 }
 
 /// `1 writer`, `2 writers`.

@@ -11,7 +11,7 @@ pub mod formats;
 pub(crate) mod group;
 pub(crate) mod incident;
 pub mod json;
-pub(crate) mod look;
+pub mod look;
 pub(crate) mod near_miss;
 pub mod queue;
 pub mod recording;

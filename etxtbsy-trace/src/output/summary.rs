@@ -1,6 +1,6 @@
 //! The summary as text: the groups of incidents, their counts and waits.
 
-use super::look::{Look, Tone};
+use super::look::{Look, Style, Tone};
 use super::{group::sentence, incident::count, near_miss};
 use crate::analysis::group::{GROUPS, Groups, Tally};
 use crate::event::{Summary, TreeRole};
@@ -25,8 +25,9 @@ pub(super) fn summary(
     near_misses: &near_miss::Tally,
     lost: &BTreeMap<String, u64>,
     role: TreeRole,
-    look: Look,
+    style: Style,
 ) -> String {
+    let look = style.look;
     let traced = time::span(summary.duration_ns);
     let mut lines = Vec::new();
     if summary.incidents == 0 && summary.failures == 0 {
@@ -62,7 +63,7 @@ pub(super) fn summary(
             lines.push(format!("unexplained by: {}", short.join(", ")));
         }
         if let Some(first) = &summary.change_first {
-            lines.push(format!("change first: {}", escape::prose(first)));
+            lines.push(format!("change first: {}", look.prose(first)));
         }
     }
     if let Some(execs) = &summary.execs {
@@ -71,7 +72,8 @@ pub(super) fn summary(
     lines.extend(near_misses.lines(look));
     if summary.refusals > 0 {
         let calls = count(summary.refusals, "other call", "other calls");
-        lines.push(format!("{calls} failed with ETXTBSY: listed above, only counted"));
+        let listed = if style.summary_only { "" } else { "listed above, " };
+        lines.push(format!("{calls} failed with ETXTBSY: {listed}only counted"));
     }
     if summary.elsewhere > 0 {
         lines.push(match role {
@@ -97,7 +99,7 @@ pub(super) fn summary(
         );
         lines.push(look.paint(Tone::Bad, &warning));
     }
-    lines.join("\n") + "\n"
+    lines.iter().map(|line| look.line("", line)).collect()
 }
 
 /// The table of groups: a row of numbers for each group, and a sentence below it.

@@ -1,10 +1,13 @@
 //! The lines as text for people.
 
-use super::look::{Look, Tone};
+use super::look::{Look, Style, Tone};
 use super::{Output, incident, near_miss, summary};
 use crate::analysis::group::Groups;
 use crate::event::{Filter, Incident, Line, Lost, Meta, Provoke, TreeRole};
-use crate::text::{escape, name, time};
+use crate::text::{
+    escape::{self, Charset},
+    name, time,
+};
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 
@@ -17,9 +20,7 @@ const REASONS: usize = 16;
 /// table of the groups at the end.
 pub struct Text<W> {
     out: W,
-    look: Look,
-    /// Whether only the summary is written.
-    summary_only: bool,
+    style: Style,
     groups: Groups,
     lost: BTreeMap<String, u64>,
     near_misses: near_miss::Tally,
@@ -39,12 +40,11 @@ enum Last {
 }
 
 impl<W: Write> Text<W> {
-    /// Writes to `out`, in colour if `color`. With `verbose`, nothing is shortened or folded.
-    pub fn new(out: W, color: bool, verbose: bool) -> Self {
+    /// Writes to `out`. If the look is verbose, nothing is shortened or folded.
+    pub fn new(out: W, style: impl Into<Style>) -> Self {
         Self {
             out,
-            look: Look { color, verbose },
-            summary_only: false,
+            style: style.into(),
             groups: Groups::default(),
             lost: BTreeMap::new(),
             near_misses: near_miss::Tally::default(),
@@ -54,17 +54,16 @@ impl<W: Write> Text<W> {
         }
     }
 
-    /// The same, but only the summary is written.
-    #[must_use]
-    pub fn summary_only(self) -> Self {
-        Self { summary_only: true, ..self }
+    /// Writes a line or a block, unless only the summary is written.
+    fn put(&mut self, what: Last, text: &str) -> io::Result<()> {
+        if self.style.summary_only {
+            return Ok(());
+        }
+        self.put_always(what, &escape::unlike_commands(text))
     }
 
     /// Writes a line or a block with one call.
-    fn put(&mut self, what: Last, text: &str) -> io::Result<()> {
-        if self.summary_only {
-            return Ok(());
-        }
+    fn put_always(&mut self, what: Last, text: &str) -> io::Result<()> {
         let apart = match self.last {
             Last::Nothing => false,
             Last::Line => what == Last::Block,
@@ -79,47 +78,54 @@ impl<W: Write> Text<W> {
     /// Writes an incident, in full or as one line.
     fn incident(&mut self, incident: &Incident) -> io::Result<()> {
         let tally = self.groups.add(incident);
-        if tally.count <= IN_FULL || self.look.verbose {
+        let look = self.style.look;
+        if tally.count <= IN_FULL || look.verbose {
             let first = (tally.count > 1).then_some(tally.ids.0);
-            let text = incident::full(incident, first, self.look);
+            let text = incident::full(incident, first, look);
+            if self.style.log_groups && !self.style.summary_only {
+                let text = log_group(&incident::title(incident, look), &text);
+                return self.put_always(Last::Block, &text);
+            }
             self.put(Last::Block, &text)
         } else {
-            let text = incident::compact(incident, tally.ids.0, self.look);
+            let text = incident::compact(incident, tally.ids.0, look);
             self.put(Last::Line, &text)
         }
     }
 
     /// Reports a loss at once, because it can affect the lines after it.
     fn lost(&mut self, lost: &Lost) -> io::Result<()> {
-        let mut what = self.look.short(&lost.what, 100);
-        let text = self.look.paint(Tone::Bad, &format!("lost {}: {what}", lost.count));
+        let look = self.style.look;
+        let mut what = look.short(&lost.what, 100);
+        let text = look.paint(Tone::Bad, &format!("lost {}: {what}", lost.count));
         if self.lost.len() >= REASONS && !self.lost.contains_key(&what) {
             "other".clone_into(&mut what);
         }
         *self.lost.entry(what).or_default() += lost.count;
-        self.put(Last::Line, &(text + "\n"))
+        self.put(Last::Line, &look.line("", &text))
     }
 }
 
 impl<W: Write + Send> Output for Text<W> {
     fn line(&mut self, line: &Line) -> io::Result<()> {
+        let look = self.style.look;
         match line {
             Line::Meta(meta) => {
                 self.role = meta.filter.role;
-                let text = begin(meta, self.look);
+                let text = begin(meta, look);
                 self.put(Last::Line, &text)
             }
             Line::Incident(incident) => self.incident(incident),
             Line::Refusal(refusal) => {
-                let text = incident::refusal(refusal, self.look);
+                let text = incident::refusal(refusal, look);
                 self.put(Last::Line, &text)
             }
             Line::NearMiss(near) => {
                 self.near_misses.add(near);
-                if !self.look.verbose {
+                if !look.verbose {
                     return Ok(());
                 }
-                let text = near_miss::full(near, self.look);
+                let text = near_miss::full(near, look);
                 self.put(Last::Block, &text)
             }
             Line::Lost(lost) => self.lost(lost),
@@ -133,16 +139,15 @@ impl<W: Write + Send> Output for Text<W> {
                 Ok(())
             }
             Line::Summary(end) => {
-                self.summary_only = false;
                 let text = summary::summary(
                     end,
                     &self.groups,
                     &self.near_misses,
                     &self.lost,
                     self.role,
-                    self.look,
+                    self.style,
                 );
-                self.put(Last::Block, &text)
+                self.put_always(Last::Block, &escape::unlike_commands(&text))
             }
         }
     }
@@ -152,12 +157,21 @@ impl<W: Write + Send> Output for Text<W> {
     }
 }
 
+/// A block of the log of GitHub Actions that is folded under `title`. Both are one line or more without
+/// commands.
+fn log_group(title: &str, text: &str) -> String {
+    // The runner undoes these escapes.
+    let title = escape::unlike_commands(title.trim_end());
+    let title = title.replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A");
+    format!("::group::etxtbsy-trace: {title}\n{}::endgroup::\n", escape::unlike_commands(text))
+}
+
 /// The traced processes; a command takes about `columns` at most.
-pub fn watched(filter: &Filter, columns: usize) -> String {
+pub fn watched(filter: &Filter, columns: usize, charset: Charset) -> String {
     let pids: Vec<String> = filter.pids.iter().map(ToString::to_string).collect();
     let tree = match (&filter.command, pids.as_slice()) {
         (Some(command), _) => {
-            format!("{} and its descendants", escape::command(command, columns))
+            format!("{} and its descendants", charset.command(command, columns))
         }
         (None, []) => "the whole machine".to_owned(),
         (None, [pid]) => format!("process {pid} and its descendants"),
@@ -174,7 +188,7 @@ pub fn watched(filter: &Filter, columns: usize) -> String {
 /// The first line: what is traced, and since when.
 fn begin(meta: &Meta, look: Look) -> String {
     let since = time::moment(&meta.time).unwrap_or_else(|| look.short(&meta.time, 32));
-    let watched = watched(&meta.filter, look.many(80));
+    let watched = watched(&meta.filter, look.many(80), look.charset);
     let text = format!(
         "etxtbsy-trace {} on {} {}, since {since}: watching {watched}",
         look.short(&meta.version, 32),
@@ -185,7 +199,8 @@ fn begin(meta: &Meta, look: Look) -> String {
     [Some(text), provoking]
         .into_iter()
         .flatten()
-        .fold(String::new(), |all, line| all + &look.paint(Tone::Faint, &line) + "\n")
+        .map(|line| look.line("", &look.paint(Tone::Faint, &line)))
+        .collect()
 }
 
 /// How failures are provoked, and how to repeat that.
@@ -209,8 +224,13 @@ mod tests {
 
     /// What `Text` writes for `lines`.
     fn written(lines: &[Line], color: bool, verbose: bool) -> String {
+        styled(lines, Look { color, verbose, ..Look::PLAIN })
+    }
+
+    /// The same, in this style.
+    fn styled(lines: &[Line], style: impl Into<Style>) -> String {
         let mut out = Vec::new();
-        let mut text = Text::new(&mut out, color, verbose);
+        let mut text = Text::new(&mut out, style);
         for line in lines {
             text.line(line).unwrap();
         }
@@ -526,9 +546,87 @@ no call was seen to fail with ETXTBSY in 12.3 s; watched: exec, open for writing
     }
 
     #[test]
+    fn only_the_summary_is_written_on_request() {
+        let style = Style { summary_only: true, ..Look::PLAIN.into() };
+        let all = styled(&samples::every_line(), Look::PLAIN);
+        let only = styled(&samples::every_line(), style);
+        assert!(only.starts_with("COUNT") && all.ends_with(&only), "{only}");
+        let mut end = samples::summary(0, &[]);
+        (end.lost, end.refusals) = (3, 2);
+        let lines = [
+            samples::meta().into(),
+            Line::Lost(samples::lost()),
+            Line::Refusal(samples::refusal()),
+            Line::Summary(end),
+        ];
+        let only = styled(&lines, style);
+        assert!(only.starts_with("no exec, open or truncate was seen"), "{only}");
+        assert!(only.contains("\n2 other calls failed with ETXTBSY: only counted\n"), "{only}");
+        assert!(only.contains("\nlost 3 (3 ring buffer full): "), "{only}");
+    }
+
+    #[test]
+    fn in_the_log_of_github_each_incident_in_full_is_a_group_and_the_summary_is_in_none() {
+        let style = Style { log_groups: true, ..Look::PLAIN.into() };
+        let mut incident = samples::race();
+        incident.path = Some("/tmp/50%\n::endgroup::\n##[error]x".to_owned());
+        let mut lines = vec![samples::meta().into()];
+        lines.resize(6, incident.into());
+        lines.push(Line::Summary(samples::summary(5, &[])));
+        let text = styled(&lines, style);
+        let (begins, ends): (Vec<_>, Vec<_>) = text
+            .lines()
+            .filter(|line| line.trim_start().starts_with("::"))
+            .partition(|line| line.starts_with("::group::"));
+        assert_eq!((begins.len(), ends.len()), (3, 3), "{text}");
+        assert!(!text.contains("##["), "{text}");
+        assert_eq!(
+            begins[0],
+            r"::group::etxtbsy-trace: #12  14:03:07.123456Z  /tmp/50%25\n::endgroup::\n##\[error]x  demo[4310] → fork-exec-race, released after 180 µs"
+        );
+        let (_, end) = text.rsplit_once("::endgroup::\n").unwrap();
+        assert!(end.contains("\nCOUNT "), "{end}");
+        let only = styled(&lines, Style { summary_only: true, ..style });
+        assert!(!only.contains("::group"), "{only}");
+    }
+
+    #[test]
+    fn a_wrapped_name_is_no_command() {
+        let mut incident = samples::race();
+        incident.victim.cwd = Some("/a ::error::x ::stop-commands::y".to_owned());
+        for columns in 1..80 {
+            let look = Look { columns: Some(columns), ..Look::PLAIN };
+            let text = styled(&[incident.clone().into()], look);
+            let commands = text.lines().filter(|line| line.trim_start().starts_with("::"));
+            assert_eq!(commands.count(), 0, "{columns}: {text}");
+        }
+    }
+
+    #[test]
+    fn narrow() {
+        let look = Look { columns: Some(60), ..Look::PLAIN };
+        let lines = [samples::several().into(), Line::Summary(samples::summary(1, &[]))];
+        insta::with_settings!({ prepend_module_to_snapshot => false, omit_expression => true }, {
+            insta::assert_snapshot!("narrow", styled(&lines, look));
+        });
+    }
+
+    #[test]
+    fn without_unicode() {
+        let look = Look { charset: Charset::Ascii, ..Look::PLAIN };
+        let mut incident = samples::several();
+        incident.file.path = Some("/tmp/家 → b".to_owned());
+        let text = styled(&[incident.into(), Line::Summary(samples::summary(1, &[]))], look);
+        assert!(text.is_ascii(), "{text}");
+        insta::with_settings!({ prepend_module_to_snapshot => false, omit_expression => true }, {
+            insta::assert_snapshot!("ascii", text);
+        });
+    }
+
+    #[test]
     fn the_number_of_loss_reasons_is_bounded() {
         let mut out = Vec::new();
-        let mut text = Text::new(&mut out, false, false);
+        let mut text = Text::new(&mut out, Look::PLAIN);
         for n in 0..100 {
             let what = format!("reason {n}");
             text.line(&Line::Lost(Lost { kind: LossKind::Unknown, what, count: 2 })).unwrap();
@@ -579,6 +677,7 @@ no call was seen to fail with ETXTBSY in 12.3 s; watched: exec, open for writing
         fn no_string_reaches_the_terminal_raw(
             strings in samples::strings(),
             verbose: bool,
+            columns in 1usize..200,
             incident in prop::sample::select(vec![
                 samples::several(),
                 samples::leaked(),
@@ -591,6 +690,13 @@ no call was seen to fail with ETXTBSY in 12.3 s; watched: exec, open for writing
             prop_assert!(samples::harmless(&plain));
             let colored = written(&lines, true, verbose);
             prop_assert_eq!(&uncolored(&colored), &plain);
+            let ascii = Look { charset: Charset::Ascii, verbose, ..Look::PLAIN };
+            prop_assert!(styled(&lines, ascii).is_ascii());
+            let narrow = styled(&lines, Look { columns: Some(columns), verbose, ..Look::PLAIN });
+            let words = |text: &str| -> Vec<String> {
+                text.split_whitespace().map(ToOwned::to_owned).collect()
+            };
+            prop_assert_eq!(words(&narrow).concat().replace("\\::", "::"), words(&plain).concat().replace("\\::", "::"));
             // No string adds a line.
             let tame: Vec<String> = strings.iter().map(|s| s.replace('\n', "☃")).collect();
             let expected = written(&lines_with(&incident, &tame), false, verbose);

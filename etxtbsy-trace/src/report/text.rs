@@ -14,6 +14,7 @@ use crate::{
         incident::{count, sentence, without_advice},
         look::Look,
     },
+    text::escape::unlike_commands,
 };
 
 /// The longest bar of a histogram, in columns.
@@ -31,11 +32,6 @@ pub(super) fn write(document: &Document, out: &mut dyn Write) -> io::Result<()> 
         format!("\n{}: the report has no room for them\n", count(more, "more group", "more groups"))
     });
     out.write_all(unlike_commands(&text).as_bytes())
-}
-
-/// What runners of CI read as a command anywhere in a line of their log, kept from being one.
-pub(super) fn unlike_commands(text: &str) -> String {
-    text.replace("##[", "##\\[")
 }
 
 fn head(document: &Document, rows: &[Row<'_>]) -> String {

@@ -19,7 +19,7 @@ use crate::tui::{
 };
 use crate::{
     event::{Incident, Line},
-    output::{Output as _, text::Text},
+    output::{Output as _, look::Look, text::Text},
 };
 use ratatui::crossterm::event::{KeyCode, KeyEvent};
 use std::collections::VecDeque;
@@ -401,7 +401,8 @@ impl State {
         let (_, incident) = self.shown()?;
         let mut text = Vec::new();
         // Writing to a vector does not fail.
-        Text::new(&mut text, false, true).line(&Line::Incident(Box::new(incident.clone()))).ok()?;
+        let look = Look { verbose: true, ..Look::PLAIN };
+        Text::new(&mut text, look).line(&Line::Incident(Box::new(incident.clone()))).ok()?;
         let text = String::from_utf8(text).ok()?;
         Some(Effect::Copy { what: format!("#{}", incident.id), text })
     }
