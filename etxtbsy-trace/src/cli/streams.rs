@@ -1,12 +1,14 @@
 //! The tracer's own streams, and the sinks that write to them.
 
 use std::{
+    ffi::OsString,
     fs::File,
     io::{self, IsTerminal as _},
     os::fd::{AsFd as _, BorrowedFd},
 };
 
 use anyhow::Context as _;
+use nix::unistd::Uid;
 use rustix::termios::tcgetwinsize;
 
 use super::{
@@ -16,7 +18,7 @@ use super::{
 use crate::{
     host::{
         owned_output::{self, is_stdout},
-        stdio,
+        stdio, sudo,
         user::Invoker,
     },
     output::{
@@ -33,7 +35,8 @@ use crate::{
 pub(super) fn present(cli: &Cli) -> Presentation {
     let (stdout, stderr) = (io::stdout(), io::stderr());
     let found = presentation(cli, stdout.is_terminal(), stderr.is_terminal(), |name| {
-        std::env::var_os(name)
+        let taken_by_sudo = ["COLUMNS", "GITHUB_ACTIONS"].contains(&name);
+        std::env::var_os(name).or_else(|| taken_by_sudo.then(|| before_sudo(name)).flatten())
     });
     let size = match found.stream {
         Stream::Stdout => tcgetwinsize(stdout),
@@ -41,6 +44,13 @@ pub(super) fn present(cli: &Cli) -> Presentation {
     };
     let width = size.ok().map(|size| usize::from(size.ws_col)).filter(|width| *width > 0);
     Presentation { columns: found.columns.or(width), ..found }
+}
+
+/// A variable that sudo took away, as its caller had it.
+fn before_sudo(name: &str) -> Option<OsString> {
+    let uid = std::env::var("SUDO_UID").ok()?.parse().ok()?;
+    let change = sudo::Change::find(Uid::from_raw(uid)).ok()?;
+    change.before(name).map(ToOwned::to_owned)
 }
 
 /// An empty view.
