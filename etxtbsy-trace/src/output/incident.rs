@@ -1,5 +1,6 @@
 //! One incident as text: in full, or in one line if its group has been shown.
 
+use super::fold::Folded;
 use super::look::{Look, Tone};
 use crate::analysis::wait::Wait;
 use crate::event::{
@@ -58,10 +59,57 @@ pub(crate) fn without_advice(incident: &Incident, look: Look) -> String {
     out + &missing(incident, look) + &uncertain(incident, look) + &verdict(incident, look)
 }
 
-/// The incident in one line. `first` is the id of the first incident of its group.
-pub(super) fn compact(incident: &Incident, first: u64, look: Look) -> String {
-    let like = look.paint(Tone::Faint, &format!("  (like #{first})"));
-    look.line(&format!("#{}  ", incident.id), &(essence(incident, look) + &like))
+/// Many incidents of one group in one line.
+pub(super) fn folded(folded: &Folded, look: Look) -> String {
+    let Folded { first, last, count, .. } = folded;
+    let like = match (folded.retries_of, folded.like) {
+        (Some(first), _) if *count == 1 => format!("  (retry of #{first})"),
+        (Some(first), _) => format!("  (retries of #{first})"),
+        (None, Some(first)) => format!("  (like #{first})"),
+        (None, None) => String::new(),
+    };
+    let like = look.paint(Tone::Faint, &like);
+    let (number, text) = if *count == 1 {
+        (format!("#{}", first.id), essence(first, look))
+    } else {
+        let span = time::span(folded.times_ns.1 - folded.times_ns.0);
+        let times = look.paint(Tone::Strong, &format!("{count} times in {span}"));
+        let file = folded.file.text();
+        let file = file.map_or_else(|| "(path unknown)".to_owned(), |path| look.short(&path, PATH));
+        let what = if folded.retries_of.is_some() {
+            let victim = match (folded.victim, last.victim.ppid) {
+                (None, Some(parent)) => format!("children of pid {parent}"),
+                _ => process(last.victim.pid, last.victim.comm.as_deref(), look),
+            };
+            format!("{file}  {times} by {victim}, {}", held(last, look))
+        } else {
+            let verdict = folded.verdict.map_or_else(|| "several causes".to_owned(), name);
+            format!("{file}  {times}: {verdict}, {}", waits(folded, look))
+        };
+        (folded.ids.text(), format!("{}  {what}", clock(first, look)))
+    };
+    look.line(&format!("{number}  "), &(text + &like))
+}
+
+/// Until when the files of these incidents were busy.
+fn waits(folded: &Folded, look: Look) -> String {
+    let mut parts = Vec::new();
+    if let Some((least, most)) = folded.waits_ns {
+        let (from, to) = (time::span(least), time::span(most));
+        let span = if from == to { from } else { format!("{from} to {to}") };
+        parts.push(look.paint(Tone::Good, &format!("released after {span}")));
+    }
+    for (number, what, tone) in [
+        (folded.endless, "still held", Tone::Holder),
+        (folded.unknown, "held by no known process", Tone::Bad),
+    ] {
+        match number {
+            0 => {}
+            all if all == folded.count => parts.push(look.paint(tone, what)),
+            some => parts.push(look.paint(tone, &format!("{some} {what}"))),
+        }
+    }
+    parts.join(", ")
 }
 
 /// The incident in one line without colours, as a heading.
@@ -72,7 +120,16 @@ pub(super) fn title(incident: &Incident, look: Look) -> String {
 
 /// When a call failed, for which file, who held it, and until when.
 fn essence(incident: &Incident, look: Look) -> String {
-    let clock = time::clock(&incident.time).unwrap_or_else(|| look.short(&incident.time, NAME));
+    format!("{}  {}  {}", clock(incident, look), caller_path(incident, look), held(incident, look))
+}
+
+/// The time of day at which the call failed.
+fn clock(incident: &Incident, look: Look) -> String {
+    time::clock(&incident.time).unwrap_or_else(|| look.short(&incident.time, NAME))
+}
+
+/// Who held the file, and until when.
+fn held(incident: &Incident, look: Look) -> String {
     let released = match Wait::of(incident) {
         Wait::Over(0) => look.paint(Tone::Good, "released while the call was failing"),
         Wait::Over(ns) => look.paint(Tone::Good, &format!("released after {}", time::span(ns))),
@@ -92,11 +149,7 @@ fn essence(incident: &Incident, look: Look) -> String {
         "" => String::new(),
         held => format!("{} → ", look.paint(Tone::Holder, held)),
     };
-    format!(
-        "{clock}  {}  {held}{}, {released}",
-        caller_path(incident, look),
-        name(incident.verdict.kind),
-    )
+    format!("{held}{}, {released}", name(incident.verdict.kind))
 }
 
 /// Calls that are only counted, as one line.
@@ -466,15 +519,18 @@ fn verdict(incident: &Incident, look: Look) -> String {
     labelled("verdict", &format!("{kind}: {}", sentence(&verdict.summary, look)), look)
 }
 
-/// The advice, in full only for the first incident of a group.
+/// The advice: the first remedy, if the group has no incident before. The summary has all of it.
 fn advice(incident: &Incident, first: Option<u64>, look: Look) -> String {
     let all = &incident.verdict.advice;
+    let shown = look.many(1).min(all.len());
     if let Some(first) = first.filter(|_| !look.verbose && !all.is_empty()) {
         return labelled("advice", &look.paint(Tone::Faint, &format!("as for #{first}")), look);
     }
     let label = |at| if at == 0 { "advice" } else { "" };
-    let lines =
-        all.iter().enumerate().map(|(at, one)| labelled(label(at), &sentence(one, look), look));
+    let lines = all[..shown]
+        .iter()
+        .enumerate()
+        .map(|(at, one)| labelled(label(at), &sentence(one, look), look));
     lines.collect()
 }
 

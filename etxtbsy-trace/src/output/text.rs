@@ -1,8 +1,13 @@
 //! The lines as text for people.
 
 use super::look::{Look, Style, Tone};
-use super::{Output, incident, near_miss, summary};
-use crate::analysis::group::Groups;
+use super::{
+    Output,
+    fold::{Fold, Folded},
+    group::Advised,
+    incident, near_miss, summary,
+};
+use crate::analysis::group::{Groups, Member as _};
 use crate::event::{Filter, Incident, Line, Lost, Meta, Provoke, TreeRole};
 use crate::text::{
     escape::{self, Charset},
@@ -11,22 +16,23 @@ use crate::text::{
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 
-/// The first incidents of a group are shown in full, the very first with its advice.
-const IN_FULL: u64 = 3;
 /// The number of reasons for losses that are counted separately.
 const REASONS: usize = 16;
 
-/// Writes each line as text: the first incidents of a group in full, the others as one line, and a
-/// table of the groups at the end.
+/// Writes each line as text: the first incidents of a group in full, the others folded, and a table of
+/// the groups with their advice at the end.
 pub struct Text<W> {
     out: W,
     style: Style,
-    groups: Groups,
+    groups: Groups<Advised>,
+    fold: Fold,
     lost: BTreeMap<String, u64>,
     near_misses: near_miss::Tally,
     role: TreeRole,
     /// Whether the command could not be started.
     command_failed: bool,
+    /// Whether the last line has been seen.
+    is_complete: bool,
     /// What was written last.
     last: Last,
 }
@@ -46,10 +52,12 @@ impl<W: Write> Text<W> {
             out,
             style: style.into(),
             groups: Groups::default(),
+            fold: Fold::default(),
             lost: BTreeMap::new(),
             near_misses: near_miss::Tally::default(),
             role: TreeRole::default(),
             command_failed: false,
+            is_complete: false,
             last: Last::Nothing,
         }
     }
@@ -75,22 +83,40 @@ impl<W: Write> Text<W> {
         self.out.flush()
     }
 
-    /// Writes an incident, in full or as one line.
+    /// Writes an incident in full, or keeps it to fold it with others.
     fn incident(&mut self, incident: &Incident) -> io::Result<()> {
-        let tally = self.groups.add(incident);
-        let look = self.style.look;
-        if tally.count <= IN_FULL || look.verbose {
-            let first = (tally.count > 1).then_some(tally.ids.0);
-            let text = incident::full(incident, first, look);
-            if self.style.log_groups && !self.style.summary_only {
-                let text = log_group(&incident::title(incident, look), &text);
-                return self.put_always(Last::Block, &text);
-            }
-            self.put(Last::Block, &text)
-        } else {
-            let text = incident::compact(incident, tally.ids.0, look);
-            self.put(Last::Line, &text)
+        let tally = self.groups.add_from(incident, ()).tally();
+        if self.style.summary_only {
+            return Ok(());
         }
+        let (look, first, count) = (self.style.look, tally.ids.0, tally.count);
+        if !look.verbose {
+            let (due, is_full) = self.fold.add(incident, first, count);
+            self.folded(&due)?;
+            if !is_full {
+                return Ok(());
+            }
+        }
+        let text = incident::full(incident, (count > 1).then_some(first), look);
+        if self.style.log_groups {
+            let text = log_group(&incident::title(incident, look), &text);
+            return self.put_always(Last::Block, &text);
+        }
+        self.put(Last::Block, &text)
+    }
+
+    /// Writes a line about each group that waits to be folded.
+    fn flush(&mut self) -> io::Result<()> {
+        let due = self.fold.end();
+        self.folded(&due)
+    }
+
+    /// Writes a line about each of these.
+    fn folded(&mut self, due: &[Folded]) -> io::Result<()> {
+        due.iter().try_for_each(|folded| {
+            let text = incident::folded(folded, self.style.look);
+            self.put(Last::Line, &text)
+        })
     }
 
     /// Reports a loss at once, because it can affect the lines after it.
@@ -109,6 +135,7 @@ impl<W: Write> Text<W> {
 impl<W: Write + Send> Output for Text<W> {
     fn line(&mut self, line: &Line) -> io::Result<()> {
         let look = self.style.look;
+        self.is_complete |= matches!(line, Line::Summary(_));
         match line {
             Line::Meta(meta) => {
                 self.role = meta.filter.role;
@@ -117,11 +144,15 @@ impl<W: Write + Send> Output for Text<W> {
             }
             Line::Incident(incident) => self.incident(incident),
             Line::Refusal(refusal) => {
+                let due = self.fold.pass(refusal.time_ns);
+                self.folded(&due)?;
                 let text = incident::refusal(refusal, look);
                 self.put(Last::Line, &text)
             }
             Line::NearMiss(near) => {
                 self.near_misses.add(near);
+                let due = self.fold.pass(near.time_ns);
+                self.folded(&due)?;
                 if !look.verbose {
                     return Ok(());
                 }
@@ -139,6 +170,7 @@ impl<W: Write + Send> Output for Text<W> {
                 Ok(())
             }
             Line::Summary(end) => {
+                self.flush()?;
                 let text = summary::summary(
                     end,
                     &self.groups,
@@ -154,6 +186,16 @@ impl<W: Write + Send> Output for Text<W> {
 
     fn command_failed(&mut self) {
         self.command_failed = true;
+    }
+
+    fn end(&mut self) -> io::Result<()> {
+        self.flush()?;
+        if self.is_complete || self.groups.all().is_empty() {
+            return Ok(());
+        }
+        self.is_complete = true;
+        let text = summary::without_totals(&self.groups, self.style.look);
+        self.put_always(Last::Block, &escape::unlike_commands(&text))
     }
 }
 
@@ -218,6 +260,7 @@ pub fn provoking(provoke: &Provoke) -> String {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::analysis::verdict::GroupAdvice;
     use crate::event::{Evidence, LossKind, Place, State, VerdictKind};
     use crate::output::samples;
     use proptest::prelude::*;
@@ -346,35 +389,103 @@ mod tests {
     }
 
     #[test]
-    fn after_the_third_incident_of_a_group_each_is_one_line() {
+    fn after_the_third_incident_of_a_group_they_fold_to_one_line() {
         let mut lines = storm(5);
         let mut open = samples::leaked();
         open.id = 6;
         lines.push(open.into());
+        lines.push(Line::Summary(samples::summary(6, &[])));
         let text = written(&lines, false, false);
         let full = text.matches("\n  verdict ").count();
         assert_eq!(full, 4);
-        let (_, end) = text.split_once("#4  ").unwrap();
-        let (compact, _) = end.split_once("#6  ").unwrap();
-        pretty(
-            compact,
-            "14:03:07.123456Z  /var/tmp/fork-exec-4  demo[4310] → fork-exec-race, released after 180 µs  (like #1)
-#5  14:03:07.123456Z  /var/tmp/fork-exec-5  demo[4310] → fork-exec-race, released after 180 µs  (like #1)
-
-",
+        let (_, end) = text.split_once("\n#4").unwrap();
+        let (folded, _) = end.split_once("\n\n").unwrap();
+        assert_eq!(
+            folded,
+            ", #5  14:03:07.123456Z  /var/tmp/fork-exec-*  2 times in 0 ns: fork-exec-race, released after 180 µs  (like #1)"
         );
         let verbose = written(&lines, false, true);
         assert_eq!(verbose.matches("\n  verdict ").count(), 6);
     }
 
     #[test]
-    fn the_advice_of_a_group_is_printed_once_and_in_full() {
+    fn the_first_remedy_is_in_the_first_incident_of_a_group_and_all_advice_in_the_summary() {
         let advice = samples::race().verdict.advice;
         let count = |text: &str| advice.iter().map(|one| text.matches(one).count()).collect();
         let (text, verbose) = (written(&storm(3), false, false), written(&storm(3), false, true));
         let (once, each_time): (Vec<_>, Vec<_>) = (count(&text), count(&verbose));
-        assert_eq!((once, each_time), (vec![1; advice.len()], vec![3; advice.len()]));
+        let mut first = vec![0; advice.len()];
+        first[0] = 1;
+        assert_eq!((once, each_time), (first, vec![3; advice.len()]));
         assert_eq!(text.matches("\n  advice   as for #1\n").count(), 2);
+        let mut lines = storm(3);
+        lines.push(Line::Summary(samples::summary(3, &[])));
+        let text = written(&lines, false, false);
+        let (_, summary) = text.split_once("\n\nGROUP").unwrap();
+        let GroupAdvice { helps, in_vain } = GroupAdvice::of(&samples::race());
+        for one in helps.iter().chain(&in_vain) {
+            assert_eq!(summary.matches(one.as_str()).count(), 1, "{one}: {summary}");
+        }
+    }
+
+    #[test]
+    fn a_retry_loop_is_one_line() {
+        let mut lines: Vec<Line> = Vec::new();
+        for id in 1..=57 {
+            let mut incident = samples::leaked();
+            incident.id = id;
+            incident.time_ns += id * 100_000_000;
+            lines.push(incident.into());
+        }
+        let end = lines.len();
+        lines.push(Line::Summary(samples::summary(57, &[])));
+        let text = written(&lines, false, false);
+        assert_eq!(text.matches("\n  verdict ").count(), 1);
+        let line = "\n#2 to #57  14:03:07.123456Z  /var/tmp/fork-exec-3  56 times in 5.50 s by worker-3[4312], daemon[4310] → leaked-fd, still held  (retries of #1)\n";
+        assert!(text.contains(line), "{text}");
+        assert_eq!(written(&lines, false, true).matches("\n  verdict ").count(), 57);
+        // A recording that ends without a summary.
+        let mut out = Vec::new();
+        let mut cut = Text::new(&mut out, Look::PLAIN);
+        lines[..end].iter().for_each(|line| cut.line(line).unwrap());
+        cut.end().unwrap();
+        drop(cut);
+        let cut = String::from_utf8(out).unwrap();
+        assert!(cut.contains(line) && cut.contains("\n\nGROUP "), "{cut}");
+        assert!(cut.ends_with("\nno totals: no summary line was read\n"), "{cut}");
+    }
+
+    #[test]
+    fn a_storm_is_a_page_or_two() {
+        for step_ns in [10_000, 1_000_000, 50_000_000] {
+            let mut out = Vec::new();
+            let mut text = Text::new(&mut out, Look::PLAIN);
+            let mut incidents = [samples::race(), samples::leaked(), samples::several()];
+            for id in 1..=100_000_u64 {
+                let incident = &mut incidents[id as usize % 3];
+                incident.id = id;
+                incident.time_ns += 3 * step_ns;
+                incident.path = Some(format!("/tmp/tool-{id}"));
+                incident.file.path = Some(format!("/tmp/tool-{id}"));
+                text.line(&Line::Incident(Box::new(incident.clone()))).unwrap();
+            }
+            text.line(&Line::Summary(samples::summary(100_000, &[]))).unwrap();
+            drop(text);
+            let text = String::from_utf8(out).unwrap();
+            let lines = text.lines().count();
+            println!("100000 incidents, one each {step_ns} ns: {lines} lines");
+            assert!(lines < 250, "{lines} lines");
+            let (many, each): (Vec<&str>, Vec<&str>) = text
+                .lines()
+                .filter(|line| line.starts_with('#'))
+                .partition(|line| line.contains(" times in "));
+            let times = |line: &&str| -> u64 {
+                let (before, _) = line.split_once(" times in ").unwrap();
+                before.rsplit(' ').next().unwrap().parse().unwrap()
+            };
+            let folded: u64 = many.iter().map(times).sum();
+            assert_eq!(folded + each.len() as u64, 100_000);
+        }
     }
 
     #[test]
@@ -425,17 +536,22 @@ mod tests {
 
     #[test]
     fn the_short_form_shows_a_file_still_held_and_a_holder_not_found() {
-        let mut lines: Vec<Line> = (0..4).map(|_| samples::unexplained().into()).collect();
-        for _ in 0..4 {
-            let mut incident = samples::several();
+        let mut lines = Vec::new();
+        for id in 1..=4 {
+            lines.push(Incident { id, ..samples::unexplained() }.into());
+        }
+        for id in 5..=8 {
+            let mut incident = Incident { id, ..samples::several() };
             incident.holders[1].released = None;
+            incident.holders[1].pid += u32::try_from(id).unwrap();
             lines.push(incident.into());
         }
+        lines.push(Line::Summary(samples::summary(8, &[])));
         let text = written(&lines, false, false);
         let compact: Vec<&str> = text.lines().filter(|line| line.contains("(like ")).collect();
         let expected = [
-            "#12  14:03:07.123456Z  (path unknown)  unexplained, holder not found  (like #12)",
-            "#12  14:03:07.123456Z  /var/tmp/fork-exec-3  demo[4310] and 1 more → fork-exec-race, still held  (like #12)",
+            "#4  14:03:07.123456Z  (path unknown)  unexplained, holder not found  (like #1)",
+            "#8  14:03:07.123456Z  /var/tmp/fork-exec-3  demo[4310] and 1 more → fork-exec-race, still held  (like #5)",
         ];
         assert_eq!(compact, expected);
     }
@@ -455,23 +571,10 @@ mod tests {
         ];
         lines.push(Line::Summary(samples::summary(122, &verdicts)));
         let text = written(&lines, false, false);
-        let (_, table) = text.split_once("\n\nCOUNT").unwrap();
-        pretty(
-            table,
-            "  EXPLAINED  VERDICT         MEDIAN WAIT  MAX WAIT  STILL HELD  INCIDENTS
-  120        120  fork-exec-race       180 µs    180 µs           0  #1 to #120
-                  demo could not exec /var/tmp/fork-exec-*: opened by demo, held by a child of demo, released by exec of /bin/true
-    1          1  leaked-fd                 -         -           1  #121
-                  demo could not exec /bin/sh: opened by demo, held by daemon
-    1          0  unexplained               -         -           0  #122
-                  (unknown) could not exec (unknown): holder not found
-wait: time from the failure until the last known holder released the file
-122 incidents: 121 explained, 1 unexplained; lost 0; traced for 12.3 s
-by verdict: fork-exec-race 120, leaked-fd 1, unexplained 1
-unexplained by: writer-not-found 1
-change first: write the file in a child process
-",
-        );
+        let (_, table) = text.split_once("\n\nGROUP").unwrap();
+        insta::with_settings!({ prepend_module_to_snapshot => false, omit_expression => true }, {
+            insta::assert_snapshot!("table", table);
+        });
     }
 
     #[test]
@@ -550,7 +653,7 @@ no call was seen to fail with ETXTBSY in 12.3 s; watched: exec, open for writing
         let style = Style { summary_only: true, ..Look::PLAIN.into() };
         let all = styled(&samples::every_line(), Look::PLAIN);
         let only = styled(&samples::every_line(), style);
-        assert!(only.starts_with("COUNT") && all.ends_with(&only), "{only}");
+        assert!(only.starts_with("GROUP") && all.ends_with(&only), "{only}");
         let mut end = samples::summary(0, &[]);
         (end.lost, end.refusals) = (3, 2);
         let lines = [
@@ -571,7 +674,10 @@ no call was seen to fail with ETXTBSY in 12.3 s; watched: exec, open for writing
         let mut incident = samples::race();
         incident.path = Some("/tmp/50%\n::endgroup::\n##[error]x".to_owned());
         let mut lines = vec![samples::meta().into()];
-        lines.resize(6, incident.into());
+        for pid in 1..=5 {
+            incident.holders[0].start_ns = Some(pid);
+            lines.push(incident.clone().into());
+        }
         lines.push(Line::Summary(samples::summary(5, &[])));
         let text = styled(&lines, style);
         let (begins, ends): (Vec<_>, Vec<_>) = text
@@ -585,7 +691,7 @@ no call was seen to fail with ETXTBSY in 12.3 s; watched: exec, open for writing
             r"::group::etxtbsy-trace: #12  14:03:07.123456Z  /tmp/50%25\n::endgroup::\n##\[error]x  demo[4310] → fork-exec-race, released after 180 µs"
         );
         let (_, end) = text.rsplit_once("::endgroup::\n").unwrap();
-        assert!(end.contains("\nCOUNT "), "{end}");
+        assert!(end.contains("\nGROUP "), "{end}");
         let only = styled(&lines, Style { summary_only: true, ..style });
         assert!(!only.contains("::group"), "{only}");
     }
