@@ -14,8 +14,52 @@ const LOST: &str = r#"{"type":"lost","kind":"unknown","what":"ring buffer full",
 
 /// Runs `replay` with these arguments and `input` on its stdin.
 fn replay(args: &[&str], input: &str) -> Output {
+    replay_in(&[("LC_ALL", "C.UTF-8")], args, input)
+}
+
+/// The same, with these variables in the environment.
+fn replay_in(variables: &[(&str, &str)], args: &[&str], input: &str) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_etxtbsy-trace"));
+    command.env_remove("COLUMNS").env_remove("GITHUB_ACTIONS").envs(variables.iter().copied());
     test_support::fed(command.arg("replay").args(args), input.as_bytes()).unwrap()
+}
+
+/// A recording of races.
+fn races() -> String {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/recordings/race.jsonl");
+    std::fs::read_to_string(file).unwrap()
+}
+
+/// What `replay` writes as text.
+fn text(variables: &[(&str, &str)], args: &[&str], input: &str) -> String {
+    let run = replay_in(variables, &[args, &["-"]].concat(), input);
+    assert_eq!((run.status.code(), run.stderr.len()), (Some(0), 0), "{run:?}");
+    String::from_utf8(run.stdout).unwrap()
+}
+
+#[test]
+fn only_the_summary_is_printed_on_request() {
+    let utf8 = &[("LC_ALL", "C.UTF-8")];
+    let (all, only) = (text(utf8, &[], &races()), text(utf8, &["--summary-only"], &races()));
+    assert!(all.ends_with(&only) && all.len() > 2 * only.len(), "{only}");
+    assert!(only.contains(" explained, ") && !only.contains("  holder   "), "{only}");
+    let refused = replay(&["-", "--summary-only", "--json"], &races());
+    assert_eq!(refused.status.code(), Some(2), "{refused:?}");
+}
+
+#[test]
+fn the_environment_selects_characters_width_and_groups() {
+    let plain = text(&[("LC_ALL", "C.UTF-8")], &[], &races());
+    assert!(!plain.is_ascii() && plain.lines().any(|line| line.len() > 120), "{plain}");
+    assert!(text(&[("LC_ALL", "C")], &[], &races()).is_ascii());
+    let narrow = text(&[("LC_ALL", "C"), ("COLUMNS", "70")], &[], &races());
+    let wide = narrow.lines().find(|line| line.len() > 70 && line.trim().contains(' '));
+    assert_eq!(wide, None, "{narrow}");
+    let github = text(&[("LC_ALL", "C.UTF-8"), ("GITHUB_ACTIONS", "true")], &[], &races());
+    assert!(github.contains("\n::group::etxtbsy-trace: #1  "), "{github}");
+    let without: String =
+        github.split_inclusive('\n').filter(|line| !line.starts_with("::")).collect();
+    assert_eq!(without, plain);
 }
 
 #[test]

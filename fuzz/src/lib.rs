@@ -21,7 +21,7 @@ use etxtbsy_trace::{
         ledger::Ledger,
     },
     event::Line,
-    output::{Output as _, bounds, json::Json, recording::Recording, text::Text},
+    output::{Output as _, bounds, json::Json, look::Look, recording::Recording, text::Text},
     tracer::records::Record,
     tui::{model::state::State, view},
 };
@@ -72,7 +72,7 @@ fn assert_lines_hold(lines: &[Line]) {
     }
     let mut state = State::new(true);
     let (mut json, mut text) = (Vec::new(), Vec::new());
-    let mut pretty = Text::new(&mut text, false, true);
+    let mut pretty = Text::new(&mut text, Look { verbose: true, ..Look::PLAIN });
     for line in lines {
         Json::new(&mut json).line(line).expect("memory takes everything");
         pretty.line(line).expect("memory takes everything");

@@ -124,7 +124,7 @@ pub struct Shape {
 
 impl Shape {
     /// Adds a name.
-    pub(super) fn add(&mut self, name: &str) {
+    pub fn add(&mut self, name: &str) {
         let Some((begin, end)) = &mut self.common else {
             self.common = Some((name.to_owned(), None));
             return;

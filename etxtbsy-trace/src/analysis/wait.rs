@@ -2,15 +2,15 @@
 
 use crate::event::{Holder, Incident};
 
-/// Until when the file was busy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Until when the file was busy; the longest is the greatest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Wait {
+    /// Nobody is known to have held it.
+    Unknown,
     /// The last known holder dropped the file that many nanoseconds after the failure.
     Over(u64),
     /// Somebody still held it.
     Endless,
-    /// Nobody is known to have held it.
-    Unknown,
 }
 
 impl Wait {

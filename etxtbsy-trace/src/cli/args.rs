@@ -347,6 +347,10 @@ pub struct Options {
     #[arg(long, global = true)]
     pub near_misses_too: bool,
 
+    /// Print only the summary at the end, as text
+    #[arg(long, global = true)]
+    pub summary_only: bool,
+
     /// When to colour; auto depends on the terminal, `NO_COLOR` and `CLICOLOR_FORCE`
     #[arg(long, global = true, value_name = "WHEN", value_enum, default_value_t = Color::Auto)]
     pub color: Color,
@@ -392,7 +396,7 @@ impl Cli {
     /// The first option that would be ignored, and in which context.
     fn ignored(&self) -> Option<(&'static str, &'static str)> {
         let Options { output, format, json, role: _, duration, .. } = &self.options;
-        let Options { stop_after, error_exitcode, color, verbose: _, .. } = &self.options;
+        let Options { stop_after, error_exitcode, summary_only, color, .. } = &self.options;
         let given = |option: &'static str| match option {
             "--output" => output.is_some(),
             "--format" => format.is_some(),
@@ -400,6 +404,7 @@ impl Cli {
             "--duration" => duration.is_some(),
             "--stop-after" => stop_after.is_some(),
             "--error-exitcode" => error_exitcode.is_some(),
+            "--summary-only" => *summary_only,
             _ => *color != Color::Auto,
         };
         let (context, ignored): (_, &[&'static str]) = match &self.command {
@@ -407,15 +412,23 @@ impl Cli {
             Some(Command::Run(_) | Command::Demo(Demo { list: false, .. })) => return None,
             Some(Command::Hunt(_)) => (
                 "with hunt, which has --for and an exit status of its own",
-                &["--duration", "--error-exitcode"],
+                &["--duration", "--error-exitcode", "--summary-only"],
             ),
-            Some(Command::Check) => {
-                ("with check", &["--duration", "--stop-after", "--error-exitcode"])
-            }
+            Some(Command::Check) => (
+                "with check",
+                &["--duration", "--stop-after", "--error-exitcode", "--summary-only"],
+            ),
             Some(Command::Replay(_)) => ("with replay", &["--duration", "--error-exitcode"]),
             Some(Command::Report(_)) => (
                 "with report",
-                &["--json", "--duration", "--stop-after", "--error-exitcode", "--color"],
+                &[
+                    "--json",
+                    "--duration",
+                    "--stop-after",
+                    "--error-exitcode",
+                    "--summary-only",
+                    "--color",
+                ],
             ),
             Some(command @ (Command::Schema { .. } | Command::Demo(_))) => (
                 if matches!(command, Command::Demo(_)) {
@@ -430,6 +443,7 @@ impl Cli {
                     "--duration",
                     "--stop-after",
                     "--error-exitcode",
+                    "--summary-only",
                     "--color",
                 ],
             ),
@@ -457,6 +471,8 @@ impl Cli {
             Some("--as ROLE needs a process tree: use it with --pid PID, `run` or `hunt`")
         } else if *json && format.is_some() {
             Some("--json is the same as --format json: use one of --json and --format")
+        } else if self.options.summary_only && self.format() != Format::Text {
+            Some("--summary-only is only for text: leave out --json, or use --format text")
         } else if let Some(Command::Run(run)) = &self.command
             && run.kill_after_stop
             && duration.is_none()
@@ -718,6 +734,15 @@ mod tests {
             (&["check", "--stop-after", "1"], "--stop-after"),
             (&["replay", "f", "-d", "1"], "--duration has no effect with replay"),
             (&["run", "--kill-after-stop", "ls"], "add one"),
+            (&["check", "--summary-only"], "--summary-only has no effect with check"),
+            (&["report", "f", "--summary-only"], "--summary-only has no effect with report"),
+            (&["schema", "--summary-only"], "--summary-only has no effect with schema"),
+            (&["--summary-only", "--json"], "--summary-only is only for text"),
+            (
+                &["run", "--summary-only", "--format", "tui", "ls"],
+                "--summary-only is only for text",
+            ),
+            (&["replay", "f", "--summary-only", "--format", "json"], "--format text"),
             (&["run", "--best-effort", "--format", "tui", "ls"], "--best-effort"),
         ] {
             let message = usage_error(args);
@@ -731,6 +756,9 @@ mod tests {
             &["run", "--kill-after-stop", "-d", "1", "ls"],
             &["run", "--kill-after-stop", "--stop-after", "1", "--error-exitcode", "1", "ls"],
             &["run", "--best-effort", "--json", "ls"],
+            &["run", "--summary-only", "-o", "f", "ls"],
+            &["--summary-only", "--format", "text"],
+            &["replay", "--summary-only", "f"],
         ] {
             cli(args).unwrap();
         }

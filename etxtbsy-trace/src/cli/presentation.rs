@@ -25,6 +25,10 @@ pub struct Presentation {
     pub color: bool,
     /// Whether the locale has only ASCII.
     pub ascii: bool,
+    /// The width at which text wraps, if there is one.
+    pub columns: Option<usize>,
+    /// Whether text is for the log of GitHub Actions, which has groups.
+    pub log_groups: bool,
 }
 
 /// Selects the output.
@@ -40,7 +44,7 @@ pub fn presentation(
     let dumb = env("TERM").is_some_and(|term| term == "dumb");
     let to_stdout = cli.options.output.as_deref().is_some_and(is_stdout);
     let viewable = matches!(cli.command, None | Some(Command::Demo(_) | Command::Replay(_)));
-    let chosen = cli.options.json || cli.options.format.is_some();
+    let chosen = cli.options.json || cli.options.summary_only || cli.options.format.is_some();
     let format = if viewable && !chosen && stdout_is_tty && !dumb && !to_stdout {
         Format::Tui
     } else {
@@ -59,7 +63,20 @@ pub fn presentation(
             Color::Never => false,
             Color::Auto => environment_color(&env).unwrap_or(is_tty && !dumb),
         };
-    Presentation { format, stream, color, ascii: !has_utf8(&env) }
+    let in_github = env("GITHUB_ACTIONS").is_some_and(|value| value == "true");
+    Presentation {
+        format,
+        stream,
+        color,
+        ascii: !has_utf8(&env),
+        columns: columns(&env),
+        log_groups: in_github && format == Format::Text && !is_tty,
+    }
+}
+
+/// The width that the environment demands; see environ(7).
+fn columns(env: impl Fn(&str) -> Option<OsString>) -> Option<usize> {
+    env("COLUMNS")?.to_str()?.parse().ok().filter(|columns| *columns > 0)
 }
 
 /// Whether the environment demands or forbids colours, see <https://no-color.org> and
@@ -150,11 +167,48 @@ mod tests {
             (&[], false, &[], Text),
             (&["demo"], true, &[], Tui),
             (&["run", "ls"], true, &[], Text),
+            (&["--summary-only"], true, &[], Text),
+            (&["replay", "x", "--summary-only"], true, &[], Text),
         ] {
             assert_eq!(decide(args, (tty, false), env).format, format, "{args:?} {tty} {env:?}");
         }
         assert!(decide(&["replay", "x"], (true, true), &[]).color);
         assert!(!decide(&["replay", "x"], (true, true), &[("NO_COLOR", "1")]).color);
+    }
+
+    #[test]
+    fn columns_of_the_environment_are_heeded_if_valid() {
+        for (value, columns) in [
+            ("80", Some(80)),
+            ("1", Some(1)),
+            ("0", None),
+            ("-3", None),
+            ("wide", None),
+            ("", None),
+        ] {
+            assert_eq!(
+                decide(&[], (true, true), &[("COLUMNS", value)]).columns,
+                columns,
+                "{value}"
+            );
+        }
+        assert_eq!(decide(&[], (true, true), &[]).columns, None);
+    }
+
+    #[test]
+    fn the_log_of_github_has_groups() {
+        let github = ("GITHUB_ACTIONS", "true");
+        for (args, tty, env, groups) in [
+            (&["run", "ls"][..], (false, false), &[github][..], true),
+            (&["run", "ls"], (false, false), &[("GITHUB_ACTIONS", "false")], false),
+            (&["run", "ls"], (false, false), &[], false),
+            (&["run", "ls"], (false, true), &[github], false),
+            (&["run", "ls"], (true, false), &[github], true),
+            (&["replay", "f"], (false, false), &[github], true),
+            (&["replay", "f", "--json"], (false, false), &[github], false),
+        ] {
+            assert_eq!(decide(args, tty, env).log_groups, groups, "{args:?} {tty:?} {env:?}");
+        }
     }
 
     #[test]

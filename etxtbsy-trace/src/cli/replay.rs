@@ -49,7 +49,11 @@ pub(super) fn run(cli: &Cli, Replay { file }: &Replay) -> anyhow::Result<u8> {
         terminal::show(state(presentation), SignalOwner::View, source, write_to_sinks)?;
         return Ok(0);
     }
-    recording.feed(wanted, |line| write_to_sinks(&line).map(|()| true))?;
+    let read = recording.feed(wanted, |line| write_to_sinks(&line).map(|()| true));
+    for Sink { name, output, .. } in &mut sinks {
+        output.end().with_context(|| format!("cannot write to {name}"))?;
+    }
+    read?;
     for note in recording.notes() {
         writeln!(io::stderr(), "etxtbsy-trace: {note}").context("cannot write to stderr")?;
     }

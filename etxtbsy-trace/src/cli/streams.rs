@@ -1,12 +1,15 @@
 //! The tracer's own streams, and the sinks that write to them.
 
 use std::{
+    ffi::OsString,
     fs::File,
     io::{self, IsTerminal as _},
     os::fd::{AsFd as _, BorrowedFd},
 };
 
 use anyhow::Context as _;
+use nix::unistd::Uid;
+use rustix::termios::tcgetwinsize;
 
 use super::{
     args::Cli,
@@ -15,20 +18,39 @@ use super::{
 use crate::{
     host::{
         owned_output::{self, is_stdout},
-        stdio,
+        stdio, sudo,
         user::Invoker,
     },
-    output::{json::Json, text::Text},
+    output::{
+        json::Json,
+        look::{Look, Style},
+        text::Text,
+    },
     session::Sink,
-    text::escape,
+    text::escape::{self, Charset},
     tui::{model::state::State, terminal::deferred_text::DeferredText},
 };
 
 /// Selects the output for this process's streams.
 pub(super) fn present(cli: &Cli) -> Presentation {
-    presentation(cli, io::stdout().is_terminal(), io::stderr().is_terminal(), |name| {
-        std::env::var_os(name)
-    })
+    let (stdout, stderr) = (io::stdout(), io::stderr());
+    let found = presentation(cli, stdout.is_terminal(), stderr.is_terminal(), |name| {
+        let taken_by_sudo = ["COLUMNS", "GITHUB_ACTIONS"].contains(&name);
+        std::env::var_os(name).or_else(|| taken_by_sudo.then(|| before_sudo(name)).flatten())
+    });
+    let size = match found.stream {
+        Stream::Stdout => tcgetwinsize(stdout),
+        Stream::Stderr => tcgetwinsize(stderr),
+    };
+    let width = size.ok().map(|size| usize::from(size.ws_col)).filter(|width| *width > 0);
+    Presentation { columns: found.columns.or(width), ..found }
+}
+
+/// A variable that sudo took away, as its caller had it.
+fn before_sudo(name: &str) -> Option<OsString> {
+    let uid = std::env::var("SUDO_UID").ok()?.parse().ok()?;
+    let change = sudo::Change::find(Uid::from_raw(uid)).ok()?;
+    change.before(name).map(ToOwned::to_owned)
 }
 
 /// An empty view.
@@ -45,16 +67,17 @@ pub(super) fn sinks(
     after_view: Option<&DeferredText>,
 ) -> anyhow::Result<Vec<Sink>> {
     let mut sinks = Vec::from_iter(file_sink(cli, owner)?);
-    let Presentation { format, stream, color, .. } = present(cli);
+    let presentation = present(cli);
+    let Presentation { format, stream, .. } = presentation;
     // Not io::stdout: a thread that waits for a reader may hold its lock.
     let name = stream_name(stream);
     let writer = duplicate(stream)?;
-    let verbose = cli.options.verbose > 0;
-    if let Some(output) = format.open(writer, color, verbose) {
+    let style = style(cli, presentation);
+    if let Some(output) = format.open(writer, style) {
         sinks.push(Sink::new(name.to_owned(), output));
     } else if let Some(held) = after_view {
-        let text = Text::new(held.clone(), color, verbose);
-        sinks.push(Sink::direct(name, text.summary_only()));
+        let text = Text::new(held.clone(), Style { summary_only: true, ..style });
+        sinks.push(Sink::direct(name, text));
     }
     Ok(sinks)
 }
@@ -66,6 +89,14 @@ pub(super) fn file_sink(cli: &Cli, owner: Option<&Invoker>) -> anyhow::Result<Op
     let name =
         if is_stdout(path) { "stdout".to_owned() } else { path.to_string_lossy().into_owned() };
     Ok(Some(Sink::new(name, Box::new(Json::new(file)))))
+}
+
+/// What the text output writes, and how.
+fn style(cli: &Cli, presentation: Presentation) -> Style {
+    let Presentation { color, ascii, columns, log_groups, .. } = presentation;
+    let charset = if ascii { Charset::Ascii } else { Charset::Unicode };
+    let look = Look { color, verbose: cli.options.verbose > 0, charset, columns };
+    Style { look, summary_only: cli.options.summary_only, log_groups }
 }
 
 /// The name of a stream, for messages.

@@ -10,7 +10,7 @@ const NAME: usize = 26;
 /// A line as text, with its newline.
 #[must_use]
 pub fn text(line: &Line, color: bool) -> String {
-    let look = Look { color, verbose: true };
+    let look = Look { color, verbose: true, ..Look::PLAIN };
     match line {
         Line::Fact(found) => fact(found, look),
         Line::Check(checked) => conclusion(checked, look),

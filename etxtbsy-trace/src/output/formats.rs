@@ -4,7 +4,7 @@ use std::fs::File;
 
 use clap::ValueEnum;
 
-use super::{Output, json::Json, text::Text};
+use super::{Output, json::Json, look::Style, text::Text};
 
 /// What is printed or drawn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -29,10 +29,10 @@ impl Format {
 
     /// An output in this format; `None` for the view, which draws the lines itself.
     #[must_use]
-    pub fn open(self, writer: File, color: bool, verbose: bool) -> Option<Box<dyn Output>> {
+    pub fn open(self, writer: File, style: Style) -> Option<Box<dyn Output>> {
         match self {
             Self::Tui => None,
-            Self::Text => Some(Box::new(Text::new(writer, color, verbose))),
+            Self::Text => Some(Box::new(Text::new(writer, style))),
             Self::Json => Some(Box::new(Json::new(writer))),
         }
     }

@@ -1,11 +1,50 @@
-//! What the incidents of a group have in common, as a sentence.
+//! What the incidents of a group have in common, as a sentence, and what to do about it.
 
 use super::look::Tone;
 use crate::{
-    analysis::group::{Cause, Tally},
-    event::{Direction, VerdictKind},
+    analysis::{
+        group::{Cause, Member, Tally},
+        verdict::GroupAdvice,
+        wait::Wait,
+    },
+    event::{Direction, Incident, VerdictKind},
     text::name,
 };
+
+/// The incidents of a group, and the advice that follows from the one with the longest wait.
+#[derive(Clone, Debug)]
+pub(super) struct Advised {
+    tally: Tally,
+    longest: Option<Wait>,
+    /// The advice.
+    pub(super) advice: GroupAdvice,
+}
+
+impl Member for Advised {
+    type Origin = ();
+
+    fn new(first: &Incident, (): ()) -> Self {
+        let advice = GroupAdvice::default();
+        Self { tally: Tally::new(first.id), longest: None, advice }
+    }
+
+    fn add(&mut self, incident: &Incident, (): ()) {
+        self.tally.add(incident);
+        let wait = Wait::of(incident);
+        if self.longest.is_none_or(|longest| wait > longest) {
+            self.longest = Some(wait);
+            self.advice = GroupAdvice::of(incident);
+        }
+    }
+
+    fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
+    fn order(&self) -> (u64, u64) {
+        self.tally.ids
+    }
+}
 
 /// The sentence. `paint` formats each name that other processes chose: it quotes the name, shortens it
 /// to that many columns, and gives it its colour.

@@ -1,12 +1,13 @@
 //! One incident as text: in full, or in one line if its group has been shown.
 
+use super::fold::Folded;
 use super::look::{Look, Tone};
 use crate::analysis::wait::Wait;
 use crate::event::{
     Direction, Evidence, Fd, Holder, How, Incident, Opened, Place, Refusal, Role, Run, State,
     Unheld, Via,
 };
-use crate::text::{escape, name, other_pids, time};
+use crate::text::{escape::width, name, other_pids, time};
 
 /// `strerror(ETXTBSY)`, which the user has seen.
 const BUSY: &str = "Text file busy";
@@ -46,20 +47,89 @@ pub(crate) fn without_advice(incident: &Incident, look: Look) -> String {
         out += &labelled(
             "",
             &format!("and {} (-v shows them)", count(rest as u64, "more holder", "more holders")),
+            look,
         );
     }
     if let Some(repaired) = &incident.repaired {
         let after = time::span(u64::try_from(repaired.after_ns).unwrap_or(0));
         let new =
             format!("the same process created the file again {after} later: ino {}", repaired.ino);
-        out += &labelled("repaired", &look.paint(Tone::Good, &new));
+        out += &labelled("repaired", &look.paint(Tone::Good, &new), look);
     }
     out + &missing(incident, look) + &uncertain(incident, look) + &verdict(incident, look)
 }
 
-/// The incident in one line. `first` is the id of the first incident of its group.
-pub(super) fn compact(incident: &Incident, first: u64, look: Look) -> String {
-    let clock = time::clock(&incident.time).unwrap_or_else(|| look.short(&incident.time, NAME));
+/// Many incidents of one group in one line.
+pub(super) fn folded(folded: &Folded, look: Look) -> String {
+    let Folded { first, last, count, .. } = folded;
+    let like = match (folded.retries_of, folded.like) {
+        (Some(first), _) if *count == 1 => format!("  (retry of #{first})"),
+        (Some(first), _) => format!("  (retries of #{first})"),
+        (None, Some(first)) => format!("  (like #{first})"),
+        (None, None) => String::new(),
+    };
+    let like = look.paint(Tone::Faint, &like);
+    let (number, text) = if *count == 1 {
+        (format!("#{}", first.id), essence(first, look))
+    } else {
+        let span = time::span(folded.times_ns.1 - folded.times_ns.0);
+        let times = look.paint(Tone::Strong, &format!("{count} times in {span}"));
+        let file = folded.file.text();
+        let file = file.map_or_else(|| "(path unknown)".to_owned(), |path| look.short(&path, PATH));
+        let what = if folded.retries_of.is_some() {
+            let victim = match (folded.victim, last.victim.ppid) {
+                (None, Some(parent)) => format!("children of pid {parent}"),
+                _ => process(last.victim.pid, last.victim.comm.as_deref(), look),
+            };
+            format!("{file}  {times} by {victim}, {}", held(last, look))
+        } else {
+            let verdict = folded.verdict.map_or_else(|| "several causes".to_owned(), name);
+            format!("{file}  {times}: {verdict}, {}", waits(folded, look))
+        };
+        (folded.ids.text(), format!("{}  {what}", clock(first, look)))
+    };
+    look.line(&format!("{number}  "), &(text + &like))
+}
+
+/// Until when the files of these incidents were busy.
+fn waits(folded: &Folded, look: Look) -> String {
+    let mut parts = Vec::new();
+    if let Some((least, most)) = folded.waits_ns {
+        let (from, to) = (time::span(least), time::span(most));
+        let span = if from == to { from } else { format!("{from} to {to}") };
+        parts.push(look.paint(Tone::Good, &format!("released after {span}")));
+    }
+    for (number, what, tone) in [
+        (folded.endless, "still held", Tone::Holder),
+        (folded.unknown, "held by no known process", Tone::Bad),
+    ] {
+        match number {
+            0 => {}
+            all if all == folded.count => parts.push(look.paint(tone, what)),
+            some => parts.push(look.paint(tone, &format!("{some} {what}"))),
+        }
+    }
+    parts.join(", ")
+}
+
+/// The incident in one line without colours, as a heading.
+pub(super) fn title(incident: &Incident, look: Look) -> String {
+    let look = Look { color: false, columns: None, ..look };
+    look.line(&format!("#{}  ", incident.id), &essence(incident, look))
+}
+
+/// When a call failed, for which file, who held it, and until when.
+fn essence(incident: &Incident, look: Look) -> String {
+    format!("{}  {}  {}", clock(incident, look), caller_path(incident, look), held(incident, look))
+}
+
+/// The time of day at which the call failed.
+fn clock(incident: &Incident, look: Look) -> String {
+    time::clock(&incident.time).unwrap_or_else(|| look.short(&incident.time, NAME))
+}
+
+/// Who held the file, and until when.
+fn held(incident: &Incident, look: Look) -> String {
     let released = match Wait::of(incident) {
         Wait::Over(0) => look.paint(Tone::Good, "released while the call was failing"),
         Wait::Over(ns) => look.paint(Tone::Good, &format!("released after {}", time::span(ns))),
@@ -79,13 +149,7 @@ pub(super) fn compact(incident: &Incident, first: u64, look: Look) -> String {
         "" => String::new(),
         held => format!("{} → ", look.paint(Tone::Holder, held)),
     };
-    format!(
-        "#{}  {clock}  {}  {held}{}, {released}{}\n",
-        incident.id,
-        caller_path(incident, look),
-        name(incident.verdict.kind),
-        look.paint(Tone::Faint, &format!("  (like #{first})")),
-    )
+    format!("{held}{}, {released}", name(incident.verdict.kind))
 }
 
 /// Calls that are only counted, as one line.
@@ -95,11 +159,12 @@ pub(super) fn refusal(refusal: &Refusal, look: Look) -> String {
         1 => String::new(),
         times => format!(" {times} times"),
     };
-    format!(
-        "{} by {} failed{times}: {BUSY} (only counted, holder not searched; see docs/limitations.md)\n",
+    let text = format!(
+        "{} by {} failed{times}: {BUSY} (only counted, holder not searched; see docs/limitations.md)",
         look.paint(Tone::Strong, &call),
         process(refusal.pid, refusal.comm.as_deref(), look),
-    )
+    );
+    look.line("", &text)
 }
 
 /// Which call failed, and when.
@@ -107,13 +172,13 @@ fn head(incident: &Incident, look: Look) -> String {
     let moment = time::moment(&incident.time).unwrap_or_else(|| look.short(&incident.time, NAME));
     let call = look.short(&incident.syscall, NAME);
     let run = incident.run.map(|run| format!("  (run {})", run_name(run))).unwrap_or_default();
-    format!(
-        "{}  {}  {call} {}: {}{run}\n",
-        look.paint(Tone::Strong, &format!("#{}", incident.id)),
+    let text = format!(
+        "{}  {call} {}: {}{run}",
         look.paint(Tone::Faint, &moment),
         look.paint(Tone::Strong, &caller_path(incident, look)),
         look.paint(Tone::Bad, BUSY),
-    )
+    );
+    look.line(&format!("{}  ", look.paint(Tone::Strong, &format!("#{}", incident.id))), &text)
 }
 
 /// A run of a hunt.
@@ -141,7 +206,7 @@ fn victim(incident: &Incident, look: Look) -> String {
     facts.extend(cwd.map(|cwd| format!("cwd {}", look.short(cwd, PATH))));
     let (exe, argv) = (victim.exe.as_deref(), victim.argv.as_deref());
     let second = program(exe, argv, cgroup(incident, victim.cgroup.as_ref(), look), look);
-    labelled("victim", &facts.join(" · ")) + &second
+    labelled("victim", &facts.join(" · "), look) + &second
 }
 
 /// The busy file.
@@ -183,7 +248,7 @@ fn busy(incident: &Incident, look: Look) -> String {
         None if incident.direction == Direction::Exec => facts.push("writers unknown".to_owned()),
         None => {}
     }
-    labelled("busy", &facts.join(" · "))
+    labelled("busy", &facts.join(" · "), look)
 }
 
 /// Whether a binfmt_misc entry keeps the file, which can be without any process that runs it.
@@ -230,7 +295,7 @@ fn holder_lines(incident: &Incident, holder: &Holder, look: Look) -> String {
     facts.extend(other_pids(holder.pid, holder.local_pid, holder.ns_pid));
     let (exe, argv) = (holder.exe.as_deref(), holder.argv.as_deref());
     let second = program(exe, argv, cgroup(incident, holder.cgroup.as_ref(), look), look);
-    labelled("holder", &facts.join(" · ")) + &second + &ancestors(holder, look)
+    labelled("holder", &facts.join(" · "), look) + &second + &ancestors(holder, look)
 }
 
 /// The fds with their flags.
@@ -265,12 +330,12 @@ fn program(
 ) -> String {
     let exe = exe.map(|exe| format!("exe {}", look.short(exe, PATH)));
     let argv = argv.filter(|argv| !argv.is_empty());
-    let argv = argv.map(|argv| format!("argv {}", escape::command(argv, look.many(COMMAND))));
+    let argv = argv.map(|argv| format!("argv {}", look.command(argv, COMMAND)));
     let facts: Vec<String> = exe.into_iter().chain(argv).chain(cgroup).collect();
     if facts.is_empty() {
         return String::new();
     }
-    labelled("", &look.paint(Tone::Faint, &facts.join(" · ")))
+    labelled("", &look.paint(Tone::Faint, &facts.join(" · ")), look)
 }
 
 /// The cgroup, if victim and holders are in different ones.
@@ -293,7 +358,7 @@ fn ancestors(holder: &Holder, look: Look) -> String {
         chain.push("…".to_owned());
     }
     let chain = format!("child of {}", chain.join(" ← "));
-    labelled("", &look.paint(Tone::Faint, &chain))
+    labelled("", &look.paint(Tone::Faint, &chain), look)
 }
 
 /// Something that happened to a hold.
@@ -379,17 +444,17 @@ fn is_elsewhere(incident: &Incident, holder: &Holder) -> bool {
 
 /// The events as a tree, each after its time in `cells`.
 fn tree(events: &[Event], cells: &[String], holder: &Holder, look: Look) -> String {
-    let mut lines: Vec<String> =
-        cells.iter().zip(events).map(|(cell, event)| format!("{cell}  {}", event.text)).collect();
+    let mut lines: Vec<(String, String)> =
+        cells.iter().zip(events).map(|(cell, event)| (cell.clone(), event.text.clone())).collect();
     if holder.released.is_none() {
-        let blank = cells.first().map_or(0, |cell| escape::width(cell));
+        let blank = cells.first().map_or(0, |cell| width(cell));
         let held = look.paint(Tone::Holder, "still held when this was written");
-        lines.push(format!("{:blank$}  {held}", ""));
+        lines.push((" ".repeat(blank), held));
     }
     let last = lines.len().saturating_sub(1);
-    let lines = lines.iter().enumerate().map(|(at, line)| {
+    let lines = lines.iter().enumerate().map(|(at, (cell, text))| {
         let branch = look.paint(Tone::Faint, if at == last { "└─" } else { "├─" });
-        format!("{INDENT}{branch} {line}\n")
+        look.line(&format!("{INDENT}{branch} {cell}  "), text)
     });
     lines.collect()
 }
@@ -427,7 +492,7 @@ fn missing(incident: &Incident, look: Look) -> String {
         (Direction::Write, _) => "not all processes that run the file were found".to_owned(),
         (Direction::Other(_), _) => "not all holders were found".to_owned(),
     };
-    look.paint(Tone::Bad, &format!("  unexplained: {what}")) + "\n"
+    look.line("  ", &look.paint(Tone::Bad, &format!("unexplained: {what}")))
 }
 
 /// The holders that are known only by elimination.
@@ -438,11 +503,11 @@ fn uncertain(incident: &Incident, look: Look) -> String {
         return String::new();
     }
     let what = format!(
-        "  uncertain: {} only likely: the evidence is the kernel's count of writers, which leaves no \
+        "uncertain: {} only likely: the evidence is the kernel's count of writers, which leaves no \
          other known process",
         count(likely as u64, "holder is", "holders are"),
     );
-    look.paint(Tone::Bad, &what) + "\n"
+    look.line("  ", &look.paint(Tone::Bad, &what))
 }
 
 /// `likely `, for a holder that is known only by elimination.
@@ -457,32 +522,36 @@ fn likely(holder: &Holder) -> String {
 fn verdict(incident: &Incident, look: Look) -> String {
     let verdict = &incident.verdict;
     let kind = look.paint(Tone::Strong, &name(verdict.kind));
-    labelled("verdict", &format!("{kind}: {}", sentence(&verdict.summary, look)))
+    labelled("verdict", &format!("{kind}: {}", sentence(&verdict.summary, look)), look)
 }
 
-/// The advice, in full only for the first incident of a group.
+/// The advice: the first remedy, if the group has no incident before. The summary has all of it.
 fn advice(incident: &Incident, first: Option<u64>, look: Look) -> String {
     let all = &incident.verdict.advice;
+    let shown = look.many(1).min(all.len());
     if let Some(first) = first.filter(|_| !look.verbose && !all.is_empty()) {
-        return labelled("advice", &look.paint(Tone::Faint, &format!("as for #{first}")));
+        return labelled("advice", &look.paint(Tone::Faint, &format!("as for #{first}")), look);
     }
     let label = |at| if at == 0 { "advice" } else { "" };
-    let lines = all.iter().enumerate().map(|(at, one)| labelled(label(at), &sentence(one, look)));
+    let lines = all[..shown]
+        .iter()
+        .enumerate()
+        .map(|(at, one)| labelled(label(at), &sentence(one, look), look));
     lines.collect()
 }
 
 /// A sentence of verdict or advice, with names of other processes.
 pub(crate) fn sentence(raw: &str, look: Look) -> String {
-    let whole = escape::prose(raw);
-    if look.verbose || escape::width(&whole) <= SENTENCE {
+    let whole = look.prose(raw);
+    if look.verbose || width(&whole) <= SENTENCE {
         return whole;
     }
-    escape::short(raw, SENTENCE)
+    look.short(raw, SENTENCE)
 }
 
 /// `text` behind a label.
-fn labelled(label: &str, text: &str) -> String {
-    format!("  {label:9}{text}\n")
+fn labelled(label: &str, text: &str, look: Look) -> String {
+    look.line(&format!("  {label:9}"), text)
 }
 
 /// `1 writer`, `2 writers`.

@@ -7,11 +7,12 @@
 pub mod bounds;
 pub mod check;
 mod compression;
+mod fold;
 pub mod formats;
 pub(crate) mod group;
 pub(crate) mod incident;
 pub mod json;
-pub(crate) mod look;
+pub mod look;
 pub(crate) mod near_miss;
 pub mod queue;
 pub mod recording;
@@ -35,6 +36,11 @@ pub trait Output: Send {
 
     /// The command could not be started; an error message follows the last line.
     fn command_failed(&mut self) {}
+
+    /// No more lines come, with or without a summary.
+    fn end(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 
     /// Another output has failed; `message` says which one and why.
     fn failed(&mut self, _message: &str) {}

@@ -137,13 +137,14 @@ pub(crate) fn full(near: &NearMiss, look: Look) -> String {
         1 => String::new(),
         count => format!(" ({count} like it)"),
     };
-    let mut out = format!(
-        "near miss  {}  {}: exec by {} succeeded, {} after the last copy was released{like}\n",
+    let text = format!(
+        "{}  {}: exec by {} succeeded, {} after the last copy was released{like}",
         look.paint(Tone::Faint, &clock),
         look.paint(Tone::Strong, &path),
         process(near.victim.pid, near.victim.comm.as_deref(), look),
         time::span(near.margin_ns),
     );
+    let mut out = look.line("near miss  ", &text);
     for holder in &near.holders {
         let mut facts =
             vec![look.paint(Tone::Holder, &process(holder.pid, holder.comm.as_deref(), look))];
@@ -165,9 +166,7 @@ pub(crate) fn full(near: &NearMiss, look: Look) -> String {
             };
             facts.push(format!("released by {by} {} before", time::span(before)));
         }
-        out += "  ";
-        out += &facts.join(" · ");
-        out.push('\n');
+        out += &look.line("  ", &facts.join(" · "));
     }
     out
 }

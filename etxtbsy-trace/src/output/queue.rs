@@ -193,7 +193,11 @@ impl Shared {
             state.written.lines += 1;
             state.written.incidents += u64::from(matches!(*line, Line::Incident(_)));
         }
+        let ended = output.end();
         let mut state = self.state();
+        if let (None, Err(error)) = (&state.error, ended) {
+            state.error = Some(error);
+        }
         state.lines.clear();
         state.done = true;
         drop(state);

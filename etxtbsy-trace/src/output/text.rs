@@ -1,31 +1,38 @@
 //! The lines as text for people.
 
-use super::look::{Look, Tone};
-use super::{Output, incident, near_miss, summary};
-use crate::analysis::group::Groups;
+use super::look::{Look, Style, Tone};
+use super::{
+    Output,
+    fold::{Fold, Folded},
+    group::Advised,
+    incident, near_miss, summary,
+};
+use crate::analysis::group::{Groups, Member as _};
 use crate::event::{Filter, Incident, Line, Lost, Meta, Provoke, TreeRole};
-use crate::text::{escape, name, time};
+use crate::text::{
+    escape::{self, Charset},
+    name, time,
+};
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 
-/// The first incidents of a group are shown in full, the very first with its advice.
-const IN_FULL: u64 = 3;
 /// The number of reasons for losses that are counted separately.
 const REASONS: usize = 16;
 
-/// Writes each line as text: the first incidents of a group in full, the others as one line, and a
-/// table of the groups at the end.
+/// Writes each line as text: the first incidents of a group in full, the others folded, and a table of
+/// the groups with their advice at the end.
 pub struct Text<W> {
     out: W,
-    look: Look,
-    /// Whether only the summary is written.
-    summary_only: bool,
-    groups: Groups,
+    style: Style,
+    groups: Groups<Advised>,
+    fold: Fold,
     lost: BTreeMap<String, u64>,
     near_misses: near_miss::Tally,
     role: TreeRole,
     /// Whether the command could not be started.
     command_failed: bool,
+    /// Whether the last line has been seen.
+    is_complete: bool,
     /// What was written last.
     last: Last,
 }
@@ -39,32 +46,32 @@ enum Last {
 }
 
 impl<W: Write> Text<W> {
-    /// Writes to `out`, in colour if `color`. With `verbose`, nothing is shortened or folded.
-    pub fn new(out: W, color: bool, verbose: bool) -> Self {
+    /// Writes to `out`. If the look is verbose, nothing is shortened or folded.
+    pub fn new(out: W, style: impl Into<Style>) -> Self {
         Self {
             out,
-            look: Look { color, verbose },
-            summary_only: false,
+            style: style.into(),
             groups: Groups::default(),
+            fold: Fold::default(),
             lost: BTreeMap::new(),
             near_misses: near_miss::Tally::default(),
             role: TreeRole::default(),
             command_failed: false,
+            is_complete: false,
             last: Last::Nothing,
         }
     }
 
-    /// The same, but only the summary is written.
-    #[must_use]
-    pub fn summary_only(self) -> Self {
-        Self { summary_only: true, ..self }
+    /// Writes a line or a block, unless only the summary is written.
+    fn put(&mut self, what: Last, text: &str) -> io::Result<()> {
+        if self.style.summary_only {
+            return Ok(());
+        }
+        self.put_always(what, &escape::unlike_commands(text))
     }
 
     /// Writes a line or a block with one call.
-    fn put(&mut self, what: Last, text: &str) -> io::Result<()> {
-        if self.summary_only {
-            return Ok(());
-        }
+    fn put_always(&mut self, what: Last, text: &str) -> io::Result<()> {
         let apart = match self.last {
             Last::Nothing => false,
             Last::Line => what == Last::Block,
@@ -76,50 +83,80 @@ impl<W: Write> Text<W> {
         self.out.flush()
     }
 
-    /// Writes an incident, in full or as one line.
+    /// Writes an incident in full, or keeps it to fold it with others.
     fn incident(&mut self, incident: &Incident) -> io::Result<()> {
-        let tally = self.groups.add(incident);
-        if tally.count <= IN_FULL || self.look.verbose {
-            let first = (tally.count > 1).then_some(tally.ids.0);
-            let text = incident::full(incident, first, self.look);
-            self.put(Last::Block, &text)
-        } else {
-            let text = incident::compact(incident, tally.ids.0, self.look);
-            self.put(Last::Line, &text)
+        let tally = self.groups.add_from(incident, ()).tally();
+        if self.style.summary_only {
+            return Ok(());
         }
+        let (look, first, count) = (self.style.look, tally.ids.0, tally.count);
+        if !look.verbose {
+            let (due, is_full) = self.fold.add(incident, first, count);
+            self.folded(&due)?;
+            if !is_full {
+                return Ok(());
+            }
+        }
+        let text = incident::full(incident, (count > 1).then_some(first), look);
+        if self.style.log_groups {
+            let text = log_group(&incident::title(incident, look), &text);
+            return self.put_always(Last::Block, &text);
+        }
+        self.put(Last::Block, &text)
+    }
+
+    /// Writes a line about each group that waits to be folded.
+    fn flush(&mut self) -> io::Result<()> {
+        let due = self.fold.end();
+        self.folded(&due)
+    }
+
+    /// Writes a line about each of these.
+    fn folded(&mut self, due: &[Folded]) -> io::Result<()> {
+        due.iter().try_for_each(|folded| {
+            let text = incident::folded(folded, self.style.look);
+            self.put(Last::Line, &text)
+        })
     }
 
     /// Reports a loss at once, because it can affect the lines after it.
     fn lost(&mut self, lost: &Lost) -> io::Result<()> {
-        let mut what = self.look.short(&lost.what, 100);
-        let text = self.look.paint(Tone::Bad, &format!("lost {}: {what}", lost.count));
+        let look = self.style.look;
+        let mut what = look.short(&lost.what, 100);
+        let text = look.paint(Tone::Bad, &format!("lost {}: {what}", lost.count));
         if self.lost.len() >= REASONS && !self.lost.contains_key(&what) {
             "other".clone_into(&mut what);
         }
         *self.lost.entry(what).or_default() += lost.count;
-        self.put(Last::Line, &(text + "\n"))
+        self.put(Last::Line, &look.line("", &text))
     }
 }
 
 impl<W: Write + Send> Output for Text<W> {
     fn line(&mut self, line: &Line) -> io::Result<()> {
+        let look = self.style.look;
+        self.is_complete |= matches!(line, Line::Summary(_));
         match line {
             Line::Meta(meta) => {
                 self.role = meta.filter.role;
-                let text = begin(meta, self.look);
+                let text = begin(meta, look);
                 self.put(Last::Line, &text)
             }
             Line::Incident(incident) => self.incident(incident),
             Line::Refusal(refusal) => {
-                let text = incident::refusal(refusal, self.look);
+                let due = self.fold.pass(refusal.time_ns);
+                self.folded(&due)?;
+                let text = incident::refusal(refusal, look);
                 self.put(Last::Line, &text)
             }
             Line::NearMiss(near) => {
                 self.near_misses.add(near);
-                if !self.look.verbose {
+                let due = self.fold.pass(near.time_ns);
+                self.folded(&due)?;
+                if !look.verbose {
                     return Ok(());
                 }
-                let text = near_miss::full(near, self.look);
+                let text = near_miss::full(near, look);
                 self.put(Last::Block, &text)
             }
             Line::Lost(lost) => self.lost(lost),
@@ -133,16 +170,16 @@ impl<W: Write + Send> Output for Text<W> {
                 Ok(())
             }
             Line::Summary(end) => {
-                self.summary_only = false;
+                self.flush()?;
                 let text = summary::summary(
                     end,
                     &self.groups,
                     &self.near_misses,
                     &self.lost,
                     self.role,
-                    self.look,
+                    self.style,
                 );
-                self.put(Last::Block, &text)
+                self.put_always(Last::Block, &escape::unlike_commands(&text))
             }
         }
     }
@@ -150,14 +187,33 @@ impl<W: Write + Send> Output for Text<W> {
     fn command_failed(&mut self) {
         self.command_failed = true;
     }
+
+    fn end(&mut self) -> io::Result<()> {
+        self.flush()?;
+        if self.is_complete || self.groups.all().is_empty() {
+            return Ok(());
+        }
+        self.is_complete = true;
+        let text = summary::without_totals(&self.groups, self.style.look);
+        self.put_always(Last::Block, &escape::unlike_commands(&text))
+    }
+}
+
+/// A block of the log of GitHub Actions that is folded under `title`. Both are one line or more without
+/// commands.
+fn log_group(title: &str, text: &str) -> String {
+    // The runner undoes these escapes.
+    let title = escape::unlike_commands(title.trim_end());
+    let title = title.replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A");
+    format!("::group::etxtbsy-trace: {title}\n{}::endgroup::\n", escape::unlike_commands(text))
 }
 
 /// The traced processes; a command takes about `columns` at most.
-pub fn watched(filter: &Filter, columns: usize) -> String {
+pub fn watched(filter: &Filter, columns: usize, charset: Charset) -> String {
     let pids: Vec<String> = filter.pids.iter().map(ToString::to_string).collect();
     let tree = match (&filter.command, pids.as_slice()) {
         (Some(command), _) => {
-            format!("{} and its descendants", escape::command(command, columns))
+            format!("{} and its descendants", charset.command(command, columns))
         }
         (None, []) => "the whole machine".to_owned(),
         (None, [pid]) => format!("process {pid} and its descendants"),
@@ -174,7 +230,7 @@ pub fn watched(filter: &Filter, columns: usize) -> String {
 /// The first line: what is traced, and since when.
 fn begin(meta: &Meta, look: Look) -> String {
     let since = time::moment(&meta.time).unwrap_or_else(|| look.short(&meta.time, 32));
-    let watched = watched(&meta.filter, look.many(80));
+    let watched = watched(&meta.filter, look.many(80), look.charset);
     let text = format!(
         "etxtbsy-trace {} on {} {}, since {since}: watching {watched}",
         look.short(&meta.version, 32),
@@ -185,7 +241,8 @@ fn begin(meta: &Meta, look: Look) -> String {
     [Some(text), provoking]
         .into_iter()
         .flatten()
-        .fold(String::new(), |all, line| all + &look.paint(Tone::Faint, &line) + "\n")
+        .map(|line| look.line("", &look.paint(Tone::Faint, &line)))
+        .collect()
 }
 
 /// How failures are provoked, and how to repeat that.
@@ -210,14 +267,20 @@ pub fn provoking_again(Provoke { max_ns, seed }: &Provoke) -> String {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::analysis::verdict::GroupAdvice;
     use crate::event::{Evidence, LossKind, Place, State, VerdictKind};
     use crate::output::samples;
     use proptest::prelude::*;
 
     /// What `Text` writes for `lines`.
     fn written(lines: &[Line], color: bool, verbose: bool) -> String {
+        styled(lines, Look { color, verbose, ..Look::PLAIN })
+    }
+
+    /// The same, in this style.
+    fn styled(lines: &[Line], style: impl Into<Style>) -> String {
         let mut out = Vec::new();
-        let mut text = Text::new(&mut out, color, verbose);
+        let mut text = Text::new(&mut out, style);
         for line in lines {
             text.line(line).unwrap();
         }
@@ -333,35 +396,103 @@ mod tests {
     }
 
     #[test]
-    fn after_the_third_incident_of_a_group_each_is_one_line() {
+    fn after_the_third_incident_of_a_group_they_fold_to_one_line() {
         let mut lines = storm(5);
         let mut open = samples::leaked();
         open.id = 6;
         lines.push(open.into());
+        lines.push(Line::Summary(samples::summary(6, &[])));
         let text = written(&lines, false, false);
         let full = text.matches("\n  verdict ").count();
         assert_eq!(full, 4);
-        let (_, end) = text.split_once("#4  ").unwrap();
-        let (compact, _) = end.split_once("#6  ").unwrap();
-        pretty(
-            compact,
-            "14:03:07.123456Z  /var/tmp/fork-exec-4  demo[4310] → fork-exec-race, released after 180 µs  (like #1)
-#5  14:03:07.123456Z  /var/tmp/fork-exec-5  demo[4310] → fork-exec-race, released after 180 µs  (like #1)
-
-",
+        let (_, end) = text.split_once("\n#4").unwrap();
+        let (folded, _) = end.split_once("\n\n").unwrap();
+        assert_eq!(
+            folded,
+            ", #5  14:03:07.123456Z  /var/tmp/fork-exec-*  2 times in 0 ns: fork-exec-race, released after 180 µs  (like #1)"
         );
         let verbose = written(&lines, false, true);
         assert_eq!(verbose.matches("\n  verdict ").count(), 6);
     }
 
     #[test]
-    fn the_advice_of_a_group_is_printed_once_and_in_full() {
+    fn the_first_remedy_is_in_the_first_incident_of_a_group_and_all_advice_in_the_summary() {
         let advice = samples::race().verdict.advice;
         let count = |text: &str| advice.iter().map(|one| text.matches(one).count()).collect();
         let (text, verbose) = (written(&storm(3), false, false), written(&storm(3), false, true));
         let (once, each_time): (Vec<_>, Vec<_>) = (count(&text), count(&verbose));
-        assert_eq!((once, each_time), (vec![1; advice.len()], vec![3; advice.len()]));
+        let mut first = vec![0; advice.len()];
+        first[0] = 1;
+        assert_eq!((once, each_time), (first, vec![3; advice.len()]));
         assert_eq!(text.matches("\n  advice   as for #1\n").count(), 2);
+        let mut lines = storm(3);
+        lines.push(Line::Summary(samples::summary(3, &[])));
+        let text = written(&lines, false, false);
+        let (_, summary) = text.split_once("\n\nGROUP").unwrap();
+        let GroupAdvice { helps, in_vain } = GroupAdvice::of(&samples::race());
+        for one in helps.iter().chain(&in_vain) {
+            assert_eq!(summary.matches(one.as_str()).count(), 1, "{one}: {summary}");
+        }
+    }
+
+    #[test]
+    fn a_retry_loop_is_one_line() {
+        let mut lines: Vec<Line> = Vec::new();
+        for id in 1..=57 {
+            let mut incident = samples::leaked();
+            incident.id = id;
+            incident.time_ns += id * 100_000_000;
+            lines.push(incident.into());
+        }
+        let end = lines.len();
+        lines.push(Line::Summary(samples::summary(57, &[])));
+        let text = written(&lines, false, false);
+        assert_eq!(text.matches("\n  verdict ").count(), 1);
+        let line = "\n#2 to #57  14:03:07.123456Z  /var/tmp/fork-exec-3  56 times in 5.50 s by worker-3[4312], daemon[4310] → leaked-fd, still held  (retries of #1)\n";
+        assert!(text.contains(line), "{text}");
+        assert_eq!(written(&lines, false, true).matches("\n  verdict ").count(), 57);
+        // A recording that ends without a summary.
+        let mut out = Vec::new();
+        let mut cut = Text::new(&mut out, Look::PLAIN);
+        lines[..end].iter().for_each(|line| cut.line(line).unwrap());
+        cut.end().unwrap();
+        drop(cut);
+        let cut = String::from_utf8(out).unwrap();
+        assert!(cut.contains(line) && cut.contains("\n\nGROUP "), "{cut}");
+        assert!(cut.ends_with("\nno totals: no summary line was read\n"), "{cut}");
+    }
+
+    #[test]
+    fn a_storm_is_a_page_or_two() {
+        for step_ns in [10_000, 1_000_000, 50_000_000] {
+            let mut out = Vec::new();
+            let mut text = Text::new(&mut out, Look::PLAIN);
+            let mut incidents = [samples::race(), samples::leaked(), samples::several()];
+            for id in 1..=100_000_u64 {
+                let incident = &mut incidents[id as usize % 3];
+                incident.id = id;
+                incident.time_ns += 3 * step_ns;
+                incident.path = Some(format!("/tmp/tool-{id}"));
+                incident.file.path = Some(format!("/tmp/tool-{id}"));
+                text.line(&Line::Incident(Box::new(incident.clone()))).unwrap();
+            }
+            text.line(&Line::Summary(samples::summary(100_000, &[]))).unwrap();
+            drop(text);
+            let text = String::from_utf8(out).unwrap();
+            let lines = text.lines().count();
+            println!("100000 incidents, one each {step_ns} ns: {lines} lines");
+            assert!(lines < 250, "{lines} lines");
+            let (many, each): (Vec<&str>, Vec<&str>) = text
+                .lines()
+                .filter(|line| line.starts_with('#'))
+                .partition(|line| line.contains(" times in "));
+            let times = |line: &&str| -> u64 {
+                let (before, _) = line.split_once(" times in ").unwrap();
+                before.rsplit(' ').next().unwrap().parse().unwrap()
+            };
+            let folded: u64 = many.iter().map(times).sum();
+            assert_eq!(folded + each.len() as u64, 100_000);
+        }
     }
 
     #[test]
@@ -412,17 +543,22 @@ mod tests {
 
     #[test]
     fn the_short_form_shows_a_file_still_held_and_a_holder_not_found() {
-        let mut lines: Vec<Line> = (0..4).map(|_| samples::unexplained().into()).collect();
-        for _ in 0..4 {
-            let mut incident = samples::several();
+        let mut lines = Vec::new();
+        for id in 1..=4 {
+            lines.push(Incident { id, ..samples::unexplained() }.into());
+        }
+        for id in 5..=8 {
+            let mut incident = Incident { id, ..samples::several() };
             incident.holders[1].released = None;
+            incident.holders[1].pid += u32::try_from(id).unwrap();
             lines.push(incident.into());
         }
+        lines.push(Line::Summary(samples::summary(8, &[])));
         let text = written(&lines, false, false);
         let compact: Vec<&str> = text.lines().filter(|line| line.contains("(like ")).collect();
         let expected = [
-            "#12  14:03:07.123456Z  (path unknown)  unexplained, holder not found  (like #12)",
-            "#12  14:03:07.123456Z  /var/tmp/fork-exec-3  demo[4310] and 1 more → fork-exec-race, still held  (like #12)",
+            "#4  14:03:07.123456Z  (path unknown)  unexplained, holder not found  (like #1)",
+            "#8  14:03:07.123456Z  /var/tmp/fork-exec-3  demo[4310] and 1 more → fork-exec-race, still held  (like #5)",
         ];
         assert_eq!(compact, expected);
     }
@@ -442,23 +578,10 @@ mod tests {
         ];
         lines.push(Line::Summary(samples::summary(122, &verdicts)));
         let text = written(&lines, false, false);
-        let (_, table) = text.split_once("\n\nCOUNT").unwrap();
-        pretty(
-            table,
-            "  EXPLAINED  VERDICT         MEDIAN WAIT  MAX WAIT  STILL HELD  INCIDENTS
-  120        120  fork-exec-race       180 µs    180 µs           0  #1 to #120
-                  demo could not exec /var/tmp/fork-exec-*: opened by demo, held by a child of demo, released by exec of /bin/true
-    1          1  leaked-fd                 -         -           1  #121
-                  demo could not exec /bin/sh: opened by demo, held by daemon
-    1          0  unexplained               -         -           0  #122
-                  (unknown) could not exec (unknown): holder not found
-wait: time from the failure until the last known holder released the file
-122 incidents: 121 explained, 1 unexplained; lost 0; traced for 12.3 s
-by verdict: fork-exec-race 120, leaked-fd 1, unexplained 1
-unexplained by: writer-not-found 1
-change first: write the file in a child process
-",
-        );
+        let (_, table) = text.split_once("\n\nGROUP").unwrap();
+        insta::with_settings!({ prepend_module_to_snapshot => false, omit_expression => true }, {
+            insta::assert_snapshot!("table", table);
+        });
     }
 
     #[test]
@@ -533,9 +656,90 @@ no call was seen to fail with ETXTBSY in 12.3 s; watched: exec, open for writing
     }
 
     #[test]
+    fn only_the_summary_is_written_on_request() {
+        let style = Style { summary_only: true, ..Look::PLAIN.into() };
+        let all = styled(&samples::every_line(), Look::PLAIN);
+        let only = styled(&samples::every_line(), style);
+        assert!(only.starts_with("GROUP") && all.ends_with(&only), "{only}");
+        let mut end = samples::summary(0, &[]);
+        (end.lost, end.refusals) = (3, 2);
+        let lines = [
+            samples::meta().into(),
+            Line::Lost(samples::lost()),
+            Line::Refusal(samples::refusal()),
+            Line::Summary(end),
+        ];
+        let only = styled(&lines, style);
+        assert!(only.starts_with("no exec, open or truncate was seen"), "{only}");
+        assert!(only.contains("\n2 other calls failed with ETXTBSY: only counted\n"), "{only}");
+        assert!(only.contains("\nlost 3 (3 ring buffer full): "), "{only}");
+    }
+
+    #[test]
+    fn in_the_log_of_github_each_incident_in_full_is_a_group_and_the_summary_is_in_none() {
+        let style = Style { log_groups: true, ..Look::PLAIN.into() };
+        let mut incident = samples::race();
+        incident.path = Some("/tmp/50%\n::endgroup::\n##[error]x".to_owned());
+        let mut lines = vec![samples::meta().into()];
+        for pid in 1..=5 {
+            incident.holders[0].start_ns = Some(pid);
+            lines.push(incident.clone().into());
+        }
+        lines.push(Line::Summary(samples::summary(5, &[])));
+        let text = styled(&lines, style);
+        let (begins, ends): (Vec<_>, Vec<_>) = text
+            .lines()
+            .filter(|line| line.trim_start().starts_with("::"))
+            .partition(|line| line.starts_with("::group::"));
+        assert_eq!((begins.len(), ends.len()), (3, 3), "{text}");
+        assert!(!text.contains("##["), "{text}");
+        assert_eq!(
+            begins[0],
+            r"::group::etxtbsy-trace: #12  14:03:07.123456Z  /tmp/50%25\n::endgroup::\n##\[error]x  demo[4310] → fork-exec-race, released after 180 µs"
+        );
+        let (_, end) = text.rsplit_once("::endgroup::\n").unwrap();
+        assert!(end.contains("\nGROUP "), "{end}");
+        let only = styled(&lines, Style { summary_only: true, ..style });
+        assert!(!only.contains("::group"), "{only}");
+    }
+
+    #[test]
+    fn a_wrapped_name_is_no_command() {
+        let mut incident = samples::race();
+        incident.victim.cwd = Some("/a ::error::x ::stop-commands::y".to_owned());
+        for columns in 1..80 {
+            let look = Look { columns: Some(columns), ..Look::PLAIN };
+            let text = styled(&[incident.clone().into()], look);
+            let commands = text.lines().filter(|line| line.trim_start().starts_with("::"));
+            assert_eq!(commands.count(), 0, "{columns}: {text}");
+        }
+    }
+
+    #[test]
+    fn narrow() {
+        let look = Look { columns: Some(60), ..Look::PLAIN };
+        let lines = [samples::several().into(), Line::Summary(samples::summary(1, &[]))];
+        insta::with_settings!({ prepend_module_to_snapshot => false, omit_expression => true }, {
+            insta::assert_snapshot!("narrow", styled(&lines, look));
+        });
+    }
+
+    #[test]
+    fn without_unicode() {
+        let look = Look { charset: Charset::Ascii, ..Look::PLAIN };
+        let mut incident = samples::several();
+        incident.file.path = Some("/tmp/家 → b".to_owned());
+        let text = styled(&[incident.into(), Line::Summary(samples::summary(1, &[]))], look);
+        assert!(text.is_ascii(), "{text}");
+        insta::with_settings!({ prepend_module_to_snapshot => false, omit_expression => true }, {
+            insta::assert_snapshot!("ascii", text);
+        });
+    }
+
+    #[test]
     fn the_number_of_loss_reasons_is_bounded() {
         let mut out = Vec::new();
-        let mut text = Text::new(&mut out, false, false);
+        let mut text = Text::new(&mut out, Look::PLAIN);
         for n in 0..100 {
             let what = format!("reason {n}");
             text.line(&Line::Lost(Lost { kind: LossKind::Unknown, what, count: 2 })).unwrap();
@@ -586,6 +790,7 @@ no call was seen to fail with ETXTBSY in 12.3 s; watched: exec, open for writing
         fn no_string_reaches_the_terminal_raw(
             strings in samples::strings(),
             verbose: bool,
+            columns in 1usize..200,
             incident in prop::sample::select(vec![
                 samples::several(),
                 samples::leaked(),
@@ -598,6 +803,13 @@ no call was seen to fail with ETXTBSY in 12.3 s; watched: exec, open for writing
             prop_assert!(samples::harmless(&plain));
             let colored = written(&lines, true, verbose);
             prop_assert_eq!(&uncolored(&colored), &plain);
+            let ascii = Look { charset: Charset::Ascii, verbose, ..Look::PLAIN };
+            prop_assert!(styled(&lines, ascii).is_ascii());
+            let narrow = styled(&lines, Look { columns: Some(columns), verbose, ..Look::PLAIN });
+            let words = |text: &str| -> Vec<String> {
+                text.split_whitespace().map(ToOwned::to_owned).collect()
+            };
+            prop_assert_eq!(words(&narrow).concat().replace("\\::", "::"), words(&plain).concat().replace("\\::", "::"));
             // No string adds a line.
             let tame: Vec<String> = strings.iter().map(|s| s.replace('\n', "☃")).collect();
             let expected = written(&lines_with(&incident, &tame), false, verbose);

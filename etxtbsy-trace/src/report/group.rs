@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use crate::{
     analysis::{
         group::{Member, Tally},
-        verdict::{IN_VAIN, group_advice},
+        verdict::GroupAdvice,
         wait::Wait,
     },
     event::Incident,
@@ -63,25 +63,7 @@ pub struct Group {
     pub examples: Vec<Example>,
     /// The incident with the longest wait, if it is not one of the examples.
     slowest: Option<Example>,
-    longest: Option<Rank>,
-}
-
-/// The order of waits: those that did not end are the longest, and unknown ones the shortest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Rank {
-    Unknown,
-    Over(u64),
-    Endless,
-}
-
-impl Rank {
-    fn of(incident: &Incident) -> Self {
-        match Wait::of(incident) {
-            Wait::Unknown => Self::Unknown,
-            Wait::Over(ns) => Self::Over(ns),
-            Wait::Endless => Self::Endless,
-        }
-    }
+    longest: Option<Wait>,
 }
 
 impl Member for Group {
@@ -129,10 +111,10 @@ impl Member for Group {
 impl Group {
     /// Keeps an incident if it says more than those that are kept.
     fn keep(&mut self, incident: &Incident, origin: Origin) {
-        let rank = Rank::of(incident);
-        let is_slowest = self.longest.is_none_or(|longest| rank > longest);
+        let wait = Wait::of(incident);
+        let is_slowest = self.longest.is_none_or(|longest| wait > longest);
         if is_slowest {
-            self.longest = Some(rank);
+            self.longest = Some(wait);
             self.slowest = None;
         }
         if self.examples.len() < EXAMPLES {
@@ -144,7 +126,7 @@ impl Group {
                 std::mem::replace(&mut self.examples[worse], Example::new(incident, origin));
             if self.slowest.is_none()
                 && !is_slowest
-                && Some(Rank::of(&worse.incident)) == self.longest
+                && Some(Wait::of(&worse.incident)) == self.longest
             {
                 self.slowest = Some(worse);
             }
@@ -163,21 +145,15 @@ impl Group {
     /// The incident with the longest wait.
     #[must_use]
     pub fn slowest(&self) -> Option<&Example> {
-        self.kept().max_by_key(|it| (Rank::of(&it.incident), std::cmp::Reverse(it.origin.sequence)))
+        self.kept().max_by_key(|it| (Wait::of(&it.incident), std::cmp::Reverse(it.origin.sequence)))
     }
 
     /// What helps, and what people try that does not help here. It follows from the longest wait, which
     /// rules out the most.
     #[must_use]
     pub fn advice(&self) -> (Vec<String>, Vec<String>) {
-        let all = self.slowest().map(|example| group_advice(&example.incident)).unwrap_or_default();
-        let (mut helps, mut in_vain) = (Vec::new(), Vec::new());
-        for one in all {
-            match one.strip_prefix(IN_VAIN) {
-                Some(rest) => in_vain.push(rest.to_owned()),
-                None => helps.push(one),
-            }
-        }
+        let advice = self.slowest().map(|example| GroupAdvice::of(&example.incident));
+        let GroupAdvice { helps, in_vain } = advice.unwrap_or_default();
         (helps, in_vain)
     }
 }

@@ -6,7 +6,6 @@ use super::{
     bounded::{Bounded, MOST},
     compare::{self, Row},
     model::Document,
-    text::unlike_commands,
     words,
 };
 use crate::{
@@ -15,7 +14,10 @@ use crate::{
         incident::{count, sentence, without_advice},
         look::Look,
     },
-    text::{escape, time},
+    text::{
+        escape::{self, unlike_commands},
+        time,
+    },
 };
 
 /// How many groups the table has.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::{
     event::{Execs, LossKind, Lost, Meta, Refusal, Summary},
     output::text::watched,
-    text::name,
+    text::{escape::Charset, name},
 };
 
 /// How many runs are kept one by one.
@@ -57,7 +57,7 @@ impl Begin {
             kernel: format!("{} {}", short(&meta.kernel), short(&meta.arch)),
             time: short(&meta.time),
             time_ns: meta.time_ns,
-            watched: watched(&meta.filter, COMMAND),
+            watched: watched(&meta.filter, COMMAND, Charset::Unicode),
         }
     }
 }

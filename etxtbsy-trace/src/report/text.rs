@@ -14,6 +14,7 @@ use crate::{
         incident::{count, sentence, without_advice},
         look::Look,
     },
+    text::escape::unlike_commands,
 };
 
 /// The longest bar of a histogram, in columns.
@@ -45,11 +46,6 @@ pub fn groups(document: &Document) -> String {
 fn no_room(more: u64) -> String {
     let more = count(more, "more group", "more groups");
     format!("\n{more}: the report has no room for them\n")
-}
-
-/// What runners of CI read as a command anywhere in a line of their log, kept from being one.
-pub(super) fn unlike_commands(text: &str) -> String {
-    text.replace("##[", "##\\[")
 }
 
 fn head(document: &Document, rows: &[Row<'_>]) -> String {

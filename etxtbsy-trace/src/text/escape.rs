@@ -20,6 +20,20 @@ pub fn width(escaped: &str) -> usize {
     escaped.width()
 }
 
+/// Our own characters beyond ASCII, and their stand-ins.
+const STAND_INS: [(char, &str); 10] = [
+    ('→', "->"),
+    ('←', "<-"),
+    ('├', "|"),
+    ('└', "`"),
+    ('─', "-"),
+    ('·', "-"),
+    ('…', "..."),
+    ('µ', "u"),
+    ('×', "x"),
+    ('≤', "<="),
+];
+
 /// The characters that a terminal can show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Charset {
@@ -95,6 +109,23 @@ impl Charset {
         out
     }
 
+    /// Our own text around such names in this charset: arrows, lines, dots and `µ` get stand-ins.
+    #[must_use]
+    pub fn own(self, text: &str) -> String {
+        if self == Self::Unicode || text.is_ascii() {
+            return text.to_owned();
+        }
+        let mut out = String::with_capacity(text.len());
+        for c in text.replace(" · ", ", ").chars() {
+            match STAND_INS.iter().find(|(own, _)| *own == c) {
+                Some((_, ascii)) => out.push_str(ascii),
+                None if c.is_ascii() => out.push(c),
+                None => out.extend(c.escape_unicode()),
+            }
+        }
+        out
+    }
+
     /// The number of bytes of `chars` that fit into `columns`.
     fn fitting(self, chars: impl Iterator<Item = char>, columns: usize) -> usize {
         let (mut used, mut bytes) = (0, 0);
@@ -109,6 +140,19 @@ impl Charset {
         }
         bytes
     }
+}
+
+/// Text that the runners of CI read as a command, changed so that it is none: `::` at the beginning of a
+/// line, and `##[` or `##vso[` anywhere.
+#[must_use]
+pub fn unlike_commands(text: &str) -> String {
+    let lines = text.split_inclusive('\n').map(|line| {
+        let command = line.trim_start();
+        let indent = &line[..line.len() - command.len()];
+        let escape = if command.starts_with("::") { "\\" } else { "" };
+        format!("{indent}{escape}{command}")
+    });
+    lines.collect::<String>().replace("##[", "##\\[").replace("##vso[", "##\\vso[")
 }
 
 /// All of `raw`, escaped. A backslash becomes two, so that no name can look like an escape.
@@ -184,6 +228,26 @@ mod tests {
         assert_eq!(Charset::Ascii.text("a/家\n"), r"a/\u{5bb6}\n");
         assert_eq!(Charset::Ascii.short("家家", 14), r"…\u{5bb6}");
         assert_eq!(Charset::Ascii.prose("`\\n`: 家 for 180 µs"), r"`\n`: \u{5bb6} for 180 µs");
+    }
+
+    #[test]
+    fn our_own_characters_have_stand_ins() {
+        let text = "├─ a[1] · b ← … → 5 µs";
+        assert_eq!(Charset::Ascii.own(text), "|- a[1], b <- ... -> 5 us");
+        assert_eq!(Charset::Ascii.own("家\n"), "\\u{5bb6}\n");
+        assert_eq!(Charset::Unicode.own(text), text);
+    }
+
+    #[test]
+    fn no_line_is_a_command_of_ci() {
+        for (text, safe) in [
+            ("::error::x\n  ::endgroup::\n", "\\::error::x\n  \\::endgroup::\n"),
+            ("a ::error::x\n", "a ::error::x\n"),
+            ("a ##[error]x ##vso[task]y", "a ##\\[error]x ##\\vso[task]y"),
+            ("\n\n", "\n\n"),
+        ] {
+            assert_eq!(unlike_commands(text), safe);
+        }
     }
 
     #[test]

@@ -119,14 +119,38 @@ pub fn culprit(incident: &Incident) -> Option<&Holder> {
 }
 
 /// What begins advice about something that people try and that cannot work.
-pub const IN_VAIN: &str = "does not help: ";
+const IN_VAIN: &str = "does not help: ";
 
 /// The advice for all incidents like this one: it names programs, and no pids. Advice that the tables
 /// do not have, such as that of a later version, is as recorded.
-#[must_use]
-pub fn group_advice(incident: &Incident) -> Vec<String> {
+fn group_advice(incident: &Incident) -> Vec<String> {
     let advice = advice::of(incident.verdict.kind, incident, culprit(incident), Names::Group);
     if advice.is_empty() { incident.verdict.advice.clone() } else { advice }
+}
+
+/// The advice for a group of incidents.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GroupAdvice {
+    /// What helps, the best first.
+    pub helps: Vec<String>,
+    /// What people try that does not help here.
+    pub in_vain: Vec<String>,
+}
+
+impl GroupAdvice {
+    /// The advice that follows from one incident of the group. That with the longest wait rules out the
+    /// most, so that no incident refutes the advice.
+    #[must_use]
+    pub fn of(longest: &Incident) -> Self {
+        let mut advice = Self::default();
+        for one in group_advice(longest) {
+            match one.strip_prefix(IN_VAIN) {
+                Some(rest) => advice.in_vain.push(rest.to_owned()),
+                None => advice.helps.push(one),
+            }
+        }
+        advice
+    }
 }
 
 /// The first rule that fits.

@@ -19,7 +19,7 @@ use crate::tui::{
 };
 use crate::{
     event::{Incident, Line},
-    output::{Output as _, text::Text},
+    output::{Output as _, look::Look, text::Text},
 };
 use ratatui::crossterm::event::{KeyCode, KeyEvent};
 use std::collections::VecDeque;
@@ -407,7 +407,8 @@ impl State {
         let line = kept.map_or_else(|| Line::Incident(Box::new(incident.clone())), Kept::line);
         let mut text = Vec::new();
         // Writing to a vector does not fail.
-        Text::new(&mut text, false, true).line(&line).ok()?;
+        let look = Look { verbose: true, ..Look::PLAIN };
+        Text::new(&mut text, look).line(&line).ok()?;
         let text = String::from_utf8(text).ok()?;
         let what = match line {
             Line::NearMiss(_) => "near miss".to_owned(),
