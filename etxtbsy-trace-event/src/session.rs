@@ -20,6 +20,12 @@ pub struct Meta {
     pub kernel: String,
     /// `uname -m`.
     pub arch: String,
+    /// `uname -n`.
+    #[serde(default)]
+    pub host: Option<String>,
+    /// `/proc/sys/kernel/random/boot_id`: which boot `*_ns` belong to.
+    #[serde(default)]
+    pub boot_id: Option<String>,
     /// This program's own command line.
     pub argv: Vec<String>,
     /// Which failures are shown.

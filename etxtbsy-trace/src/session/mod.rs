@@ -39,6 +39,7 @@ use crate::{
     event::{Execs, Filter, Line, LossKind, Meta, Provoke, SCHEMA, Summary, TreeRole},
     host::{
         clock::{now_ns, realtime_offset_ns},
+        machine,
         pids::Pids,
         privileges,
         process::{Facts, Observer, Seen},
@@ -193,6 +194,9 @@ impl<B: Backend> Session<B> {
             time_ns: began_ns,
             kernel: system.release().to_string_lossy().into_owned(),
             arch: system.machine().to_string_lossy().into_owned(),
+            host: Some(system.nodename().to_string_lossy().into_owned())
+                .filter(|it| !it.is_empty()),
+            boot_id: machine::boot_id(),
             argv,
             filter,
             provoke,
