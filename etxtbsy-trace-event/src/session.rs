@@ -123,6 +123,8 @@ pub enum LossKind {
     CompatUnfollowed,
     /// Lines for which an output, or the view, had no room.
     OutputStalled,
+    /// Lines for which the disk of an output's file had no room.
+    OutputFull,
     /// Not known: recordings of schema 1 do not have it.
     #[default]
     Unknown,

@@ -4,23 +4,24 @@ use std::{
     fs::File,
     io::{self, IsTerminal as _},
     os::fd::{AsFd as _, BorrowedFd},
+    path::Path,
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 
 use super::{
-    args::Cli,
+    args::{Cli, FileOptions},
     presentation::{Presentation, Stream, presentation},
 };
 use crate::{
     host::{
-        owned_output::{self, is_stdout},
+        owned_output::{self, OutputFile, is_stdout},
         stdio,
         user::Invoker,
     },
-    output::{json::Json, text::Text},
+    output::{Output, json::Json, recording_file::RecordingFile, text::Text},
     session::Sink,
-    text::escape,
+    text::{escape, shown},
     tui::{model::state::State, terminal::deferred_text::DeferredText},
 };
 
@@ -46,10 +47,7 @@ pub(super) fn sinks(
 ) -> anyhow::Result<Vec<Sink>> {
     let mut sinks = Vec::new();
     if let Some(path) = &cli.options.output {
-        let file = owned_output::create(path, owner)?;
-        let name =
-            if is_stdout(path) { "stdout".to_owned() } else { path.to_string_lossy().into_owned() };
-        sinks.push(Sink::new(name, Box::new(Json::new(file))));
+        sinks.push(file_sink(cli, path, owner)?);
     }
     let Presentation { format, stream, color, .. } = present(cli);
     // Not io::stdout: a thread that waits for a reader may hold its lock.
@@ -63,6 +61,32 @@ pub(super) fn sinks(
         sinks.push(Sink::direct(name, text.summary_only()));
     }
     Ok(sinks)
+}
+
+/// The sink of `--output`.
+fn file_sink(cli: &Cli, path: &Path, owner: Option<&Invoker>) -> anyhow::Result<Sink> {
+    let FileOptions { rotate, .. } = cli.options.file;
+    let OutputFile { file, place } = owned_output::open(path, owner, cli.options.file.content())?;
+    let name =
+        if is_stdout(path) { "stdout".to_owned() } else { path.to_string_lossy().into_owned() };
+    let output: Box<dyn Output> = match place {
+        Some(place) => {
+            let file = RecordingFile::new(path, owner, file, place, rotate);
+            Box::new(file.with_context(|| format!("cannot write to {name}"))?)
+        }
+        None if rotate.is_some() => {
+            bail!("--rotate needs a regular file, which {} is not", shown(path.as_os_str()))
+        }
+        None => Box::new(Json::new(file)),
+    };
+    Ok(Sink::new(name, output))
+}
+
+/// Whether a session may have to create the file of `--output` again: to rotate it, or as a service that
+/// gets SIGHUP.
+pub(super) fn recreates_file(cli: &Cli, has_command: bool) -> bool {
+    let is_service = !has_command && !stdio::has_terminal();
+    cli.options.output.is_some() && (cli.options.file.rotate.is_some() || is_service)
 }
 
 /// The name of a stream, for messages.

@@ -27,7 +27,11 @@ use tokio::{
 };
 
 pub use self::sinks::Sink;
-use self::{near_misses::NearMisses, signals::Signals, sinks::Sinks};
+use self::{
+    near_misses::NearMisses,
+    signals::{Asks, Signals},
+    sinks::Sinks,
+};
 use crate::{
     analysis::{
         case::GRACE_NS,
@@ -235,7 +239,11 @@ impl<B: Backend> Session<B> {
                     return Ok(Some(code));
                 }
                 // With a command, signals are for the command: `Started::wait` passes them on.
-                () = self.signals.next(), if command.is_none() => return Ok(None),
+                asks = self.signals.next(), if command.is_none() => {
+                    if asks == Asks::End || !self.sinks.reopen() {
+                        return Ok(None);
+                    }
+                }
                 () = stop.notified() => break,
                 () = at(until) => break,
                 () = output_ended.notified() => {}
