@@ -20,6 +20,12 @@ pub struct Meta {
     pub kernel: String,
     /// `uname -m`.
     pub arch: String,
+    /// `uname -n`.
+    #[serde(default)]
+    pub host: Option<String>,
+    /// `/proc/sys/kernel/random/boot_id`: which boot `*_ns` belong to.
+    #[serde(default)]
+    pub boot_id: Option<String>,
     /// This program's own command line.
     pub argv: Vec<String>,
     /// Which failures are shown.
@@ -117,6 +123,8 @@ pub enum LossKind {
     CompatUnfollowed,
     /// Lines for which an output, or the view, had no room.
     OutputStalled,
+    /// Lines for which the disk of an output's file had no room.
+    OutputFull,
     /// Not known: recordings of schema 1 do not have it.
     #[default]
     Unknown,

@@ -9,7 +9,7 @@ use std::{
 
 use serde_json::Value;
 
-const META: &str = r#"{"type":"meta","schema":1,"version":"0.1.0","time":"2026-11-20T14:03:00Z","time_ns":1,"kernel":"6.18.0","arch":"x86_64","argv":[],"filter":{"pids":[],"command":null,"as":"victim"},"provoke":null}"#;
+const META: &str = r#"{"type":"meta","schema":1,"version":"0.1.0","time":"2026-11-20T14:03:00Z","time_ns":1,"kernel":"6.18.0","arch":"x86_64","host":null,"boot_id":null,"argv":[],"filter":{"pids":[],"command":null,"as":"victim"},"provoke":null}"#;
 const LOST: &str = r#"{"type":"lost","kind":"unknown","what":"ring buffer full","count":3}"#;
 
 /// Runs `replay` with these arguments and `input` on its stdin.

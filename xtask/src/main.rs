@@ -4,6 +4,7 @@ mod apt;
 mod bench;
 mod command;
 mod component;
+mod dist;
 mod fuzz;
 #[cfg(test)]
 mod layers;
@@ -49,6 +50,8 @@ enum Task {
     },
     /// Builds target/release/etxtbsy-trace
     Build,
+    /// Builds what a release consists of, into target/dist: static programs in archives, Debian packages
+    Dist(dist::Args),
     /// Draws docs/view.svg, the view of a real session (as root, with sudo if needed; needs tmux)
     Picture,
     /// Only installs missing tools
@@ -97,6 +100,7 @@ fn start(task: Task) -> Result<()> {
             Ok(())
         }
         Task::Build => build(),
+        Task::Dist(args) => dist::run_dist(&args),
         Task::Picture => build().and_then(|()| picture::draw()),
         Task::Test { args } => test::run(&toolchain, &args),
         Task::Bench(args) => {

@@ -278,8 +278,8 @@ mod tests {
                 "the same; effective on kernels that require it to read maps (before 5.19)"
             }
             Kept::WithCommand => "with a command",
-            Kept::InViewUnderSudo => "in the view, under sudo: to export",
-            Kept::InViewElse => "in the view, not under sudo: to export",
+            Kept::ForFilesUnderSudo => "in the view, and to rotate or reopen -o, under sudo",
+            Kept::ForFilesElse => "in the view, and to rotate or reopen -o, not under sudo",
         };
         for Needed { capability: Capability { name, kept, .. }, purpose, .. } in NEEDED {
             let row = format!("| {name} | {} |\n", words(kept));

@@ -3,9 +3,9 @@
 use crate::{
     demo,
     event::TreeRole,
-    host::owned_output::is_stdout,
+    host::owned_output::{Content, is_stdout},
     hunt::plan::Until,
-    output::formats::Format,
+    output::{formats::Format, recording_file::Rotation},
     provoke::{LONGEST, Provocation, random_seed},
     report::formats::{self, FORMATS},
 };
@@ -313,8 +313,15 @@ fn report_format() -> impl TypedValueParser<Value = AnyFormat> {
 #[derive(Clone, Debug, Args)]
 pub struct Options {
     /// Write the JSON lines to FILE, in addition to what --format shows (-: stdout)
+    ///
+    /// A FILE that has content already is an error, unless --append or --overwrite is given. On
+    /// SIGHUP, a session without CMD and without a terminal opens FILE again, for logrotate.
     #[arg(short, long, global = true, value_name = "FILE")]
     pub output: Option<PathBuf>,
+
+    /// What happens to that file.
+    #[command(flatten)]
+    pub file: FileOptions,
 
     /// Output format [default: tui on a terminal, else text; with `run`, text on stderr, so that
     /// CMD keeps its stdin, stdout and terminal]
@@ -360,6 +367,50 @@ pub struct Options {
     pub verbose: u8,
 }
 
+/// What happens to the file of `--output`.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct FileOptions {
+    /// Replace the FILE of --output if it has content
+    #[arg(long, global = true)]
+    pub overwrite: bool,
+
+    /// Add to the FILE of --output if it has content; `report` reads all recordings in it
+    #[arg(long, global = true)]
+    pub append: bool,
+
+    /// Start a new FILE before it exceeds SIZE, a number with K, M or G; keep KEEP old ones
+    /// [default KEEP: 5]
+    ///
+    /// The old ones are FILE.1, FILE.2 and so on, the newest first; they are compressed
+    /// (FILE.1.zst). Each begins with the same first line, and `report` reads all of them as one
+    /// recording.
+    #[arg(long, global = true, value_name = "SIZE[,KEEP]", value_parser = rotation)]
+    pub rotate: Option<Rotation>,
+}
+
+impl FileOptions {
+    /// What happens to the content of the file.
+    #[must_use]
+    pub fn content(self) -> Content {
+        match self {
+            Self { append: true, .. } => Content::Append,
+            Self { overwrite: true, .. } => Content::Overwrite,
+            _ => Content::Refuse,
+        }
+    }
+
+    /// The first option that was given.
+    fn given(self) -> Option<&'static str> {
+        [
+            ("--overwrite", self.overwrite),
+            ("--append", self.append),
+            ("--rotate", self.rotate.is_some()),
+        ]
+        .into_iter()
+        .find_map(|(option, is_given)| is_given.then_some(option))
+    }
+}
+
 /// When to colour.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Color {
@@ -390,13 +441,17 @@ impl Cli {
         if let Some((option, context)) = self.ignored() {
             return Some(format!("{option} has no effect {context}; leave it out"));
         }
+        let Options { output, file, .. } = &self.options;
+        if let (None, Some(option)) = (output, file.given()) {
+            return Some(format!("{option} has no effect without --output FILE: add it"));
+        }
         self.contradiction().map(ToOwned::to_owned)
     }
 
     /// The first option that would be ignored, and in which context.
     fn ignored(&self) -> Option<(&'static str, &'static str)> {
         let Options { output, format, json, role: _, duration, .. } = &self.options;
-        let Options { stop_after, error_exitcode, summary_only, color, .. } = &self.options;
+        let Options { stop_after, error_exitcode, summary_only, color, file, .. } = &self.options;
         let given = |option: &'static str| match option {
             "--output" => output.is_some(),
             "--format" => format.is_some(),
@@ -405,6 +460,9 @@ impl Cli {
             "--stop-after" => stop_after.is_some(),
             "--error-exitcode" => error_exitcode.is_some(),
             "--summary-only" => *summary_only,
+            "--overwrite" => file.overwrite,
+            "--append" => file.append,
+            "--rotate" => file.rotate.is_some(),
             _ => *color != Color::Auto,
         };
         let (context, ignored): (_, &[&'static str]) = match &self.command {
@@ -416,7 +474,7 @@ impl Cli {
             ),
             Some(Command::Check) => (
                 "with check",
-                &["--duration", "--stop-after", "--error-exitcode", "--summary-only"],
+                &["--duration", "--stop-after", "--error-exitcode", "--summary-only", "--rotate"],
             ),
             Some(Command::Replay(_)) => ("with replay", &["--duration", "--error-exitcode"]),
             Some(Command::Report(_)) => (
@@ -428,6 +486,9 @@ impl Cli {
                     "--error-exitcode",
                     "--summary-only",
                     "--color",
+                    "--overwrite",
+                    "--append",
+                    "--rotate",
                 ],
             ),
             Some(command @ (Command::Schema { .. } | Command::Demo(_))) => (
@@ -453,7 +514,7 @@ impl Cli {
 
     /// Options that contradict each other, or need another option.
     fn contradiction(&self) -> Option<&'static str> {
-        let Options { output, format, json, role, duration, stop_after, .. } = &self.options;
+        let Options { output, format, json, role, duration, stop_after, file, .. } = &self.options;
         let live = self.options.live();
         if let Some(Command::Report(_)) = &self.command
             && self.pids.is_empty()
@@ -488,6 +549,10 @@ impl Cli {
             && live == Some(Format::Tui)
         {
             Some("--best-effort cannot be used with the view: use --format text or json")
+        } else if file.overwrite && file.append {
+            Some("--overwrite and --append contradict each other: use one of them")
+        } else if file.rotate.is_some() && output.as_deref().is_some_and(is_stdout) {
+            Some("--rotate needs a file, and --output names stdout: give a file")
         } else if live == Some(Format::Tui) && output.as_deref().is_some_and(is_stdout) {
             Some("--output to stdout would write the JSON lines over the view; give a file")
         } else if self.format() == Format::Json && output.as_deref().is_some_and(is_stdout) {
@@ -575,6 +640,30 @@ fn delay(text: &str) -> Result<Duration, String> {
         Some(delay) if delay.is_zero() => Err(format!("must be more than 0: {example}")),
         Some(delay) if delay <= LONGEST => Ok(delay),
         _ => Err("too long: give at most 1s".to_owned()),
+    }
+}
+
+fn rotation(text: &str) -> Result<Rotation, &'static str> {
+    /// Room for the first line and an incident of usual size.
+    const LEAST: u64 = 4 << 10;
+    let (size, keep) = match text.split_once(',') {
+        Some((size, keep)) => (size, keep.parse().ok()),
+        None => (text, Some(5)),
+    };
+    let keep = keep.filter(|keep| (1..=1000).contains(keep));
+    let keep = keep.ok_or("not a number of files after the comma: give one from 1 to 1000")?;
+    let (number, unit) = size.split_at(size.trim_end_matches(['K', 'M', 'G']).len());
+    let shift = match unit {
+        "K" => 10,
+        "M" => 20,
+        "G" => 30,
+        _ => return Err("not a size: give a number with K, M or G, such as 100M"),
+    };
+    let number: u64 = number.parse().map_err(|_| "not a size: give one such as 100M")?;
+    match number.checked_mul(1 << shift) {
+        Some(bytes) if bytes < LEAST => Err("too small: give at least 4K"),
+        Some(bytes) => Ok(Rotation { bytes, keep }),
+        None => Err("too large: leave the option out for no limit"),
     }
 }
 
@@ -761,6 +850,39 @@ mod tests {
             &["replay", "--summary-only", "f"],
         ] {
             cli(args).unwrap();
+        }
+    }
+
+    #[test]
+    fn rotation_has_a_size_and_a_number_of_files() {
+        let rotate = |text| cli(&["-o", "f", "--rotate", text]).map(|cli| cli.options.file.rotate);
+        for (text, bytes, keep) in
+            [("100M", 100 << 20, 5), ("1G,12", 1 << 30, 12), ("4K,1", 4 << 10, 1)]
+        {
+            assert_eq!(rotate(text).unwrap(), Some(Rotation { bytes, keep }), "{text}");
+        }
+        for bad in ["", "100", "M", "1M,", "1M,0", "1M,x", "1KM", "3K", "99999999999G", "-1M"] {
+            assert!(rotate(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn options_of_the_file_need_a_file_that_is_a_recording() {
+        let content = |args: &[&str]| cli(args).unwrap().options.file.content();
+        assert_eq!(content(&["-o", "f"]), Content::Refuse);
+        assert_eq!(content(&["-o", "f", "run", "--append", "ls"]), Content::Append);
+        assert_eq!(content(&["check", "-o", "f", "--overwrite"]), Content::Overwrite);
+        for (args, words) in [
+            (&["--append"][..], "--append has no effect without --output FILE"),
+            (&["run", "--rotate", "1M", "ls"], "--rotate has no effect without --output FILE"),
+            (&["-o", "f", "--append", "--overwrite"], "contradict"),
+            (&["-o", "-", "--rotate", "1M"], "--rotate needs a file"),
+            (&["check", "-o", "f", "--rotate", "1M"], "--rotate has no effect with check"),
+            (&["report", "f", "-o", "x", "--append"], "--append has no effect with report"),
+            (&["schema", "--overwrite"], "--overwrite has no effect"),
+        ] {
+            let message = usage_error(args);
+            assert!(message.contains(words), "{args:?}: {message}");
         }
     }
 

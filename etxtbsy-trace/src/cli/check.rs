@@ -21,8 +21,10 @@ pub(super) fn run(cli: &Cli) -> anyhow::Result<u8> {
     stdio::survive_file_limit().context("cannot ignore SIGXFSZ")?;
     let Presentation { format, stream, color, .. } = present(cli);
     let owner = Invoker::of_sudo()?;
-    let file = cli.options.output.as_deref().map(|path| owned_output::create(path, owner.as_ref()));
-    let mut file = file.transpose()?.map(Json::new);
+    let content = cli.options.file.content();
+    let path = cli.options.output.as_deref();
+    let file = path.map(|path| owned_output::open(path, owner.as_ref(), content)).transpose()?;
+    let mut file = file.map(|opened| Json::new(opened.file));
     let (name, mut out): (_, Box<dyn io::Write>) = match stream {
         Stream::Stdout => ("stdout", Box::new(io::stdout())),
         Stream::Stderr => ("stderr", Box::new(io::stderr())),

@@ -11,7 +11,7 @@ use anyhow::Context as _;
 use super::{
     args::{Cli, Hunt},
     presentation::{Presentation, Stream},
-    streams::{file_sink, present, say, sinks},
+    streams::{file_sink, present, recreates_file, say, sinks},
     trace::{NO_NEW_PRIVS, recorded, start_tracing},
 };
 use crate::{
@@ -59,7 +59,12 @@ pub(super) fn run(cli: &Cli, args: &Hunt) -> anyhow::Result<u8> {
         }
         Ok(Vec::from_iter(file_sink(cli, sudo_user.as_ref())?))
     };
-    let kind = SessionKind { command: true, sudo: sudo_user.is_some(), ..SessionKind::default() };
+    let kind = SessionKind {
+        command: true,
+        files: recreates_file(cli, true),
+        sudo: sudo_user.is_some(),
+        loads: false,
+    };
     let root = Some(launcher.pid());
     let (tracer, filter, sinks) = start_tracing(cli, Some(&args.argv), root, open_sinks, kind)?;
     let hunt = search::Hunt {

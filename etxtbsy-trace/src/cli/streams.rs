@@ -7,27 +7,32 @@ use std::{
     os::fd::{AsFd as _, BorrowedFd},
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use nix::unistd::Uid;
 use rustix::termios::tcgetwinsize;
 
 use super::{
-    args::Cli,
+    args::{Cli, FileOptions},
     presentation::{Presentation, Stream, presentation},
 };
 use crate::{
     host::{
-        owned_output::{self, is_stdout},
+        owned_output::{self, OutputFile, is_stdout},
         stdio, sudo,
         user::Invoker,
     },
     output::{
+        Output,
         json::Json,
         look::{Look, Style},
+        recording_file::RecordingFile,
         text::Text,
     },
     session::Sink,
-    text::escape::{self, Charset},
+    text::{
+        escape::{self, Charset},
+        shown,
+    },
     tui::{model::state::State, terminal::deferred_text::DeferredText},
 };
 
@@ -82,13 +87,31 @@ pub(super) fn sinks(
     Ok(sinks)
 }
 
-/// The sink for `--output`.
+/// The sink of `--output`.
 pub(super) fn file_sink(cli: &Cli, owner: Option<&Invoker>) -> anyhow::Result<Option<Sink>> {
     let Some(path) = &cli.options.output else { return Ok(None) };
-    let file = owned_output::create(path, owner)?;
+    let FileOptions { rotate, .. } = cli.options.file;
+    let OutputFile { file, place } = owned_output::open(path, owner, cli.options.file.content())?;
     let name =
         if is_stdout(path) { "stdout".to_owned() } else { path.to_string_lossy().into_owned() };
-    Ok(Some(Sink::new(name, Box::new(Json::new(file)))))
+    let output: Box<dyn Output> = match place {
+        Some(place) => {
+            let file = RecordingFile::new(path, owner, file, place, rotate);
+            Box::new(file.with_context(|| format!("cannot write to {name}"))?)
+        }
+        None if rotate.is_some() => {
+            bail!("--rotate needs a regular file, which {} is not", shown(path.as_os_str()))
+        }
+        None => Box::new(Json::new(file)),
+    };
+    Ok(Some(Sink::new(name, output)))
+}
+
+/// Whether a session may have to create the file of `--output` again: to rotate it, or as a service that
+/// gets SIGHUP.
+pub(super) fn recreates_file(cli: &Cli, has_command: bool) -> bool {
+    let is_service = !has_command && !stdio::has_terminal();
+    cli.options.output.is_some() && (cli.options.file.rotate.is_some() || is_service)
 }
 
 /// What the text output writes, and how.

@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 use super::{
     args::Cli,
     presentation::Stream,
-    streams::{present, say, sinks, state},
+    streams::{present, recreates_file, say, sinks, state},
 };
 use crate::{
     check,
@@ -97,7 +97,7 @@ pub(super) fn trace(
         sinks,
         SessionKind {
             command: prepared.is_some(),
-            view: in_view,
+            files: in_view || recreates_file(cli, prepared.is_some()),
             sudo: sudo_user.is_some(),
             loads: false,
         },

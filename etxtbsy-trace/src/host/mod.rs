@@ -9,6 +9,7 @@ pub mod fs_view;
 pub mod identity;
 pub mod login;
 pub mod loop_device;
+pub mod machine;
 pub mod memory;
 pub mod opening;
 pub mod owned_output;

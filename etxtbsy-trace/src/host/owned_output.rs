@@ -1,7 +1,11 @@
 //! The file of `--output`.
 
+pub use crate::host::planted::Content;
 use crate::{
-    host::{planted, user::Invoker},
+    host::{
+        planted::{self, HasContent, Opened},
+        user::Invoker,
+    },
     text::shown,
 };
 use anyhow::{Context, Result, anyhow, bail};
@@ -9,27 +13,117 @@ use nix::{
     errno::Errno,
     unistd::{Gid, Uid, getgroups, setfsgid, setfsuid},
 };
+use rustix::fs::{AtFlags, Mode, OFlags, fchmod, openat, renameat, unlinkat};
 use std::{
+    ffi::{OsStr, OsString},
     fs::File,
     io,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd as _, OwnedFd},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
-/// Creates or truncates the file at `path` (`-`: stdout) as `owner` would: it is theirs, and
+/// An output file that is open for writing.
+#[derive(Debug)]
+pub struct OutputFile {
+    /// The file; if it is a regular one, each write appends.
+    pub file: File,
+    /// Where it is, if it is a regular file that was found by its name.
+    pub place: Option<Place>,
+}
+
+/// Where a regular file is. Other files in that directory are written as its owner would.
+#[derive(Clone, Debug)]
+pub struct Place {
+    directory: Arc<OwnedFd>,
+    name: OsString,
+    owner: Option<Invoker>,
+}
+
+/// Creates or truncates the file at `path`, as [`open`] does.
+pub fn create(path: &Path, owner: Option<&Invoker>) -> Result<File> {
+    Ok(open(path, owner, Content::Overwrite)?.file)
+}
+
+/// Opens the file at `path` (`-`: stdout), or creates it, as `owner` would: it is theirs, and
 /// where they may not write, it fails. `None` is ourselves. What others have planted there is not
 /// written to ([`planted`]).
 ///
 /// A FIFO blocks until it has a reader.
-pub fn create(path: &Path, owner: Option<&Invoker>) -> Result<File> {
+pub fn open(path: &Path, owner: Option<&Invoker>, content: Content) -> Result<OutputFile> {
     if is_stdout(path) {
         let stdout: OwnedFd =
             io::stdout().as_fd().try_clone_to_owned().context("cannot write to stdout")?;
-        return Ok(stdout.into());
+        return Ok(OutputFile { file: stdout.into(), place: None });
     }
     let own = owner.map_or_else(Uid::effective, |owner| owner.uid);
-    open(owner, || planted::open(path, own))?
-        .map_err(|error| anyhow!("{}; name another file: -o FILE", refusal(path, owner, &error)))
+    match act_as(owner, || planted::open(path, own, content))? {
+        Ok(Opened { file, place }) => {
+            let place = place.map(|(directory, name)| Place {
+                directory: Arc::new(directory),
+                name,
+                owner: owner.cloned(),
+            });
+            Ok(OutputFile { file, place })
+        }
+        Err(error) => match error.get_ref().and_then(|error| error.downcast_ref::<HasContent>()) {
+            Some(content) => Err(anyhow!(
+                "cannot write {}: {content}; add --append or --overwrite, or name another file: -o FILE",
+                shown(path.as_os_str())
+            )),
+            None => Err(anyhow!("{}; name another file: -o FILE", refusal(path, owner, &error))),
+        },
+    }
+}
+
+impl Place {
+    /// The name of the file in its directory.
+    #[must_use]
+    pub fn name(&self) -> &OsStr {
+        &self.name
+    }
+
+    /// Creates a file of that name, in place of one that has it, with the permissions of `like`.
+    pub fn create(&self, name: &OsStr, like: &File) -> io::Result<File> {
+        self.remove(name)?;
+        let mode = Mode::from_raw_mode(rustix::fs::fstat(like)?.st_mode & 0o777);
+        let flags =
+            OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        self.act(|directory| {
+            let file = openat(directory, name, flags, mode)?;
+            // Whatever the umask is.
+            fchmod(&file, mode)?;
+            Ok(file.into())
+        })
+    }
+
+    /// Renames a file, in place of one that has the new name. False if there is none.
+    pub fn rename(&self, from: &OsStr, to: &OsStr) -> io::Result<bool> {
+        self.act(|directory| is_there(renameat(directory, from, directory, to)))
+    }
+
+    /// Removes a file. False if there is none.
+    pub fn remove(&self, name: &OsStr) -> io::Result<bool> {
+        self.act(|directory| is_there(unlinkat(directory, name, AtFlags::empty())))
+    }
+
+    /// Opens for reading a file that is open for writing, whatever its name is by now.
+    pub fn reader(&self, file: &File) -> io::Result<File> {
+        self.act(|_| File::open(format!("/proc/self/fd/{}", file.as_raw_fd())))
+    }
+
+    fn act<T>(&self, act: impl FnOnce(&OwnedFd) -> io::Result<T>) -> io::Result<T> {
+        act_as(self.owner.as_ref(), || act(&self.directory)).map_err(io::Error::other)?
+    }
+}
+
+/// Whether a name that was to be changed was there.
+fn is_there(changed: rustix::io::Result<()>) -> io::Result<bool> {
+    match changed {
+        Ok(()) => Ok(true),
+        Err(rustix::io::Errno::NOENT) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Creates the first of the files at `paths` that does not exist yet, as `owner` would.
@@ -39,7 +133,7 @@ pub fn create_new(
 ) -> Result<(PathBuf, File)> {
     let mut last = None;
     for path in paths {
-        match open(owner, || File::create_new(&path))? {
+        match act_as(owner, || File::create_new(&path))? {
             Ok(file) => return Ok((path, file)),
             Err(error) => {
                 let taken = error.kind() == io::ErrorKind::AlreadyExists;
@@ -53,14 +147,14 @@ pub fn create_new(
     Err(anyhow!(last.unwrap_or_default()))
 }
 
-/// Opens a file as `owner` would.
-fn open(
+/// Does something on file systems as `owner` would.
+fn act_as<T>(
     owner: Option<&Invoker>,
-    open: impl FnOnce() -> io::Result<File>,
-) -> Result<io::Result<File>> {
+    act: impl FnOnce() -> io::Result<T>,
+) -> Result<io::Result<T>> {
     match owner {
-        Some(owner) => as_user(owner, open),
-        None => Ok(open()),
+        Some(owner) => as_user(owner, act),
+        None => Ok(act()),
     }
 }
 
@@ -153,6 +247,69 @@ mod tests {
         fs::write(&path, "old and longer").unwrap();
         create(&path, None).unwrap().write_all(b"new").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"new");
+    }
+
+    #[test]
+    fn content_is_kept_unless_it_may_be_overwritten() {
+        let directory = directory(0o700);
+        let path = directory.path().join("trace.jsonl");
+        fs::write(&path, "old").unwrap();
+        let error = open(&path, None, Content::Refuse).unwrap_err().to_string();
+        let wanted =
+            format!("cannot write {}: it has 3 bytes already; add --append", path.display());
+        assert!(error.starts_with(&wanted) && error.contains("--overwrite"), "{error}");
+        assert_eq!(fs::read(&path).unwrap(), b"old");
+
+        open(&path, None, Content::Append).unwrap().file.write_all(b"+new").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"old+new");
+        open(&path, None, Content::Overwrite).unwrap().file.write_all(b"new").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"new");
+
+        // An empty file, a new one and a device have none.
+        fs::write(&path, "").unwrap();
+        let opened = open(&path, None, Content::Refuse).unwrap();
+        assert_eq!(opened.place.unwrap().name(), "trace.jsonl");
+        let new = directory.path().join("new");
+        assert!(open(&new, None, Content::Refuse).unwrap().place.is_some());
+        for device in ["/dev/null", "/dev/stdout", "-"] {
+            let opened = open(Path::new(device), None, Content::Refuse).unwrap();
+            assert!(opened.place.is_none(), "{device}");
+        }
+    }
+
+    #[test]
+    fn a_file_with_several_names_is_not_appended_to_where_others_may_write() {
+        let shared = directory(0o777);
+        let [precious, path] = ["precious", "out"].map(|name| shared.path().join(name));
+        fs::write(&precious, "text").unwrap();
+        fs::hard_link(&precious, &path).unwrap();
+        let error = open(&path, None, Content::Append).unwrap_err().to_string();
+        assert!(error.contains("out has several names, in a directory to which"), "{error}");
+        fs::remove_file(&precious).unwrap();
+        open(&path, None, Content::Append).unwrap().file.write_all(b"+").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"text+");
+    }
+
+    #[test]
+    fn files_beside_the_first_are_those_of_its_owner() {
+        let Some(nobody) = nobody() else { return };
+        let directory = directory(0o777);
+        let path = directory.path().join("trace.jsonl");
+        let OutputFile { file, place } = open(&path, Some(&nobody), Content::Refuse).unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0o640)).unwrap();
+        let place = place.unwrap();
+        let [new, old] = ["new", "old"].map(|name| (OsStr::new(name), directory.path().join(name)));
+        // What others planted there is not followed.
+        std::os::unix::fs::symlink(&path, &new.1).unwrap();
+        place.create(new.0, &file).unwrap().write_all(b"new").unwrap();
+        let made = fs::symlink_metadata(&new.1).unwrap();
+        assert_eq!((made.uid(), made.mode() & 0o777), (nobody.uid.as_raw(), 0o640));
+        assert!(place.rename(new.0, old.0).unwrap() && !place.rename(new.0, old.0).unwrap());
+        (&file).write_all(b"text").unwrap();
+        let mut text = String::new();
+        place.reader(&file).unwrap().read_to_string(&mut text).unwrap();
+        assert_eq!(text, "text");
+        assert!(place.remove(old.0).unwrap() && !place.remove(old.0).unwrap());
     }
 
     #[test]

@@ -8,6 +8,7 @@
 //! - In a directory of another user, an existing file is written if it belongs to that user; one of our own is
 //!   unlinked and made anew, for the name could be a hard link to a file elsewhere; others are refused.
 //! - In a directory of our own (or root's) to which others may write, the same without the first.
+//! - To append, a file is not made anew: it must have one name only, and then cannot be from elsewhere.
 
 use crate::text::shown;
 use nix::unistd::Uid;
@@ -18,6 +19,7 @@ use rustix::fs::{
 use std::{
     collections::VecDeque,
     ffi::{OsStr, OsString},
+    fmt,
     fs::File,
     io,
     os::{
@@ -97,10 +99,45 @@ enum Existing {
     Replace,
 }
 
-/// Creates or truncates the file at `path`, for the user `own`, as whom this thread acts.
+/// What to do with the content of a regular file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// It must be empty ([`HasContent`]).
+    Refuse,
+    /// It is removed.
+    Overwrite,
+    /// It stays, and more is added.
+    Append,
+}
+
+/// A regular file has content, which [`Content::Refuse`] keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HasContent {
+    /// Its size in bytes.
+    pub bytes: u64,
+}
+
+impl fmt::Display for HasContent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "it has {} bytes already", self.bytes)
+    }
+}
+
+impl std::error::Error for HasContent {}
+
+/// A file open for writing; a regular one appends each write.
+#[derive(Debug)]
+pub struct Opened {
+    /// The file.
+    pub file: File,
+    /// The directory in which it is, and its name there, if it is a regular file that was found by its name.
+    pub place: Option<(OwnedFd, OsString)>,
+}
+
+/// Opens the file at `path`, or creates it, for the user `own`, as whom this thread acts.
 ///
 /// A FIFO blocks until it has a reader. Links in procfs, such as `/dev/fd/3`, lead to what they refer to.
-pub fn open(path: &Path, own: Uid) -> io::Result<File> {
+pub fn open(path: &Path, own: Uid, content: Content) -> io::Result<Opened> {
     let bytes = path.as_os_str().as_bytes();
     if bytes.is_empty() {
         return Err(io::Error::from_raw_os_error(libc::ENOENT));
@@ -119,12 +156,15 @@ pub fn open(path: &Path, own: Uid) -> io::Result<File> {
                         names.push_front(name);
                         continue;
                     }
-                    created => return Ok(created?),
+                    created => {
+                        return Ok(Opened { file: created?, place: Some((directory, name)) });
+                    }
                 }
             }
             found => found?,
         };
         let mut stat = fstat(&found)?;
+        let mut by_name = true;
         if is(&stat, FileType::Symlink) {
             links += 1;
             if links > LINKS {
@@ -136,6 +176,7 @@ pub fn open(path: &Path, own: Uid) -> io::Result<File> {
             if fstatfs(&directory)?.f_type == PROC_SUPER_MAGIC {
                 found = look(&directory, &name, OFlags::empty())?;
                 stat = fstat(&found)?;
+                by_name = false;
             } else {
                 let target = readlinkat(&found, "", Vec::new())?.into_bytes();
                 let target = PathBuf::from(OsString::from_vec(target));
@@ -152,15 +193,31 @@ pub fn open(path: &Path, own: Uid) -> io::Result<File> {
             directory = found;
             continue;
         }
-        match kind.judge(&stat, own) {
+        let is_regular = is(&stat, FileType::RegularFile);
+        let judged = kind.judge(&stat, own);
+        if judged.is_ok() && is_regular && content == Content::Refuse && stat.st_size > 0 {
+            return Err(io::Error::other(HasContent { bytes: stat.st_size.cast_unsigned() }));
+        }
+        match judged {
             Err(why) => return refused(why),
             _ if is(&stat, FileType::Directory) => break,
-            Ok(Existing::Write) => {
+            Ok(Existing::Replace) if content == Content::Append && stat.st_nlink > 1 => {
+                return refused(format!("has several names, in {}", kind.name()));
+            }
+            // With one name, it is no file from elsewhere.
+            Ok(existing) if existing == Existing::Write || content == Content::Append => {
                 // The very file that was judged, whatever has its name by now.
                 let fd = format!("/proc/self/fd/{}", found.as_raw_fd());
-                return File::options().write(true).truncate(true).open(fd);
+                let mut options = File::options();
+                let truncates = content == Content::Overwrite;
+                let file = options.write(true).append(is_regular).truncate(false).open(fd)?;
+                if is_regular && truncates {
+                    file.set_len(0)?;
+                }
+                let place = (is_regular && by_name).then_some((directory, name));
+                return Ok(Opened { file, place });
             }
-            Ok(Existing::Replace) => {
+            Ok(_) => {
                 changes += 1;
                 if changes > CHANGES {
                     return refused("is being changed all the time".to_owned());
@@ -193,7 +250,7 @@ fn look(directory: impl AsFd, name: &OsStr, flags: OFlags) -> rustix::io::Result
 }
 
 fn create(directory: &OwnedFd, name: &OsStr) -> rustix::io::Result<File> {
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+    let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
     openat(directory, name, flags, Mode::from_raw_mode(0o666)).map(File::from)
 }
 

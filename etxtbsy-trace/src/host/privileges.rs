@@ -65,21 +65,21 @@ pub const SETUID: Capability = Capability {
     name: "CAP_SETUID",
     set: CapabilitySet::SETUID,
     or: CapabilitySet::empty(),
-    kept: Kept::InViewUnderSudo,
+    kept: Kept::ForFilesUnderSudo,
 };
 /// CAP_SETGID.
 pub const SETGID: Capability = Capability {
     name: "CAP_SETGID",
     set: CapabilitySet::SETGID,
     or: CapabilitySet::empty(),
-    kept: Kept::InViewUnderSudo,
+    kept: Kept::ForFilesUnderSudo,
 };
 /// CAP_DAC_OVERRIDE.
 pub const DAC_OVERRIDE: Capability = Capability {
     name: "CAP_DAC_OVERRIDE",
     set: CapabilitySet::DAC_OVERRIDE,
     or: CapabilitySet::empty(),
-    kept: Kept::InViewElse,
+    kept: Kept::ForFilesElse,
 };
 
 /// All of them.
@@ -99,10 +99,10 @@ pub enum Kept {
     ToReadMaps,
     /// While there is a command.
     WithCommand,
-    /// While the view can be asked to write a file for the user who called sudo.
-    InViewUnderSudo,
-    /// While the view can be asked to write a file for this user.
-    InViewElse,
+    /// While a file may have to be created for the user who called sudo.
+    ForFilesUnderSudo,
+    /// While a file may have to be created for this user.
+    ForFilesElse,
 }
 
 /// What a session does besides tracing.
@@ -111,8 +111,8 @@ pub enum Kept {
 pub struct SessionKind {
     /// It runs a command.
     pub command: bool,
-    /// It is shown in the view.
-    pub view: bool,
+    /// It may create files: the view can be asked to, and `--output` is rotated or opened again.
+    pub files: bool,
     /// Files are written for the user who called sudo.
     pub sudo: bool,
     /// It may load a program.
@@ -149,8 +149,8 @@ impl Kept {
             Self::Always => true,
             Self::ToReadMaps => maps,
             Self::WithCommand => work.command,
-            Self::InViewUnderSudo => work.view && work.sudo,
-            Self::InViewElse => work.view && !work.sudo,
+            Self::ForFilesUnderSudo => work.files && work.sudo,
+            Self::ForFilesElse => work.files && !work.sudo,
         }
     }
 
@@ -210,8 +210,8 @@ mod tests {
     #[test]
     fn each_kind_of_session_keeps_its_own() {
         let always = CapabilitySet::SYS_PTRACE | CapabilitySet::DAC_READ_SEARCH;
-        let more = |command, view, sudo| {
-            let work = SessionKind { command, view, sudo, loads: false };
+        let more = |command, files, sudo| {
+            let work = SessionKind { command, files, sudo, loads: false };
             let Keeps { effective, permitted } = kept(EVERY, work, false);
             assert!(effective.contains(always) && permitted == effective);
             let loads = kept(EVERY, SessionKind { loads: true, ..work }, false);

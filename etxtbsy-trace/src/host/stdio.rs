@@ -6,7 +6,8 @@ use nix::{
     unistd::write,
 };
 use std::{
-    io,
+    fs::File,
+    io::{self, IsTerminal as _},
     os::fd::{AsFd, BorrowedFd},
     time::Duration,
 };
@@ -59,6 +60,12 @@ pub fn is_unread(stream: BorrowedFd<'_>) -> bool {
     let mut fds = [PollFd::new(stream, PollFlags::empty())];
     poll(&mut fds, PollTimeout::ZERO).is_ok()
         && fds[0].revents().is_some_and(|events| events.contains(PollFlags::POLLERR))
+}
+
+/// Whether this process has a terminal whose end SIGHUP reports: stdin, or the one that controls it.
+#[must_use]
+pub fn has_terminal() -> bool {
+    io::stdin().is_terminal() || File::open("/dev/tty").is_ok()
 }
 
 /// Has a write beyond RLIMIT_FSIZE fail with EFBIG (setrlimit(2)) instead of ending this process.

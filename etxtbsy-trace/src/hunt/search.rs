@@ -125,7 +125,7 @@ impl Hunt {
                         let ended = async {
                             tokio::select! {
                                 end = line.end() => { end?; }
-                                () = signals.next() => {}
+                                _ = signals.next() => {}
                                 () = sleep(AFTER_INTERRUPT) => {}
                             }
                             Ok(())
@@ -174,7 +174,7 @@ async fn one_run(
     loop {
         tokio::select! {
             end = line.end() => return Ok(Event::End(end?)),
-            () = signals.next() => return Ok(Event::Interrupted),
+            _ = signals.next() => return Ok(Event::Interrupted),
             _ = second.tick() => progress.show(run),
         }
     }

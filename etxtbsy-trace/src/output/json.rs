@@ -21,13 +21,19 @@ impl<W: Write> Json<W> {
 
     /// Writes one line, and flushes it.
     pub fn write(&mut self, line: &impl Serialize) -> io::Result<()> {
-        self.buffer.clear();
-        line.serialize(&mut Serializer::with_formatter(&mut self.buffer, Visible))?;
-        self.buffer.push(b'\n');
+        encode(line, &mut self.buffer)?;
         // One write, so that another process that writes to the same file does not split the line.
         self.out.write_all(&self.buffer)?;
         self.out.flush()
     }
+}
+
+/// Writes one line to `buffer`, in place of what is there.
+pub(super) fn encode(line: &impl Serialize, buffer: &mut Vec<u8>) -> io::Result<()> {
+    buffer.clear();
+    line.serialize(&mut Serializer::with_formatter(&mut *buffer, Visible))?;
+    buffer.push(b'\n');
+    Ok(())
 }
 
 /// The length of `value` as [`Json`] writes it, without the newline.

@@ -16,6 +16,8 @@ pub mod look;
 pub(crate) mod near_miss;
 pub mod queue;
 pub mod recording;
+pub mod recording_file;
+mod rotation;
 #[cfg(test)]
 pub(crate) mod samples;
 pub mod schema;
@@ -44,4 +46,22 @@ pub trait Output: Send {
 
     /// Another output has failed; `message` says which one and why.
     fn failed(&mut self, _message: &str) {}
+
+    /// Whether the line that failed with this error can be written later. Nothing of it remains then.
+    fn can_retry(&self, _error: &io::Error) -> bool {
+        false
+    }
+
+    /// Whether [`Output::reopen`] has an effect.
+    fn can_reopen(&self) -> bool {
+        false
+    }
+
+    /// Opens the file by its name again, which another one may have by now.
+    fn reopen(&mut self) {}
+
+    /// A message about this output for the user, once.
+    fn take_message(&mut self) -> Option<String> {
+        None
+    }
 }

@@ -3,7 +3,7 @@
 
 use super::compression;
 use crate::{
-    event::{Incident, Line, SCHEMA, TYPES, later_word::Word},
+    event::{Incident, Line, Meta, SCHEMA, TYPES, later_word::Word},
     text::{name, shown},
 };
 use anyhow::{Context as _, anyhow, bail};
@@ -17,6 +17,8 @@ use std::{
 
 /// A longer line is an error. No line of this program comes near it.
 const LONGEST: u64 = 64 << 20;
+/// How a `meta` line begins, as this program writes it.
+const META: &[u8] = b"{\"type\":\"meta\",";
 /// How the line of an incident begins, as this program writes it.
 const INCIDENT: &[u8] = b"{\"type\":\"incident\",";
 
@@ -28,15 +30,16 @@ pub struct Recording<R> {
     input: R,
     number: u64,
     buffer: Vec<u8>,
-    cut: bool,
+    /// The last line that was skipped because it is cut off.
+    cut: Option<u64>,
     ended: bool,
     /// Schema and version of a later program that wrote the recording.
     later: Option<(u32, Word)>,
     skipped: Skipped,
     /// Whether a non-empty line was read.
     any: bool,
-    /// Whether a `meta` line was read.
-    begun: bool,
+    /// The first `meta` line, if one was read.
+    first: Option<Meta>,
     /// Whether several recordings may follow each other.
     several: bool,
 }
@@ -83,12 +86,12 @@ impl<R: BufRead> Recording<R> {
             input,
             number: 0,
             buffer: Vec::new(),
-            cut: false,
+            cut: None,
             ended: false,
             later: None,
             skipped: Skipped::default(),
             any: false,
-            begun: false,
+            first: None,
             several: false,
         }
     }
@@ -108,7 +111,7 @@ impl<R: BufRead> Recording<R> {
     /// Messages about the lines that were skipped so far.
     #[must_use]
     pub fn notes(&self) -> Vec<String> {
-        let Self { name: file, number, .. } = self;
+        let file = &self.name;
         let later = self.later.map(|(schema, version)| {
             format!(
                 "{file}: has schema {schema}, this version reads up to {SCHEMA}: new parts are skipped, \
@@ -124,7 +127,8 @@ impl<R: BufRead> Recording<R> {
                 name(kind)
             )
         });
-        let cut = self.cut.then(|| format!("{file} line {number}: skipped, because it is cut off"));
+        let cut =
+            self.cut.map(|number| format!("{file} line {number}: skipped, because it is cut off"));
         [later, skipped, cut].into_iter().flatten().collect()
     }
 
@@ -163,12 +167,19 @@ impl<R: BufRead> Recording<R> {
             }
             self.any = true;
             return match parse(self.buffer.trim_ascii_end()) {
-                Ok(Line::Meta(_)) if self.begun && !self.several => Err(anyhow!(
-                    "a second recording begins here, but replay reads only one: split the file before this line"
+                // A file of a rotated set begins with the line that the first one has.
+                Ok(Line::Meta(meta)) if !self.several && self.first.as_ref() == Some(&meta) => {
+                    continue;
+                }
+                Ok(Line::Meta(_)) if self.first.is_some() && !self.several => Err(anyhow!(
+                    "a second recording begins here, but replay reads only one: split the file before this \
+                     line, or use report, which reads all of them"
                 )),
                 Ok(line) => {
                     if let Line::Meta(meta) = &line {
-                        self.begun = true;
+                        if self.first.is_none() {
+                            self.first = Some(meta.clone());
+                        }
                         if meta.schema > SCHEMA {
                             self.later = Some((meta.schema, Word::new(&meta.version)));
                         }
@@ -177,8 +188,12 @@ impl<R: BufRead> Recording<R> {
                 }
                 Err(error) if error.is_data() && self.skip() => continue,
                 Err(error) if self.is_cut(&error) => {
-                    self.cut = true;
+                    self.cut = Some(self.number);
                     Ok(None)
+                }
+                Err(error) if self.is_part(&error) && self.recording_follows()? => {
+                    self.cut = Some(self.number);
+                    continue;
                 }
                 Err(error) => Err(anyhow!(cause(&error))),
             };
@@ -201,10 +216,23 @@ impl<R: BufRead> Recording<R> {
         skipped
     }
 
+    /// Whether another recording begins in the next line: `--append` ends a line that a crash cut off, and goes
+    /// on after it.
+    fn recording_follows(&mut self) -> anyhow::Result<bool> {
+        let next = self.input.fill_buf().context("cannot read")?;
+        let common = next.len().min(META.len());
+        Ok(common > 0 && next[..common] == META[..common])
+    }
+
     /// Whether the line just read ends in the middle of its JSON or of a character.
     fn is_cut(&self, error: &serde_json::Error) -> bool {
-        let split = str::from_utf8(&self.buffer).is_err_and(|error| error.error_len().is_none());
-        !self.buffer.ends_with(b"\n") && (error.is_eof() || split)
+        !self.buffer.ends_with(b"\n") && self.is_part(error)
+    }
+
+    /// Whether the line just read is the beginning of a line.
+    fn is_part(&self, error: &serde_json::Error) -> bool {
+        let text = self.buffer.trim_ascii_end();
+        error.is_eof() || str::from_utf8(text).is_err_and(|error| error.error_len().is_none())
     }
 }
 
@@ -454,11 +482,35 @@ mod tests {
     #[test]
     fn a_second_recording_in_the_file_is_an_error() {
         let one = recorded();
-        let (lines, error, _) = read(&[&one[..], &one].concat());
+        let mut later = samples::meta();
+        later.time_ns += 1;
+        let later = serde_json::to_vec(&Line::from(later)).unwrap();
+        let (lines, error, _) = read(&[&one[..], &later].concat());
         assert_eq!(lines, samples::every_line());
         let line = samples::every_line().len() + 1;
         let wanted = format!("trace.jsonl line {line}: a second recording begins here");
         assert!(error.as_ref().is_some_and(|error| error.starts_with(&wanted)), "{error:?}");
+    }
+
+    #[test]
+    fn files_of_a_rotated_set_that_follow_each_other_are_one_recording() {
+        let lines = samples::every_line();
+        let first = recorded();
+        let meta = first.split_inclusive(|byte| *byte == b'\n').next().unwrap();
+        assert_eq!(read(&[&first[..], meta].concat()), (lines, None, vec![]));
+    }
+
+    #[test]
+    fn a_line_that_is_cut_off_before_another_recording_is_skipped_and_reported() {
+        let one = recorded();
+        let cut = one.len() - 20;
+        let two = [&one[..cut], b"\n", &one].concat();
+        let mut recording = Recording::new("trace.jsonl", &two[..]).several();
+        let lines: Vec<Line> = recording.by_ref().map(Result::unwrap).collect();
+        assert_eq!(lines.len(), 2 * samples::every_line().len() - 1);
+        let number = samples::every_line().len();
+        let wanted = format!("trace.jsonl line {number}: skipped, because it is cut off");
+        assert_eq!(recording.notes(), [wanted]);
     }
 
     #[test]

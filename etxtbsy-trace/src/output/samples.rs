@@ -36,6 +36,8 @@ pub(crate) fn meta() -> Meta {
         time_ns: NOW - 7_000_000_000,
         kernel: "6.18.0".to_owned(),
         arch: "x86_64".to_owned(),
+        host: some("builder"),
+        boot_id: some("5d1b2c9e-4b7f-4a55-9a55-0e2f6a1c3d4e"),
         argv: list(&["etxtbsy-trace", "run", "--", "make", "test"]),
         filter: Filter {
             pids: vec![4300],

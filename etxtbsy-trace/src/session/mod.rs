@@ -27,7 +27,12 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use self::{near_misses::NearMisses, runs::HuntRuns, signals::Signals, sinks::Sinks};
+use self::{
+    near_misses::NearMisses,
+    runs::HuntRuns,
+    signals::{Asks, Signals},
+    sinks::Sinks,
+};
 pub use self::{runs::RunFound, sinks::Sink};
 use crate::{
     analysis::{
@@ -39,6 +44,7 @@ use crate::{
     event::{Execs, Filter, Line, LossKind, Meta, Provoke, SCHEMA, Summary, TreeRole},
     host::{
         clock::{now_ns, realtime_offset_ns},
+        machine,
         pids::Pids,
         privileges,
         process::{Facts, Observer, Seen},
@@ -196,6 +202,9 @@ impl<B: Backend> Session<B> {
             time_ns: began_ns,
             kernel: system.release().to_string_lossy().into_owned(),
             arch: system.machine().to_string_lossy().into_owned(),
+            host: Some(system.nodename().to_string_lossy().into_owned())
+                .filter(|it| !it.is_empty()),
+            boot_id: machine::boot_id(),
             argv,
             filter,
             provoke,
@@ -236,7 +245,11 @@ impl<B: Backend> Session<B> {
                     return Ok(Some(end));
                 }
                 // With a command, signals are for the command: `Started::wait` passes them on.
-                () = self.signals.next(), if !has_command => return Ok(None),
+                asks = self.signals.next(), if !has_command => {
+                    if asks == Asks::End || !self.sinks.reopen() {
+                        return Ok(None);
+                    }
+                }
                 () = stop.notified() => break,
                 () = at(until) => break,
                 () = output_ended.notified() => {}

@@ -1,14 +1,27 @@
-//! The signals that end a session.
+//! The signals that end a session, or have its file opened again.
 
 use std::{future::ready, io};
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::host::stdio;
 
 /// The signals that end tracing, where there is no command that they are for.
 pub(crate) struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-    hangup: Signal,
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+    hangup: tokio::signal::unix::Signal,
+    /// Whether SIGHUP can say that our terminal has gone.
+    has_terminal: bool,
+}
+
+/// What a signal asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Asks {
+    /// To end.
+    End,
+    /// To open the file again, as a service does; to end if there is none.
+    Reopen,
 }
 
 impl Signals {
@@ -18,6 +31,7 @@ impl Signals {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
             hangup: signal(SignalKind::hangup())?,
+            has_terminal: stdio::has_terminal(),
         })
     }
 
@@ -26,18 +40,18 @@ impl Signals {
         loop {
             tokio::select! {
                 biased;
-                () = self.next() => {}
+                _ = self.next() => {}
                 () = ready(()) => return,
             }
         }
     }
 
     /// Waits for one.
-    pub(crate) async fn next(&mut self) {
+    pub(crate) async fn next(&mut self) -> Asks {
         tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-            _ = self.hangup.recv() => {}
+            _ = self.interrupt.recv() => Asks::End,
+            _ = self.terminate.recv() => Asks::End,
+            _ = self.hangup.recv() => if self.has_terminal { Asks::End } else { Asks::Reopen },
         }
     }
 }

@@ -8,7 +8,10 @@ use tokio::sync::Notify;
 use super::{Ended, signals::Signals};
 use crate::{
     event::{Incident, Line, Summary},
-    output::{Output, queue::Queue},
+    output::{
+        Output,
+        queue::{Notice, Queue},
+    },
 };
 
 /// How long the end waits for outputs of which nothing more is read.
@@ -53,6 +56,7 @@ impl std::error::Error for OutputError {}
 struct Taker {
     name: String,
     way: Way,
+    can_reopen: bool,
     /// Why it failed.
     error: Option<io::Error>,
 }
@@ -66,13 +70,14 @@ enum Way {
 impl Taker {
     fn start(sink: Sink, ended: &Arc<Notify>) -> anyhow::Result<Self> {
         let Sink { name, output, is_direct } = sink;
+        let can_reopen = output.can_reopen();
         let way = if is_direct {
             Way::Direct(output)
         } else {
             let queue = Queue::start(output, Arc::clone(ended));
             Way::Queue(queue.with_context(|| format!("cannot start a thread for {name}"))?)
         };
-        Ok(Self { name, way, error: None })
+        Ok(Self { name, way, can_reopen, error: None })
     }
 
     fn line(&mut self, line: &Arc<Line>) {
@@ -141,8 +146,45 @@ impl Sinks {
         }
     }
 
+    /// Has the files opened again by their names. False if there are none.
+    pub(super) fn reopen(&self) -> bool {
+        let mut any = false;
+        for sink in self.takers.iter().filter(|sink| sink.can_reopen && sink.error.is_none()) {
+            if let Way::Queue(queue) = &sink.way {
+                queue.reopen();
+                any = true;
+            }
+        }
+        any
+    }
+
+    /// What there is to say of outputs that have not failed.
+    fn notices(&self) -> Vec<String> {
+        let mut all = Vec::new();
+        for sink in &self.takers {
+            let Way::Queue(queue) = &sink.way else { continue };
+            let name = &sink.name;
+            all.extend(queue.take_notices().into_iter().map(|notice| match notice {
+                Notice::Full(error) => {
+                    format!("cannot write to {name}: {error}; lines wait until there is room")
+                }
+                Notice::HasRoom => format!("there is room again, writing to {name} continues"),
+                Notice::Message(message) => message,
+            }));
+        }
+        all
+    }
+
     /// Notes which outputs have failed, and says so at once.
     pub(super) fn find_failed(&mut self, ending: bool) {
+        for words in self.notices() {
+            log::error!("{words}");
+            for sink in &mut self.takers {
+                if let Way::Direct(output) = &mut sink.way {
+                    output.failed(&words);
+                }
+            }
+        }
         let mut failed = Vec::new();
         for sink in &mut self.takers {
             if let Way::Queue(queue) = &sink.way
@@ -195,7 +237,7 @@ impl Sinks {
             }
             tokio::select! {
                 () = output_ended.notified() => {}
-                () = signals.next() => break,
+                _ = signals.next() => break,
                 () = tokio::time::sleep(DRAIN) => {
                     if queues(&self.takers) == before {
                         break;

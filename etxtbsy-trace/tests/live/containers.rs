@@ -84,11 +84,11 @@ impl Container {
         Process::start(command)
     }
 
-    /// `run -o FILE -- COMMAND` in the container.
+    /// `run -o FILE --overwrite -- COMMAND` in the container.
     fn run(&self, turn: &Turn, command: &[&str]) -> (Ended, Trace) {
         let output = turn.output();
         let mut tracer = tracer();
-        tracer.arg("run").arg("-o").arg(&output).arg("--").args(command);
+        tracer.args(["run", "--overwrite", "-o"]).arg(&output).arg("--").args(command);
         let ended = self.process(&mut tracer).wait();
         let trace = Trace::read(&output, &ended);
         (ended, trace)

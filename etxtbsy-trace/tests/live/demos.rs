@@ -43,9 +43,10 @@ const OTHERS: [&str; 2] = ["near-miss", "hunt"];
 /// A demo as text, with a second for each race and half, and the JSON lines in a file.
 fn show(turn: &Turn, name: &[&str]) -> (Ended, Trace) {
     let output = turn.output();
-    let ended =
-        Process::start(tracer().arg("demo").args(name).args(["--seconds", "1", "-o"]).arg(&output))
-            .wait();
+    let ended = Process::start(
+        tracer().arg("demo").args(name).args(["--seconds", "1", "--overwrite", "-o"]).arg(&output),
+    )
+    .wait();
     assert_eq!(ended.code, Some(0), "{name:?}: {}", ended.stderr);
     let trace = Trace::read(&output, &ended);
     assert!(trace.lost().is_empty(), "{name:?}: {:?}", trace.lost);

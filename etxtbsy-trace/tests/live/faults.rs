@@ -157,10 +157,10 @@ fn a_disk_that_becomes_full_keeps_what_was_written() {
 }
 
 /// A tmpfs with room for a few incidents; unmounted at the end.
-struct Disk(PathBuf);
+pub(crate) struct Disk(pub(crate) PathBuf);
 
 impl Disk {
-    fn small(dir: &Path) -> Self {
+    pub(crate) fn small(dir: &Path) -> Self {
         let place = dir.join("disk");
         fs::create_dir(&place).unwrap();
         mount(Some("none"), &place, Some("tmpfs"), MsFlags::empty(), Some("size=64k")).unwrap();

@@ -142,7 +142,7 @@ fn a_link_swapped_in_while_the_output_is_opened_is_not_followed() {
         // Until both have happened, so that the swap was hit.
         while begun.elapsed() < Duration::from_secs(3) || written == 0 || refused == 0 {
             let ended = tracer()
-                .args(["replay", "--format", "text"])
+                .args(["replay", "--overwrite", "--format", "text"])
                 .arg(&recording)
                 .arg("-o")
                 .arg(theirs.join(output))

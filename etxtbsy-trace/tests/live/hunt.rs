@@ -25,7 +25,12 @@ cp /bin/true busy$n
 fn hunt(turn: &Turn, options: &[&str], command: &[&str]) -> (Ended, Trace) {
     let output = turn.output();
     let mut tracer = tracer();
-    let tracer = tracer.arg("hunt").arg("-o").arg(&output).args(options).arg("--").args(command);
+    let tracer = tracer
+        .args(["hunt", "--overwrite", "-o"])
+        .arg(&output)
+        .args(options)
+        .arg("--")
+        .args(command);
     let ended = Process::start(tracer).wait();
     let trace = Trace::read(&output, &ended);
     (ended, trace)
@@ -138,7 +143,7 @@ fn hunting(turn: &Turn) -> (Process, Pid) {
     let path = turn.dir.path().join("pid");
     let script = format!("echo $$ >{0}.new; mv {0}.new {0}; sleep 1000; :", path.display());
     let mut tracer = tracer();
-    let tracer = tracer.arg("hunt").arg("-o").arg(turn.output());
+    let tracer = tracer.args(["hunt", "--overwrite", "-o"]).arg(turn.output());
     let tracer = Process::start(tracer.args(["--", "sh", "-c", &script]));
     while !path.exists() {
         sleep(Duration::from_millis(5));

@@ -21,6 +21,7 @@ mod outputs;
 mod precision;
 mod provoke;
 mod races;
+mod recording_files;
 mod reuse;
 mod rights;
 mod roles;

@@ -370,7 +370,7 @@ fn too_little_memory_is_reported_in_one_line() {
                 Ok(setrlimit(Resource::RLIMIT_AS, mebibytes << 20, mebibytes << 20)?)
             });
         }
-        command.args(["run", "-o"]).arg(turn.output()).args(["--", "true"]);
+        command.args(["run", "--overwrite", "-o"]).arg(turn.output()).args(["--", "true"]);
         let ended = Process::start(&mut command).wait();
         let lines: Vec<&str> = ended.stderr.lines().collect();
         let said = lines.iter().filter(|line| line.starts_with("etxtbsy-trace: ")).count();

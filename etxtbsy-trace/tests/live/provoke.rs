@@ -382,7 +382,7 @@ fn await_supervisors(session: Pid, count: usize) -> Vec<Pid> {
 /// A race of some seconds with long delays, and the session of its supervisor.
 fn race_with_supervisor(turn: &Turn) -> (Process, Pid) {
     let mut command = tracer();
-    command.args(["run", "--provoke=20ms", "-o"]).arg(turn.output()).arg("--");
+    command.args(["run", "--provoke=20ms", "--overwrite", "-o"]).arg(turn.output()).arg("--");
     command.args([BINARY, "workload", "go22315", "--seconds", "5"]);
     let earlier = supervisors(None);
     let race = Process::start(&mut command);

@@ -18,7 +18,7 @@ fn has(program: &str, version: &str) -> bool {
 fn trace(turn: &Turn, words: &[&str], suite: &[&str]) -> (Option<i32>, Trace) {
     let output = turn.output();
     let mut tracer = tracer();
-    tracer.args(words).arg("-o").arg(&output).arg("--").args(suite);
+    tracer.args(words).args(["--overwrite", "-o"]).arg(&output).arg("--").args(suite);
     let ended = Process::start(&mut tracer).wait();
     (ended.code, Trace::read(&output, &ended))
 }

@@ -110,7 +110,7 @@ impl Turn {
         skip!("tracing needs root (run: cargo xtask test)")
     }
 
-    /// `run -o FILE OPTIONS -- COMMAND`, to its end.
+    /// `run -o FILE --overwrite OPTIONS -- COMMAND`, to its end.
     pub(crate) fn run(&self, options: &[&str], command: &[&str]) -> (Ended, Trace) {
         self.run_by(&mut tracer(), options, command)
     }
@@ -124,7 +124,12 @@ impl Turn {
     ) -> (Ended, Trace) {
         let output = self.output();
         let ended = Process::start(
-            tracer.arg("run").arg("-o").arg(&output).args(options).arg("--").args(command),
+            tracer
+                .args(["run", "--overwrite", "-o"])
+                .arg(&output)
+                .args(options)
+                .arg("--")
+                .args(command),
         )
         .wait();
         let trace = Trace::read(&output, &ended);
