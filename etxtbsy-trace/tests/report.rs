@@ -121,10 +121,11 @@ fn the_input_is_not_overwritten() {
     assert_eq!(fs::read(&file).unwrap(), race());
 }
 
+const EVIL: &str = "</script><img src=x onerror=document.title='evil'>";
+
 /// In a browser: no name becomes HTML or a script, and the page fits narrow and wide windows in both themes.
 #[test]
 fn html_in_chromium() {
-    const EVIL: &str = "</script><img src=x onerror=document.title='evil'>";
     if !Command::new("chromium").arg("--version").output().is_ok_and(|run| run.status.success()) {
         test_support::skip!("chromium is not installed");
     }
@@ -160,29 +161,29 @@ fn html_in_chromium() {
         assert!(title.starts_with("ETXTBSY: 4 incidents in 1 group"), "{title}");
         assert!(missing <= 0, "{missing} pixels more than {width}");
     }
+}
 
-    /// A line in which every path and name ends like HTML.
-    fn evil(line: &[u8]) -> String {
-        fn change(value: &mut serde_json::Value) {
-            match value {
-                serde_json::Value::Object(all) => {
-                    for (key, value) in all {
-                        match value {
-                            serde_json::Value::String(text)
-                                if ["path", "comm", "exe", "cwd"].contains(&key.as_str()) =>
-                            {
-                                text.push_str(EVIL)
-                            }
-                            value => change(value),
+/// A line in which every path and name ends like HTML.
+fn evil(line: &[u8]) -> String {
+    fn change(value: &mut serde_json::Value) {
+        match value {
+            serde_json::Value::Object(all) => {
+                for (key, value) in all {
+                    match value {
+                        serde_json::Value::String(text)
+                            if ["path", "comm", "exe", "cwd"].contains(&key.as_str()) =>
+                        {
+                            text.push_str(EVIL);
                         }
+                        value => change(value),
                     }
                 }
-                serde_json::Value::Array(all) => all.iter_mut().for_each(change),
-                _ => {}
             }
+            serde_json::Value::Array(all) => all.iter_mut().for_each(change),
+            _ => {}
         }
-        let mut value = serde_json::from_slice(line).unwrap();
-        change(&mut value);
-        value.to_string() + "\n"
     }
+    let mut value = serde_json::from_slice(line).unwrap();
+    change(&mut value);
+    value.to_string() + "\n"
 }
