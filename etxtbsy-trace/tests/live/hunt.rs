@@ -228,6 +228,22 @@ fn the_command_runs_as_the_user() {
 }
 
 #[test]
+fn a_command_has_default_signals_and_its_own_status() {
+    let Some(turn) = Turn::take_as_root() else {
+        return;
+    };
+    let script = "cat; grep SigIgn /proc/self/status; echo error >&2; kill -9 $$";
+    let (ended, _) = hunt(&turn, &["--runs", "2"], &["sh", "-c", script]);
+    let block = "\nrun 2: exit status 137, 0 failures, 0 near misses\n  | SigIgn:";
+    let (_, output) = ended.stdout.split_once(block).expect(&ended.stdout);
+    let (ignored, rest) = output.split_once('\n').unwrap();
+    let ignored = u64::from_str_radix(ignored.trim().trim_start_matches("\\t"), 16).unwrap();
+    let of = |signal: Signal| ignored >> (signal as i32 - 1) & 1;
+    assert_eq!((of(Signal::SIGINT), of(Signal::SIGTERM)), (0, 0), "{output}");
+    assert!(rest.starts_with("  | error\n"), "{output}");
+}
+
+#[test]
 fn json_lines_are_alone_on_stdout() {
     let Some(turn) = Turn::take_as_root() else {
         return;
