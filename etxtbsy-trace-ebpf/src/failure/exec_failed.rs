@@ -141,7 +141,9 @@ fn writers_at(inode: u64) -> (i32, u64) {
 #[inline(always)]
 pub(crate) fn report(task: u64, syscall: i32, path: u64) -> bool {
     let tgid = kernel::tgid_of(task);
-    let fput = kernel::fput();
+    let Some(fput) = CONFIG.get_ptr(Config::Fput as u32) else { return false };
+    // SAFETY: a map value, see `maps`.
+    let fput = unsafe { *fput };
     if fput == 0 {
         calibrate(task, syscall);
         return false;
@@ -161,7 +163,7 @@ pub(crate) fn report(task: u64, syscall: i32, path: u64) -> bool {
         Some(call) => unsafe { *call },
         None => {
             let path = if path == 0 { path_asked(task, syscall) } else { path };
-            ExecCall { enter_ns: 0, path, table: 0, arrival: 0, exe: 0 }
+            ExecCall { enter_ns: 0, path, table: 0, arrival: 0 }
         }
     };
     let nth = busy_file(task, fput);

@@ -5,20 +5,22 @@
 //! that is decided in user space.
 
 use aya_ebpf::helpers::bpf_ktime_get_ns;
-use etxtbsy_trace_common::{Config, Count, HoldKey, Lost, NEAR_MISS_NS, SLOTS, TextOf};
+use etxtbsy_trace_common::{Config, Count, HoldKey, Lost, SLOTS, TextOf};
 
 use crate::{
     emit::{
         intake, text,
         victim::{self, Call},
     },
-    failure::{candidates, outcome},
-    holds::{copies, runs},
-    kernel::{self, FMODE_EXEC, offset, word},
+    failure::{candidates, exec_failed::opened_file, outcome},
+    holds::copies,
+    kernel::{self, offset, word},
     maps::{CONFIG, ENDED, EXECS, PACE, SEARCHES, SearchState, count, lost},
     tree,
 };
 
+/// How long after the last open for writing an exec is a near miss, in nanoseconds.
+const RECENT_NS: u64 = 1_000_000_000;
 /// How many near misses are reported in one period, and how long that is: 2^27 ns, 134 ms.
 const AT_ONCE: u64 = 512;
 const PERIOD: u32 = 27;
@@ -31,18 +33,22 @@ pub(crate) fn note(task: u64, syscall: i32) {
         return;
     }
     count(Count::Execs, 1);
-    let Some(call) = EXECS.get_ptr(task) else { return };
-    // SAFETY: a map value, see `maps`.
-    let (enter_ns, exe_before) = unsafe { ((*call).enter_ns, (*call).exe) };
-    // A script waits in the task's work, and the program is its interpreter. `inner` is a script too, the interpreter
-    // of `script`.
-    let mm = word(task, offset!(task_mm));
-    let program = word(mm, offset!(mm_exe_file));
-    let is_script = runs::is_script(tgid, word(task, offset!(task_start_time)));
-    let script = if is_script { executed_file(task, kernel::fput(), 0) } else { 0 };
-    let inner = if script != 0 { executed_file(task, kernel::fput(), 1) } else { 0 };
-    let inner = if inner == exe_before { 0 } else { inner };
-    let target = if script != 0 { script } else { program };
+    // A script waits in the task's work, and the program is its interpreter. `nth`: of scripts of scripts.
+    let program = word(word(task, offset!(task_mm)), offset!(mm_exe_file));
+    let fput = match CONFIG.get_ptr(Config::Fput as u32) {
+        // SAFETY: a map value, see `maps`.
+        Some(fput) => unsafe { *fput },
+        None => 0,
+    };
+    let inner = if fput == 0 { 0 } else { opened_file(task, fput, 0) };
+    let outer = if inner == 0 { 0 } else { opened_file(task, fput, 1) };
+    let target = if outer != 0 {
+        outer
+    } else if inner != 0 {
+        inner
+    } else {
+        program
+    };
     if has_changed(kernel::inode_of(target)) {
         count(Count::ExecsOfWritten, 1);
     }
@@ -50,18 +56,28 @@ pub(crate) fn note(task: u64, syscall: i32) {
     let now = unsafe { bpf_ktime_get_ns() };
     let file = if had_copy(target, now) {
         target
-    } else if script != 0 && had_copy(program, now) {
+    } else if inner != 0 && had_copy(program, now) {
         program
-    } else if inner != 0 && had_copy(inner, now) {
+    } else if outer != 0 && had_copy(inner, now) {
         inner
     } else {
         return;
     };
+    let Some(call) = EXECS.get_ptr(task) else { return };
+    // SAFETY: a map value, see `maps`.
+    let enter_ns = unsafe { (*call).enter_ns };
     if !is_within_pace(now) || !intake::has_room() {
         lost(Lost::NearMissUnreported);
         return;
     }
     let inode = kernel::inode_of(file);
+    let Some(search) = SearchState::begin(task, inode, 0, 0, 0) else { return };
+    // SAFETY: a map value, which this task alone uses.
+    unsafe {
+        (*search).enter_ns = enter_ns;
+        (*search).exit_ns = now;
+        (*search).succeeded = 1;
+    }
     let mut last_open_ns = 0;
     for slot in 0..SLOTS {
         let opened_ns = opened_at(inode, slot);
@@ -71,16 +87,11 @@ pub(crate) fn note(task: u64, syscall: i32) {
     }
     // Copies of what was open before count no more.
     if copies::last_end(inode) < last_open_ns {
+        let _ = SEARCHES.remove(task);
         return;
     }
-    let Some(search) = SearchState::begin(task, inode, 0, 0, 0) else { return };
-    // SAFETY: a map value, which this task alone uses.
-    unsafe {
-        (*search).enter_ns = enter_ns;
-        (*search).exit_ns = now;
-        (*search).succeeded = 1;
-    }
     // The new program's stack has the path that the exec was given, after the environment.
+    let mm = word(task, offset!(task_mm));
     let path = word(mm, offset!(mm_env_end));
     let call = Call { syscall, enter_ns, exit_ns: now, path };
     let opened = if file == target { 1 } else { 2 };
@@ -101,34 +112,6 @@ pub(crate) fn note(task: u64, syscall: i32) {
     outcome::end_failure(task, 0);
 }
 
-/// How many entries of a task's work are looked at.
-const WORKS: u32 = 256;
-
-/// The `nth` file in the task's work that was opened to be executed, oldest first; 0 if there are fewer. After an exec of a
-/// script, the first is the script. Younger are an interpreter that is a script too, the files of the program before
-/// (`exec_mmap`: its own, its dynamic linker), and those that were close-on-exec (`do_close_on_exec`). A global function,
-/// so that the verifier checks it once.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn executed_file(task: u64, fput: u64, nth: u32) -> u64 {
-    let (mut oldest, mut second) = (0, 0);
-    let mut link = word(task, offset!(task_task_works));
-    for _ in 0..WORKS {
-        if link == 0 {
-            break;
-        }
-        let file = link - offset!(file_task_work) as u64;
-        if word(link, offset!(callback_func)) == fput
-            && kernel::int(file, offset!(file_f_flags)) & FMODE_EXEC != 0
-        {
-            second = oldest;
-            oldest = file;
-        }
-        link = word(link, offset!(callback_next));
-    }
-    if nth == 0 { oldest } else { second }
-}
-
 /// Whether an inode has changed since tracing began: a write sets its `i_ctime`.
 #[inline(always)]
 fn has_changed(inode: u64) -> bool {
@@ -144,7 +127,7 @@ fn has_changed(inode: u64) -> bool {
 #[inline(always)]
 fn had_copy(file: u64, now: u64) -> bool {
     let ended_ns = copies::last_end(kernel::inode_of(file));
-    ended_ns != 0 && ended_ns + NEAR_MISS_NS > now
+    ended_ns != 0 && ended_ns + RECENT_NS > now
 }
 
 /// Whether not too many were reported in this period.

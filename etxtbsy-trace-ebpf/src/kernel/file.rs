@@ -54,16 +54,6 @@ pub(crate) fn references(file: u64) -> u32 {
     if refs < 0 { 0 } else { refs as u32 }
 }
 
-/// The address of the kernel function `____fput`, which drops the files in a task's work; 0 until it is known.
-#[inline(always)]
-pub(crate) fn fput() -> u64 {
-    match CONFIG.get_ptr(Config::Fput as u32) {
-        // SAFETY: a map value, see `maps`.
-        Some(fput) => unsafe { *fput },
-        None => 0,
-    }
-}
-
 /// How far the drop of a last reference has come, if no list of work has it: `task` may have taken its list,
 /// and be working on it (`task_work_run`). `how` says how the reference left the table of `task`.
 ///
@@ -76,7 +66,9 @@ pub(crate) extern "C" fn drain_of(task: u64, file: u64, inode: u64, how: u32) ->
     if inode_of(file) != inode || !is_writer(file) || references(file) != 0 {
         return Drain::None as u32;
     }
-    let fput = fput();
+    let Some(fput) = CONFIG.get_ptr(Config::Fput as u32) else { return 0 };
+    // SAFETY: a map value, see `maps`.
+    let fput = unsafe { *fput };
     let work = file + offset!(file_task_work) as u64;
     let (link, function) = (word(work, offset!(callback_next)), word(work, offset!(callback_func)));
     let is_work = function == fput;

@@ -75,20 +75,3 @@ fn a_suite_in_python() {
     let source = format!("{SOURCES}/suite.py");
     assert_found_and_fixed(&turn, &["python3", &source, turn.dir.path().to_str().unwrap()]);
 }
-
-#[test]
-fn a_suite_in_java() {
-    let Some(turn) = Turn::take_as_root() else {
-        return;
-    };
-    if !has("javac", "-version") {
-        skip!("there is no Java compiler");
-    }
-    let dir = turn.dir.path().to_str().unwrap();
-    let built =
-        Command::new("javac").args(["-d", dir]).arg(format!("{SOURCES}/Suite.java")).status();
-    assert!(built.unwrap().success());
-    let suite = ["java", "-cp", dir, "Suite", dir];
-    assert_found_and_fixed(&turn, &suite);
-    assert_provoked(&turn, &suite);
-}

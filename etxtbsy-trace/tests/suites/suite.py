@@ -15,8 +15,6 @@ WORKERS, TESTS = 6, 40
 TOOL = "#!/bin/sh\nsleep 0.003\nexit\n" + "#" * 500_000
 lock = threading.Lock() if "fixed" in sys.argv else contextlib.nullcontext()
 failures = []
-# Files that each exec closes, as in a larger program.
-files = [open(os.devnull) for _ in range(40)]
 
 
 def test(path):
@@ -28,7 +26,7 @@ def test(path):
     try:
         # Returns after the child's exec.
         with lock:
-            child = subprocess.Popen([path], close_fds=False)
+            child = subprocess.Popen([path])
         child.wait()
     except OSError as error:
         print(f"{path}: {error}")
