@@ -72,6 +72,14 @@ pub struct Incident {
     pub verdict: Verdict,
 }
 
+impl Incident {
+    /// The path as the caller gave it, or that of the busy file.
+    #[must_use]
+    pub fn caller_path(&self) -> Option<&str> {
+        self.path.as_deref().or(self.file.path.as_deref())
+    }
+}
+
 /// The number of list entries that an incident's line has no room for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LeftOut {

@@ -198,6 +198,14 @@ pub struct Hunt {
     pub provoked: Runs,
 }
 
+impl Hunt {
+    /// A count of both kinds together.
+    #[must_use]
+    pub fn sum(&self, count: impl Fn(&Runs) -> u64) -> u64 {
+        count(&self.plain) + count(&self.provoked)
+    }
+}
+
 /// What some runs of `hunt` came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Runs {

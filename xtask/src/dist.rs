@@ -13,7 +13,10 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::command::{cargo, command, is_installed, output, run, step, target_dir};
+use crate::{
+    command::{cargo, command, is_installed, output, run, step, target_dir},
+    target,
+};
 use archive::{Files, sha256};
 
 const NAME: &str = "etxtbsy-trace";
@@ -69,10 +72,10 @@ pub(crate) fn run_dist(args: &Args) -> Result<()> {
 /// The files of one target: archive, debug information, package.
 fn build(target: &str, root: &Path, pages: &Path, place: &Path, time: u64) -> Result<Vec<PathBuf>> {
     step(&format!("building for {target}"));
-    ensure_target(target)?;
-    let linker = format!("CARGO_TARGET_{}_LINKER", target.to_uppercase().replace('-', "_"));
+    target::ensure(target)?;
+    let (variable, linker) = target::linker(target);
     let mut cargo = cargo(["build", "--release", "--locked", "--package", NAME, "--target"]);
-    run(cargo.arg(target).env(linker, "rust-lld"))?;
+    run(cargo.arg(target).env(variable, linker))?;
     let built = target_dir()?.join(target).join("release").join(NAME);
     let name = format!("{NAME}-{VERSION}-{target}");
     let debug = place.join(format!("{name}.debug"));
@@ -116,16 +119,6 @@ fn split(built: &Path, debug: &Path, binary: &Path) -> Result<()> {
     let mut link = std::ffi::OsString::from("--add-gnu-debuglink=");
     link.push(debug);
     run(command(tool).arg("--strip-all").arg(link).args([built, binary]))
-}
-
-/// Installs the standard library for a target if it is missing.
-fn ensure_target(target: &str) -> Result<()> {
-    let directory = output(command("rustc").args(["--print", "target-libdir", "--target", target]));
-    if directory.is_some_and(|directory| Path::new(&directory).exists()) {
-        return Ok(());
-    }
-    run(command("rustup").args(["target", "add", target]))
-        .with_context(|| format!("the standard library for {target} is missing"))
 }
 
 /// The time of the commit, which all files have.

@@ -14,6 +14,7 @@ mod setup;
 mod skipped;
 mod soak;
 mod table;
+mod target;
 mod test;
 mod tmux;
 mod toolchain;

@@ -12,10 +12,10 @@ use super::{
     args::{Cli, Hunt},
     presentation::{Presentation, Stream},
     streams::{file_sink, present, recreates_file, say, sinks},
-    trace::{NO_NEW_PRIVS, recorded, start_tracing},
+    trace::{start_tracing, warn_of_no_new_privs},
 };
 use crate::{
-    event,
+    event::{self, Provoke},
     host::{
         identity, memory::FAILED_TO_TRACE, owned_output::is_stdout, privileges::SessionKind, stdio,
         user::Invoker,
@@ -32,7 +32,6 @@ use crate::{
         incident::{count, run_name},
         text::provoking_again,
     },
-    provoke::Provoker,
     report::{model::Document, text::groups},
     text::{escape, time},
 };
@@ -44,9 +43,7 @@ pub(super) fn run(cli: &Cli, args: &Hunt) -> anyhow::Result<u8> {
     let user = identity::for_command(args.user.as_deref())?;
     let plan = plan(args);
     let sudo_user = Invoker::of_sudo()?;
-    if plan.provocation.is_some() && Provoker::needs_no_new_privs()? {
-        say(NO_NEW_PRIVS);
-    }
+    warn_of_no_new_privs(plan.provocation.as_ref())?;
     // First, so that the command inherits nothing that the tracer opens or changes.
     let launcher = Launcher::start(HuntedCommand { argv: &args.argv, user: user.as_ref() })?;
     stdio::survive_file_limit().context("cannot ignore SIGXFSZ")?;
@@ -70,7 +67,7 @@ pub(super) fn run(cli: &Cli, args: &Hunt) -> anyhow::Result<u8> {
     let hunt = search::Hunt {
         tracer,
         filter,
-        provoke: plan.provocation.map(recorded),
+        provoke: plan.provocation.map(Provoke::from),
         sinks,
         launcher,
         plan,
@@ -110,9 +107,8 @@ pub(super) fn run(cli: &Cli, args: &Hunt) -> anyhow::Result<u8> {
         return Ok(code);
     }
     let near_misses_count = cli.options.near_misses_too || plan.until == Some(Until::NearMiss);
-    let sum = |of: fn(&event::Runs) -> u64| of(&hunted.plain) + of(&hunted.provoked);
-    let found =
-        sum(|runs| runs.incidents) > 0 || near_misses_count && sum(|runs| runs.near_misses) > 0;
+    let found = hunted.sum(|runs| runs.incidents) > 0
+        || near_misses_count && hunted.sum(|runs| runs.near_misses) > 0;
     Ok(u8::from(found))
 }
 
@@ -161,7 +157,7 @@ fn output(KeptOutput { run, code, found, text, skipped }: &KeptOutput) -> String
 
 /// The table, with what comes before it. `time` says how long it took.
 fn end(args: &Hunt, hunted: &event::Hunt, time: &str) -> String {
-    let runs = hunted.plain.runs + hunted.provoked.runs;
+    let runs = hunted.sum(|runs| runs.runs);
     let command = escape::command(&words(args), 80);
     format!("{} of {command}{time}\n\n{}\n", count(runs, "run", "runs"), table(hunted))
 }
@@ -173,10 +169,10 @@ fn words(args: &Hunt) -> Vec<String> {
 
 /// A command line that does the same runs again.
 fn repeat(args: &Hunt, plan: &Plan, hunted: &event::Hunt) -> String {
-    let runs = hunted.plain.runs + hunted.provoked.runs;
+    let runs = hunted.sum(|runs| runs.runs);
     let mut line = format!("sudo etxtbsy-trace hunt --runs {}", runs.max(1));
     if let Some(provocation) = &plan.provocation {
-        let _ = write!(line, " {}", provoking_again(&recorded(*provocation)));
+        let _ = write!(line, " {}", provoking_again(&Provoke::from(*provocation)));
     }
     format!("{line} -- {}", escape::command(&words(args), usize::MAX))
 }

@@ -44,7 +44,7 @@ const RING_BYTES: &str = "ETXTBSY_TRACE_RING_BYTES";
 /// Undocumented: the path of a new file for a copy of the records. Unit tests of the session replay it.
 const RECORDS: &str = "ETXTBSY_TRACE_RECORDS";
 
-pub(super) const NO_NEW_PRIVS: &str = "--provoke without CAP_SYS_ADMIN sets no_new_privs: setuid programs such as sudo \
+const NO_NEW_PRIVS: &str = "--provoke without CAP_SYS_ADMIN sets no_new_privs: setuid programs such as sudo \
      run without their privileges in CMD; start etxtbsy-trace as root to avoid this";
 
 /// A command to trace.
@@ -78,14 +78,12 @@ pub(super) fn trace(
     let replaced = streams.as_ref().map(Streams::replace).unwrap_or_default();
     let provocation = command.and_then(|command| command.provocation);
     let provoker = provocation.as_ref().map(Provoker::start).transpose()?;
-    if provoker.is_some() && Provoker::needs_no_new_privs()? {
-        say(NO_NEW_PRIVS);
-    }
+    warn_of_no_new_privs(provocation.as_ref())?;
     // First, so that the command inherits nothing that the tracer opens or changes.
     let prepared = command
         .map(|TracedCommand { argv, user, .. }| Prepared::new(argv, user, &replaced, provoker))
         .transpose()?;
-    let provoke = provocation.map(recorded);
+    let provoke = provocation.map(Provoke::from);
     let after_view = DeferredText::default();
     // After the fork, so that the command keeps its own disposition.
     stdio::survive_file_limit().context("cannot ignore SIGXFSZ")?;
@@ -154,9 +152,12 @@ pub(super) fn trace(
     })
 }
 
-/// What is provoked, as it is recorded.
-pub(super) fn recorded(Provocation { max, seed }: Provocation) -> Provoke {
-    Provoke { max_ns: u64::try_from(max.as_nanos()).unwrap_or(u64::MAX), seed }
+/// Says what CMD loses by `--provoke` without CAP_SYS_ADMIN, if that is so.
+pub(super) fn warn_of_no_new_privs(provocation: Option<&Provocation>) -> anyhow::Result<()> {
+    if provocation.is_some() && Provoker::needs_no_new_privs()? {
+        say(NO_NEW_PRIVS);
+    }
+    Ok(())
 }
 
 /// Whether a session saw what `--error-exitcode` is for.

@@ -13,7 +13,7 @@ mod signals;
 mod started;
 mod strings;
 
-pub use self::{error::ExecError, prepared::Prepared, started::Started};
+pub use self::{error::ExecError, prepared::Prepared, signals::FORWARDED, started::Started};
 
 #[cfg(test)]
 mod tests;

@@ -12,6 +12,16 @@ use std::{
 };
 use tokio::io::{Interest, unix::AsyncFd};
 
+/// The signals that are passed on to the command.
+pub const FORWARDED: [Signal; 6] = [
+    Signal::SIGINT,
+    Signal::SIGQUIT,
+    Signal::SIGTERM,
+    Signal::SIGHUP,
+    Signal::SIGUSR1,
+    Signal::SIGUSR2,
+];
+
 /// Signals for the command, which this thread blocks and reads while the command runs.
 #[derive(Debug)]
 pub(super) struct CommandSignals {
@@ -21,9 +31,7 @@ pub(super) struct CommandSignals {
 
 impl CommandSignals {
     pub(super) fn block() -> io::Result<Self> {
-        use Signal::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
-        let blocked: SigSet =
-            [SIGINT, SIGQUIT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2].into_iter().collect();
+        let blocked: SigSet = FORWARDED.into_iter().collect();
         let fd = SignalFd::with_flags(&blocked, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
         // SAFETY: the SignalFd owns its fd.
         let fd = unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }?;

@@ -1,6 +1,10 @@
 //! The command against real processes.
 
-use super::{Prepared, child::Child, signals::IGNORED_AT_START};
+use super::{
+    Prepared,
+    child::Child,
+    signals::{FORWARDED, IGNORED_AT_START},
+};
 use crate::host::user::Invoker;
 use libc::c_int;
 use nix::{
@@ -228,14 +232,7 @@ async fn terminate_tree_ends_a_growing_tree() {
 
 #[tokio::test]
 async fn signals_sent_to_us_reach_the_command() {
-    for signal in [
-        Signal::SIGINT,
-        Signal::SIGQUIT,
-        Signal::SIGTERM,
-        Signal::SIGHUP,
-        Signal::SIGUSR1,
-        Signal::SIGUSR2,
-    ] {
+    for signal in FORWARDED {
         reset_if_ignored(signal);
         let started = prepared(&["sleep", "1000"]).start().unwrap();
         // To this thread, because the other tests' threads do not block the signal.

@@ -9,7 +9,7 @@ use nix::{
     errno::Errno,
     sys::{
         prctl,
-        signal::{SigHandler, Signal, signal},
+        signal::{SigHandler, signal},
         socket::{
             AddressFamily, MsgFlags, Shutdown, SockFlag, SockType, recv, send, shutdown, socketpair,
         },
@@ -29,9 +29,11 @@ use std::{
 use tokio::io::{Interest, unix::AsyncFd};
 
 use crate::{
-    command::{ExecError, Prepared, Started},
-    host::user::Invoker,
+    command::{ExecError, FORWARDED, Prepared, Started},
+    event::Provoke,
+    host::{memory::FAILED_TO_TRACE, user::Invoker},
     provoke::{Provocation, Provoker},
+    session::trace_run::event_loop,
 };
 
 /// Its name, as ps(1) shows it.
@@ -44,8 +46,8 @@ const MESSAGE: usize = 16 << 10;
 /// A request for a run.
 #[derive(Debug, Serialize, Deserialize)]
 struct Request {
-    /// The longest delay, in nanoseconds, and the seed.
-    provoke: Option<(u64, u64)>,
+    /// How its calls are delayed.
+    provoke: Option<Provoke>,
 }
 
 /// How a run ended.
@@ -134,9 +136,7 @@ pub struct Line(Channel);
 impl Line {
     /// Asks for a run.
     pub async fn ask(&self, provocation: Option<Provocation>) -> io::Result<()> {
-        let nanos = |max: Duration| u64::try_from(max.as_nanos()).unwrap_or(u64::MAX);
-        let provoke = provocation.map(|it| (nanos(it.max), it.seed));
-        self.0.send(&Request { provoke }).await
+        self.0.send(&Request { provoke: provocation.map(Provoke::from) }).await
     }
 
     /// How the run ended; `None` if the launcher has ended. Cancel-safe.
@@ -191,26 +191,18 @@ impl Channel {
 fn launch(socket: OwnedFd, command: HuntedCommand<'_>, output: &File) -> anyhow::Result<()> {
     let _ = prctl::set_name(NAME);
     // Between runs it has no use for them; during a run they are blocked, and passed on.
-    for ignored in [
-        Signal::SIGINT,
-        Signal::SIGQUIT,
-        Signal::SIGTERM,
-        Signal::SIGHUP,
-        Signal::SIGUSR1,
-        Signal::SIGUSR2,
-    ] {
+    for ignored in FORWARDED {
         // SAFETY: SIG_IGN has no handler that could do anything.
         unsafe { signal(ignored, SigHandler::SigIgn) }?;
     }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
+    event_loop()?.block_on(async {
         let channel = Channel::new(socket)?;
         while let Some(request) = channel.receive().await? {
             match one_run(&channel, &request, command, output).await {
                 Ok(None) => break,
                 Ok(Some(end)) => channel.send(&end).await?,
                 Err(error) => {
-                    let (code, why) = (crate::host::memory::FAILED_TO_TRACE, format!("{error:#}"));
+                    let (code, why) = (FAILED_TO_TRACE, format!("{error:#}"));
                     channel.send(&RunEnd::NotStarted { code, why }).await?;
                 }
             }
@@ -234,8 +226,7 @@ async fn one_run(
         (output.as_fd(), libc::STDOUT_FILENO),
         (output.as_fd(), libc::STDERR_FILENO),
     ];
-    let provocation =
-        request.provoke.map(|(max, seed)| Provocation { max: Duration::from_nanos(max), seed });
+    let provocation = request.provoke.map(Provocation::from);
     let provoker = provocation.as_ref().map(Provoker::start).transpose()?;
     let prepared = Prepared::new(command.argv, command.user, &streams, provoker)?;
     let started = match prepared.start() {

@@ -35,9 +35,11 @@ impl Progress {
         Self { is_shown, began: Instant::now(), deadline, found: Hunt::default() }
     }
 
-    /// What the runs that are over came to.
-    pub(super) fn found(&mut self, found: Hunt) {
-        self.found = found;
+    /// Takes what the runs that are over came to, if it is shown.
+    pub(super) fn take(&mut self, found: impl FnOnce() -> Hunt) {
+        if self.is_shown {
+            self.found = found();
+        }
     }
 
     /// Shows the line. An error is no reason to end the hunt.
@@ -70,8 +72,6 @@ fn write(text: &str) -> io::Result<()> {
 }
 
 fn line(run: Run, found: &Hunt, elapsed: Duration, left: Option<Duration>) -> String {
-    let both = [&found.plain, &found.provoked];
-    let sum = |of: fn(&crate::event::Runs) -> u64| both.iter().map(|runs| of(runs)).sum::<u64>();
     let minutes = |time: Duration| format!("{}:{:02}", time.as_secs() / 60, time.as_secs() % 60);
     let time = match left {
         Some(left) => format!("{} left", minutes(left)),
@@ -79,9 +79,9 @@ fn line(run: Run, found: &Hunt, elapsed: Duration, left: Option<Duration>) -> St
     };
     [
         format!("run {}", run_name(run)),
-        count(sum(|runs| runs.execs.of_written_files), "exec", "execs") + " of written files",
-        count(sum(|runs| runs.near_misses), "near miss", "near misses"),
-        count(sum(|runs| runs.incidents), "failure", "failures"),
+        count(found.sum(|runs| runs.execs.of_written_files), "exec", "execs") + " of written files",
+        count(found.sum(|runs| runs.near_misses), "near miss", "near misses"),
+        count(found.sum(|runs| runs.incidents), "failure", "failures"),
         time,
     ]
     .join(" · ")

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     event::{Filter, Provoke, Run},
     report::model::Report,
-    session::{Ended, Limits, RunFound, Session, Sink, signals::Signals},
+    session::{Ended, Limits, RunFound, Session, Sink, signals::Signals, trace_run::event_loop},
     tracer::loader::Tracer,
 };
 
@@ -85,8 +85,7 @@ enum Event {
 impl Hunt {
     /// Runs the command until the plan, a limit or a signal ends the hunt.
     pub fn run(self) -> Result<Outcome> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        runtime.context("cannot start the event loop")?.block_on(self.search())
+        event_loop()?.block_on(self.search())
     }
 
     async fn search(self) -> Result<Outcome> {
@@ -144,7 +143,7 @@ impl Hunt {
                 }
             };
             let found = session.end_run(Some(code == 0));
-            progress.found(session.hunted());
+            progress.take(|| session.hunted());
             done += 1;
             if (code != 0 || found.failures > 0) && outputs.len() < OUTPUTS {
                 let output = launcher.output().and_then(|file| tail(&file));

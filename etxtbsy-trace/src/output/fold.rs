@@ -241,7 +241,7 @@ impl Retry {
             group,
             direction: incident.direction,
             process: victim.ppid.unwrap_or(victim.pid),
-            path: path(incident).map(ToOwned::to_owned),
+            path: incident.caller_path().map(ToOwned::to_owned),
             inode: (file.dev.clone(), file.ino),
             holders,
             places,
@@ -252,7 +252,7 @@ impl Retry {
 impl Folded {
     fn new(incident: &Incident) -> Self {
         let mut file = Shape::default();
-        if let Some(path) = path(incident) {
+        if let Some(path) = incident.caller_path() {
             file.add(path);
         }
         let wait = Wait::of(incident);
@@ -281,7 +281,7 @@ impl Folded {
         self.times_ns.0 = self.times_ns.0.min(later.times_ns.0);
         self.times_ns.1 = self.times_ns.1.max(later.times_ns.1);
         // What is merged is one incident, or a loop whose incidents all have one path.
-        if let Some(path) = path(&later.first) {
+        if let Some(path) = later.first.caller_path() {
             self.file.add(path);
         }
         self.verdict = self.verdict.filter(|kind| later.verdict == Some(*kind));
@@ -297,11 +297,6 @@ impl Folded {
         }
         self.last = later.last;
     }
-}
-
-/// The path as the caller gave it.
-fn path(incident: &Incident) -> Option<&str> {
-    incident.path.as_deref().or(incident.file.path.as_deref())
 }
 
 /// The ids of incidents.

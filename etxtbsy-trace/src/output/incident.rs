@@ -188,7 +188,7 @@ pub(crate) fn run_name(run: Run) -> String {
 
 /// The path as the caller gave it.
 fn caller_path(incident: &Incident, look: Look) -> String {
-    let path = incident.path.as_ref().or(incident.file.path.as_ref());
+    let path = incident.caller_path();
     path.map_or_else(|| "(path unknown)".to_owned(), |path| look.short(path, PATH))
 }
 

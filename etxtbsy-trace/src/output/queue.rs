@@ -416,9 +416,8 @@ mod tests {
         }
     }
 
-    #[test]
-    fn lines_wait_for_room_on_the_disk_and_those_beyond_memory_are_counted() {
-        const LINES: u64 = 40;
+    /// A queue to a disk that was full after the first line.
+    fn on_a_full_disk() -> (Disk, Queue, Arc<Notify>) {
         let disk = Disk::default();
         disk.add_room(1);
         let ended = Arc::new(Notify::new());
@@ -426,17 +425,29 @@ mod tests {
         queue.line(&Arc::new(samples::meta().into()));
         queue.line(&heavy(1, 10));
         assert!(matches!(notice(&queue, &ended), Notice::Full(_)));
+        (disk, queue, ended)
+    }
+
+    /// Closes a queue, and waits for its end.
+    fn end(queue: &Queue, ended: &Notify) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        queue.close();
+        while !queue.is_done() {
+            runtime.block_on(ended.notified());
+        }
+    }
+
+    #[test]
+    fn lines_wait_for_room_on_the_disk_and_those_beyond_memory_are_counted() {
+        const LINES: u64 = 40;
+        let (disk, mut queue, ended) = on_a_full_disk();
         for id in 2..=LINES {
             queue.line(&heavy(id, 1 << 20));
         }
         disk.add_room(usize::MAX / 2);
         assert_eq!(notice(&queue, &ended), Notice::HasRoom);
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         queue.line(&Arc::new(Line::Summary(crate::event::Summary::default())));
-        queue.close();
-        while !queue.is_done() {
-            runtime.block_on(ended.notified());
-        }
+        end(&queue, &ended);
         assert!(queue.take_error().is_none());
         let lines = disk.lines();
         let [Line::Meta(_), incidents @ .., Line::Lost(lost), Line::Summary(end)] = &lines[..]
@@ -450,18 +461,8 @@ mod tests {
 
     #[test]
     fn a_disk_that_is_full_at_the_end_is_an_error() {
-        let disk = Disk::default();
-        disk.add_room(1);
-        let ended = Arc::new(Notify::new());
-        let mut queue = Queue::start(Box::new(disk.clone()), Arc::clone(&ended)).unwrap();
-        queue.line(&Arc::new(samples::meta().into()));
-        queue.line(&heavy(1, 10));
-        assert!(matches!(notice(&queue, &ended), Notice::Full(_)));
-        queue.close();
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        while !queue.is_done() {
-            runtime.block_on(ended.notified());
-        }
+        let (_disk, queue, ended) = on_a_full_disk();
+        end(&queue, &ended);
         assert_eq!(queue.take_error().unwrap().kind(), io::ErrorKind::StorageFull);
         assert_eq!(queue.written(), Written { lines: 1, incidents: 0 });
     }

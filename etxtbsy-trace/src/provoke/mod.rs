@@ -26,6 +26,7 @@ pub use self::{
 };
 
 use self::filter::{Filter, knows_flags};
+use crate::event::Provoke;
 use anyhow::{Context as _, ensure};
 use rustix::thread::{CapabilitySet, capabilities};
 use std::{
@@ -47,6 +48,19 @@ pub struct Provocation {
     pub max: Duration,
     /// What the delays are derived from.
     pub seed: u64,
+}
+
+/// As it is recorded.
+impl From<Provocation> for Provoke {
+    fn from(Provocation { max, seed }: Provocation) -> Self {
+        Self { max_ns: u64::try_from(max.as_nanos()).unwrap_or(u64::MAX), seed }
+    }
+}
+
+impl From<Provoke> for Provocation {
+    fn from(Provoke { max_ns, seed }: Provoke) -> Self {
+        Self { max: Duration::from_nanos(max_ns), seed }
+    }
 }
 
 /// The calls that are held up.

@@ -94,7 +94,8 @@ pub fn untraced(prepared: Prepared) -> Result<(u8, bool)> {
     })
 }
 
-fn event_loop() -> Result<Runtime> {
+/// Starts the event loop, of this thread alone.
+pub(crate) fn event_loop() -> Result<Runtime> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.context("cannot start the event loop")
 }

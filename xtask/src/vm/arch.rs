@@ -1,7 +1,5 @@
 //! The differences between the architectures of virtual machines.
 
-use std::ffi::OsString;
-
 /// A CPU architecture.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Arch {
@@ -113,12 +111,6 @@ impl Arch {
     }
 }
 
-/// The variable and value that make cargo link for a target with Rust's own linker.
-pub(super) fn linker(target: &str) -> (OsString, &'static str) {
-    let variable = format!("CARGO_TARGET_{}_LINKER", target.to_uppercase().replace('-', "_"));
-    (variable.into(), "rust-lld")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -127,11 +119,5 @@ mod tests {
     fn a_version_may_name_its_architecture() {
         assert_eq!(Arch::of("6.12"), ("6.12", Arch::Amd64));
         assert_eq!(Arch::of("6.12-arm64"), ("6.12", Arch::Arm64));
-    }
-
-    #[test]
-    fn the_linker_variable_has_cargos_form() {
-        let (variable, _) = linker("aarch64-unknown-linux-musl");
-        assert_eq!(variable, "CARGO_TARGET_AARCH64_UNKNOWN_LINUX_MUSL_LINKER");
     }
 }

@@ -10,8 +10,11 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
-use super::arch::{self, Arch};
-use crate::command::{cargo, command, output, run, step, target_dir};
+use super::arch::Arch;
+use crate::{
+    command::{cargo, step, target_dir},
+    target,
+};
 
 /// The variable for the duration of races in the tests.
 const RACE_SECONDS: &str = "ETXTBSY_TRACE_RACE_SECONDS";
@@ -44,8 +47,8 @@ impl Suite {
         step(&format!("building the tests for {}", arch.debian()));
         let mut cargo = cargo(["test", "--release", "--locked", "--no-run"]);
         if let Some(target) = arch.target() {
-            ensure_target(target)?;
-            let (variable, linker) = arch::linker(target);
+            target::ensure(target)?;
+            let (variable, linker) = target::linker(target);
             cargo.args(["--target", target]).env(variable, linker);
             // The programs are in the image, which is in memory.
             cargo.env("CARGO_PROFILE_RELEASE_DEBUG", "0");
@@ -99,18 +102,6 @@ impl Suite {
         };
         self.tests.iter().map(line).collect()
     }
-}
-
-/// Installs the standard library for a target if it is missing.
-fn ensure_target(target: &str) -> Result<()> {
-    let installed = output(command("rustc").args(["--print", "target-libdir", "--target", target]))
-        .is_some_and(|dir| Path::new(&dir).exists());
-    if installed {
-        return Ok(());
-    }
-    run(command("rustup").args(["target", "add", target])).with_context(|| {
-        format!("the standard library for {target} is missing: run `rustup target add {target}`")
-    })
 }
 
 /// The time limit of a test.

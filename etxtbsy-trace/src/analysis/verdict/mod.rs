@@ -87,7 +87,7 @@ pub fn of_traced(incident: &Incident, roots: &[u32]) -> Verdict {
 }
 
 /// The word in place of a verdict's kind for an exec that could have failed.
-pub const NEAR_MISS: &str = "near-miss";
+const NEAR_MISS: &str = "near-miss";
 
 /// What is said of an exec that succeeded so long after the last holder of `incident` had released its copy.
 #[must_use]

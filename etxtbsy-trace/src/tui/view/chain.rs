@@ -326,7 +326,6 @@ fn put_victim(state: &State, incident: &Incident, roots: &mut Vec<Node>) {
             place = (0..roots.len()).find(|at| roots[*at].find(pid).is_some()).map(|at| (at, pid));
         }
     }
-    let path = incident.path.as_ref().or(incident.file.path.as_ref());
     let pieces = &mut node.pieces;
     pieces.push(process(victim.pid, victim.comm.as_deref()));
     if victim.tid != victim.pid {
@@ -341,7 +340,7 @@ fn put_victim(state: &State, incident: &Incident, roots: &mut Vec<Node>) {
     let what = Piece { after: after.to_owned(), style: look, ..what };
     pieces.push(what);
     node.must = pieces.len();
-    pieces.push(named("", path.map(String::as_str)));
+    pieces.push(named("", incident.caller_path()));
     let busy = incident.file.path.as_deref().filter(|busy| incident.path.as_deref() != Some(*busy));
     pieces.extend(busy.map(|busy| named("busy: ", Some(busy))));
     if place.is_none() {
