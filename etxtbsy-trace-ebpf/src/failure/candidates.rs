@@ -1,8 +1,8 @@
 //! The noted holds of the busy inode, as they are when the exec fails.
 
 use etxtbsy_trace_common::{
-    CLOEXEC_UNKNOWN, Candidate, Drain, Hold, HoldKey, How, Kind, PinnedBy, SLOTS, Stage, TextOf,
-    Via,
+    CLOEXEC_UNKNOWN, Candidate, Drain, Hold, HoldKey, How, Kind, NEAR_MISS_NS, PinnedBy, SLOTS,
+    Stage, TextOf, Via,
 };
 
 use crate::{
@@ -53,9 +53,6 @@ const RECENT: u32 = 3;
 /// The longest time from an exec to the drop of a last reference, in nanoseconds: 70 ms were seen, of a task
 /// that was preempted just then.
 const DRAIN_NS: u64 = 200_000_000;
-
-/// How long after its end an inherited copy is reported with an exec that succeeded, in nanoseconds.
-const SHOWN_FOR_NS: u64 = 1_000_000_000;
 
 /// The table has other users than the threads of the process, or its users are not known.
 pub(crate) const ODD: i32 = 2;
@@ -219,7 +216,7 @@ pub(crate) extern "C" fn report_copy(current: u64, slot: u32) -> i32 {
     let (hold, enter_ns) = unsafe { (&*hold, (*search).enter_ns) };
     let is_copy = (hold.via == Via::Fork as u32)
         & (hold.tgid != kernel::tgid_of(current))
-        & (hold.released_ns + SHOWN_FOR_NS > enter_ns);
+        & (hold.released_ns + NEAR_MISS_NS > enter_ns);
     if !is_copy {
         return 0;
     }

@@ -5,7 +5,7 @@
 //! that is decided in user space.
 
 use aya_ebpf::helpers::bpf_ktime_get_ns;
-use etxtbsy_trace_common::{Config, Count, HoldKey, Lost, SLOTS, TextOf};
+use etxtbsy_trace_common::{Config, Count, HoldKey, Lost, NEAR_MISS_NS, SLOTS, TextOf};
 
 use crate::{
     emit::{
@@ -19,8 +19,6 @@ use crate::{
     tree,
 };
 
-/// How long after the last open for writing an exec is a near miss, in nanoseconds.
-const RECENT_NS: u64 = 1_000_000_000;
 /// How many near misses are reported in one period, and how long that is: 2^27 ns, 134 ms.
 const AT_ONCE: u64 = 512;
 const PERIOD: u32 = 27;
@@ -127,7 +125,7 @@ fn has_changed(inode: u64) -> bool {
 #[inline(always)]
 fn had_copy(file: u64, now: u64) -> bool {
     let ended_ns = copies::last_end(kernel::inode_of(file));
-    ended_ns != 0 && ended_ns + RECENT_NS > now
+    ended_ns != 0 && ended_ns + NEAR_MISS_NS > now
 }
 
 /// Whether not too many were reported in this period.
