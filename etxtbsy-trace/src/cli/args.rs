@@ -174,8 +174,9 @@ pub struct Delays {
     /// [default MAX: 5ms]
     ///
     /// Delays the first write to each program that CMD or its descendants write, so that more forks
-    /// see the write fd open. This changes when CMD's calls run, not their results; docs/provoke.md
-    /// has the exceptions. MAX is a number with us, ms or s, at most
+    /// see the write fd open, and every other exec by a child with a write fd, so that it has it for
+    /// longer. This changes when CMD's calls run, not their results; docs/provoke.md has the
+    /// exceptions. MAX is a number with us, ms or s, at most
     /// 1s. Without root, CMD gets no_new_privs: setuid programs such as sudo run without their
     /// privileges.
     #[arg(

@@ -35,6 +35,11 @@ impl Delays {
         Duration::from_nanos((scaled >> 64) as u64)
     }
 
+    /// Yes or no, equally likely.
+    pub(super) fn next_choice(&mut self) -> bool {
+        self.random() >> 63 != 0
+    }
+
     /// SplitMix64.
     fn random(&mut self) -> u64 {
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -73,6 +78,13 @@ mod tests {
         );
         let mean = all.iter().sum::<Duration>() / 1000;
         assert!((max / 2).abs_diff(mean) < max / 20, "{mean:?}");
+    }
+
+    #[test]
+    fn a_choice_is_yes_half_of_the_time() {
+        let mut delays = Delays::new(Duration::ZERO, 0);
+        let yes = (0..1000).filter(|_| delays.next_choice()).count();
+        assert!((450..550).contains(&yes), "{yes}");
     }
 
     #[test]

@@ -1,6 +1,5 @@
 //! The seccomp filter: which calls of the command and its descendants wait for an answer.
 
-use super::Calls;
 use libc::{c_int, c_long, sock_filter, sock_fprog};
 use nix::errno::Errno;
 use std::{
@@ -38,15 +37,15 @@ pub(super) struct Filter {
 }
 
 impl Filter {
-    /// A filter that asks about these calls.
-    pub(super) fn new(calls: Calls, waits_killable: bool, no_new_privs: bool) -> Self {
+    /// A filter that asks about execs, and about calls that write if only a fatal signal can end their wait.
+    pub(super) fn new(waits_killable: bool, no_new_privs: bool) -> Self {
         let killable =
             if waits_killable { libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV } else { 0 };
         // Without SPEC_ALLOW, kernels before 5.16 slow down a process with a filter.
         let flags = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER
             | libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW
             | killable;
-        Self { program: program(calls), flags, no_new_privs }
+        Self { program: program(waits_killable), flags, no_new_privs }
     }
 
     /// Installs the filter in this process; returns its listener, which is close-on-exec.
@@ -94,10 +93,9 @@ unsafe fn seccomp(flags: u64, program: *const sock_fprog) -> c_long {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     /// It execs a program.
-    Exec {
-        /// The argument with the path.
-        path: usize,
-    },
+    Exec,
+    /// It closes a range of fds.
+    CloseRange,
     /// It gives the file of an fd execute permission.
     Fchmod,
     /// It writes to an fd from memory.
@@ -114,8 +112,9 @@ pub(super) enum Kind {
 
 /// The calls about which the filter asks.
 const CALLS: &[(c_long, Kind)] = &[
-    (libc::SYS_execve, Kind::Exec { path: 0 }),
-    (libc::SYS_execveat, Kind::Exec { path: 1 }),
+    (libc::SYS_execve, Kind::Exec),
+    (libc::SYS_execveat, Kind::Exec),
+    (libc::SYS_close_range, Kind::CloseRange),
     (libc::SYS_fchmod, Kind::Fchmod),
     (libc::SYS_write, Kind::Write { list: false }),
     (libc::SYS_pwrite64, Kind::Write { list: false }),
@@ -131,7 +130,7 @@ pub(super) fn kind_of(number: c_int) -> Option<Kind> {
 }
 
 /// The BPF program. It allows all calls of other architectures: 32-bit calls have other numbers.
-fn program(calls: Calls) -> Vec<sock_filter> {
+fn program(with_writes: bool) -> Vec<sock_filter> {
     let statement = |code, k| sock_filter { code, jt: 0, jf: 0, k };
     let jump = |code, k, jt, jf| sock_filter { code, jt, jf, k };
     let data = |offset: usize| statement(LOAD, offset as u32);
@@ -146,11 +145,15 @@ fn program(calls: Calls) -> Vec<sock_filter> {
         data(offset_of!(libc::seccomp_data, nr)),
     ];
     for (call, kind) in CALLS {
-        if !(if matches!(kind, Kind::Exec { .. }) { calls.execs } else { calls.writes }) {
+        if !(with_writes || matches!(kind, Kind::Exec)) {
             continue;
         }
         let then = match kind {
-            Kind::Exec { .. } => vec![notify],
+            Kind::Exec => vec![notify],
+            // One that only sets close-on-exec closes nothing.
+            Kind::CloseRange => {
+                vec![argument(2), jump(IF_ANY_OF, libc::CLOSE_RANGE_CLOEXEC, 1, 0), notify, allow]
+            }
             Kind::Fchmod => vec![argument(1), jump(IF_ANY_OF, EXECUTE, 0, 1), notify, allow],
             Kind::Write { .. } | Kind::Copy { .. } => vec![
                 argument(if let Kind::Copy { to } = kind { *to } else { 0 }),
@@ -171,11 +174,9 @@ fn program(calls: Calls) -> Vec<sock_filter> {
 mod tests {
     use super::*;
 
-    const BOTH: Calls = Calls { execs: true, writes: true };
-
     /// What the program returns for a call.
-    fn verdict(calls: Calls, arch: u32, number: c_long, arguments: [u64; 3]) -> u32 {
-        let program = program(calls);
+    fn verdict(with_writes: bool, arch: u32, number: c_long, arguments: [u64; 3]) -> u32 {
+        let program = program(with_writes);
         let (mut at, mut accumulator) = (0, 0);
         loop {
             let sock_filter { code, jt, jf, k } = program[at];
@@ -196,31 +197,33 @@ mod tests {
 
     #[test]
     fn the_filter_asks_about_calls_that_can_race() {
-        let execs = Calls { execs: true, writes: false };
-        let writes = Calls { execs: false, writes: true };
-        for (calls, number, arguments, asks) in [
-            (BOTH, libc::SYS_execve, [0; 3], true),
-            (BOTH, libc::SYS_execveat, [0; 3], true),
-            (BOTH, libc::SYS_write, [3, 0, 0], true),
-            (BOTH, libc::SYS_writev, [1023, 0, 0], true),
-            (BOTH, libc::SYS_write, [2, 0, 0], false),
-            (BOTH, libc::SYS_pwrite64, [1024, 0, 0], false),
-            (BOTH, libc::SYS_pwritev, [u64::MAX, 0, 0], false),
-            (BOTH, libc::SYS_fchmod, [3, 0o755, 0], true),
-            (BOTH, libc::SYS_fchmod, [3, 0o644, 0], false),
-            (BOTH, libc::SYS_fchmodat, [0, 0, 0o755], false),
-            (BOTH, libc::SYS_copy_file_range, [0, 0, 5], true),
-            (BOTH, libc::SYS_sendfile, [1, 5, 0], false),
-            (BOTH, libc::SYS_close, [3, 0, 0], false),
-            (BOTH, libc::SYS_read, [3, 0, 0], false),
-            (execs, libc::SYS_execve, [0; 3], true),
-            (execs, libc::SYS_write, [3, 0, 0], false),
-            (writes, libc::SYS_execve, [0; 3], false),
-            (writes, libc::SYS_write, [3, 0, 0], true),
+        for (with_writes, number, arguments, asks) in [
+            (true, libc::SYS_execve, [0; 3], true),
+            (true, libc::SYS_execveat, [0; 3], true),
+            (true, libc::SYS_write, [3, 0, 0], true),
+            (true, libc::SYS_writev, [1023, 0, 0], true),
+            (true, libc::SYS_write, [2, 0, 0], false),
+            (true, libc::SYS_pwrite64, [1024, 0, 0], false),
+            (true, libc::SYS_pwritev, [u64::MAX, 0, 0], false),
+            (true, libc::SYS_fchmod, [3, 0o755, 0], true),
+            (true, libc::SYS_fchmod, [3, 0o644, 0], false),
+            (true, libc::SYS_fchmodat, [0, 0, 0o755], false),
+            (true, libc::SYS_copy_file_range, [0, 0, 5], true),
+            (true, libc::SYS_sendfile, [1, 5, 0], false),
+            (true, libc::SYS_close, [3, 0, 0], false),
+            (true, libc::SYS_close_range, [3, u64::MAX, 0], true),
+            (true, libc::SYS_close_range, [3, u64::MAX, 4], false),
+            (true, libc::SYS_read, [3, 0, 0], false),
+            (false, libc::SYS_execve, [0; 3], true),
+            (false, libc::SYS_write, [3, 0, 0], false),
         ] {
             let expected =
                 if asks { libc::SECCOMP_RET_USER_NOTIF } else { libc::SECCOMP_RET_ALLOW };
-            assert_eq!(verdict(calls, ARCH, number, arguments), expected, "{number} {arguments:?}");
+            assert_eq!(
+                verdict(with_writes, ARCH, number, arguments),
+                expected,
+                "{number} {arguments:?}"
+            );
         }
     }
 
@@ -228,11 +231,11 @@ mod tests {
     fn calls_of_other_architectures_are_allowed() {
         const I386: u32 = 0x4000_0003;
         for number in 0..600 {
-            assert_eq!(verdict(BOTH, I386, number, [3; 3]), libc::SECCOMP_RET_ALLOW);
+            assert_eq!(verdict(true, I386, number, [3; 3]), libc::SECCOMP_RET_ALLOW);
         }
         // x32 has its own bit in the number.
         let x32 = libc::SYS_execve | 0x4000_0000;
-        assert_eq!(verdict(BOTH, ARCH, x32, [3; 3]), libc::SECCOMP_RET_ALLOW);
+        assert_eq!(verdict(true, ARCH, x32, [3; 3]), libc::SECCOMP_RET_ALLOW);
     }
 
     #[test]

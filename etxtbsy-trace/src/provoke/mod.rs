@@ -1,6 +1,6 @@
-//! Makes the race between a write, a fork and an exec likely, by holding up what races and nothing else: the
-//! first write to a program, or the fchmod that makes a file one; on request, or on old kernels, an exec by a child
-//! that has a write fd.
+//! Makes the race between a write, a fork and an exec likely, by holding up what races and nothing else: the first
+//! write to a program, the fchmod that makes a file one, and every other exec by a child that has a write fd, or
+//! close_range(2) that it calls before.
 //!
 //! Not held up: a chmod by path, which often comes after the close, where a delay makes failures less likely. Nor a
 //! close. The kernel makes a call fail with EINTR if a signal handler without SA_RESTART interrupts
@@ -30,16 +30,12 @@ use crate::event::Provoke;
 use anyhow::{Context as _, ensure};
 use rustix::thread::{CapabilitySet, capabilities};
 use std::{
-    env,
     os::{
         fd::{AsRawFd as _, OwnedFd},
         unix::net::UnixStream,
     },
     time::Duration,
 };
-
-/// Which calls are delayed: `exec`, `write` or `both`.
-const CALLS: &str = "ETXTBSY_TRACE_PROVOKE_CALLS";
 
 /// What is provoked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,29 +59,6 @@ impl From<Provoke> for Provocation {
     }
 }
 
-/// The calls that are held up.
-#[derive(Clone, Copy, Debug)]
-struct Calls {
-    /// Execs by children.
-    execs: bool,
-    /// Calls while a program is written, which keep it open for longer.
-    writes: bool,
-}
-
-impl Calls {
-    /// By default only writes: in what was measured (docs/provoke.md), delays of execs add little to them, and with
-    /// Java and Python they make failures less likely. Where writes cannot be delayed, execs are.
-    fn new(wanted: Option<&str>, waits_killable: bool) -> Self {
-        let (execs, writes) = match wanted {
-            Some("exec") => (true, false),
-            Some("both") => (true, true),
-            _ => (false, true),
-        };
-        let writes = writes && waits_killable;
-        Self { execs: execs || !writes, writes }
-    }
-}
-
 /// A supervisor that waits for its command. When it is dropped, no call is delayed any more.
 #[derive(Debug)]
 pub struct Provoker {
@@ -103,10 +76,9 @@ impl Provoker {
              offer (CONFIG_SECCOMP_FILTER); run without --provoke"
         );
         // Before 5.19, a signal handler can interrupt a call during its whole delay. A child blocks signals or has no
-        // handlers before its exec, but a process that writes may have some.
+        // handlers before its exec, but a process that writes may have some: only execs are delayed then.
         let waits_killable = knows_flags(listener | libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV);
-        let calls = Calls::new(env::var(CALLS).ok().as_deref(), waits_killable);
-        let filter = Filter::new(calls, waits_killable, Self::needs_no_new_privs()?);
+        let filter = Filter::new(waits_killable, Self::needs_no_new_privs()?);
         let (ours, theirs) = UnixStream::pair().context("cannot make a socket for --provoke")?;
         let control = process::start(provocation, ours.into(), &theirs.into())
             .context("cannot fork the supervisor of --provoke")?;

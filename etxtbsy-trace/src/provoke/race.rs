@@ -10,71 +10,48 @@ use nix::{
 };
 use rustix::fs::{AtFlags, CWD, FileType, Mode, Statx, StatxFlags, statx};
 use std::{
-    collections::VecDeque,
-    ffi::{OsStr, OsString},
+    ffi::OsStr,
     fs,
     io::IoSliceMut,
-    os::unix::ffi::OsStrExt as _,
     path::{Path, PathBuf},
 };
 
 /// How many fds of a process are looked at, so that a process with very many holds nothing up.
 const FDS: usize = 4096;
 
-/// The longest path that is read.
-const PATH: usize = 4096;
-/// How many names of written programs are kept.
-const NAMES: usize = 512;
-
 /// What the content of a program begins with.
 const PROGRAM: [&[u8]; 2] = [b"#!", b"\x7fELF"];
 
-/// The names of the programs that were written last. Execs of these are the ones that can fail: a delay would give the
-/// holders of their files time to end.
-#[derive(Debug, Default)]
-pub(super) struct Written(VecDeque<OsString>);
+/// Which of two things that race a call does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Raced {
+    /// It writes a program, or makes one of a file that it has written: more forks see the fd.
+    Write,
+    /// It ends what a child has inherited: an exec, or a close_range(2) before it (as Python does): the child has the
+    /// write fd for longer. The program may be the very one whose exec would have failed without a delay.
+    Release,
+}
 
-impl Written {
-    /// Whether a delay of the call makes a race more likely.
-    ///
-    /// Believe it only if the call still waits afterwards: else the thread may have ended, and its tid may have
-    /// been reused.
-    pub(super) fn is_raced(&mut self, call: &Call) -> bool {
-        let Call { tid, arguments, .. } = call;
-        let (tid, link_of) = (*tid, |fd: u64| fd_directory(*tid).join((fd as u32).to_string()));
-        let is_empty = |file: &Statx| file.stx_size == 0;
-        let link = match kind_of(call.number) {
-            None => return false,
-            Some(Kind::Exec { path }) => {
-                return is_holder(tid)
-                    && !name_at(tid, arguments[path] as usize)
-                        .is_some_and(|name| self.0.contains(&name));
-            }
-            Some(Kind::Fchmod) => {
-                Some(link_of(arguments[0])).filter(|link| written_file(link).is_some())
-            }
-            Some(Kind::Write { list }) => Some(link_of(arguments[0])).filter(|link| {
-                written_file(link).is_some_and(|file| {
-                    is_empty(&file)
-                        && (is_executable(&file) || is_program(tid, arguments[1] as usize, list))
-                })
-            }),
-            Some(Kind::Copy { to }) => Some(link_of(arguments[to])).filter(|link| {
-                written_file(link).is_some_and(|file| is_empty(&file) && is_executable(&file))
-            }),
-        };
-        let Some(link) = link else { return false };
-        if let Ok(path) = fs::read_link(link)
-            && let Some(name) = path.file_name()
-            && !self.0.iter().any(|written| written == name)
-        {
-            if self.0.len() == NAMES {
-                self.0.pop_front();
-            }
-            self.0.push_back(name.to_owned());
+/// What a call does of which a delay makes a race more likely.
+///
+/// Believe it only if the call still waits afterwards: else the thread may have ended, and its tid may have
+/// been reused.
+pub(super) fn raced(call: &Call) -> Option<Raced> {
+    let Call { tid, arguments, .. } = call;
+    let written = |fd: u64| written_file(&fd_directory(*tid).join((fd as u32).to_string()));
+    let is_empty = |file: &Statx| file.stx_size == 0;
+    let is_write = match kind_of(call.number)? {
+        Kind::Exec | Kind::CloseRange => return is_holder(*tid).then_some(Raced::Release),
+        Kind::Fchmod => written(arguments[0]).is_some(),
+        Kind::Write { list } => written(arguments[0]).is_some_and(|file| {
+            is_empty(&file)
+                && (is_executable(&file) || is_program(*tid, arguments[1] as usize, list))
+        }),
+        Kind::Copy { to } => {
+            written(arguments[to]).is_some_and(|file| is_empty(&file) && is_executable(&file))
         }
-        true
-    }
+    };
+    is_write.then_some(Raced::Write)
 }
 
 /// Whether a process has a regular file open for writing that its exec closes, or that can be executed.
@@ -134,14 +111,6 @@ fn is_program(tid: u32, address: usize, list: bool) -> bool {
     };
     let length = data.map_or(0, |data| read_memory(tid, data, &mut start));
     PROGRAM.iter().any(|program| start[..length].starts_with(program))
-}
-
-/// The last name of the path at an address.
-fn name_at(tid: u32, address: usize) -> Option<OsString> {
-    let mut path = [0; PATH];
-    let length = read_memory(tid, address, &mut path);
-    let end = path[..length].iter().position(|byte| *byte == 0)?;
-    Some(Path::new(OsStr::from_bytes(&path[..end])).file_name()?.to_owned())
 }
 
 /// Reads memory of a process; returns how many bytes can be read.

@@ -7,7 +7,7 @@
 use super::{
     delay::Delays,
     listener::{Call, Listener, SLOTS, Slots},
-    race::Written,
+    race::{Raced, raced},
 };
 use crate::host::pidfd;
 use nix::{
@@ -35,7 +35,6 @@ pub(super) struct Supervisor {
     free: Vec<usize>,
     /// The calls that are delayed, with the time of their answer.
     delayed: BinaryHeap<Reverse<(Instant, usize)>>,
-    written: Written,
     /// `None` when all calls continue at once.
     delays: Option<Delays>,
     /// At the end of file, the tracer has ended.
@@ -73,7 +72,6 @@ impl Supervisor {
             slots,
             free: (0..SLOTS).collect(),
             delayed: BinaryHeap::with_capacity(SLOTS),
-            written: Written::default(),
             delays: Some(delays),
             control: Some(control),
             standby: None,
@@ -157,8 +155,13 @@ impl Supervisor {
 
     fn delay_of(&mut self, call: &Call) -> Option<Duration> {
         let delays = self.delays.as_mut()?;
+        let raced = raced(call)?;
         // A thread that waits cannot end, so what /proc said was of this thread if it still waits.
-        (self.written.is_raced(call) && self.listener.waits(call)).then(|| delays.next_delay())
+        if !self.listener.waits(call) {
+            return None;
+        }
+        // Of two children that hold each other's programs, an exec fails only if one is delayed and the other is not.
+        (raced == Raced::Write || delays.next_choice()).then(|| delays.next_delay())
     }
 
     fn answer(&mut self, slot: usize) {
