@@ -98,12 +98,11 @@ impl Started {
         self.signal_tree(libc::SIGKILL);
     }
 
-    /// All are stopped until all are found. A fork fails while a signal is pending (`copy_process`), so
-    /// no descendant can fork a child that is not found.
+    /// All are stopped until all are found, so that no descendant can fork a child that is not found.
     fn signal_tree(&self, signal: c_int) {
         // Errors are ignored: a process may have ended, or belong to another user.
         let _ = self.forward(libc::SIGSTOP);
-        let descendants = process_tree::descendants(self.pid(), |pidfd| {
+        let descendants = process_tree::stopped_descendants(self.pid(), |pidfd| {
             let _ = pidfd::send(pidfd, libc::SIGSTOP);
         });
         for signal in [signal, libc::SIGCONT] {

@@ -16,7 +16,7 @@ use std::{
     env,
     ffi::{OsStr, OsString},
     fs::{self, OpenOptions, Permissions},
-    io::{self, BufRead, BufReader},
+    io::{self, BufRead, BufReader, Read as _},
     mem,
     os::{fd::AsRawFd, unix::fs::PermissionsExt},
     path::{Path, PathBuf},
@@ -211,19 +211,24 @@ async fn signals_can_be_forwarded() {
     assert_eq!(started.wait().await.unwrap(), 143);
 }
 
-/// All processes have the write end of a pipe, so its end of file shows that none is left.
+/// A shell whose forks take milliseconds, and nearly all of its time. All processes have the write end of a pipe, so its end
+/// of file shows that none is left.
 #[tokio::test]
 async fn terminate_tree_ends_a_growing_tree() {
-    for _ in 0..20 {
+    for _ in 0..5 {
         let (reader, writer) = nix::unistd::pipe().unwrap();
         let fd = writer.as_raw_fd();
-        let forks =
-            format!("exec 9>/proc/$PPID/fd/{fd}; while :; do sleep 1000 & sleep 0.001; done");
+        let forks = format!(
+            "exec 9>/proc/$PPID/fd/{fd}; x=$(head -c 100000000 /dev/zero | tr '\\0' x); echo >&9; \
+             while :; do sleep 1000 & done"
+        );
         let started = prepared(&["sh", "-c", &forks]).start().unwrap();
+        let mut reader = fs::File::from(reader);
+        reader.read_exact(&mut [0]).unwrap();
+        drop(writer);
         tokio::time::sleep(Duration::from_millis(20)).await;
         started.terminate_tree();
         assert_eq!(started.wait().await.unwrap(), 143);
-        drop(writer);
         let mut ends = libc::pollfd { fd: reader.as_raw_fd(), events: libc::POLLIN, revents: 0 };
         // SAFETY: `ends` is one pollfd, and outlives the call. The timeout makes a failing test end.
         assert_eq!(unsafe { libc::poll(&raw mut ends, 1, 60_000) }, 1);
