@@ -20,6 +20,8 @@ pub struct ExecCall {
     /// When the thread last got a processor before that, by the scheduler's clock
     /// (`sched_info.last_arrival`); 0 if it is not known.
     pub arrival: u64,
+    /// `struct file *` of the program that it ran then.
+    pub exe: u64,
 }
 
 /// The path that an exec was given.

@@ -21,8 +21,6 @@ pub(crate) struct Call {
     /// 0 if its entry was not seen.
     pub(crate) enter_ns: u64,
     pub(crate) exit_ns: u64,
-    /// User pointer to the path it was given.
-    pub(crate) path: u64,
 }
 
 /// Reports that a call of current's failed; `inode` is the busy one, `opened` as in [`Failure::opened`], and

@@ -1,7 +1,7 @@
 //! An exec failed with ETXTBSY: which file was busy, and who holds it.
 
 use aya_ebpf::helpers::bpf_ktime_get_ns;
-use etxtbsy_trace_common::{Config, Count, Drain, ExecCall, HoldKey, Lost, SLOTS, TextOf, Watch};
+use etxtbsy_trace_common::{Config, Count, Drain, HoldKey, Lost, SLOTS, TextOf, Watch};
 
 use crate::{
     emit::{
@@ -158,13 +158,10 @@ pub(crate) fn report(task: u64, syscall: i32, path: u64) -> bool {
     if tree::has(tgid) {
         count(Count::ExecsFailed, 1);
     }
-    let call = match EXECS.get_ptr(task) {
+    let (enter_ns, path) = match EXECS.get_ptr(task) {
         // SAFETY: a map value, see `maps`.
-        Some(call) => unsafe { *call },
-        None => {
-            let path = if path == 0 { path_asked(task, syscall) } else { path };
-            ExecCall { enter_ns: 0, path, table: 0, arrival: 0 }
-        }
+        Some(call) => unsafe { ((*call).enter_ns, (*call).path) },
+        None => (0, if path == 0 { path_asked(task, syscall) } else { path }),
     };
     let nth = busy_file(task, fput);
     let busy = if nth == NO_FILE { 0 } else { opened_file(task, fput, nth) };
@@ -179,14 +176,15 @@ pub(crate) fn report(task: u64, syscall: i32, path: u64) -> bool {
     if let Some(search) = search {
         // SAFETY: a map value, which this task alone uses.
         unsafe {
-            (*search).enter_ns = if call.enter_ns == 0 { now } else { call.enter_ns };
+            (*search).enter_ns = if enter_ns == 0 { now } else { enter_ns };
             (*search).exit_ns = now;
-            (*search).arrival = call.arrival;
+            // Looked up again, because the stack has no room for it.
+            (*search).arrival = EXECS.get_ptr(task).map_or(0, |call| (*call).arrival);
             (*search).writers = if writers > 0 { writers as u32 } else { 0 };
         }
         note_draining(task);
     }
-    let call = Call { syscall, enter_ns: call.enter_ns, exit_ns: now, path: call.path };
+    let call = Call { syscall, enter_ns, exit_ns: now };
     let Some(subject) = victim::report(task, &call, inode, opened, writers) else {
         let _ = SEARCHES.remove(task);
         return false;
@@ -207,7 +205,7 @@ pub(crate) fn report(task: u64, syscall: i32, path: u64) -> bool {
         // The file that names the busy one as its interpreter.
         text::file_path(task, TextOf::Target, subject, opened_file(task, fput, nth - 1));
     }
-    victim::describe(task, subject, call.path);
+    victim::describe(task, subject, path);
     let known = writers <= references::found_files(task) && references::unfound(task) == 0;
     if inode == 0 || (known && odd == 0 && CROWDED.get_ptr(inode).is_none()) {
         outcome::end_failure(task, 0);

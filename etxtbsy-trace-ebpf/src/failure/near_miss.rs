@@ -12,9 +12,9 @@ use crate::{
         intake, text,
         victim::{self, Call},
     },
-    failure::{candidates, exec_failed::opened_file, outcome},
-    holds::copies,
-    kernel::{self, offset, word},
+    failure::{candidates, outcome},
+    holds::{copies, runs},
+    kernel::{self, FMODE_EXEC, offset, word},
     maps::{CONFIG, ENDED, EXECS, PACE, SEARCHES, SearchState, count, lost},
     tree,
 };
@@ -31,22 +31,17 @@ pub(crate) fn note(task: u64, syscall: i32) {
         return;
     }
     count(Count::Execs, 1);
-    // A script waits in the task's work, and the program is its interpreter. `nth`: of scripts of scripts.
+    let Some(call) = EXECS.get_ptr(task) else { return };
+    // SAFETY: a map value, see `maps`.
+    let (enter_ns, exe_before) = unsafe { ((*call).enter_ns, (*call).exe) };
+    // A script waits in the task's work, and the program is its interpreter. `inner` is a script too, the interpreter
+    // of `script`.
     let program = word(word(task, offset!(task_mm)), offset!(mm_exe_file));
-    let fput = match CONFIG.get_ptr(Config::Fput as u32) {
-        // SAFETY: a map value, see `maps`.
-        Some(fput) => unsafe { *fput },
-        None => 0,
-    };
-    let inner = if fput == 0 { 0 } else { opened_file(task, fput, 0) };
-    let outer = if inner == 0 { 0 } else { opened_file(task, fput, 1) };
-    let target = if outer != 0 {
-        outer
-    } else if inner != 0 {
-        inner
-    } else {
-        program
-    };
+    let is_script = runs::is_script(tgid, word(task, offset!(task_start_time)));
+    let script = if is_script { executed_file(task, 0) } else { 0 };
+    let inner = if script != 0 { executed_file(task, 1) } else { 0 };
+    let inner = if inner == exe_before { 0 } else { inner };
+    let target = if script != 0 { script } else { program };
     if has_changed(kernel::inode_of(target)) {
         count(Count::ExecsOfWritten, 1);
     }
@@ -54,16 +49,13 @@ pub(crate) fn note(task: u64, syscall: i32) {
     let now = unsafe { bpf_ktime_get_ns() };
     let file = if had_copy(target, now) {
         target
-    } else if inner != 0 && had_copy(program, now) {
+    } else if script != 0 && had_copy(program, now) {
         program
-    } else if outer != 0 && had_copy(inner, now) {
+    } else if inner != 0 && had_copy(inner, now) {
         inner
     } else {
         return;
     };
-    let Some(call) = EXECS.get_ptr(task) else { return };
-    // SAFETY: a map value, see `maps`.
-    let enter_ns = unsafe { (*call).enter_ns };
     if !is_within_pace(now) || !intake::has_room() {
         lost(Lost::NearMissUnreported);
         return;
@@ -91,7 +83,7 @@ pub(crate) fn note(task: u64, syscall: i32) {
     // The new program's stack has the path that the exec was given, after the environment.
     let mm = word(task, offset!(task_mm));
     let path = word(mm, offset!(mm_env_end));
-    let call = Call { syscall, enter_ns, exit_ns: now, path };
+    let call = Call { syscall, enter_ns, exit_ns: now };
     let opened = if file == target { 1 } else { 2 };
     let Some(subject) = victim::report_near_miss(task, &call, inode, opened, last_open_ns) else {
         let _ = SEARCHES.remove(task);
@@ -108,6 +100,42 @@ pub(crate) fn note(task: u64, syscall: i32) {
     }
     victim::describe(task, subject, path);
     outcome::end_failure(task, 0);
+}
+
+/// How many entries of a task's work are looked at.
+const WORKS: u32 = 256;
+
+/// The `nth` file in the task's work that was opened to be executed, oldest first, of the first two; 0 if there is none.
+/// After an exec of a script, the first is the script. Younger are an interpreter that is a script too, the files of the
+/// program before (`exec_mmap`: its own, its dynamic linker), and those that were close-on-exec (`do_close_on_exec`). A
+/// global function, so that the verifier checks it once.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn executed_file(task: u64, nth: u32) -> u64 {
+    let Some(fput) = CONFIG.get_ptr(Config::Fput as u32) else { return 0 };
+    // SAFETY: a map value, see `maps`.
+    let fput = unsafe { *fput };
+    let (mut oldest, mut second) = (0, 0);
+    let mut link = word(task, offset!(task_task_works));
+    for _ in 0..WORKS {
+        if link == 0 {
+            break;
+        }
+        let file = link - offset!(file_task_work) as u64;
+        if word(link, offset!(callback_func)) == fput
+            && kernel::int(file, offset!(file_f_flags)) & FMODE_EXEC != 0
+        {
+            second = oldest;
+            oldest = file;
+        }
+        link = word(link, offset!(callback_next));
+    }
+    if link != 0 {
+        // The oldest was not reached.
+        lost(Lost::NearMissUnreported);
+        return 0;
+    }
+    if nth == 0 { oldest } else { second }
 }
 
 /// Whether an inode has changed since tracing began: a write sets its `i_ctime`.

@@ -41,7 +41,7 @@ pub(crate) fn report(syscall: i32, path: u64, directory: i32) -> bool {
     }
     // SAFETY: no arguments.
     let exit_ns = unsafe { bpf_ktime_get_ns() };
-    let call = Call { syscall, enter_ns: 0, exit_ns, path };
+    let call = Call { syscall, enter_ns: 0, exit_ns };
     let Some(subject) = victim::report(task, &call, 0, 0, 0) else { return false };
     victim::describe(task, subject, path);
     if directory != AT_FDCWD {

@@ -21,8 +21,13 @@ pub(crate) fn begin(path: u64) {
     let task = kernel::current();
     // SAFETY: no arguments.
     let enter_ns = unsafe { bpf_ktime_get_ns() };
-    let call =
-        ExecCall { enter_ns, path, table: kernel::current_table(), arrival: kernel::arrival(task) };
+    let call = ExecCall {
+        enter_ns,
+        path,
+        table: kernel::current_table(),
+        arrival: kernel::arrival(task),
+        exe: word(word(task, offset!(task_mm)), offset!(mm_exe_file)),
+    };
     if EXECS.insert(task, call, ANY).is_err() {
         lost(Lost::ExecsFull);
     }

@@ -20,6 +20,13 @@ pub(crate) fn of(tgid: u32, start_ns: u64) -> Option<*mut Run> {
     (unsafe { (*run).start_ns } == start_ns).then_some(run)
 }
 
+/// Whether the last exec of a process was one of a script, or of another file that an interpreter runs.
+#[inline(always)]
+pub(crate) fn is_script(tgid: u32, start_ns: u64) -> bool {
+    // SAFETY: a map value, see `maps`.
+    of(tgid, start_ns).is_some_and(|run| unsafe { (*run).script } != 0)
+}
+
 /// The inode of the program of a memory, `struct mm_struct *`.
 #[inline(always)]
 pub(crate) fn program(mm: u64) -> u64 {

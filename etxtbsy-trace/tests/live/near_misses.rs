@@ -52,6 +52,22 @@ fn what_could_have_failed_is_reported_and_nothing_else() {
     assert!(!reported.is_empty() || is_own_machine(), "{truth:?}");
 }
 
+/// The program that an exec replaces waits in the task's work, where a script would be.
+#[test]
+fn execs_of_a_process_that_has_execd_before_are_counted() {
+    let Some(turn) = Turn::take_as_root() else {
+        return;
+    };
+    let dir = turn.dir.path().to_str().unwrap();
+    let program = "cd \"$0\"; cp /bin/true tool; sh -c 'exec ./tool'";
+    let script = "cd \"$0\"; printf '#!/bin/sh\nexit\n' >tool; chmod +x tool; sh -c 'exec ./tool'";
+    for script in [program, script] {
+        let (_, trace) = turn.run(&[], &["sh", "-c", script, dir]);
+        let execs = trace.summary.execs.unwrap();
+        assert_eq!((execs.total, execs.of_written_files), (4, 1), "{script}");
+    }
+}
+
 /// What is wrong with a near miss.
 fn faults(pid: u32, won: &WonExec, near: &NearMiss) -> Vec<String> {
     let mut faults = Vec::new();

@@ -76,3 +76,38 @@ fn a_suite_in_python() {
     assert_found_and_fixed(&turn, &suite);
     assert_provoked(&turn, &suite);
 }
+
+#[test]
+fn a_suite_in_java() {
+    let Some(turn) = Turn::take_as_root() else {
+        return;
+    };
+    if !has("javac", "-version") {
+        skip!("there is no Java compiler");
+    }
+    let dir = turn.dir.path().to_str().unwrap();
+    let built =
+        Command::new("javac").args(["-d", dir]).arg(format!("{SOURCES}/Suite.java")).status();
+    assert!(built.unwrap().success());
+    let suite = ["java", "-cp", dir, "Suite", dir];
+    assert_found_and_fixed(&turn, &suite);
+    assert_provoked(&turn, &suite);
+}
+
+#[test]
+fn a_suite_in_rust() {
+    let Some(turn) = Turn::take_as_root() else {
+        return;
+    };
+    if !has("rustc", "--version") {
+        skip!("there is no Rust compiler");
+    }
+    let (dir, binary) = (turn.dir.path().to_str().unwrap(), turn.dir.path().join("suite"));
+    let source = format!("{SOURCES}/suite.rs");
+    let mut built = Command::new("rustc");
+    built.args(["--edition=2024", "-o"]).arg(&binary).arg(source);
+    assert!(built.status().unwrap().success());
+    let suite = [binary.to_str().unwrap(), dir];
+    assert_found_and_fixed(&turn, &suite);
+    assert_provoked(&turn, &suite);
+}
