@@ -125,7 +125,7 @@ pub(crate) static CROWDED: LruHashMap<u64, u32> = LruHashMap::with_max_entries(1
 #[map]
 pub(crate) static RECEIVED: LruHashMap<u64, u64> = LruHashMap::with_max_entries(4_096, 0);
 
-/// When the last inherited write fd of an inode ended, by inode.
+/// When the last inherited write fd of an inode ended, and its place in [`ENDED`], by inode: see `copies`.
 #[map]
 pub(crate) static COPIES: LruHashMap<u64, u64> = LruHashMap::with_max_entries(2_048, 0);
 

@@ -52,7 +52,7 @@ const RECENT: u32 = 3;
 
 /// The longest time from an exec to the drop of a last reference, in nanoseconds: 70 ms were seen, of a task
 /// that was preempted just then.
-const DRAIN_NS: u64 = 200_000_000;
+pub(super) const DRAIN_NS: u64 = 200_000_000;
 
 /// The table has other users than the threads of the process, or its users are not known.
 pub(crate) const ODD: i32 = 2;

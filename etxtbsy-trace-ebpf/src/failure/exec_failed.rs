@@ -8,8 +8,11 @@ use crate::{
         intake, text,
         victim::{self, Call},
     },
-    failure::{candidates, outcome, references},
-    holds::last_drop,
+    failure::{
+        candidates::{self, DRAIN_NS},
+        outcome, references,
+    },
+    holds::{copies, last_drop},
     kernel::{self, CALLS, FMODE_EXEC, offset, word},
     maps::{
         ANY, CONFIG, CROWDED, ENDED, EXECS, HOLDS, SEARCHES, SearchState, WATCHED, count, lost,
@@ -166,13 +169,15 @@ pub(crate) fn report(task: u64, syscall: i32, path: u64) -> bool {
     let nth = busy_file(task, fput);
     let busy = if nth == NO_FILE { 0 } else { opened_file(task, fput, nth) };
     let inode = if busy == 0 { 0 } else { kernel::inode_of(busy) };
+    let search = SearchState::begin(task, inode, 0, 0, 0);
+    // Before the count, so that it is found if it is counted.
+    note_last_copy(task);
     let (writers, now) = writers_at(inode);
     // Without one, the file system itself refused to open the file; user space looks at that.
     if inode != 0 {
         watch(inode, now);
     }
     let opened = if inode == 0 { 0 } else { nth + 1 };
-    let search = SearchState::begin(task, inode, 0, 0, 0);
     if let Some(search) = search {
         // SAFETY: a map value, which this task alone uses.
         unsafe {
@@ -240,6 +245,21 @@ extern "C" fn is_held_by_tree(inode: u64, slot: u32) -> i32 {
     (kernel::is_open(file, inode) && tree::is_member(tgid)) as i32
 }
 
+/// Notes whether the description of the copy that ended last is being dropped: that takes microseconds, and only this one
+/// can have been under way for less.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn note_last_copy(task: u64) -> i32 {
+    let Some(search) = SEARCHES.get_ptr_mut(task) else { return 0 };
+    // SAFETY: a map value, which this task alone uses.
+    let inode = unsafe { (*search).inode };
+    let slot = copies::last_slot(inode);
+    let draining = (is_draining(inode, slot, 0) as u64 & 1) << slot;
+    // SAFETY: as above.
+    unsafe { (*search).draining = draining };
+    0
+}
+
 /// Notes which descriptions are being dropped: at once, because a drop takes a microsecond.
 #[unsafe(no_mangle)]
 #[inline(never)]
@@ -247,22 +267,25 @@ extern "C" fn note_draining(task: u64) -> i32 {
     let Some(search) = SEARCHES.get_ptr_mut(task) else { return 0 };
     // SAFETY: a map value, which this task alone uses.
     let inode = unsafe { (*search).inode };
+    // SAFETY: no arguments.
+    let since = unsafe { bpf_ktime_get_ns() }.saturating_sub(DRAIN_NS);
     let mut draining = 0;
     for slot in 0..SLOTS {
-        draining |= (is_draining(inode, slot) as u64 & 1) << slot;
+        draining |= (is_draining(inode, slot, since) as u64 & 1) << slot;
     }
     // SAFETY: as above.
-    unsafe { (*search).draining = draining };
+    unsafe { (*search).draining |= draining };
     0
 }
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn is_draining(inode: u64, slot: u32) -> u32 {
+extern "C" fn is_draining(inode: u64, slot: u32, since: u64) -> u32 {
     let Some(hold) = ENDED.get_ptr(HoldKey { inode, slot, pad: 0 }) else { return 0 };
     // SAFETY: a map value, see `maps`.
     let hold = unsafe { &*hold };
-    if hold.was_last_reference == 0 || kernel::references(hold.file) != 0 {
+    let is_over = hold.released_ns < since || hold.was_last_reference == 0;
+    if is_over || kernel::references(hold.file) != 0 {
         return 0;
     }
     let drain = last_drop::drain(hold, inode);

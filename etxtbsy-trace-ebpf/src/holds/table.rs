@@ -221,7 +221,7 @@ extern "C" fn finish(inode: u64, slot: u32, how: u32, last: u32) -> i32 {
         lost(Lost::HoldsFull);
     }
     if hold.via == Via::Fork as u32 {
-        copies::note_end(inode, hold.released_ns);
+        copies::note_end(inode, slot, hold.released_ns);
     }
     let _ = HOLDS.remove(key);
     report::change(Kind::Released, inode, slot);

@@ -90,6 +90,11 @@ fn map_flags(object: &[u8]) -> anyhow::Result<Vec<usize>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use aya_obj::generated::bpf_insn;
+    use std::{
+        collections::{BTreeSet, HashSet},
+        ops::Range,
+    };
 
     #[test]
     fn flags_of_maps_are_found() {
@@ -112,6 +117,89 @@ mod tests {
         let is_within = |at: &usize| all.iter().any(|cast| (*cast..cast + CAST.len()).contains(at));
         assert!(different(CASTING, &changed).all(|at| is_within(&at)), "nothing else is changed");
         assert!(casts(PLAIN).unwrap().is_empty());
+    }
+
+    /// `MAX_BPF_STACK` of include/linux/filter.h: for all functions that are active at once.
+    const MAX_STACK: usize = 512;
+
+    /// The functions of a program, by their first instruction.
+    struct Functions<'a> {
+        instructions: &'a [bpf_insn],
+        starts: BTreeSet<usize>,
+    }
+
+    impl<'a> Functions<'a> {
+        fn new(instructions: &'a [bpf_insn]) -> Self {
+            let mut functions = Self { instructions, starts: BTreeSet::from([0]) };
+            let called = (0..instructions.len()).filter_map(|at| functions.called_at(at));
+            functions.starts = called.chain([0]).collect();
+            functions
+        }
+
+        /// The function that an instruction calls.
+        fn called_at(&self, at: usize) -> Option<usize> {
+            const CALL: u8 = 0x85;
+            const PSEUDO_CALL: u8 = 1;
+            let insn = &self.instructions[at];
+            (insn.code == CALL && insn.src_reg() == PSEUDO_CALL)
+                .then(|| (at as i32 + 1 + insn.imm) as usize)
+        }
+
+        fn body(&self, start: usize) -> Range<usize> {
+            let next = self.starts.range(start + 1..).next();
+            start..next.copied().unwrap_or(self.instructions.len())
+        }
+
+        /// The offset from the frame pointer that an instruction uses, downwards.
+        fn frame_offset(&self, at: usize) -> Option<i32> {
+            const FRAME: u8 = 10;
+            const LDX: u8 = 1;
+            const ST: u8 = 2;
+            const STX: u8 = 3;
+            // `BPF_ALU64 | BPF_MOV | BPF_X`, and `BPF_ALU64 | BPF_ADD | BPF_K` with what it has moved.
+            const MOVE: u8 = 0xbf;
+            const ADD: u8 = 0x07;
+            let insn = &self.instructions[at];
+            match insn.code & 7 {
+                LDX if insn.src_reg() == FRAME => Some(-i32::from(insn.off)),
+                ST | STX if insn.dst_reg() == FRAME => Some(-i32::from(insn.off)),
+                _ if insn.code == ADD => {
+                    let before = &self.instructions[at.checked_sub(1)?];
+                    (before.code == MOVE && before.src_reg() == FRAME).then_some(-insn.imm)
+                }
+                _ => None,
+            }
+        }
+
+        /// How much stack a function and those that it calls need, as `check_max_stack_depth` counts it
+        /// (kernel/bpf/verifier.c, 5.10). Later kernels round up to less.
+        fn stack(&self, start: usize) -> usize {
+            let own = self.body(start).filter_map(|at| self.frame_offset(at)).max();
+            let own = own.map_or(1, |most| most.max(1) as usize).next_multiple_of(32);
+            let called: BTreeSet<_> =
+                self.body(start).filter_map(|at| self.called_at(at)).collect();
+            own + called.into_iter().map(|callee| self.stack(callee)).max().unwrap_or(0)
+        }
+    }
+
+    #[test]
+    fn no_program_needs_more_stack_than_the_oldest_kernel_allows() {
+        for bytes in [PLAIN, CASTING] {
+            let mut object = aya_obj::Object::parse(bytes).unwrap();
+            let sections: HashSet<_> =
+                object.functions.keys().map(|(section, _)| *section).collect();
+            object.relocate_calls(&sections).unwrap();
+            let programs = object.programs.iter();
+            let deepest = programs
+                .map(|(name, program)| {
+                    let function = &object.functions[&program.function_key()];
+                    (Functions::new(&function.instructions).stack(0), name)
+                })
+                .max()
+                .unwrap();
+            // Not next to nothing either: the instructions were understood.
+            assert!((MAX_STACK / 2..=MAX_STACK).contains(&deepest.0), "{deepest:?}");
+        }
     }
 
     fn different(one: &[u8], other: &[u8]) -> impl Iterator<Item = usize> {

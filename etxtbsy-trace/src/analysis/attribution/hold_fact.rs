@@ -59,7 +59,7 @@ pub(super) struct HoldFact {
 
 impl HoldFact {
     fn of_candidate(candidate: &Candidate, case: &Case) -> Self {
-        let hold = candidate.hold;
+        let hold = ended_unshown(candidate, case).unwrap_or(candidate.hold);
         let pinned_by = candidate
             .pinned_by()
             .or(case.registered.contains(&hold.file).then_some(PinnedBy::IoUring));
@@ -241,6 +241,26 @@ impl HoldFact {
             State::Running
         }
     }
+}
+
+/// The hold of a candidate as it ended, if neither a table nor a list of work had it when it was looked at: a call had taken
+/// the fd, and had not dropped the reference yet. It was the last one, and waited in the task's work at the end.
+fn ended_unshown(candidate: &Candidate, case: &Case) -> Option<Hold> {
+    let is_shown = candidate.in_table != 0
+        || candidate.fput_pending != 0
+        || candidate.pinned_by().is_some()
+        || candidate.hold.stage() == Some(Stage::Released);
+    if is_shown || candidate.open == 0 {
+        return None;
+    }
+    let is_its_end = |end: &Hold| {
+        end.is(&candidate.hold)
+            && end.tgid == candidate.hold.tgid
+            && end.released_ns > case.failure.exit_ns
+            && end.was_last_reference != 0
+            && matches!(how(end), Some(How::CloseOnExec | How::Dup | How::CloseRange))
+    };
+    case.released.iter().map(|change| change.hold).find(is_its_end)
 }
 
 /// The beginning and the end of the failing call; the entry of a 32-bit call is not seen, and was a

@@ -128,6 +128,28 @@ fn no_more_is_explained_than_was_counted() {
     assert!(!found.contradicted && found.is_complete());
 }
 
+/// Between `do_close_on_exec`, which takes the fd, and the last `fput`, neither a table nor a list of work has it.
+#[test]
+fn what_an_exec_was_closing_is_shown_by_its_end() {
+    let parent = opened(0xa, 500_000);
+    let child = inherited(&parent, ENTER - 200_000);
+    let closed = ended(&parent, How::Close, ENTER - 100_000, 0);
+    let closing = Candidate { open: 1, cloexec: CLOEXEC_UNKNOWN, ..gone(child) };
+    let mut case = case(1, vec![closing, gone(closed)]);
+    case.released = vec![change(ended(&child, How::CloseOnExec, EXIT + 70_000, 1))];
+    let found = attribute(&case);
+    assert_eq!((found.writers, found.explained, pids(&found)), (Some(1), 1, vec![CHILD]));
+    assert!(found.is_certain());
+    let holder = &found.holders[0];
+    assert_eq!((holder.state, holder.evidence), (State::ExecClosing, Evidence::Event));
+    assert_eq!(holder.released, Some((How::CloseOnExec, EXIT + 70_000)));
+    // Another had it after this one; or it ended before.
+    for (ended_ns, last) in [(EXIT + 70_000, 0), (EXIT, 1)] {
+        case.released = vec![change(ended(&child, How::CloseOnExec, ended_ns, last))];
+        assert_eq!(attribute(&case).explained, 0);
+    }
+}
+
 #[test]
 fn a_child_that_has_not_execed_holds_what_its_parent_has_closed() {
     let parent = opened(0xa, 500_000);
