@@ -1,5 +1,6 @@
 //! The command line: exit statuses, ends, and refusals.
 
+use crate::support::sudo_user::SudoUser;
 use crate::support::{BINARY, NOBODY, Process, Trace, Turn, first_line, tracer};
 use nix::sys::signal::{SigHandler, Signal, signal};
 use std::fs::{self, Permissions};
@@ -8,7 +9,6 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
-use test_support::skip;
 
 #[test]
 fn run_gives_the_status_of_the_command() {
@@ -409,46 +409,14 @@ fn the_examples_of_the_readme_work_for_a_user_with_sudo() {
     let Some(turn) = Turn::take_as_root() else {
         return;
     };
-    if !Path::new("/usr/bin/sudo").exists() {
-        skip!("sudo is not installed");
-    }
-    let dir = turn.dir.path();
-    let (home, bin) = (dir.join("home"), dir.join("home/.cargo/bin"));
-    fs::create_dir_all(&bin).unwrap();
-    let cargo = "#!/bin/sh\necho \"$(id -u) cargo $* $OF_THE_USER $HOME $PATH\"\n";
-    fs::write(bin.join("cargo"), cargo).unwrap();
-    fs::set_permissions(bin.join("cargo"), Permissions::from_mode(0o755)).unwrap();
-    fs::write(home.join("test.sh"), "#!/bin/sh\n").unwrap();
-    fs::set_permissions(home.join("test.sh"), Permissions::from_mode(0o755)).unwrap();
-    fs::set_permissions(dir, Permissions::from_mode(0o755)).unwrap();
-    chown(&home, Some(NOBODY), Some(NOBODY)).unwrap();
-    let system = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-    let tools = dir.join("tools");
-    fs::create_dir(&tools).unwrap();
-    fs::copy(BINARY, tools.join("etxtbsy-trace")).unwrap();
-    let sudoers = dir.join("sudoers");
-    let (tools, user_path) = (tools.display(), format!("{}:{system}", bin.display()));
-    let rules = format!(
-        "Defaults env_reset, secure_path=\"{tools}:{system}\"\n#65534 ALL=(ALL) NOPASSWD: ALL\n\
-         root ALL=(ALL) ALL\n"
-    );
-    fs::write(&sudoers, rules).unwrap();
-    fs::set_permissions(&sudoers, Permissions::from_mode(0o440)).unwrap();
-    // In its own mount namespace, so that the sudoers file applies to no other process.
-    let as_user = |script: &str| {
-        let mut command = Command::new("unshare");
-        command.args(["--mount", "sh", "-c"]).arg(
-            "mount --bind \"$0\" /etc/sudoers && cd \"$1\" &&
-             exec setpriv --reuid 65534 --regid 65534 --clear-groups \
-                 env -i OF_THE_USER=yes HOME=\"$1\" PATH=\"$2\" sh -c \"$3\"",
-        );
-        command.arg(&sudoers).arg(&home).arg(format!("{user_path}:{tools}")).arg(script);
-        Process::start(&mut command).wait()
+    let Some(user) = SudoUser::new(turn.dir.path()) else {
+        return;
     };
-    let may = as_user("sudo -n true");
-    if may.code != Some(0) {
-        skip!("sudo does not work here: {}", may.stderr);
-    }
+    user.add_program("cargo", "echo \"$(id -u) cargo $* $OF_THE_USER $HOME $PATH\"");
+    let test = user.home.join("test.sh");
+    fs::write(&test, "#!/bin/sh\n").unwrap();
+    fs::set_permissions(&test, Permissions::from_mode(0o755)).unwrap();
+    let as_user = |script: &str| Process::start(&mut user.shell(script)).wait();
     let has_jq = Path::new("/usr/bin/jq").exists();
     let readme = include_str!("../../../README.md");
     let uses = readme.split("## Use\n").nth(1).unwrap().split("```").nth(1).unwrap();
@@ -470,16 +438,16 @@ fn the_examples_of_the_readme_work_for_a_user_with_sudo() {
         assert_eq!(ended.code, Some(0), "{script}: {}\n{}", ended.stdout, ended.stderr);
         if example.contains("cargo") {
             cargo_ran = true;
-            let home = home.display();
-            let wanted = format!("{NOBODY} cargo test yes {home} {user_path}:{tools}\n");
+            let (home, path) = (user.home.display(), &user.path);
+            let wanted = format!("{NOBODY} cargo test yes {home} {path}\n");
             assert_eq!(ended.stdout, wanted, "{script}");
         }
     }
     assert!(cargo_ran, "{uses}");
     // The caller's choice is kept.
-    let ended = as_user(&format!(
-        "sudo env PATH=/usr/bin:/bin A=b {tools}/etxtbsy-trace run -- sh -c 'echo $PATH $A'"
-    ));
+    let ended = as_user(
+        "sudo env PATH=/usr/bin:/bin A=b $(which etxtbsy-trace) run -- sh -c 'echo $PATH $A'",
+    );
     assert_eq!(ended.stdout, "/usr/bin:/bin b\n", "{}", ended.stderr);
 }
 

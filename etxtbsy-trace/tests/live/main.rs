@@ -4,6 +4,7 @@
 //! With `ETXTBSY_TRACE_RACE_SECONDS=60`, each race runs for that long instead of for a few failures.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that panics has failed")]
 
+mod action;
 mod check;
 mod command;
 mod containers;
@@ -21,6 +22,7 @@ mod outputs;
 mod precision;
 mod provoke;
 mod races;
+mod recipes;
 mod recording_files;
 mod reuse;
 mod rights;

@@ -1,5 +1,7 @@
 //! Runs the tracer with a time limit, and reads what it wrote.
 
+pub(crate) mod sudo_user;
+
 use etxtbsy_trace::event::{
     Holder, Incident, Line, LossKind, Lost, Meta, NearMiss, Opened, Refusal, Summary,
 };
