@@ -13,7 +13,7 @@ use crate::{
     },
     failure::references,
     holds::{exec, last_drop, origin, pending_release, reaped},
-    kernel::{self, CALLS, offset, word},
+    kernel::{self, offset, syscall, word},
     maps::{ENDED, HOLDS, ORPHANS, ORPHANS_OF, RECEIVED, SEARCHES, SearchState},
 };
 
@@ -166,7 +166,7 @@ extern "C" fn inspect(current: u64, slot: u32, kept: u32, user: u64) -> u32 {
         & open
         & (hold.how == How::Close as u32)
         & (hold.was_last_reference != 0)
-        && kernel::is_call_on(task, CALLS.load().close, hold.fd);
+        && kernel::is_call_on(task, syscall!(close), hold.fd);
     let before = hold.released_ns < enter_ns;
     if (kept == OVER) & !fput_pending & (drain == 0) & !closing & before {
         return NOTHING;
@@ -253,7 +253,7 @@ extern "C" fn report_inspected(current: u64, slot: u32, kept: u32, user: u64, lo
         (*record).open = (looked / OPEN) & 1;
         (*record).drain = looked >> DRAIN;
         (*record).pinned_by = if closing { PinnedBy::Call as u32 } else { 0 };
-        (*record).syscall = CALLS.load().close;
+        (*record).syscall = syscall!(close);
         (*record).tid = kernel::int(task, offset!(task_pid));
         (*record).seq = (*search).seq;
         (*record).inode = inode;

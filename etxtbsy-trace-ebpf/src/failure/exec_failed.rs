@@ -13,7 +13,7 @@ use crate::{
         outcome, references,
     },
     holds::{copies, last_drop},
-    kernel::{self, CALLS, FMODE_EXEC, offset, word},
+    kernel::{self, FMODE_EXEC, offset, syscall, word},
     maps::{
         ANY, CONFIG, CROWDED, ENDED, EXECS, HOLDS, SEARCHES, SearchState, WATCHED, count, lost,
     },
@@ -27,7 +27,10 @@ const FILES: u32 = 16;
 /// are fewer. A global function, so that the verifier checks it once.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(super) extern "C" fn opened_file(task: u64, fput: u64, nth: u32) -> u64 {
+extern "C" fn opened_file(task: u64, nth: u32) -> u64 {
+    let Some(fput) = CONFIG.get_ptr(Config::Fput as u32) else { return 0 };
+    // SAFETY: a map value, see `maps`.
+    let fput = unsafe { *fput };
     let mut left = nth;
     let mut link = word(task, offset!(task_task_works));
     for _ in 0..FILES {
@@ -79,7 +82,7 @@ fn calibrate(task: u64, syscall: i32) {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn path_asked(task: u64, syscall: i32) -> u64 {
-    let is_second = syscall == CALLS.load().execveat;
+    let is_second = syscall == syscall!(execveat);
     let at = if is_second { offset!(regs_second) } else { offset!(regs_first) };
     word(kernel::registers(task), at)
 }
@@ -97,16 +100,16 @@ const OPENED: u32 = 4;
 /// order decides.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn busy_file(task: u64, fput: u64) -> u32 {
+extern "C" fn busy_file(task: u64) -> u32 {
     let mut files = 0;
     for nth in 0..OPENED {
-        let file = opened_file(task, fput, nth);
+        let file = opened_file(task, nth);
         if file == 0 {
             break;
         }
         files += 1;
         let writers = kernel::int(kernel::inode_of(file), offset!(inode_i_writecount)) as i32;
-        if writers > 0 && (nth > 0 || opened_file(task, fput, 1) == 0) {
+        if writers > 0 && (nth > 0 || opened_file(task, 1) == 0) {
             return nth;
         }
     }
@@ -146,13 +149,12 @@ pub(crate) fn report(task: u64, syscall: i32, path: u64) -> bool {
     let tgid = kernel::tgid_of(task);
     let Some(fput) = CONFIG.get_ptr(Config::Fput as u32) else { return false };
     // SAFETY: a map value, see `maps`.
-    let fput = unsafe { *fput };
-    if fput == 0 {
+    if unsafe { *fput } == 0 {
         calibrate(task, syscall);
         return false;
     }
     if !tree::contains(tgid) {
-        note_elsewhere(task, fput);
+        note_elsewhere(task);
         return false;
     }
     if !intake::is_taken() {
@@ -166,8 +168,8 @@ pub(crate) fn report(task: u64, syscall: i32, path: u64) -> bool {
         Some(call) => unsafe { ((*call).enter_ns, (*call).path) },
         None => (0, if path == 0 { path_asked(task, syscall) } else { path }),
     };
-    let nth = busy_file(task, fput);
-    let busy = if nth == NO_FILE { 0 } else { opened_file(task, fput, nth) };
+    let nth = busy_file(task);
+    let busy = if nth == NO_FILE { 0 } else { opened_file(task, nth) };
     let inode = if busy == 0 { 0 } else { kernel::inode_of(busy) };
     let search = SearchState::begin(task, inode, 0, 0, 0);
     // Before the count, so that it is found if it is counted.
@@ -208,7 +210,7 @@ pub(crate) fn report(task: u64, syscall: i32, path: u64) -> bool {
     text::file_path(task, TextOf::BusyFile, subject, busy);
     if nth > 0 && inode != 0 {
         // The file that names the busy one as its interpreter.
-        text::file_path(task, TextOf::Target, subject, opened_file(task, fput, nth - 1));
+        text::file_path(task, TextOf::Target, subject, opened_file(task, nth - 1));
     }
     victim::describe(task, subject, path);
     let known = writers <= references::found_files(task) && references::unfound(task) == 0;
@@ -221,12 +223,12 @@ pub(crate) fn report(task: u64, syscall: i32, path: u64) -> bool {
 /// Counts an exec outside the traced tree that failed, if a process of the tree holds the file.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn note_elsewhere(task: u64, fput: u64) -> i32 {
-    let nth = busy_file(task, fput);
+extern "C" fn note_elsewhere(task: u64) -> i32 {
+    let nth = busy_file(task);
     if nth == NO_FILE || !intake::is_tracing() {
         return 0;
     }
-    let inode = kernel::inode_of(opened_file(task, fput, nth));
+    let inode = kernel::inode_of(opened_file(task, nth));
     for slot in 0..SLOTS {
         if is_held_by_tree(inode, slot) != 0 {
             count(Count::Elsewhere, 1);

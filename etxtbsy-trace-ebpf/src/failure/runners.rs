@@ -16,7 +16,7 @@ use crate::{
     },
     failure::outcome,
     holds::{exec, runs},
-    kernel::{self, CALLS, FMODE_EXEC, offset, word},
+    kernel::{self, FMODE_EXEC, offset, syscall, word},
     maps::{ANY, ENDED_RUNS, EXECS, RUNNING, SEARCHES},
 };
 
@@ -206,12 +206,11 @@ extern "C" fn refers(one: u64, inode: u64, own: u64, what: u32) -> u32 {
 /// Whether a task is in a fork.
 #[inline(always)]
 fn forks(task: u64) -> bool {
-    let calls = CALLS.load();
     let syscall = kernel::last_call(task);
-    (syscall == calls.clone)
-        | (syscall == calls.clone3)
-        | (syscall == calls.fork)
-        | (syscall == calls.vfork)
+    (syscall == syscall!(clone))
+        | (syscall == syscall!(clone3))
+        | (syscall == syscall!(fork))
+        | (syscall == syscall!(vfork))
 }
 
 /// Reports a process if it runs the file, or is in an exec of it; returns 1 if the record found no room.

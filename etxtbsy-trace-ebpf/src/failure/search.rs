@@ -18,7 +18,7 @@ use crate::{
         mappings, outcome, pinned, references, unnoted,
     },
     holds::{origin, table},
-    kernel::{self, CALLS, offset, word},
+    kernel::{self, offset, syscall, word},
     maps::{ANY, DESCRIPTIONS, HOLDS, ORPHANS, ORPHANS_OF, SEARCHES, WATCHED, lost},
 };
 
@@ -217,9 +217,8 @@ extern "C" fn search_call(current: u64, thread: u64, table: u64) -> i32 {
         return 0;
     }
     let syscall = kernel::int(regs, offset!(regs_syscall)) as i32;
-    let calls = CALLS.load();
     let is_open_call = kernel::is_open_call(syscall);
-    if is_open_call | (syscall == calls.truncate) | (syscall == calls.acct) {
+    if is_open_call | (syscall == syscall!(truncate)) | (syscall == syscall!(acct)) {
         unnoted::report_unnoted(
             current,
             thread,
@@ -300,7 +299,7 @@ fn lowest(bits: u64) -> u64 {
 extern "C" fn search_word(current: u64) -> i32 {
     let Some(search) = SEARCHES.get_ptr_mut(current) else { return 0 };
     // SAFETY: a map value, which this task alone uses; no reference to it is kept across calls.
-    let (table, index, pass) = unsafe { ((*search).table, (*search).word, (*search).pass) };
+    let (table, index) = unsafe { ((*search).table, (*search).word) };
     let fdt = word(table, offset!(files_fdt));
     let words = kernel::int(fdt, offset!(fdtable_max_fds)) as u64 / 64;
     if index >= words || index >= WORDS {
@@ -315,25 +314,26 @@ extern "C" fn search_word(current: u64) -> i32 {
     }
     let fds = word(fdt, offset!(fdtable_fd)) + index * 64 * 8;
     let mut bits = word(word(fdt, offset!(fdtable_open_fds)) + index * 8, 0);
-    let mut steps = 0;
+    // SAFETY: as above.
+    unsafe { (*search).word = index + 1 };
     for _ in 0..FDS {
         if bits == 0 {
             break;
         }
         let fd = lowest(bits);
         bits &= bits - 1;
-        steps += 1;
         let file = word(fds + fd * 8, 0);
+        // Read and written in place, because those who are called need the stack.
+        // SAFETY: as above.
+        let (pass, first) = unsafe {
+            (*search).steps += 1;
+            ((*search).pass, ((*search).word - 1) * 64)
+        };
         if pass != 0 {
             pinned::note_pinner(current, file);
         } else if kernel::is_writer(file) {
-            search_fd(current, (index * 64 + fd) as u32, file);
+            search_fd(current, (first + fd) as u32, file);
         }
-    }
-    // SAFETY: as above.
-    unsafe {
-        (*search).word = index + 1;
-        (*search).steps += steps;
     }
     0
 }
@@ -344,14 +344,20 @@ extern "C" fn search_word(current: u64) -> i32 {
 extern "C" fn search_fd(current: u64, fd: u32, file: u64) -> i32 {
     let Some(search) = SEARCHES.get_ptr_mut(current) else { return 0 };
     // SAFETY: a map value, which this task alone uses; no reference to it is kept across calls.
-    let (task, table, inode) = unsafe { ((*search).task, (*search).table, (*search).inode) };
+    let inode = unsafe { (*search).inode };
     let own = kernel::inode_of(file);
     if own != inode && !kernel::is_backed_by(file, inode) {
         return 0;
     }
     // SAFETY: as above.
     unsafe { (*search).other = if own == inode { 0 } else { own } };
-    match found(current, task, table, fd) {
+    // Read again after each call, because those who are called need the stack.
+    // SAFETY: as above.
+    let place = || unsafe { ((*search).task, (*search).table) };
+    let (task, table) = place();
+    let known = found(current, task, table, fd);
+    let (task, table) = place();
+    match known {
         REPORTED => {
             references::note_found(current, file, 1);
         }

@@ -9,7 +9,7 @@ use crate::{
         victim::{self, Call},
     },
     failure::outcome,
-    kernel::{self, AT_FDCWD, CALLS, offset, word},
+    kernel::{self, AT_FDCWD, offset, syscall, word},
     maps::SearchState,
     tree,
 };
@@ -19,10 +19,9 @@ use crate::{
 pub(crate) fn report_call(syscall: i32) -> bool {
     let regs = kernel::registers(kernel::current());
     let (first, second) = (word(regs, offset!(regs_first)), word(regs, offset!(regs_second)));
-    let calls = CALLS.load();
-    let (path, directory) = if syscall == calls.openat || syscall == calls.openat2 {
+    let (path, directory) = if syscall == syscall!(openat) || syscall == syscall!(openat2) {
         (second, first as i32)
-    } else if syscall == calls.open_by_handle_at {
+    } else if syscall == syscall!(open_by_handle_at) {
         (0, AT_FDCWD)
     } else {
         (first, AT_FDCWD)

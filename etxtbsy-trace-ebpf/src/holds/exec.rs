@@ -11,7 +11,7 @@ use crate::{
         fd_table_copy, runs,
         table_walk::{self, Event},
     },
-    kernel::{self, CALLS, PF_FORKNOEXEC, offset, word},
+    kernel::{self, PF_FORKNOEXEC, offset, syscall, word},
     maps::{ANY, EXEC_NAMES, EXECS, ZERO, lost},
 };
 
@@ -117,8 +117,8 @@ pub(crate) extern "C" fn exec_progress(task: u64) -> i32 {
     // The program at `sched_process_exec` takes the table. The kernel may have skipped the one at the entry
     // (7.2 on). SAFETY: a map value, see `maps`.
     let begun = EXECS.get_ptr(task).is_some_and(|call| unsafe { (*call).table } != 0);
-    let (calls, last) = (CALLS.load(), kernel::last_call(task));
-    let execs = begun | (last == calls.execve) | (last == calls.execveat);
+    let last = kernel::last_call(task);
+    let execs = begun | (last == syscall!(execve)) | (last == syscall!(execveat));
     if execs { UNDER_WAY } else { DONE }
 }
 
@@ -128,10 +128,10 @@ pub(crate) extern "C" fn exec_progress(task: u64) -> i32 {
 /// The note of an exec that was killed stays, and the task's address may be in use again.
 #[inline(always)]
 pub(crate) fn under_way(task: u64) -> (u64, bool) {
-    let calls = CALLS.load();
     match EXECS.get_ptr(task) {
         Some(call)
-            if kernel::in_call(task, calls.execve) || kernel::in_call(task, calls.execveat) =>
+            if kernel::in_call(task, syscall!(execve))
+                || kernel::in_call(task, syscall!(execveat)) =>
         {
             // SAFETY: a map value, see `maps`.
             unsafe { ((*call).enter_ns, (*call).table == 0) }

@@ -3,7 +3,7 @@
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use etxtbsy_trace_common::{Hold, How, Stage};
 
-use crate::kernel::{self, CALLS};
+use crate::kernel::{self, syscall};
 
 /// How long the drop of a last reference may take, in nanoseconds, unless an exec or the end of a process
 /// drops it. After that, its address may be in use again.
@@ -28,11 +28,10 @@ fn how(hold: &Hold) -> u32 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn may_be_in_call(task: u64, how: u32, fd: u32, released_ns: u64) -> i32 {
-    let calls = CALLS.load();
     let may_be = if how == How::Close as u32 {
-        kernel::is_call_on(task, calls.close, fd)
+        kernel::is_call_on(task, syscall!(close), fd)
     } else if how == How::CloseOnExec as u32 {
-        kernel::in_call(task, calls.execve) || kernel::in_call(task, calls.execveat)
+        kernel::in_call(task, syscall!(execve)) || kernel::in_call(task, syscall!(execveat))
     } else {
         // SAFETY: no arguments.
         how == How::Exit as u32 || released_ns + DROP_NS >= unsafe { bpf_ktime_get_ns() }
@@ -58,7 +57,7 @@ pub(crate) fn drain(hold: &Hold, inode: u64) -> u32 {
             return 0;
         }
     }
-    if how == How::Close as u32 && !kernel::is_call_on(hold.task, CALLS.load().close, hold.fd) {
+    if how == How::Close as u32 && !kernel::is_call_on(hold.task, syscall!(close), hold.fd) {
         return 0;
     }
     // An exec's own task drops what the exec closed, before it runs the new program. After that, the address may

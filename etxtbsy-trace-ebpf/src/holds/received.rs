@@ -7,7 +7,7 @@ use etxtbsy_trace_common::Via;
 
 use crate::{
     holds::{origin, table},
-    kernel::{self, CALLS, offset, word},
+    kernel::{self, offset, syscall, word},
     maps::{ANY, HOLDS, RECEIVED},
 };
 
@@ -28,17 +28,16 @@ const FDS: u64 = 32;
 #[inline(always)]
 pub(crate) fn note_call(syscall: i32, result: u32) {
     let task = kernel::current();
-    let calls = CALLS.load();
     let message = word(kernel::registers(task), offset!(regs_second));
-    if syscall == calls.recvmsg && user_word(message + CONTROL_LEN) == 0 {
+    if syscall == syscall!(recvmsg) && user_word(message + CONTROL_LEN) == 0 {
         return;
     }
     // SAFETY: no arguments.
     let now = unsafe { bpf_ktime_get_ns() };
     let _ = RECEIVED.insert(kernel::table_of(task), now, ANY);
-    if syscall == calls.pidfd_getfd {
+    if syscall == syscall!(pidfd_getfd) {
         note(result, now);
-    } else if syscall == calls.recvmsg {
+    } else if syscall == syscall!(recvmsg) {
         let mut control = user_word(message + CONTROL);
         let end = control + user_word(message + CONTROL_LEN);
         for _ in 0..HEADERS {

@@ -52,18 +52,18 @@ pub fn compat_returns(ctx: RawTracePointContext) -> i32 {
     }
     let regs: u64 = ctx.arg(0);
     let ret: i64 = ctx.arg(1);
-    let (first, second) = (offset!(regs_compat_first), offset!(regs_compat_second));
-    let argument = |offset: u32| kernel::int(regs, offset);
+    let first = || kernel::int(regs, offset!(regs_compat_first));
+    let second = || kernel::int(regs, offset!(regs_compat_second));
     let syscall = kernel::int(regs, offset!(regs_syscall));
     if ret == ETXTBSY {
         match syscall {
-            EXECVE => compat_exec(task, native::EXECVE, argument(first)),
-            EXECVEAT => compat_exec(task, native::EXECVEAT, argument(second)),
-            OPEN => compat_write(native::OPEN, argument(first), AT_FDCWD),
-            CREAT => compat_write(native::CREAT, argument(first), AT_FDCWD),
-            TRUNCATE | TRUNCATE64 => compat_write(native::TRUNCATE, argument(first), AT_FDCWD),
-            OPENAT => compat_write(native::OPENAT, argument(second), argument(first) as i32),
-            OPENAT2 => compat_write(native::OPENAT2, argument(second), argument(first) as i32),
+            EXECVE => compat_exec(task, native::EXECVE, first()),
+            EXECVEAT => compat_exec(task, native::EXECVEAT, second()),
+            OPEN => compat_write(native::OPEN, first(), AT_FDCWD),
+            CREAT => compat_write(native::CREAT, first(), AT_FDCWD),
+            TRUNCATE | TRUNCATE64 => compat_write(native::TRUNCATE, first(), AT_FDCWD),
+            OPENAT => compat_write(native::OPENAT, second(), first() as i32),
+            OPENAT2 => compat_write(native::OPENAT2, second(), first() as i32),
             OPEN_BY_HANDLE_AT => compat_write(native::OPEN_BY_HANDLE_AT, 0, AT_FDCWD),
             _ => return 0,
         };
@@ -78,7 +78,7 @@ pub fn compat_returns(ctx: RawTracePointContext) -> i32 {
             compat_duplicated(ret as u32);
         }
         CLOSE => {
-            close::compat_closed(task, argument(first));
+            close::compat_closed(task, first());
         }
         EXECVE | EXECVEAT if ret == 0 => exec::succeeded(task),
         _ => {}

@@ -5,7 +5,7 @@ use etxtbsy_trace_common::{Config, Drain, How};
 use crate::{
     kernel::{
         offset,
-        offsets::CALLS,
+        offsets::syscall,
         read::{int, word},
         regs::in_call,
     },
@@ -84,7 +84,7 @@ pub(crate) extern "C" fn drain_of(task: u64, file: u64, inode: u64, how: u32) ->
     }
     // A task that is back in user mode after its exec has done its work, as has a task that has ended.
     let execs = how == How::CloseOnExec as u32;
-    if execs && !(in_call(task, CALLS.load().execve) || in_call(task, CALLS.load().execveat)) {
+    if execs && !(in_call(task, syscall!(execve)) || in_call(task, syscall!(execveat))) {
         return Drain::None as u32;
     }
     if freed == 1 {

@@ -13,9 +13,25 @@ static OFFSETS: Global<Offsets> =
 
 /// Set by user space before loading.
 #[unsafe(no_mangle)]
-pub(crate) static CALLS: Global<Calls> =
+static CALLS: Global<Calls> =
     // SAFETY: integers, for which zeros are a value.
     Global::new(unsafe { MaybeUninit::zeroed().assume_init() });
+
+/// The number of one system call. All of [`CALLS`] at once would take a stack that small programs need.
+macro_rules! syscall {
+    ($name:ident) => {{
+        const AT: usize = core::mem::offset_of!(etxtbsy_trace_common::Calls, $name);
+        $crate::kernel::syscall_at(AT)
+    }};
+}
+pub(crate) use syscall;
+
+/// One of [`CALLS`], by its place among them.
+#[inline(always)]
+pub(crate) fn syscall_at(at: usize) -> i32 {
+    // SAFETY: as in [`offset_at`].
+    unsafe { (&raw const CALLS).byte_add(at).cast::<i32>().read_volatile() }
+}
 
 /// The offset of one field.
 macro_rules! offset {

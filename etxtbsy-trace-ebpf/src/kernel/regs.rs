@@ -5,7 +5,7 @@ use etxtbsy_trace_common::Config;
 use crate::{
     kernel::{
         offset,
-        offsets::CALLS,
+        offsets::syscall,
         read::{int, word},
     },
     maps::CONFIG,
@@ -73,13 +73,12 @@ pub(crate) fn last_call(task: u64) -> i32 {
 /// Whether a system call opens files by their paths or handles.
 #[inline(always)]
 pub(crate) fn is_open_call(syscall: i32) -> bool {
-    let calls = CALLS.load();
     // −1 is a call that this architecture does not have, and the call of a task that entered the kernel by
     // none.
     (syscall >= 0)
-        & ((syscall == calls.openat)
-            | (syscall == calls.openat2)
-            | (syscall == calls.open)
-            | (syscall == calls.creat)
-            | (syscall == calls.open_by_handle_at))
+        & ((syscall == syscall!(openat))
+            | (syscall == syscall!(openat2))
+            | (syscall == syscall!(open))
+            | (syscall == syscall!(creat))
+            | (syscall == syscall!(open_by_handle_at)))
 }

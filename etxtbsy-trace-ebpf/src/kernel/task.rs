@@ -5,7 +5,7 @@ use etxtbsy_trace_common::{Actor, COMM_LEN, Hold, Quiet};
 
 use crate::kernel::{
     offset,
-    offsets::CALLS,
+    offsets::syscall,
     read::{int, word, words},
     regs::{is_open_call, last_call},
 };
@@ -114,10 +114,9 @@ extern "C" fn thread_quiet(thread: u64, since: u64) -> u32 {
     // A thread that sleeps in such a call has not received anything in it, and the fd that an open gives is
     // in the table before that call returns. One that was preempted there may have run when the other call
     // began.
-    let calls = CALLS.load();
     let syscall = last_call(thread);
-    let receives = (syscall == calls.recvmsg) | (syscall == calls.recvmmsg);
-    let receives = receives | (syscall == calls.pidfd_getfd) | is_open_call(syscall);
+    let receives = (syscall == syscall!(recvmsg)) | (syscall == syscall!(recvmmsg));
+    let receives = receives | (syscall == syscall!(pidfd_getfd)) | is_open_call(syscall);
     if receives && int(thread, offset!(task_state)) == 0 {
         return Quiet::No as u32;
     }
