@@ -3,7 +3,6 @@
 
 use crate::support::{Process, Trace, Turn, tracer};
 use etxtbsy_trace::event::Hunt;
-use std::path::Path;
 use std::process::Command;
 use test_support::skip;
 
@@ -46,21 +45,36 @@ fn assert_provoked(turn: &Turn, suite: &[&str]) {
     assert_eq!(code, Some(1), "{:?}", trace.summary.hunt);
 }
 
-#[test]
-fn a_suite_in_c() {
+/// A suite in a language with a compiler: how that is asked for its version, and builds a program.
+fn assert_compiled(source: &str, version: [&str; 2], build: &[&str]) {
     let Some(turn) = Turn::take_as_root() else {
         return;
     };
-    if !has("cc", "--version") {
-        skip!("there is no C compiler");
+    if !has(version[0], version[1]) {
+        skip!("{} is not installed", version[0]);
     }
     let (dir, binary) = (turn.dir.path().to_str().unwrap(), turn.dir.path().join("suite"));
-    let source = Path::new(SOURCES).join("suite.c");
-    let built = Command::new("cc").args(["-pthread", "-o"]).arg(&binary).arg(source).status();
-    assert!(built.unwrap().success());
+    let mut compiler = Command::new(build[0]);
+    compiler.args(&build[1..]).arg("-o").arg(&binary).arg(format!("{SOURCES}/{source}"));
+    assert!(compiler.status().unwrap().success());
     let suite = [binary.to_str().unwrap(), dir];
     assert_found_and_fixed(&turn, &suite);
     assert_provoked(&turn, &suite);
+}
+
+#[test]
+fn a_suite_in_c() {
+    assert_compiled("suite.c", ["cc", "--version"], &["cc", "-pthread"]);
+}
+
+#[test]
+fn a_suite_in_rust() {
+    assert_compiled("suite.rs", ["rustc", "--version"], &["rustc", "--edition=2024"]);
+}
+
+#[test]
+fn a_suite_in_go() {
+    assert_compiled("suite.go", ["go", "version"], &["go", "build"]);
 }
 
 #[test]
@@ -90,24 +104,6 @@ fn a_suite_in_java() {
         Command::new("javac").args(["-d", dir]).arg(format!("{SOURCES}/Suite.java")).status();
     assert!(built.unwrap().success());
     let suite = ["java", "-cp", dir, "Suite", dir];
-    assert_found_and_fixed(&turn, &suite);
-    assert_provoked(&turn, &suite);
-}
-
-#[test]
-fn a_suite_in_rust() {
-    let Some(turn) = Turn::take_as_root() else {
-        return;
-    };
-    if !has("rustc", "--version") {
-        skip!("there is no Rust compiler");
-    }
-    let (dir, binary) = (turn.dir.path().to_str().unwrap(), turn.dir.path().join("suite"));
-    let source = format!("{SOURCES}/suite.rs");
-    let mut built = Command::new("rustc");
-    built.args(["--edition=2024", "-o"]).arg(&binary).arg(source);
-    assert!(built.status().unwrap().success());
-    let suite = [binary.to_str().unwrap(), dir];
     assert_found_and_fixed(&turn, &suite);
     assert_provoked(&turn, &suite);
 }
