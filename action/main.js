@@ -4,7 +4,7 @@
 const { spawn } = require('node:child_process');
 const fs = require('node:fs');
 const path = require('node:path');
-const { asRoot, lastLine, print, run, startOf } = require('./runner.js');
+const { asRoot, lastLine, print, printGroup, run, startOf, until } = require('./runner.js');
 
 /** How long the tracer may take to begin. */
 const BEGIN_MS = 30_000;
@@ -33,7 +33,7 @@ async function start() {
   }
   const check = run([...asRoot, binary, 'check']);
   if (check.status !== 0) {
-    console.log(`::group::etxtbsy-trace check\n${check.stdout}${check.stderr}\n::endgroup::`);
+    printGroup('etxtbsy-trace check', `${check.stdout}${check.stderr}`);
     const missing = check.stdout.split('\n').filter((line) => line.startsWith('missing'));
     return missing[0] ?? (lastLine(check.stderr || check.stdout) || `check ended with status ${check.status}`);
   }
@@ -46,11 +46,9 @@ async function start() {
   tracer.unref();
   // The first line is written when tracing has begun.
   const began = () => fs.existsSync(trace) && fs.readFileSync(trace, 'utf8').includes('\n');
-  for (const end = Date.now() + BEGIN_MS; !began(); ) {
-    if (tracer.pid === undefined || startOf(tracer.pid) === null || Date.now() > end) {
-      return lastLine(fs.readFileSync(log, 'utf8')) || `tracing did not begin within ${BEGIN_MS / 1000} s`;
-    }
-    await new Promise((resolve) => setTimeout(resolve, 20));
+  await until(() => began() || startOf(tracer.pid) === null, BEGIN_MS);
+  if (!began()) {
+    return lastLine(fs.readFileSync(log, 'utf8')) || `tracing did not begin within ${BEGIN_MS / 1000} s`;
   }
   for (const [name, value] of Object.entries({ binary, trace, log, pid: tracer.pid, start: startOf(tracer.pid) })) {
     saveState(name, value);

@@ -2,7 +2,7 @@
 // Ends tracing, and reports what was found: warnings, the job's summary, and the tracer's own text in the log.
 
 const fs = require('node:fs');
-const { asRoot, lastLine, print, run, startOf } = require('./runner.js');
+const { asRoot, lastLine, print, printGroup, run, startOf, until } = require('./runner.js');
 
 /** How long the tracer may take to end. */
 const END_MS = 60_000;
@@ -14,9 +14,7 @@ async function end() {
   if (startOf(pid) === start) {
     run([...asRoot, 'kill', '-TERM', pid]);
   }
-  for (const last = Date.now() + END_MS; startOf(pid) === start && Date.now() < last; ) {
-    await new Promise((resolve) => setTimeout(resolve, 20));
-  }
+  await until(() => startOf(pid) !== start, END_MS);
 }
 
 /** A report of the recording; empty, with a warning, if there is none. */
@@ -36,7 +34,7 @@ function unrepaired() {
 
 async function main() {
   await end();
-  console.log(`::group::etxtbsy-trace\n${fs.readFileSync(log, 'utf8')}\n::endgroup::`);
+  printGroup('etxtbsy-trace', fs.readFileSync(log, 'utf8'));
   process.stdout.write(report('github'));
   fs.appendFileSync(process.env.GITHUB_STEP_SUMMARY, report('markdown'));
   if (process.env.INPUT_FAIL === 'true' && unrepaired() !== 0) {

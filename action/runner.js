@@ -13,6 +13,18 @@ function print(command, message) {
   console.log(`::${command} title=etxtbsy-trace::${escaped}`);
 }
 
+/** Prints a text as a group of the log, folded until it is clicked. */
+function printGroup(title, text) {
+  console.log(`::group::${title}\n${text}\n::endgroup::`);
+}
+
+/** Waits until something is so, but no longer than a time. */
+async function until(isSo, limitMs) {
+  for (const end = Date.now() + limitMs; !isSo() && Date.now() < end; ) {
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+}
+
 /** Runs a program to its end; returns its exit status (null without one) and its output. */
 function run(words) {
   const ended = spawnSync(words[0], words.slice(1), { encoding: 'utf8', maxBuffer: 64 << 20 });
@@ -36,4 +48,4 @@ function startOf(pid) {
   }
 }
 
-module.exports = { asRoot, lastLine, print, run, startOf };
+module.exports = { asRoot, lastLine, print, printGroup, run, startOf, until };

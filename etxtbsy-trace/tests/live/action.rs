@@ -15,20 +15,22 @@ const ACTION: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../action");
 
 /// A job with this action as its one step.
 struct Job {
+    turn: Turn,
     dir: PathBuf,
     uid: u32,
     inputs: Vec<(&'static str, String)>,
 }
 
 impl Job {
-    /// `None`, after a line that says so, if Node is not installed.
-    fn new(turn: &Turn) -> Option<Self> {
+    /// `None`, after a line that says so, without root or without Node.
+    fn new() -> Option<Self> {
+        let turn = Turn::take_as_root()?;
         if !Command::new("node").arg("--version").output().is_ok_and(|ended| ended.status.success())
         {
             skip!("node is not installed");
         }
         let inputs = vec![("INPUT_BINARY", BINARY.to_owned())];
-        Some(Self { dir: turn.dir.path().to_owned(), uid: 0, inputs })
+        Some(Self { dir: turn.dir.path().to_owned(), turn, uid: 0, inputs })
     }
 
     fn path(&self, name: &str) -> String {
@@ -91,10 +93,7 @@ fn fail_some_execs() {
 
 #[test]
 fn a_job_is_traced_until_its_end() {
-    let Some(turn) = Turn::take_as_root() else {
-        return;
-    };
-    let Some(job) = Job::new(&turn) else {
+    let Some(job) = Job::new() else {
         return;
     };
     let began = job.run("main.js");
@@ -114,10 +113,10 @@ fn a_job_is_traced_until_its_end() {
 
 #[test]
 fn a_user_with_sudo_can_have_a_job_traced() {
-    let Some(turn) = Turn::take_as_root() else {
+    let Some(mut job) = Job::new() else {
         return;
     };
-    let (Some(mut job), Some(user)) = (Job::new(&turn), SudoUser::new(turn.dir.path())) else {
+    let Some(user) = SudoUser::new(job.turn.dir.path()) else {
         return;
     };
     let copy = user.home.join("action");
@@ -138,10 +137,7 @@ fn a_user_with_sudo_can_have_a_job_traced() {
 
 #[test]
 fn a_job_fails_only_if_that_is_asked_for() {
-    let Some(turn) = Turn::take_as_root() else {
-        return;
-    };
-    let Some(mut job) = Job::new(&turn) else {
+    let Some(mut job) = Job::new() else {
         return;
     };
     job.inputs.push(("INPUT_FAIL", "true".into()));
@@ -159,10 +155,7 @@ fn a_job_fails_only_if_that_is_asked_for() {
 /// The kernel may kill the tracer, for want of memory.
 #[test]
 fn a_tracer_that_was_killed_is_reported() {
-    let Some(turn) = Turn::take_as_root() else {
-        return;
-    };
-    let Some(job) = Job::new(&turn) else {
+    let Some(job) = Job::new() else {
         return;
     };
     job.run("main.js");
@@ -176,10 +169,7 @@ fn a_tracer_that_was_killed_is_reported() {
 
 #[test]
 fn a_job_that_cannot_be_traced_says_why_and_goes_on() {
-    let Some(turn) = Turn::take_as_root() else {
-        return;
-    };
-    let Some(mut job) = Job::new(&turn) else {
+    let Some(mut job) = Job::new() else {
         return;
     };
     let assert_notice = |job: &Job, words: &str| {

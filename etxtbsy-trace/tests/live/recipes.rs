@@ -2,11 +2,12 @@
 //! installed here, is a program that meets the race.
 
 use crate::support::sudo_user::SudoUser;
-use crate::support::{Process, Trace, Turn};
+use crate::support::{NOBODY, Process, Trace, Turn};
 use pulldown_cmark::{CodeBlockKind, Event, Parser, Tag};
 use saphyr::{LoadableYamlNode, Yaml};
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::Path;
 
 /// A block of code: its language, and its text.
 type Block = (String, String);
@@ -99,7 +100,7 @@ fn every_recipe_works_for_a_user_with_sudo() {
     for (number, block) in all.iter().enumerate() {
         let dir = user.home.join(number.to_string());
         fs::create_dir(&dir).unwrap();
-        chown(&dir, Some(crate::support::NOBODY), Some(crate::support::NOBODY)).unwrap();
+        chown(&dir, Some(NOBODY), Some(NOBODY)).unwrap();
         let mut commands = script(block).replace("--for 5m", "--for 2s");
         if commands.starts_with("#!/bin/sh\n# job-started.sh") {
             commands = hooks(&dir, &[&commands, &script(&all[number + 1])]);
@@ -134,7 +135,7 @@ fn every_recipe_works_for_a_user_with_sudo() {
 }
 
 /// A job of a runner with the two hooks.
-fn hooks(dir: &std::path::Path, hooks: &[&str; 2]) -> String {
+fn hooks(dir: &Path, hooks: &[&str; 2]) -> String {
     for (name, hook) in ["started", "completed"].iter().zip(hooks) {
         fs::write(dir.join(name), hook).unwrap();
         fs::set_permissions(dir.join(name), Permissions::from_mode(0o755)).unwrap();
