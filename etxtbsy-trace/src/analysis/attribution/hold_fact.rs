@@ -118,17 +118,7 @@ impl HoldFact {
         if candidate.drain() == Some(Drain::UnderWay) {
             return Some(Evidence::TaskWork);
         }
-        let after = self.hold.stage() == Some(Stage::Released) && self.hold.released_ns > exit;
-        let seen_end = match how(&self.hold) {
-            // Reported before the fd goes.
-            Some(How::Close) => true,
-            // The last reference is dropped after that.
-            Some(How::CloseOnExec | How::Dup | How::CloseRange) => {
-                self.hold.was_last_reference != 0
-            }
-            _ => false,
-        };
-        (after && seen_end).then_some(Evidence::Event)
+        outlasted(&self.hold, exit).then_some(Evidence::Event)
     }
 
     fn stands(&self, candidate: &Candidate, case: &Case) -> Standing {
@@ -243,6 +233,19 @@ impl HoldFact {
     }
 }
 
+/// Whether the end of a hold shows that it was there until after the exit of the call.
+fn outlasted(hold: &Hold, exit: u64) -> bool {
+    let after = hold.stage() == Some(Stage::Released) && hold.released_ns > exit;
+    let seen_end = match how(hold) {
+        // Reported before the fd goes.
+        Some(How::Close) => true,
+        // The last reference is dropped after that.
+        Some(How::CloseOnExec | How::Dup | How::CloseRange) => hold.was_last_reference != 0,
+        _ => false,
+    };
+    after && seen_end
+}
+
 /// The hold of a candidate as it ended, if neither a table nor a list of work had it when it was looked at: a call had taken
 /// the fd, and had not dropped the reference yet. It was the last one, and waited in the task's work at the end.
 fn ended_unshown(candidate: &Candidate, case: &Case) -> Option<Hold> {
@@ -256,9 +259,9 @@ fn ended_unshown(candidate: &Candidate, case: &Case) -> Option<Hold> {
     let is_its_end = |end: &Hold| {
         end.is(&candidate.hold)
             && end.tgid == candidate.hold.tgid
-            && end.released_ns > case.failure.exit_ns
-            && end.was_last_reference != 0
-            && matches!(how(end), Some(How::CloseOnExec | How::Dup | How::CloseRange))
+            // A close is reported before the fd goes, and here it had gone.
+            && how(end) != Some(How::Close)
+            && outlasted(end, case.failure.exit_ns)
     };
     case.released.iter().map(|change| change.hold).find(is_its_end)
 }
