@@ -1,8 +1,8 @@
 //! The noted holds of the busy inode, as they are when the exec fails.
 
 use etxtbsy_trace_common::{
-    CLOEXEC_UNKNOWN, Candidate, Drain, Hold, HoldKey, How, Kind, NEAR_MISS_NS, PinnedBy, SLOTS,
-    Stage, TextOf, Via,
+    CLOEXEC_UNKNOWN, Candidate, DRAIN_NS, Drain, Hold, HoldKey, How, Kind, NEAR_MISS_NS, PinnedBy,
+    SLOTS, Stage, TextOf, Via,
 };
 
 use crate::{
@@ -49,10 +49,6 @@ const OVER: u32 = 1;
 pub(crate) const OUTLIVED: u32 = 2;
 /// The same as [`OVER`], for holds that ended a short time ago.
 const RECENT: u32 = 3;
-
-/// The longest time from an exec to the drop of a last reference, in nanoseconds: 70 ms were seen, of a task
-/// that was preempted just then.
-pub(super) const DRAIN_NS: u64 = 200_000_000;
 
 /// The table has other users than the threads of the process, or its users are not known.
 pub(crate) const ODD: i32 = 2;

@@ -1,17 +1,14 @@
 //! An exec failed with ETXTBSY: which file was busy, and who holds it.
 
 use aya_ebpf::helpers::bpf_ktime_get_ns;
-use etxtbsy_trace_common::{Config, Count, Drain, HoldKey, Lost, SLOTS, TextOf, Watch};
+use etxtbsy_trace_common::{Config, Count, DRAIN_NS, Drain, HoldKey, Lost, SLOTS, TextOf, Watch};
 
 use crate::{
     emit::{
         intake, text,
         victim::{self, Call},
     },
-    failure::{
-        candidates::{self, DRAIN_NS},
-        outcome, references,
-    },
+    failure::{candidates, outcome, references},
     holds::{copies, last_drop},
     kernel::{self, FMODE_EXEC, offset, syscall, word},
     maps::{
@@ -28,19 +25,15 @@ const FILES: u32 = 16;
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn opened_file(task: u64, nth: u32) -> u64 {
-    let Some(fput) = CONFIG.get_ptr(Config::Fput as u32) else { return 0 };
-    // SAFETY: a map value, see `maps`.
-    let fput = unsafe { *fput };
+    let fput = kernel::fput();
     let mut left = nth;
     let mut link = word(task, offset!(task_task_works));
     for _ in 0..FILES {
         if link == 0 {
             break;
         }
-        let file = link - offset!(file_task_work) as u64;
-        if word(link, offset!(callback_func)) == fput
-            && kernel::int(file, offset!(file_f_flags)) & FMODE_EXEC != 0
-        {
+        let file = kernel::executed_by(link, fput);
+        if file != 0 {
             if left == 0 {
                 return file;
             }
@@ -147,9 +140,7 @@ fn writers_at(inode: u64) -> (i32, u64) {
 #[inline(always)]
 pub(crate) fn report(task: u64, syscall: i32, path: u64) -> bool {
     let tgid = kernel::tgid_of(task);
-    let Some(fput) = CONFIG.get_ptr(Config::Fput as u32) else { return false };
-    // SAFETY: a map value, see `maps`.
-    if unsafe { *fput } == 0 {
+    if kernel::fput() == 0 {
         calibrate(task, syscall);
         return false;
     }

@@ -14,7 +14,7 @@ use crate::{
     },
     failure::{candidates, outcome},
     holds::{copies, runs},
-    kernel::{self, FMODE_EXEC, offset, word},
+    kernel::{self, offset, word},
     maps::{CONFIG, ENDED, EXECS, PACE, SEARCHES, SearchState, count, lost},
     tree,
 };
@@ -112,19 +112,15 @@ const WORKS: u32 = 256;
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn executed_file(task: u64, nth: u32) -> u64 {
-    let Some(fput) = CONFIG.get_ptr(Config::Fput as u32) else { return 0 };
-    // SAFETY: a map value, see `maps`.
-    let fput = unsafe { *fput };
+    let fput = kernel::fput();
     let (mut oldest, mut second) = (0, 0);
     let mut link = word(task, offset!(task_task_works));
     for _ in 0..WORKS {
         if link == 0 {
             break;
         }
-        let file = link - offset!(file_task_work) as u64;
-        if word(link, offset!(callback_func)) == fput
-            && kernel::int(file, offset!(file_f_flags)) & FMODE_EXEC != 0
-        {
+        let file = kernel::executed_by(link, fput);
+        if file != 0 {
             second = oldest;
             oldest = file;
         }

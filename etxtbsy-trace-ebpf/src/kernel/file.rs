@@ -54,6 +54,26 @@ pub(crate) fn references(file: u64) -> u32 {
     if refs < 0 { 0 } else { refs as u32 }
 }
 
+/// The address of `____fput`, which drops the last reference to a description from a task's work; 0 until the tracer
+/// has shown it to the programs (`calibrate`).
+#[inline(always)]
+pub(crate) fn fput() -> u64 {
+    match CONFIG.get_ptr(Config::Fput as u32) {
+        // SAFETY: a map value, see `maps`.
+        Some(fput) => unsafe { *fput },
+        None => 0,
+    }
+}
+
+/// The description that an entry of a task's work drops, if it was opened to be executed; else 0. `fput` is [`fput`].
+#[inline(always)]
+pub(crate) fn executed_by(work: u64, fput: u64) -> u64 {
+    let file = work - offset!(file_task_work) as u64;
+    let is_executed = word(work, offset!(callback_func)) == fput
+        && int(file, offset!(file_f_flags)) & FMODE_EXEC != 0;
+    if is_executed { file } else { 0 }
+}
+
 /// How far the drop of a last reference has come, if no list of work has it: `task` may have taken its list,
 /// and be working on it (`task_work_run`). `how` says how the reference left the table of `task`.
 ///
@@ -66,9 +86,7 @@ pub(crate) extern "C" fn drain_of(task: u64, file: u64, inode: u64, how: u32) ->
     if inode_of(file) != inode || !is_writer(file) || references(file) != 0 {
         return Drain::None as u32;
     }
-    let Some(fput) = CONFIG.get_ptr(Config::Fput as u32) else { return 0 };
-    // SAFETY: a map value, see `maps`.
-    let fput = unsafe { *fput };
+    let fput = fput();
     let work = file + offset!(file_task_work) as u64;
     let (link, function) = (word(work, offset!(callback_next)), word(work, offset!(callback_func)));
     let is_work = function == fput;

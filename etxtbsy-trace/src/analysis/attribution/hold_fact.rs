@@ -1,8 +1,8 @@
 //! One fact a hold: what the records show of it at the failure, and how it stands to the call.
 
 use etxtbsy_trace_common::{
-    Actor, CLOEXEC_UNKNOWN, Candidate, Change, Drain, Hold, Holder, How, PinnedBy, Quiet, Stage,
-    Via,
+    Actor, CLOEXEC_UNKNOWN, Candidate, Change, DRAIN_NS, Drain, Hold, Holder, How, PinnedBy, Quiet,
+    Stage, Via,
 };
 
 use crate::{
@@ -11,11 +11,7 @@ use crate::{
     host::process,
 };
 
-/// How long a last reference may take to be dropped after an exec has taken its fd, where the kernel
-/// shows nothing of it (6.7 to 6.11): it is done when the task returns to user mode, after microseconds
-/// as a rule; under load, with the task preempted just then, 70 ms have been measured.
-pub(super) const DRAIN_NS: u64 = 200_000_000;
-/// The same for close_range, dup2 and the like of a process that lives on.
+/// [`DRAIN_NS`] for close_range, dup2 and the like of a process that lives on.
 pub(super) const CLOSE_NS: u64 = 50_000;
 
 /// What is known of a hold at the failure.

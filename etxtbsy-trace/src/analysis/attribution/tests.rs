@@ -1,12 +1,12 @@
 //! Cases as the kernel side reports them, and what each must be judged as.
 
-use super::hold_fact::{CLOSE_NS, DRAIN_NS};
+use super::hold_fact::CLOSE_NS;
 use super::*;
 use crate::analysis::case::{DescriptionClosed, Pin};
 use crate::event::State;
 use etxtbsy_trace_common::{
-    Actor, CLOEXEC_UNKNOWN, Candidate, Change, Drain, Failure, Hold, Holder, How, NO_FD, PinnedBy,
-    Quiet, SWAP_FILE, Stage, Via,
+    Actor, CLOEXEC_UNKNOWN, Candidate, Change, DRAIN_NS, Drain, Failure, Hold, Holder, How, NO_FD,
+    PinnedBy, Quiet, SWAP_FILE, Stage, Via,
 };
 
 const ENTER: u64 = 1_000_000_000;
