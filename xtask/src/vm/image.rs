@@ -10,7 +10,11 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::{kernel::Kernel, packages::Packages, suite::Suite};
+use super::{
+    kernel::Kernel,
+    packages::Packages,
+    suite::{self, Suite},
+};
 use crate::command::{command, output};
 
 /// The first process.
@@ -71,7 +75,7 @@ impl Image {
         fs::set_permissions(image.root.join("init"), Permissions::from_mode(0o755))?;
         image.write("etc/passwd", PASSWD)?;
         image.write("etc/group", GROUP)?;
-        image.write("vm/filters", &lines(filters))?;
+        image.write("vm/selection", &lines(&suite::selection(filters)))?;
         image.write("vm/environment", &lines(&suite.environment))?;
         image.write("vm/tests", &lines(&suite.lines()))?;
         for directory in &suite.directories {

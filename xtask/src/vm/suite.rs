@@ -22,6 +22,11 @@ const RACE_SECONDS: &str = "ETXTBSY_TRACE_RACE_SECONDS";
 /// The time limit of a test without a race, which is more than the tests allow a process.
 const TEST: Duration = Duration::from_secs(3 * 60);
 
+/// Modules of tests of what the kernel has no part in, and of runtimes that are not in the image. A run of all tests
+/// leaves them out.
+const OTHER_MODULES: [&str; 6] =
+    ["action::", "hunt::", "outputs::", "recipes::", "recording_files::", "suites::"];
+
 /// A test program.
 struct TestProgram {
     name: String,
@@ -101,6 +106,15 @@ impl Suite {
             format!("{} {} {}", it.name, it.program.display(), it.directory.display())
         };
         self.tests.iter().map(line).collect()
+    }
+}
+
+/// The arguments that select tests: those whose names contain one of `filters`, or all whose result depends on the kernel.
+pub(super) fn selection(filters: &[String]) -> Vec<String> {
+    if filters.is_empty() {
+        OTHER_MODULES.iter().flat_map(|module| ["--skip", *module]).map(str::to_owned).collect()
+    } else {
+        filters.to_vec()
     }
 }
 
