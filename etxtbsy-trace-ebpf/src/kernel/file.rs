@@ -65,9 +65,11 @@ pub(crate) fn fput() -> u64 {
     }
 }
 
-/// The description that an entry of a task's work drops, if it was opened to be executed; else 0. `fput` is [`fput`].
-#[inline(always)]
-pub(crate) fn executed_by(work: u64, fput: u64) -> u64 {
+/// The description that an entry of a task's work drops, if it was opened to be executed; else 0. `fput` is [`fput`]. A
+/// global function, so that the verifier checks it once, and not for each entry of a loop.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn executed_by(work: u64, fput: u64) -> u64 {
     let file = work - offset!(file_task_work) as u64;
     let is_executed = word(work, offset!(callback_func)) == fput
         && int(file, offset!(file_f_flags)) & FMODE_EXEC != 0;
