@@ -7,6 +7,7 @@ use nix::{
     sys::statvfs::{FsFlags, statvfs},
     unistd::geteuid,
 };
+use procfs::sys::kernel::Version as KernelVersion;
 use rustix::thread::{CapabilitySet, capabilities, capability_is_in_bounding_set, no_new_privs};
 
 use super::{Finding, Machine, Probe, When};
@@ -27,6 +28,12 @@ struct Needed {
 
 /// The capabilities that suffice if tracefs is mounted, as setcap(8) writes them.
 const SUFFICIENT: &str = "cap_bpf,cap_perfmon,cap_sys_ptrace,cap_dac_read_search";
+/// Those on kernels where maps count against RLIMIT_MEMLOCK.
+const SUFFICIENT_WITH_MEMLOCK: &str =
+    "cap_bpf,cap_perfmon,cap_sys_ptrace,cap_dac_read_search,cap_sys_resource";
+
+/// From then on maps count against the memory of the cgroup.
+const FIRST_WITHOUT_MEMLOCK: KernelVersion = KernelVersion { major: 5, minor: 11, patch: 0 };
 
 const NEEDED: [Needed; 9] = [
     Needed {
@@ -157,10 +164,17 @@ pub(super) fn how_to_get_rights() -> String {
         };
         // On a mount with nosuid, the kernel ignores file capabilities.
         match std::env::current_exe() {
-            Ok(own) if !is_nosuid(&own) => format!(
-                "{sudo}, or give the program its capabilities: sudo setcap {SUFFICIENT}=ep {}",
-                shown(own.as_os_str())
-            ),
+            Ok(own) if !is_nosuid(&own) => {
+                // Without CAP_BPF only the version says it.
+                let by_version =
+                    |_| KernelVersion::current().is_ok_and(|it| it < FIRST_WITHOUT_MEMLOCK);
+                let counts = memlock::counts().unwrap_or_else(by_version);
+                let sufficient = if counts { SUFFICIENT_WITH_MEMLOCK } else { SUFFICIENT };
+                format!(
+                    "{sudo}, or give the program its capabilities: sudo setcap {sufficient}=ep {}",
+                    shown(own.as_os_str())
+                )
+            }
             _ => sudo.to_owned(),
         }
     }

@@ -3,7 +3,7 @@
 use crate::support::{BINARY, Ended, NOBODY, Process, Trace, Turn, is_own_machine, tracer};
 use etxtbsy_trace::event::check::{Checked, Fact, Line, Status};
 use etxtbsy_trace::output::schema;
-use etxtbsy_trace::tracer::programs::tracepoints;
+use etxtbsy_trace::tracer::{memlock, programs::tracepoints};
 use nix::errno::Errno;
 use nix::libc;
 use nix::mount::{MsFlags, mount};
@@ -193,12 +193,22 @@ fn an_unprivileged_user_is_advised_to_use_sudo() {
     assert_missing(as_nobody, "CAP_BPF", "sudo");
 }
 
-/// The four that the remedies name.
+/// Those that the remedies name: four, and a fifth where maps count against RLIMIT_MEMLOCK (before 5.11).
 fn least() -> CapabilitySet {
-    CapabilitySet::BPF
+    let four = CapabilitySet::BPF
         | CapabilitySet::PERFMON
         | CapabilitySet::SYS_PTRACE
-        | CapabilitySet::DAC_READ_SEARCH
+        | CapabilitySet::DAC_READ_SEARCH;
+    if memlock::counts().unwrap() { four | CapabilitySet::SYS_RESOURCE } else { four }
+}
+
+/// Their names in the remedies.
+fn names_of_least() -> &'static str {
+    if least().contains(CapabilitySet::SYS_RESOURCE) {
+        "cap_bpf,cap_perfmon,cap_sys_ptrace,cap_dac_read_search,cap_sys_resource"
+    } else {
+        "cap_bpf,cap_perfmon,cap_sys_ptrace,cap_dac_read_search"
+    }
 }
 
 /// How a program gets its capabilities.
@@ -370,10 +380,7 @@ fn the_remedy_fits_the_user_and_the_way_of_starting() {
     set_file_capabilities(&binary, least());
     let no_rights = turn.dir.path().join("no-rights");
     fs::copy(BINARY, &no_rights).unwrap();
-    let setcap = format!(
-        "sudo setcap cap_bpf,cap_perfmon,cap_sys_ptrace,cap_dac_read_search=ep {}",
-        no_rights.display()
-    );
+    let setcap = format!("sudo setcap {}=ep {}", names_of_least(), no_rights.display());
     let ambient = |without| Rights::Ambient(least() - without);
     for (binary, rights, tracefs, name, remedy) in [
         (&no_rights, ambient(CapabilitySet::BPF), Tracefs::Mounted, "CAP_BPF", &*setcap),
