@@ -1,15 +1,9 @@
-//! `cargo xtask dist`: what a release consists of.
+//! `cargo xtask dist`: what a release consists of. Here: the programs; [the crate `release`](../../release/src/main.rs)
+//! packs them.
 
-mod archive;
-mod deb;
-mod licences;
+mod check;
 
-use std::{
-    fmt::Write as _,
-    fs,
-    os::unix::fs::PermissionsExt as _,
-    path::{Path, PathBuf},
-};
+use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
 
 use anyhow::{Context as _, Result, ensure};
 
@@ -17,13 +11,9 @@ use crate::{
     command::{cargo, command, is_installed, output, run, step, target_dir},
     target,
 };
-use archive::{Files, sha256};
 
 const NAME: &str = "etxtbsy-trace";
 const VERSION: &str = env!("CARGO_PKG_VERSION");
-/// What the documentation of a release has, besides `docs/`.
-const DOCUMENTS: [&str; 4] = ["README.md", "CHANGELOG.md", "LICENSE-APACHE", "LICENSE-MIT"];
-const SERVICE: &str = include_str!("dist/etxtbsy-trace.service");
 
 /// Arguments of `cargo xtask dist`.
 #[derive(clap::Args)]
@@ -32,10 +22,14 @@ pub(crate) struct Args {
     #[arg(
         long = "target",
         value_name = "TRIPLE",
-        default_value = "x86_64-unknown-linux-musl",
+        default_values = ["x86_64-unknown-linux-musl", "aarch64-unknown-linux-musl"],
         value_parser = ["x86_64-unknown-linux-musl", "aarch64-unknown-linux-musl"]
     )]
     targets: Vec<String>,
+    /// Then installs the packages and unpacks the archives in virtual machines without a compiler, and traces a failure
+    /// there
+    #[arg(long)]
+    check: bool,
 }
 
 /// Builds the archives and packages, into `target/dist`.
@@ -45,67 +39,31 @@ pub(crate) fn run_dist(args: &Args) -> Result<()> {
     if place.exists() {
         fs::remove_dir_all(&place).with_context(|| format!("cannot empty {}", place.display()))?;
     }
-    fs::create_dir_all(&place)?;
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let time = commit_time()?;
-    let pages = place.join("pages");
-    step("writing man pages and completions");
-    let mut manual = cargo(["run", "--release", "--locked", "--package", "manual", "--"]);
-    run(manual.arg(&pages))?;
-    let mut made = Vec::new();
     for target in &args.targets {
-        made.extend(build(target, &root, &pages, &place, time)?);
+        build(target, &place)?;
     }
-    fs::remove_dir_all(&pages)?;
-    made.sort();
-    let mut sums = String::new();
-    for file in &made {
-        let name = file.file_name().unwrap_or_default().to_string_lossy();
-        writeln!(sums, "{}  {name}", sha256(&fs::read(file)?))?;
+    step("packing");
+    let mut release = cargo(["run", "--release", "--locked", "--package", "release", "--"]);
+    run(release.args(["--time", &time.to_string()]).arg(&place).args(&args.targets))?;
+    for target in &args.targets {
+        fs::remove_dir_all(place.join(target))?;
     }
-    fs::write(place.join("SHA256SUMS"), &sums)?;
-    step(&format!("ready, in {}:", place.display()));
-    print!("{sums}");
-    Ok(())
+    step(&format!("ready, in {}", place.display()));
+    if args.check { check::check(&place, &args.targets) } else { Ok(()) }
 }
 
-/// The files of one target: archive, debug information, package.
-fn build(target: &str, root: &Path, pages: &Path, place: &Path, time: u64) -> Result<Vec<PathBuf>> {
+/// Builds the program of a target into a directory of that name, and its debug information beside it.
+fn build(target: &str, place: &Path) -> Result<()> {
     step(&format!("building for {target}"));
     target::ensure(target)?;
     let (variable, linker) = target::linker(target);
     let mut cargo = cargo(["build", "--release", "--locked", "--package", NAME, "--target"]);
     run(cargo.arg(target).env(variable, linker))?;
     let built = target_dir()?.join(target).join("release").join(NAME);
-    let name = format!("{NAME}-{VERSION}-{target}");
-    let debug = place.join(format!("{name}.debug"));
-    let binary = place.join(NAME);
-    split(&built, &debug, &binary)?;
-
-    let licences = licences::of(target)?;
-    let mut documents = Files::default();
-    for file in DOCUMENTS {
-        documents.add(file, fs::read(root.join(file))?);
-    }
-    documents.add_directory("docs", &root.join("docs"))?;
-    documents.add("LICENSES-THIRD-PARTY.txt", licences.into_bytes());
-
-    let mut files = Files::default();
-    files.add_program(NAME, fs::read(&binary)?);
-    files.extend("", &documents);
-    files.add_directory("", pages)?;
-    files.add("etxtbsy-trace.service", SERVICE.as_bytes().to_vec());
-    let archive = place.join(format!("{name}.tar.gz"));
-    fs::write(&archive, files.archive(&name, time)?)?;
-
-    let mut made = vec![archive, debug];
-    if is_installed("dpkg-deb") {
-        made.push(deb::build(target, place, &binary, pages, &documents, time)?);
-    } else {
-        step("dpkg-deb is not installed: no Debian package");
-    }
-    fs::remove_file(binary)?;
-    Ok(made)
+    fs::create_dir_all(place.join(target))?;
+    let debug = place.join(format!("{NAME}-{VERSION}-{target}.debug"));
+    split(&built, &debug, &place.join(target).join(NAME))
 }
 
 /// Splits a program into what runs and what only debuggers read.

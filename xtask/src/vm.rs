@@ -76,6 +76,9 @@ pub(crate) struct Args {
     /// their own code while it runs
     #[arg(skip)]
     in_turn: bool,
+    /// Tests the release in this directory instead of what cargo builds
+    #[arg(skip)]
+    release: Option<PathBuf>,
 }
 
 impl Args {
@@ -83,13 +86,31 @@ impl Args {
     /// time, so that the machine never stops.
     pub(crate) fn some(version: &str, filters: &[&str]) -> Self {
         Self {
-            versions: vec![version.to_owned()],
+            filters: filters.iter().map(|filter| (*filter).to_owned()).collect(),
+            ..Self::of(&[version])
+        }
+    }
+
+    /// Arguments for the tests of the release in a directory.
+    pub(crate) fn of_release(place: &Path, versions: &[&str]) -> Self {
+        Self { release: Some(place.to_owned()), ..Self::of(versions) }
+    }
+
+    fn of(versions: &[&str]) -> Self {
+        Self {
+            versions: versions.iter().map(|version| (*version).to_owned()).collect(),
             shell: None,
             mirror: None,
             docs: false,
-            filters: filters.iter().map(|filter| (*filter).to_owned()).collect(),
+            filters: Vec::new(),
             in_turn: true,
+            release: None,
         }
+    }
+
+    /// Whether all live tests run.
+    fn is_all(&self) -> bool {
+        self.filters.is_empty() && self.release.is_none()
     }
 }
 
@@ -115,7 +136,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         let found = host.accelerator(host.first()?)?;
         let accelerator = if args.in_turn { found.single() } else { found };
         for kernel in &host.kernels {
-            summary.add(host.run(kernel, accelerator, args.filters.is_empty())?);
+            summary.add(host.run(kernel, accelerator, args.is_all())?);
             if args.docs {
                 let earlier = earlier_runs(&target_dir()?.join("vm"))?;
                 document::replace(Path::new(DOCUMENT), &earlier.shown(true))?;
@@ -160,7 +181,10 @@ impl Host {
     fn new(arch: Arch, versions: &[&str], args: &Args) -> Result<Self> {
         let commit = output(command("git").args(["describe", "--always", "--dirty"]))
             .unwrap_or_else(|| "unknown".to_owned());
-        let suite = Suite::build(arch)?;
+        let suite = match &args.release {
+            Some(place) => Suite::of_release(place, arch)?,
+            None => Suite::build(arch)?,
+        };
         let dir = target_dir()?.join("vm");
         let mirror = args.mirror.as_deref();
         let own = Packages::of_debian(&dir.join("packages"), Arch::OWN, mirror)?;

@@ -28,6 +28,14 @@ impl Arch {
         }
     }
 
+    /// Its names in files: Debian's, and that of Rust and RPM.
+    pub(super) fn names(self) -> [&'static str; 2] {
+        match self {
+            Self::Amd64 => [self.debian(), "x86_64"],
+            Self::Arm64 => [self.debian(), "aarch64"],
+        }
+    }
+
     /// Whether this machine has it.
     pub(super) fn is_own(self) -> bool {
         self == Self::OWN

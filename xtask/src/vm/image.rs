@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File, Permissions},
-    io::Write as _,
+    io::{Read as _, Write as _},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::Stdio,
@@ -164,8 +164,13 @@ fn busybox(packages: &Packages) -> Result<PathBuf> {
         .with_context(|| format!("no busybox in {}", root.display()))
 }
 
-/// A program's shared libraries and loader; none for a static program.
+/// A program's shared libraries and loader; none for a static program, and for what is none.
 fn libraries(program: &Path) -> Result<Vec<PathBuf>> {
+    let mut magic = Vec::new();
+    File::open(program)?.take(4).read_to_end(&mut magic)?;
+    if magic != b"\x7fELF" {
+        return Ok(Vec::new());
+    }
     let text = output(command("ldd").arg(program))
         .with_context(|| format!("`ldd {}` failed", program.display()))?;
     Ok(paths(&text))

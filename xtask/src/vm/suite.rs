@@ -1,7 +1,7 @@
 //! The live tests as cargo builds them, the same programs as on the host.
 
 use std::{
-    env,
+    env, fs,
     path::{Path, PathBuf},
     process::Stdio,
     time::Duration,
@@ -21,6 +21,9 @@ const RACE_SECONDS: &str = "ETXTBSY_TRACE_RACE_SECONDS";
 
 /// The time limit of a test without a race, which is more than the tests allow a process.
 const TEST: Duration = Duration::from_secs(3 * 60);
+
+/// The tests of a release, as a shell script.
+const RELEASE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/dist/check.sh");
 
 /// Modules of tests of what the kernel has no part in, and of runtimes that are not in the image. A run of all tests
 /// leaves them out.
@@ -78,6 +81,31 @@ impl Suite {
         let directories = suite.tests.iter().map(|tests| tests.directory.clone());
         suite.directories.extend(directories);
         Ok(suite)
+    }
+
+    /// The tests of the release in a directory, for an architecture.
+    pub(super) fn of_release(place: &Path, arch: Arch) -> Result<Self> {
+        let mut binaries = Vec::new();
+        for entry in fs::read_dir(place)? {
+            let path = entry?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let is_package = [".tar.gz", ".deb", ".rpm"].iter().any(|it| name.ends_with(it));
+            if is_package && arch.names().iter().any(|it| name.contains(it)) {
+                binaries.push(path);
+            }
+        }
+        ensure!(!binaries.is_empty(), "{} has no packages", place.display());
+        let directory = place.to_owned();
+        Ok(Self {
+            tests: vec![TestProgram {
+                name: "release".to_owned(),
+                program: RELEASE.into(),
+                directory,
+            }],
+            binaries,
+            directories: Vec::new(),
+            environment: [environment(), vec![format!("RELEASE={}", place.display())]].concat(),
+        })
     }
 
     /// Adds the program in a message of cargo, if it has one.

@@ -8,28 +8,28 @@ use sha2::{Digest as _, Sha256};
 
 /// Files by their paths: the mode and the content.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Files(BTreeMap<String, (u32, Vec<u8>)>);
+pub(crate) struct Files(BTreeMap<String, (u32, Vec<u8>)>);
 
 impl Files {
     /// Adds a file.
-    pub(super) fn add(&mut self, path: &str, content: Vec<u8>) {
+    pub(crate) fn add(&mut self, path: &str, content: Vec<u8>) {
         self.0.insert(path.to_owned(), (0o644, content));
     }
 
     /// Adds a program.
-    pub(super) fn add_program(&mut self, path: &str, content: Vec<u8>) {
+    pub(crate) fn add_program(&mut self, path: &str, content: Vec<u8>) {
         self.0.insert(path.to_owned(), (0o755, content));
     }
 
     /// Adds all files of another set, below a directory (empty: as they are).
-    pub(super) fn extend(&mut self, directory: &str, files: &Self) {
+    pub(crate) fn extend(&mut self, directory: &str, files: &Self) {
         for (path, file) in &files.0 {
             self.0.insert(join(directory, path), file.clone());
         }
     }
 
     /// Adds the files of a directory and of those in it.
-    pub(super) fn add_directory(&mut self, at: &str, directory: &Path) -> Result<()> {
+    pub(crate) fn add_directory(&mut self, at: &str, directory: &Path) -> Result<()> {
         let entries = fs::read_dir(directory);
         for entry in entries.with_context(|| format!("cannot list {}", directory.display()))? {
             let entry = entry?;
@@ -44,12 +44,12 @@ impl Files {
     }
 
     /// Path, mode and content of each.
-    pub(super) fn each(&self) -> impl Iterator<Item = (&str, u32, &[u8])> {
+    pub(crate) fn each(&self) -> impl Iterator<Item = (&str, u32, &[u8])> {
         self.0.iter().map(|(path, (mode, content))| (path.as_str(), *mode, &content[..]))
     }
 
     /// A compressed archive of them, below a directory: sorted, of root, all of one time.
-    pub(super) fn archive(&self, directory: &str, time: u64) -> Result<Vec<u8>> {
+    pub(crate) fn archive(&self, directory: &str, time: u64) -> Result<Vec<u8>> {
         let gzip = GzBuilder::new().write(Vec::new(), Compression::best());
         let mut archive = tar::Builder::new(gzip);
         for (path, mode, content) in self.each() {
@@ -70,7 +70,7 @@ fn join(directory: &str, path: &str) -> String {
 }
 
 /// The checksum, in hexadecimal.
-pub(super) fn sha256(bytes: &[u8]) -> String {
+pub(crate) fn sha256(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().fold(String::new(), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");
         text
@@ -78,6 +78,7 @@ pub(super) fn sha256(bytes: &[u8]) -> String {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that panics has failed")]
 mod tests {
     use super::*;
     use flate2::read::GzDecoder;

@@ -1,27 +1,19 @@
-//! Writes the man pages and the shell completions of etxtbsy-trace, from the definition of its command line. It is a
-//! program of its own, so that the shipped one needs neither.
+//! The man pages and the shell completions of etxtbsy-trace, from the definition of its command line.
 
-use std::{
-    env, fs,
-    path::{Path, PathBuf},
-};
+use std::{fs, path::Path};
 
 use anyhow::{Context as _, Result};
 use clap::CommandFactory as _;
 use clap_complete::Shell;
 use etxtbsy_trace::cli::args::Cli;
 
+use crate::NAME;
+
 /// The shells for which distributions have a place for completions.
 const SHELLS: [Shell; 3] = [Shell::Bash, Shell::Zsh, Shell::Fish];
 
-fn main() -> Result<()> {
-    let directory = env::args_os().nth(1).context("give the directory to write to")?;
-    write(&PathBuf::from(directory))
-}
-
 /// Writes the pages to `man1`, and the completions to a directory for each shell.
-fn write(directory: &Path) -> Result<()> {
-    let name = "etxtbsy-trace";
+pub(crate) fn write(directory: &Path) -> Result<()> {
     let pages = directory.join("man1");
     fs::create_dir_all(&pages)?;
     // The subcommands have pages of their own, with the global options.
@@ -32,7 +24,7 @@ fn write(directory: &Path) -> Result<()> {
     for shell in SHELLS {
         let place = directory.join(shell.to_string());
         fs::create_dir_all(&place)?;
-        clap_complete::generate_to(shell, &mut Cli::command(), name, &place)
+        clap_complete::generate_to(shell, &mut Cli::command(), NAME, &place)
             .with_context(|| format!("cannot write completions to {}", place.display()))?;
     }
     Ok(())
@@ -52,8 +44,10 @@ mod tests {
     /// The command line of the systemd unit is one that this version understands.
     #[test]
     fn the_service_starts_with_valid_options() {
-        let unit = include_str!("../../xtask/src/dist/etxtbsy-trace.service");
-        let start = unit.lines().find_map(|line| line.strip_prefix("ExecStart=/usr/bin/")).unwrap();
+        let start = crate::SERVICE
+            .lines()
+            .find_map(|line| line.strip_prefix("ExecStart=/usr/bin/"))
+            .unwrap();
         let cli = Cli::from_args(start.split_whitespace().map(Into::into)).unwrap();
         assert!(cli.command.is_none() && cli.options.file.append);
     }
