@@ -1,6 +1,6 @@
 //! A process that held the file: its fds, how it got them, and how it released the file.
 
-use crate::{Ancestor, later_word::Word};
+use crate::{Ancestor, Context, later_word::Word};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -103,6 +103,9 @@ pub struct Holder {
     pub uid: Option<u32>,
     /// Its cgroup, as a path below its hierarchy's root.
     pub cgroup: Option<String>,
+    /// The test, job and container that it belongs to; `null` if none is known.
+    #[serde(default)]
+    pub context: Option<Context>,
     /// Its pid in its own pid namespace.
     pub ns_pid: Option<u32>,
     /// Its pid in the tracer's pid namespace; `null` if it has none there, or was not seen.
@@ -174,6 +177,9 @@ pub struct Opened {
     /// The language runtime of the opener's program; `null` if it was not recognised.
     #[serde(default)]
     pub runtime: Option<Runtime>,
+    /// The test, job and container that it belongs to; `null` if none is known.
+    #[serde(default)]
+    pub context: Option<Context>,
     /// The path of the open file description.
     pub path: Option<String>,
     /// The exact bytes, if they are not UTF-8.

@@ -1,6 +1,6 @@
 //! One failed call: its victim, the busy file, and what is known besides the holders.
 
-use crate::{Holder, Run, Unheld, Verdict, later_word::Word};
+use crate::{Context, Holder, Run, Unheld, Verdict, later_word::Word};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -176,6 +176,9 @@ pub struct Victim {
     pub uid: Option<u32>,
     /// Its cgroup, as a path below its hierarchy's root.
     pub cgroup: Option<String>,
+    /// The test, job and container that it belongs to; `null` if none is known.
+    #[serde(default)]
+    pub context: Option<Context>,
     /// Its pid in its own pid namespace.
     pub ns_pid: Option<u32>,
     /// Its pid in the tracer's pid namespace; `null` if it has none there, or was not seen.

@@ -12,6 +12,7 @@
 
 pub mod bytes;
 pub mod check;
+mod context;
 mod holder;
 mod incident;
 pub mod later_word;
@@ -21,6 +22,7 @@ mod unheld;
 mod verdict;
 pub mod weight;
 
+pub use context::Context;
 pub use holder::{Evidence, Fd, Forked, Holder, How, Opened, Released, Runtime, State, Via};
 pub use incident::{
     Ancestor, BusyFile, Direction, Incident, LeftOut, Reason, Repaired, Role, Suspect, Victim,

@@ -1,6 +1,6 @@
 //! An estimate of the memory that lines take.
 
-use crate::{Holder, Incident, Line, NearMiss, Opened, Victim};
+use crate::{Context, Holder, Incident, Line, NearMiss, Opened, Victim};
 use std::mem::size_of;
 
 /// The approximate bytes of a line. Only long texts and lists count.
@@ -41,10 +41,11 @@ pub fn incident(incident: &Incident) -> usize {
 }
 
 fn victim(victim: &Victim) -> usize {
-    let Victim { exe, cwd, cgroup, argv, ancestors, .. } = victim;
+    let Victim { exe, cwd, cgroup, context, argv, ancestors, .. } = victim;
     let above = ancestors.iter().map(|above| 100 + text(above.exe.as_ref())).sum::<usize>();
     [exe, cwd, cgroup].map(|it| text(it.as_ref())).iter().sum::<usize>()
         + list(argv.as_ref())
+        + self::context(context.as_ref())
         + above
 }
 
@@ -57,12 +58,17 @@ fn holder(holder: &Holder) -> usize {
         + texts.map(text).iter().sum::<usize>()
         + list(argv.as_ref())
         + opened(holder.opened.as_ref())
+        + context(holder.context.as_ref())
         + fds.len() * 200
         + ancestors
 }
 
 fn opened(opened: Option<&Opened>) -> usize {
-    opened.map_or(0, |opened| text(opened.path.as_ref()))
+    opened.map_or(0, |opened| text(opened.path.as_ref()) + context(opened.context.as_ref()))
+}
+
+fn context(context: Option<&Context>) -> usize {
+    context.map_or(0, |context| context.each().filter_map(|(_, value)| value).map(str::len).sum())
 }
 
 fn text(text: Option<&String>) -> usize {

@@ -13,8 +13,8 @@ use crate::{
         verdict,
     },
     event::{
-        self, Ancestor, BusyFile, Direction, Evidence, Fd, Forked, Holder, Incident, Opened, Place,
-        Released, Repaired, Role, Shortfall, State, Victim,
+        self, Ancestor, BusyFile, Context, Direction, Evidence, Fd, Forked, Holder, Incident,
+        Opened, Place, Released, Repaired, Role, Shortfall, State, Victim,
         bytes::{maybe_text, text, texts},
     },
     host::process::{Facts, Seen, split_argv},
@@ -205,6 +205,29 @@ fn cgroup(seen: [Option<&Rc<Facts>>; 2]) -> Option<String> {
     seen.into_iter().flatten().find_map(|facts| facts.cgroup.clone())
 }
 
+/// What processes say of the work they belong to, the nearest first: each of `pids`, then its ancestors. The container is
+/// that of the nearest alone, for a process in none may descend from one in a container.
+fn context(pids: &[u32], world: &World<'_>) -> Option<Context> {
+    let mut context = Context::default();
+    let mut is_placed = false;
+    for pid in pids {
+        // In a circle of pids that were used again, it ends as well.
+        let mut next = world.seen.get(pid);
+        for _ in 0..world.seen.len() {
+            let Some(facts) = next else { break };
+            let Context { test, job, container, pod } = &facts.context;
+            context.test = context.test.or_else(|| test.clone());
+            context.job = context.job.or_else(|| job.clone());
+            if !is_placed && facts.cgroup.is_some() {
+                (context.container, context.pod) = (container.clone(), pod.clone());
+                is_placed = true;
+            }
+            next = world.seen.get(&facts.ppid);
+        }
+    }
+    (!context.is_empty()).then_some(context)
+}
+
 pub(super) fn victim(case: &Case, world: &World<'_>) -> Victim {
     let failure = &case.failure;
     let seen = world.seen.get(&failure.tgid);
@@ -229,6 +252,7 @@ pub(super) fn victim(case: &Case, world: &World<'_>) -> Victim {
         cwd_b64,
         uid: Some(failure.uid),
         cgroup,
+        context: context(&[failure.tgid, failure.ppid], world),
         ns_pid: pid(failure.ns_pid),
         local_pid: pid(failure.local_pid),
         ancestors: ancestors(Some(failure.tgid), failure.ppid, None, case, world),
@@ -285,6 +309,10 @@ pub(super) fn holder(held: &Held, case: &Case, world: &World<'_>) -> Holder {
         argv_b64,
         uid: held.seen.map(|seen| seen.uid),
         cgroup: cgroup([seen, origin]),
+        context: context(
+            &[held.tgid, held.forked.map_or(0, |forked| forked.tgid), held.ppid],
+            world,
+        ),
         ns_pid: held.seen.and_then(|seen| pid(seen.ns_pid)),
         local_pid: local_pid(held.seen.as_ref(), seen.map(Rc::as_ref)),
         start_ns: Some(held.start_ns),
@@ -350,6 +378,7 @@ fn opened(
         time_ns: actor.time_ns,
         closed_ns,
         runtime: seen.and_then(|facts| facts.runtime).or_else(|| ended.copied()),
+        context: context(&[actor.tgid], world),
         path,
         path_b64,
     }
@@ -435,6 +464,7 @@ fn running_holder(runner: &Runner, case: &Case, world: &World<'_>) -> Holder {
         argv_b64,
         uid: shown.map(|shown| shown.holder.uid),
         cgroup: seen.and_then(|facts| facts.cgroup.clone()),
+        context: context(&[runner.tgid, ppid.unwrap_or(0)], world),
         ns_pid: shown.and_then(|shown| pid(shown.holder.ns_pid)),
         local_pid: local_pid(shown.map(|shown| &shown.holder), seen.map(Rc::as_ref)),
         start_ns: shown.map(|shown| shown.start_ns),

@@ -5,6 +5,7 @@
 
 pub mod binfmt_misc;
 pub mod clock;
+pub mod context;
 pub mod fs_view;
 pub mod identity;
 pub mod login;

@@ -22,9 +22,9 @@ use procfs::{
 
 use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 
-use super::{clock::now_ns, proc_file::read_begin};
+use super::{clock::now_ns, context, proc_file::read_begin};
 use crate::{
-    event::{Runtime, bytes::TEXT_BYTES},
+    event::{Context, Runtime, bytes::TEXT_BYTES},
     host::{pids::Pids, runtime::Runtimes},
 };
 
@@ -43,6 +43,8 @@ pub struct Facts {
     pub argv: Option<Vec<Vec<u8>>>,
     /// Its cgroup, as a path below the root of its hierarchy, or of our cgroup namespace.
     pub cgroup: Option<String>,
+    /// What it says itself of the work it belongs to.
+    pub context: Context,
     /// What its program is written in.
     pub runtime: Option<Runtime>,
     /// When all this had been read: what ended before may be another process with the same pid.
@@ -94,6 +96,7 @@ impl Observer {
         if start_ns != 0 && !self.is_start(&stat, start_ns) {
             return None;
         }
+        let cgroup = process.cgroups().ok().and_then(|groups| cgroup(groups.0));
         Some(Facts {
             local_pid: pid,
             ppid: pids.machine(stat.ppid.cast_unsigned()).unwrap_or(0),
@@ -102,7 +105,8 @@ impl Observer {
                 .unwrap_or_default(),
             exe: path_behind(&format!("/proc/{pid}/exe")),
             argv: raw_argv(pid),
-            cgroup: process.cgroups().ok().and_then(|groups| cgroup(groups.0)),
+            context: context::of(pid, cgroup.as_deref()),
+            cgroup,
             runtime: self.runtimes.of(pid),
             seen_ns: now_ns(ClockId::CLOCK_MONOTONIC),
             exec_ns: 0,

@@ -3,7 +3,7 @@
 //! Each text of a process is cut off at [`TEXT_BYTES`] where it is read. [`apply`] keeps the line of an
 //! incident within [`INCIDENT_BYTES`].
 
-use crate::event::{Incident, LeftOut, Opened, bytes::text};
+use crate::event::{Context, Incident, LeftOut, Opened, bytes::text};
 use crate::{event::weight, output::json};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
@@ -80,8 +80,9 @@ fn shorten(incident: &mut Incident) {
         shorten_text(text, exact, SHORT_BYTES, Keeps::End);
     };
     let opened = |opened: &mut Option<Opened>| {
-        if let Some(Opened { path: name, path_b64, .. }) = opened {
+        if let Some(Opened { path: name, path_b64, context, .. }) = opened {
             path(name, path_b64);
+            shorten_context(context);
         }
     };
     let Incident { file, victim, holders, unheld, verdict, .. } = incident;
@@ -90,6 +91,7 @@ fn shorten(incident: &mut Incident) {
     path(&mut victim.exe, &mut victim.exe_b64);
     path(&mut victim.cwd, &mut victim.cwd_b64);
     path(&mut victim.cgroup, &mut None);
+    shorten_context(&mut victim.context);
     shorten_arguments(&mut victim.argv, &mut victim.argv_b64);
     for above in &mut victim.ancestors {
         path(&mut above.exe, &mut above.exe_b64);
@@ -98,6 +100,7 @@ fn shorten(incident: &mut Incident) {
         path(&mut holder.exe, &mut holder.exe_b64);
         path(&mut holder.script, &mut holder.script_b64);
         path(&mut holder.cgroup, &mut None);
+        shorten_context(&mut holder.context);
         shorten_arguments(&mut holder.argv, &mut holder.argv_b64);
         opened(&mut holder.opened);
         for above in &mut holder.ancestors {
@@ -116,6 +119,14 @@ fn shorten(incident: &mut Incident) {
         if sentence.len() > SENTENCE_BYTES {
             sentence.truncate(begin(sentence.as_bytes(), SENTENCE_BYTES));
             sentence.push_str(ELLIPSIS);
+        }
+    }
+}
+
+fn shorten_context(context: &mut Option<Context>) {
+    if let Some(Context { test, job, container, pod }) = context {
+        for text in [test, job, container, pod] {
+            shorten_text(text, &mut None, SHORT_BYTES, Keeps::End);
         }
     }
 }

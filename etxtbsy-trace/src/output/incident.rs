@@ -4,8 +4,8 @@ use super::fold::Folded;
 use super::look::{Look, Tone};
 use crate::analysis::wait::Wait;
 use crate::event::{
-    Direction, Evidence, Fd, Holder, How, Incident, Opened, Place, Refusal, Role, Run, State,
-    Unheld, Via,
+    Context, Direction, Evidence, Fd, Holder, How, Incident, Opened, Place, Refusal, Role, Run,
+    State, Unheld, Via,
 };
 use crate::text::{escape::width, name, other_pids, time};
 
@@ -206,7 +206,17 @@ fn victim(incident: &Incident, look: Look) -> String {
     facts.extend(cwd.map(|cwd| format!("cwd {}", look.short(cwd, PATH))));
     let (exe, argv) = (victim.exe.as_deref(), victim.argv.as_deref());
     let second = program(exe, argv, cgroup(incident, victim.cgroup.as_ref(), look), look);
-    labelled("victim", &facts.join(" · "), look) + &second
+    labelled("victim", &facts.join(" · "), look)
+        + &second
+        + &context(victim.context.as_ref(), None, look)
+}
+
+/// The line with the test, job and container of a process, what it has in common with `other` left out.
+fn context(context: Option<&Context>, other: Option<&Context>, look: Look) -> String {
+    let facts = context.map(|context| context.beside(other)).unwrap_or_default();
+    let shown = |(name, value)| format!("{name} {}", look.short(value, PATH));
+    let facts: Vec<String> = facts.into_iter().map(shown).collect();
+    if facts.is_empty() { String::new() } else { labelled("", &facts.join(" · "), look) }
 }
 
 /// The busy file.
@@ -295,7 +305,10 @@ fn holder_lines(incident: &Incident, holder: &Holder, look: Look) -> String {
     facts.extend(other_pids(holder.pid, holder.local_pid, holder.ns_pid));
     let (exe, argv) = (holder.exe.as_deref(), holder.argv.as_deref());
     let second = program(exe, argv, cgroup(incident, holder.cgroup.as_ref(), look), look);
-    labelled("holder", &facts.join(" · "), look) + &second + &ancestors(holder, look)
+    labelled("holder", &facts.join(" · "), look)
+        + &second
+        + &context(holder.context.as_ref(), incident.victim.context.as_ref(), look)
+        + &ancestors(holder, look)
 }
 
 /// The fds with their flags.

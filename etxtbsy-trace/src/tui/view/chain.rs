@@ -4,7 +4,9 @@ use super::style;
 use crate::analysis::near_miss::is_near_miss;
 use crate::{
     analysis::ways,
-    event::{Ancestor, Direction, Evidence, Fd, Holder, How, Incident, Opened, Place, Released},
+    event::{
+        Ancestor, Context, Direction, Evidence, Fd, Holder, How, Incident, Opened, Place, Released,
+    },
     text::{
         escape::{self, Charset},
         name, other_pids, time,
@@ -270,7 +272,14 @@ fn held(state: &State, incident: &Incident, holder: &Holder) -> Node {
         other_pids(holder.pid, holder.local_pid, holder.ns_pid),
         holder.cgroup.as_deref().filter(|_| holder.cgroup != victim.cgroup),
     ));
+    pieces.extend(work(holder.context.as_ref(), victim.context.as_ref()));
     node
+}
+
+/// Test, job and container, but for what is the same in `other`.
+fn work(context: Option<&Context>, other: Option<&Context>) -> Vec<Piece> {
+    let facts = context.map(|context| context.beside(other)).unwrap_or_default();
+    facts.into_iter().map(|(name, value)| named(&format!("{name} "), Some(value))).collect()
 }
 
 /// User, pids in other namespaces and cgroup.
@@ -353,6 +362,7 @@ fn put_victim(state: &State, incident: &Incident, roots: &mut Vec<Node>) {
         other_pids(victim.pid, victim.local_pid, victim.ns_pid),
         victim.cgroup.as_deref().filter(|_| differs(&|holder| holder.cgroup != victim.cgroup)),
     ));
+    pieces.extend(work(victim.context.as_ref(), None));
     match place.and_then(|(at, pid)| roots[at].find(pid)) {
         Some(parent) => parent.below.push(node),
         None => roots.push(node),
