@@ -9,12 +9,13 @@ mod race;
 mod sample;
 mod side_by_side;
 mod tracer;
+mod worker;
 
 use std::{
     cmp::Reverse,
     env, fs, mem,
     path::{Path, PathBuf},
-    process::{self, Command, Stdio},
+    process::Command,
     thread,
     time::Duration,
 };
@@ -31,6 +32,8 @@ use race::Race;
 use sample::{Spread, bytes, count, time};
 
 use tracer::{Output, Tracer};
+pub(crate) use worker::repeat;
+use worker::{Worker, measured_by};
 
 /// How long the idle tracer is measured.
 const IDLE: Duration = Duration::from_secs(3);
@@ -94,12 +97,6 @@ pub(crate) fn run(args: &Args, tracer: &Path) -> Result<()> {
     command::run(&mut again)
 }
 
-/// Repeats one operation, and prints the result for [`Measured::of`].
-pub(crate) fn repeat(args: &Args, operation: Operation) -> Result<()> {
-    println!("{}", operation.measure(Duration::from_millis(args.slice), &args.dir)?);
-    Ok(())
-}
-
 struct Bench<'a> {
     args: &'a Args,
     tracer: &'a Path,
@@ -109,6 +106,8 @@ struct Bench<'a> {
 struct Block {
     /// Nanoseconds per call, in the order of the operations.
     operations: Vec<f64>,
+    /// How long a file is open for writing, in nanoseconds.
+    window: Option<f64>,
     race: Option<Race>,
 }
 
@@ -137,6 +136,7 @@ impl Bench<'_> {
             }
         }
         self.print_ratios(&without, &floor, &with);
+        self.print_window(&without, &with);
         self.print_race(&without, &with);
 
         let tracer = Tracer::start(self.tracer, &output)?;
@@ -172,20 +172,30 @@ impl Bench<'_> {
     /// Measures a block, in the opposite order if `mirrored`. The last operation of one block is then
     /// measured right before the same one of the next, because the machine changes with time.
     fn block(&self, mirrored: bool) -> Result<Block> {
-        let mut block = Block { operations: Vec::new(), race: None };
-        let race = || Race::run(command(self.tracer), self.args.race, &self.args.dir);
+        let mut block = Block { operations: Vec::new(), window: None, race: None };
         if !mirrored {
-            block.race = race()?;
+            self.measure_races(&mut block)?;
         }
-        for at in 0..Operation::PAIRED.len() {
-            let at = if mirrored { Operation::PAIRED.len() - 1 - at } else { at };
-            block.operations.push(self.measure(Operation::PAIRED[at])?.nanoseconds);
+        let mut operations = Operation::paired();
+        if mirrored {
+            operations.reverse();
+        }
+        for operation in operations {
+            block.operations.push(self.measure(operation)?.nanoseconds);
         }
         if mirrored {
             block.operations.reverse();
-            block.race = race()?;
+            self.measure_races(&mut block)?;
         }
         Ok(block)
+    }
+
+    fn measure_races(&self, block: &mut Block) -> Result<()> {
+        block.race = Race::run(command(self.tracer), self.args.race, &self.args.dir)?;
+        if thread::available_parallelism()?.get() > 1 {
+            block.window = Some(self.measure(Operation::WINDOW)?.nanoseconds);
+        }
+        Ok(())
     }
 
     /// A call that is not traced, while perf (if installed) counts another call: the kernel's own cost as
@@ -196,11 +206,9 @@ impl Bench<'_> {
         }
         let mut perf = with_tracefs("perf");
         perf.args(PERF).arg(env::current_exe()?);
-        Ok(Some(measured_by(self.args, perf, Operation::NullCall)?.nanoseconds))
+        Ok(Some(measured_by(self.args, perf, Operation::NULL_CALL)?.nanoseconds))
     }
 
-    /// Measures one operation in its own process, which has neither this process's threads nor its stdout,
-    /// which may be a file that is open for writing.
     fn measure(&self, operation: Operation) -> Result<Measured> {
         measured_by(self.args, command(env::current_exe()?), operation)
     }
@@ -221,14 +229,35 @@ impl Bench<'_> {
                 Spread::of_pairs(before, after, |a, b| b / a).with(sample::ratio),
             ]);
         };
-        for (index, operation) in Operation::PAIRED.iter().enumerate() {
+        for (index, operation) in Operation::paired().iter().enumerate() {
             let of = |blocks: &[Block]| blocks.iter().map(|it| it.operations[index]).collect();
             let (before, after): (Vec<f64>, Vec<f64>) = (of(without), of(with));
             row(operation.to_string(), &before, &after);
-            if *operation == Operation::NullCall && !floor.is_empty() {
+            if index == 0 && !floor.is_empty() {
                 row("the same, with perf counting another call instead".into(), &before, floor);
             }
         }
+        self.print(&table);
+    }
+
+    fn print_window(&self, without: &[Block], with: &[Block]) {
+        let windows = |blocks: &[Block]| blocks.iter().filter_map(|it| it.window).collect();
+        let (before, after): (Vec<f64>, Vec<f64>) = (windows(without), windows(with));
+        if before.is_empty() {
+            return;
+        }
+        let mut table = Table::new([
+            "as forks see it",
+            "without (quartiles)",
+            "with (quartiles)",
+            "ratio (quartiles)",
+        ]);
+        table.row([
+            Operation::WINDOW.to_string(),
+            Spread::of(&before).with(time),
+            Spread::of(&after).with(time),
+            Spread::of_pairs(&before, &after, |a, b| b / a).with(sample::ratio),
+        ]);
         self.print(&table);
     }
 
@@ -279,10 +308,11 @@ impl Bench<'_> {
             Table::new(["time of programs in", "program", "runs a call", "a run", "a call"]);
         let names = programs::names()?;
         let _counting = programs::enable_statistics()?;
-        let failing = [Operation::FailingExec, Operation::FailingExecAmongMany];
-        for operation in Operation::PAIRED.into_iter().chain(failing) {
+        for operation in Operation::observed() {
+            let worker = Worker::start(self.args, command(env::current_exe()?), operation)?;
             let before = programs::statistics(tracer.pid())?;
-            let calls = self.measure(operation)?.calls as f64;
+            let (worker, measured) = worker.measure()?;
+            let calls = measured.calls as f64;
             let mut name = operation.to_string();
             let mut all: Vec<_> = programs::statistics(tracer.pid())?
                 .into_iter()
@@ -291,6 +321,7 @@ impl Bench<'_> {
                     (tag, spent)
                 })
                 .collect();
+            worker.end()?;
             all.sort_by_key(|(_, spent)| Reverse(spent.nanoseconds));
             for (tag, spent) in all {
                 let runs = spent.runs as f64;
@@ -310,17 +341,6 @@ impl Bench<'_> {
         self.print(&table);
         Ok(())
     }
-}
-
-/// Measures one operation in a process that `worker` starts: this program with the added arguments.
-fn measured_by(args: &Args, mut worker: Command, operation: Operation) -> Result<Measured> {
-    worker.args(["bench", "--slice", &args.slice.to_string(), "--dir"]);
-    worker.arg(&args.dir).args(["--operation", &operation.word()]);
-    worker.stdin(Stdio::null()).stderr(Stdio::piped());
-    let process::Output { status, stdout, stderr } = worker.output()?;
-    ensure!(status.success(), "{operation}: {}", String::from_utf8_lossy(&stderr).trim_end());
-    Measured::of(&String::from_utf8_lossy(&stdout))
-        .with_context(|| format!("{operation}: cannot parse the measurement"))
 }
 
 /// A command for a program that needs tracefs, which is mounted only for it if needed.
