@@ -1,50 +1,47 @@
 //! Measures what tracing costs: everything alternately without and with the tracer, as a ratio.
 #![expect(clippy::cast_precision_loss, reason = "all counts are below 2⁵³")]
 
+mod block;
 mod build;
+mod comparison;
+mod condition;
 mod observer;
 mod operation;
+mod own_cost;
+mod program_times;
 mod programs;
 mod race;
+mod ratios;
 mod sample;
 mod side_by_side;
 mod tracer;
+mod worker;
 
 use std::{
-    cmp::Reverse,
-    env, fs, mem,
+    env,
+    ffi::OsStr,
+    fs,
     path::{Path, PathBuf},
-    process::{self, Command, Stdio},
     thread,
-    time::Duration,
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 
 use crate::{
-    command::{self, command, is_installed, root, step},
+    command::{self, command, root, step},
     table::Table,
 };
-use operation::Measured;
+use block::Block;
+use condition::{Condition, PerCondition, Turn};
 pub(crate) use operation::Operation;
-use race::Race;
-use sample::{Spread, bytes, count, time};
-
+use own_cost::Idle;
+use program_times::ProgramTimes;
 use tracer::{Output, Tracer};
+use worker::Worker;
+pub(crate) use worker::repeat;
 
-/// How long the idle tracer is measured.
-const IDLE: Duration = Duration::from_secs(3);
-
-/// Counts calls of `truncate` on all CPUs while the command that follows runs.
-const PERF: [&str; 7] = ["stat", "-a", "-o", "/dev/null", "-e", TRUNCATE, "--"];
-const TRUNCATE: &str = "syscalls:sys_enter_truncate,syscalls:sys_exit_truncate";
-
-/// Mounts tracefs if needed, then runs the command that follows.
-const WITH_TRACEFS: &str = "test -e /sys/kernel/tracing/events || \
-                            mount -t tracefs tracefs /sys/kernel/tracing; exec \"$@\"";
-
-/// How often a block is measured again because another tracer ran meanwhile.
-const TRIES: u32 = 10;
+/// In how many pairs at most the times of the programs are measured, too.
+const ROUNDS: u32 = 5;
 
 /// Arguments of `cargo xtask bench`.
 #[derive(clap::Args)]
@@ -70,6 +67,9 @@ pub(crate) struct Args {
     /// Measures this program instead of building one
     #[arg(long, value_name = "FILE")]
     pub(crate) tracer: Option<PathBuf>,
+    /// Also measures this program, a build from before, in turn, and compares it with the one of now
+    #[arg(long, value_name = "FILE", conflicts_with = "side_by_side")]
+    against: Option<PathBuf>,
     /// Only repeats this operation; the benchmark starts a process with this option
     #[arg(long, hide = true)]
     pub(crate) operation: Option<Operation>,
@@ -77,11 +77,17 @@ pub(crate) struct Args {
 
 /// Measures `tracer` as root; starts this program again with sudo if needed.
 pub(crate) fn run(args: &Args, tracer: &Path) -> Result<()> {
+    let found = |program: &Path| {
+        // Absolute, because the programs start in several directories.
+        program.canonicalize().with_context(|| format!("cannot find {}", program.display()))
+    };
+    let tracer = &found(tracer)?;
+    let against = args.against.as_deref().map(found).transpose()?;
     if command::is_root() {
         return if args.side_by_side {
             side_by_side::compare(args, tracer)
         } else {
-            Bench { args, tracer }.run()
+            Bench { args, tracer, against: against.as_deref() }.run()
         };
     }
     step("measuring, as root: loading eBPF programs needs root");
@@ -89,245 +95,117 @@ pub(crate) fn run(args: &Args, tracer: &Path) -> Result<()> {
     again.args(["bench", "--pairs", &args.pairs.to_string()]);
     again.args(["--slice", &args.slice.to_string(), "--race", &args.race.to_string()]);
     again.arg("--dir").arg(&args.dir).arg("--tracer").arg(tracer);
+    again.args(against.iter().flat_map(|build| [OsStr::new("--against"), build.as_os_str()]));
     again.args(args.markdown.then_some("--markdown"));
     again.args(args.side_by_side.then_some("--side-by-side"));
     command::run(&mut again)
 }
 
-/// Repeats one operation, and prints the result for [`Measured::of`].
-pub(crate) fn repeat(args: &Args, operation: Operation) -> Result<()> {
-    println!("{}", operation.measure(Duration::from_millis(args.slice), &args.dir)?);
-    Ok(())
-}
-
 struct Bench<'a> {
     args: &'a Args,
     tracer: &'a Path,
+    /// The build from before.
+    against: Option<&'a Path>,
 }
 
-/// The measurements of one block, which are the same with and without the tracer.
-struct Block {
-    /// Nanoseconds per call, in the order of the operations.
-    operations: Vec<f64>,
-    race: Option<Race>,
+/// All measurements.
+struct Measurements {
+    blocks: PerCondition<Vec<Block>>,
+    /// Nanoseconds of a call that is not traced, while perf counts another call.
+    floor: Vec<f64>,
+    /// How long the tracers took to start, in nanoseconds.
+    ready: PerCondition<Vec<f64>>,
+    /// How many records the tracers lost.
+    lost: PerCondition<u64>,
+    programs: ProgramTimes,
+    idle: PerCondition<Idle>,
 }
 
 impl Bench<'_> {
     fn run(&self) -> Result<()> {
-        let output = Output::new()?;
         println!("{}\n", machine()?);
-
-        let mut lost = 0;
-        let (mut without, mut with, mut ready) = (Vec::new(), Vec::new(), Vec::new());
-        let mut floor = Vec::new();
-        for pair in 0..self.args.pairs {
-            eprintln!("pair {} of {}", pair + 1, self.args.pairs);
-            // The order alternates, so that a machine that gets faster or slower favours neither.
-            for second in [false, true] {
-                let with_tracer = second == (pair % 2 == 0);
-                if with_tracer {
-                    let tracer = Tracer::start(self.tracer, &output)?;
-                    with.push(self.undisturbed(1, second)?);
-                    ready.push(tracer.ready_after.as_secs_f64() * 1e9);
-                    lost += tracer.stop(&output)?;
-                } else {
-                    without.push(self.undisturbed(0, second)?);
-                    floor.extend(self.floor()?);
-                }
-            }
+        let output = Output::new()?;
+        let mut all = Measurements {
+            blocks: PerCondition::default(),
+            floor: Vec::new(),
+            ready: PerCondition::default(),
+            lost: PerCondition::default(),
+            programs: ProgramTimes::new(),
+            idle: PerCondition::default(),
+        };
+        self.measure_pairs(&output, &mut all)?;
+        let tables = ratios::tables(self.is_against(), &all.blocks, &all.floor);
+        for table in &tables {
+            self.print(table);
         }
-        self.print_ratios(&without, &floor, &with);
-        self.print_race(&without, &with);
 
-        let tracer = Tracer::start(self.tracer, &output)?;
-        programs::wait_for_tracers(1)?;
-        let idle = Self::idle(&tracer)?;
-        self.print_programs(&tracer)?;
-        let mut own = Table::new(["the tracer itself", ""]);
-        own.row([
-            "from its start until it sees failures (quartiles)".into(),
-            Spread::of(&ready).with(time),
-        ]);
-        for row in idle {
-            own.row(row);
+        self.measure_tracers(&output, &mut all)?;
+        self.print(&all.programs.table(self.is_against()));
+        self.print(&own_cost::table(self.is_against(), &all.ready, &all.idle));
+        for condition in Condition::traced(self.is_against()) {
+            let (tracer, lost) = (self.program(*condition).display(), all.lost[*condition]);
+            ensure!(lost == 0, "the measurement is incomplete: {tracer} lost {lost} records");
         }
-        self.print(&own);
-        lost += tracer.stop(&output)?;
-        ensure!(lost == 0, "the measurement is incomplete: the tracers lost {lost} records");
         Ok(())
     }
 
-    /// Measures a block while exactly that many tracers run on this machine.
-    fn undisturbed(&self, tracers: usize, mirrored: bool) -> Result<Block> {
-        for _ in 0..TRIES {
-            programs::wait_for_tracers(tracers)?;
-            let block = self.block(mirrored)?;
-            if programs::tracers()? == tracers {
-                return Ok(block);
+    fn is_against(&self) -> bool {
+        self.against.is_some()
+    }
+
+    /// The program that traces.
+    fn program(&self, condition: Condition) -> &Path {
+        self.against.filter(|_| condition == Condition::Before).unwrap_or(self.tracer)
+    }
+
+    /// Measures the blocks of all pairs.
+    fn measure_pairs(&self, output: &Output, all: &mut Measurements) -> Result<()> {
+        for pair in 0..self.args.pairs {
+            eprintln!("pair {} of {}", pair + 1, self.args.pairs);
+            let order = condition::order(Condition::all(self.is_against()), pair as usize);
+            for Turn { condition, mirrored } in order {
+                let measure =
+                    |tracers| Block::undisturbed(self.args, self.tracer, tracers, mirrored);
+                let block = if condition == Condition::Without {
+                    let block = measure(0)?;
+                    all.floor.extend(block::floor(self.args)?);
+                    block
+                } else {
+                    let tracer = Tracer::start(self.program(condition), output)?;
+                    let block = measure(1)?;
+                    all.ready[condition].push(tracer.ready_after.as_secs_f64() * 1e9);
+                    all.lost[condition] += tracer.stop(output)?;
+                    block
+                };
+                all.blocks[condition].push(block);
             }
         }
-        bail!("another etxtbsy-trace starts again and again: stop what starts it")
+        Ok(())
     }
 
-    /// Measures a block, in the opposite order if `mirrored`. The last operation of one block is then
-    /// measured right before the same one of the next, because the machine changes with time.
-    fn block(&self, mirrored: bool) -> Result<Block> {
-        let mut block = Block { operations: Vec::new(), race: None };
-        let race = || Race::run(command(self.tracer), self.args.race, &self.args.dir);
-        if !mirrored {
-            block.race = race()?;
+    /// Measures what the tracers take: their programs, and the tracers themselves.
+    fn measure_tracers(&self, output: &Output, all: &mut Measurements) -> Result<()> {
+        for round in 0..self.args.pairs.min(ROUNDS) {
+            eprintln!("programs, round {}", round + 1);
+            let traced = Condition::traced(self.is_against());
+            for Turn { condition, .. } in condition::order(traced, round as usize) {
+                let tracer = Tracer::start(self.program(condition), output)?;
+                programs::wait_for_tracers(1)?;
+                if round == 0 {
+                    all.idle[condition] = Idle::measure(&tracer)?;
+                }
+                all.programs.add(condition, &tracer, |operation| {
+                    Worker::start(self.args, command(env::current_exe()?), operation)
+                })?;
+                all.lost[condition] += tracer.stop(output)?;
+            }
         }
-        for at in 0..Operation::PAIRED.len() {
-            let at = if mirrored { Operation::PAIRED.len() - 1 - at } else { at };
-            block.operations.push(self.measure(Operation::PAIRED[at])?.nanoseconds);
-        }
-        if mirrored {
-            block.operations.reverse();
-            block.race = race()?;
-        }
-        Ok(block)
-    }
-
-    /// A call that is not traced, while perf (if installed) counts another call: the kernel's own cost as
-    /// soon as any system call tracepoint is in use.
-    fn floor(&self) -> Result<Option<f64>> {
-        if !is_installed("perf") {
-            return Ok(None);
-        }
-        let mut perf = with_tracefs("perf");
-        perf.args(PERF).arg(env::current_exe()?);
-        Ok(Some(measured_by(self.args, perf, Operation::NullCall)?.nanoseconds))
-    }
-
-    /// Measures one operation in its own process, which has neither this process's threads nor its stdout,
-    /// which may be a file that is open for writing.
-    fn measure(&self, operation: Operation) -> Result<Measured> {
-        measured_by(self.args, command(env::current_exe()?), operation)
+        Ok(())
     }
 
     fn print(&self, table: &Table) {
         println!("{}", table.shown(self.args.markdown));
     }
-
-    fn print_ratios(&self, without: &[Block], floor: &[f64], with: &[Block]) {
-        let mut table =
-            Table::new(["CPU time of", "without", "with", "added", "ratio (quartiles)"]);
-        let mut row = |name: String, before: &[f64], after: &[f64]| {
-            table.row([
-                name,
-                time(Spread::of(before).median),
-                time(Spread::of(after).median),
-                time(Spread::of_pairs(before, after, |a, b| b - a).median),
-                Spread::of_pairs(before, after, |a, b| b / a).with(sample::ratio),
-            ]);
-        };
-        for (index, operation) in Operation::PAIRED.iter().enumerate() {
-            let of = |blocks: &[Block]| blocks.iter().map(|it| it.operations[index]).collect();
-            let (before, after): (Vec<f64>, Vec<f64>) = (of(without), of(with));
-            row(operation.to_string(), &before, &after);
-            if *operation == Operation::NullCall && !floor.is_empty() {
-                row("the same, with perf counting another call instead".into(), &before, floor);
-            }
-        }
-        self.print(&table);
-    }
-
-    fn print_race(&self, without: &[Block], with: &[Block]) {
-        let races = |blocks: &[Block]| blocks.iter().filter_map(|it| it.race).collect::<Vec<_>>();
-        let (before, after) = (races(without), races(with));
-        if before.is_empty() {
-            return;
-        }
-        let speed = |races: &[Race]| races.iter().map(Race::per_second).collect::<Vec<_>>();
-        let (slow, fast) = (speed(&before), speed(&after));
-        let (all_before, all_after) = (Race::sum(&before), Race::sum(&after));
-        let mut table = Table::new(["golang/go#22315", "without", "with", "ratio (quartiles)"]);
-        table.row([
-            "attempts a second".into(),
-            count(Spread::of(&slow).median),
-            count(Spread::of(&fast).median),
-            Spread::of_pairs(&slow, &fast, |a, b| b / a).with(sample::ratio),
-        ]);
-        table.row([
-            "failures of attempts".into(),
-            all_before.to_string(),
-            all_after.to_string(),
-            race::risk_ratio(&before, &after),
-        ]);
-        self.print(&table);
-    }
-
-    /// What a tracer takes while there is nothing to see.
-    fn idle(tracer: &Tracer) -> Result<Vec<[String; 2]>> {
-        let before = tracer.cpu_time()?;
-        thread::sleep(IDLE);
-        let used = tracer.cpu_time()?.saturating_sub(before);
-        let maps = programs::map_bytes(tracer.pid())?;
-        Ok(vec![
-            [
-                format!("CPU time in {} s without a failure", IDLE.as_secs()),
-                time(used.as_secs_f64() * 1e9),
-            ],
-            ["resident memory".into(), bytes(tracer.resident()?)],
-            ["memory of its eBPF maps, in the kernel".into(), bytes(maps)],
-        ])
-    }
-
-    /// Prints the kernel's statistics of each program, for each operation.
-    fn print_programs(&self, tracer: &Tracer) -> Result<()> {
-        let mut table =
-            Table::new(["time of programs in", "program", "runs a call", "a run", "a call"]);
-        let names = programs::names()?;
-        let _counting = programs::enable_statistics()?;
-        let failing = [Operation::FailingExec, Operation::FailingExecAmongMany];
-        for operation in Operation::PAIRED.into_iter().chain(failing) {
-            let before = programs::statistics(tracer.pid())?;
-            let calls = self.measure(operation)?.calls as f64;
-            let mut name = operation.to_string();
-            let mut all: Vec<_> = programs::statistics(tracer.pid())?
-                .into_iter()
-                .map(|(tag, after)| {
-                    let spent = after.since(before.get(&tag).copied().unwrap_or_default());
-                    (tag, spent)
-                })
-                .collect();
-            all.sort_by_key(|(_, spent)| Reverse(spent.nanoseconds));
-            for (tag, spent) in all {
-                let runs = spent.runs as f64;
-                // Fewer runs come from other processes on this machine.
-                if runs >= calls / 2.0 {
-                    let nanoseconds = spent.nanoseconds as f64;
-                    table.row([
-                        mem::take(&mut name),
-                        format!("`{}`", names.get(&tag).unwrap_or(&tag)),
-                        format!("{:.1}", runs / calls),
-                        time(nanoseconds / runs),
-                        time(nanoseconds / calls),
-                    ]);
-                }
-            }
-        }
-        self.print(&table);
-        Ok(())
-    }
-}
-
-/// Measures one operation in a process that `worker` starts: this program with the added arguments.
-fn measured_by(args: &Args, mut worker: Command, operation: Operation) -> Result<Measured> {
-    worker.args(["bench", "--slice", &args.slice.to_string(), "--dir"]);
-    worker.arg(&args.dir).args(["--operation", &operation.word()]);
-    worker.stdin(Stdio::null()).stderr(Stdio::piped());
-    let process::Output { status, stdout, stderr } = worker.output()?;
-    ensure!(status.success(), "{operation}: {}", String::from_utf8_lossy(&stderr).trim_end());
-    Measured::of(&String::from_utf8_lossy(&stdout))
-        .with_context(|| format!("{operation}: cannot parse the measurement"))
-}
-
-/// A command for a program that needs tracefs, which is mounted only for it if needed.
-fn with_tracefs(program: &str) -> Command {
-    let mut unshare = command("unshare");
-    unshare.args(["--mount", "sh", "-c", WITH_TRACEFS, "sh", program]);
-    unshare
 }
 
 /// Describes the machine.

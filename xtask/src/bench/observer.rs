@@ -13,9 +13,9 @@ use nix::{
 };
 
 use super::{
+    block::with_tracefs,
     programs,
     tracer::{Output, Tracer},
-    with_tracefs,
 };
 use crate::command::{command, is_installed};
 

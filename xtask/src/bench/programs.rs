@@ -2,7 +2,8 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    fs,
+    fs::{self, File},
+    io::{Read, Seek},
     os::fd::{FromRawFd as _, OwnedFd},
     thread,
     time::{Duration, Instant},
@@ -46,26 +47,42 @@ pub(super) fn enable_statistics() -> Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
-/// The runs of the programs of a process, by their tags.
-pub(super) fn statistics(pid: u32) -> Result<BTreeMap<String, Runs>> {
-    let mut all = BTreeMap::new();
-    for info in fdinfo(pid)? {
-        // A link has its program's tag too, but no run count.
-        if let Some(tag) = info.get("prog_tag").filter(|_| info.contains_key("run_cnt")) {
+/// What the kernel shows of the fds of a process: its programs, maps and links. The files stay open, so that
+/// reading them again makes no call that a tracer sees.
+pub(super) struct Statistics(Vec<File>);
+
+impl Statistics {
+    pub(super) fn open(pid: u32) -> Result<Self> {
+        Ok(Self(fdinfo(pid)?.filter(is_program).collect()))
+    }
+
+    /// The runs of the programs, by their tags.
+    pub(super) fn runs(&mut self) -> Result<BTreeMap<String, Runs>> {
+        let mut all = BTreeMap::new();
+        for file in &mut self.0 {
+            let info = fields(file)?;
+            let tag = info.get("prog_tag").context("an eBPF program has no tag")?;
             let runs = Runs {
                 runs: number(&info, "run_cnt")?,
                 nanoseconds: number(&info, "run_time_ns")?,
             };
             all.insert(tag.clone(), runs);
         }
+        Ok(all)
     }
-    Ok(all)
+}
+
+/// A link has its program's tag too, but no run count.
+fn is_program(mut file: &File) -> bool {
+    fields(&mut file).is_ok_and(|it| it.contains_key("prog_tag") && it.contains_key("run_cnt"))
 }
 
 /// The kernel memory of the maps of a process, in bytes.
 pub(super) fn map_bytes(pid: u32) -> Result<u64> {
     let mut maps = BTreeMap::new();
-    for info in fdinfo(pid)? {
+    for mut file in fdinfo(pid)? {
+        // The fd may have been closed.
+        let Ok(info) = fields(&mut file) else { continue };
         if let Some(id) = info.get("map_id") {
             maps.insert(id.clone(), number(&info, "memlock")?);
         }
@@ -113,16 +130,20 @@ pub(super) fn names() -> Result<HashMap<String, String>> {
 }
 
 /// The `fdinfo` of each fd of a process.
-fn fdinfo(pid: u32) -> Result<Vec<HashMap<String, String>>> {
+fn fdinfo(pid: u32) -> Result<impl Iterator<Item = File>> {
     let dir = format!("/proc/{pid}/fdinfo");
-    let mut all = Vec::new();
-    for entry in fs::read_dir(&dir).with_context(|| dir.clone())? {
-        // The fd may have been closed.
-        let Ok(text) = fs::read_to_string(entry?.path()) else { continue };
-        let pairs = text.lines().filter_map(|line| line.split_once(":\t"));
-        all.push(pairs.map(|(key, value)| (key.to_owned(), value.trim().to_owned())).collect());
-    }
-    Ok(all)
+    let entries = fs::read_dir(&dir).with_context(|| dir.clone())?;
+    // The fd may have been closed.
+    Ok(entries.filter_map(|entry| File::open(entry.ok()?.path()).ok()))
+}
+
+/// The fields of a file of `fdinfo`, read from its start.
+fn fields(file: &mut (impl Read + Seek)) -> Result<HashMap<String, String>> {
+    let mut text = String::new();
+    file.rewind()?;
+    file.read_to_string(&mut text)?;
+    let pairs = text.lines().filter_map(|line| line.split_once(":\t"));
+    Ok(pairs.map(|(key, value)| (key.to_owned(), value.trim().to_owned())).collect())
 }
 
 fn number(info: &HashMap<String, String>, key: &str) -> Result<u64> {

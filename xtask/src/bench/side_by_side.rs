@@ -11,11 +11,11 @@ use anyhow::{Context as _, Result};
 use super::{
     Args, Operation,
     build::{Build, BuildTimes},
-    measured_by,
     observer::Observer,
     race::{self, Race},
     sample::{self, Spread, count, time},
     tracer::Output,
+    worker::measured_by,
 };
 use crate::{command::command, table::Table};
 
@@ -61,7 +61,7 @@ fn round(args: &Args, tracer: &Path, observer: Observer, builds: &[Build]) -> Re
         let worker = observer.command(command(&own));
         anyhow::Ok(measured_by(args, worker, *operation)?.nanoseconds)
     };
-    let operations = Operation::PAIRED.iter().map(measure).collect::<Result<_>>()?;
+    let operations = Operation::BASIC.iter().map(measure).collect::<Result<_>>()?;
     let builds = builds.iter().map(|build| build.run(observer)).collect::<Result<_>>()?;
     let race = Race::run(observer.command(command(tracer)), args.race, &args.dir)?;
     Ok(Round { operations, builds, race })
@@ -82,7 +82,7 @@ fn show(args: &Args, observers: &[Observer], builds: &[Build], rounds: &[Vec<Rou
         let first = show(Spread::of(&all[0]).median);
         table.row([name, first].into_iter().chain(all[1..].iter().map(ratio)));
     };
-    for (at, operation) in Operation::PAIRED.iter().enumerate() {
+    for (at, operation) in Operation::BASIC.iter().enumerate() {
         row(format!("{operation}: CPU time"), &|round| Some(round.operations[at]), time);
     }
     for (at, build) in builds.iter().enumerate() {
