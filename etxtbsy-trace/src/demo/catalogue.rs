@@ -208,6 +208,22 @@ static DEMOS: [Demo; 19] = [
         },
     },
     Demo {
+        name: "fsync",
+        about: "popular fix: fsync the file before closing it",
+        kind: DemoKind::Remedy {
+            cure: None,
+            flaw: Some("fsync is about the disk; the child's copy of the fd stays open"),
+        },
+    },
+    Demo {
+        name: "rename",
+        about: "popular fix: write another name, then rename it",
+        kind: DemoKind::Remedy {
+            cure: None,
+            flaw: Some("the file is the same one under another name, and the child has it open"),
+        },
+    },
+    Demo {
         name: "pipe-above",
         about: "remedy: wait for the end of file of a pipe whose fd is below the file's fd",
         kind: DemoKind::Remedy {

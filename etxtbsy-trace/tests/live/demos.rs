@@ -27,10 +27,12 @@ const OTHER_HOLDERS: [(&str, usize, VerdictKind); 3] = [
     ("open-running", 1, RunningExecutable),
 ];
 /// Each has an unprotected half, which can fail. With `true`, the other half cannot fail.
-const REMEDIES: [(&str, bool); 7] = [
+const REMEDIES: [(&str, bool); 9] = [
     ("mutex-spawn", false),
     ("mutex-child-exit", true),
     ("flock", false),
+    ("fsync", false),
+    ("rename", false),
     ("pipe-above", false),
     ("pipe-below", false),
     ("retry", false),
@@ -175,6 +177,8 @@ remedies! {
     mutex_spawn: "mutex-spawn",
     mutex_child_exit: "mutex-child-exit",
     flock: "flock",
+    fsync: "fsync",
+    rename: "rename",
     pipe_above: "pipe-above",
     pipe_below: "pipe-below",
     retry: "retry",

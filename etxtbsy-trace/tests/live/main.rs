@@ -8,6 +8,7 @@ mod action;
 mod check;
 mod command;
 mod containers;
+mod contexts;
 mod demos;
 mod faults;
 mod fuse;

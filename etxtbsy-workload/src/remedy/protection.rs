@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 use std::ffi::{CStr, CString};
-use std::fs::File;
+use std::fs::{self, File};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -35,6 +35,10 @@ pub(super) enum Protection {
     MutexChildExit,
     /// flock(2): the writer locks the script, and a reader waits for the lock.
     Flock,
+    /// fsync(2) before the close.
+    Fsync,
+    /// Writes another name, and renames it.
+    Rename,
     /// Waits for the end of a pipe; the script's fd is above the pipe's.
     PipeAbove,
     /// Waits for the end of a pipe; the pipe's fd is above the script's.
@@ -94,6 +98,12 @@ impl Kit {
             match (self.protection, &mut reserved_fd) {
                 (Protection::Flock, _) => write_locked(&path)?,
                 (Protection::WriteInChild, _) => write_in_child(&c_path)?,
+                (Protection::Fsync, _) => stage::rewrite_script(&path)?.sync_all()?,
+                (Protection::Rename, _) => {
+                    let new = path.with_extension("new");
+                    drop(stage::rewrite_script(&new)?);
+                    fs::rename(&new, &path)?;
+                }
                 (_, Some(reserved_fd)) => {
                     let reader = reserved_fd.open()?;
                     drop(stage::rewrite_script(&path)?);
