@@ -2,7 +2,7 @@
 
 mod archive;
 mod deb;
-mod licences;
+pub(crate) mod licences;
 
 use std::{
     fmt::Write as _,
@@ -19,8 +19,12 @@ use crate::{
 };
 use archive::{Files, sha256};
 
-const NAME: &str = "etxtbsy-trace";
-const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// The crate of the program, and the program.
+pub(crate) const NAME: &str = "etxtbsy-trace";
+/// That of all crates.
+pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// The targets of releases.
+pub(crate) const TARGETS: [&str; 2] = ["x86_64-unknown-linux-musl", "aarch64-unknown-linux-musl"];
 /// What the documentation of a release has, besides `docs/`.
 const DOCUMENTS: [&str; 4] = ["README.md", "CHANGELOG.md", "LICENSE-APACHE", "LICENSE-MIT"];
 const SERVICE: &str = include_str!("dist/etxtbsy-trace.service");
@@ -32,8 +36,8 @@ pub(crate) struct Args {
     #[arg(
         long = "target",
         value_name = "TRIPLE",
-        default_value = "x86_64-unknown-linux-musl",
-        value_parser = ["x86_64-unknown-linux-musl", "aarch64-unknown-linux-musl"]
+        default_value = TARGETS[0],
+        value_parser = TARGETS
     )]
     targets: Vec<String>,
 }
@@ -69,6 +73,11 @@ pub(crate) fn run_dist(args: &Args) -> Result<()> {
     Ok(())
 }
 
+/// The name of a target's archive, without `.tar.gz`, and of the one directory in it.
+pub(crate) fn archive_name(target: &str) -> String {
+    format!("{NAME}-{VERSION}-{target}")
+}
+
 /// The files of one target: archive, debug information, package.
 fn build(target: &str, root: &Path, pages: &Path, place: &Path, time: u64) -> Result<Vec<PathBuf>> {
     step(&format!("building for {target}"));
@@ -77,7 +86,7 @@ fn build(target: &str, root: &Path, pages: &Path, place: &Path, time: u64) -> Re
     let mut cargo = cargo(["build", "--release", "--locked", "--package", NAME, "--target"]);
     run(cargo.arg(target).env(variable, linker))?;
     let built = target_dir()?.join(target).join("release").join(NAME);
-    let name = format!("{NAME}-{VERSION}-{target}");
+    let name = archive_name(target);
     let debug = place.join(format!("{name}.debug"));
     let binary = place.join(NAME);
     split(&built, &debug, &binary)?;

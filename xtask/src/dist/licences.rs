@@ -12,6 +12,9 @@ use serde_json::Value;
 
 use crate::command::cargo;
 
+const EBPF: &str = "etxtbsy-trace-ebpf";
+
+/// What precedes the licences of the program.
 const HEAD: &str = "\
 The program etxtbsy-trace contains the works below, and the standard library of Rust (MIT or
 Apache-2.0) and musl (MIT).
@@ -25,21 +28,35 @@ nucleo-matcher (MPL-2.0) is unchanged. Its sources are at the address below.
 
 ";
 
+const OBJECTS_HEAD: &str = "\
+The compiled eBPF programs contain the works below, and core of Rust (MIT or Apache-2.0).
+
+";
+
 /// The text of the licences of all that is linked for a target.
 pub(super) fn of(target: &str) -> Result<String> {
+    text(&metadata(target)?, HEAD, &["etxtbsy-trace", EBPF])
+}
+
+/// The same for the eBPF programs alone.
+pub(crate) fn of_objects() -> Result<String> {
+    text(&metadata("bpfel-unknown-none")?, OBJECTS_HEAD, &[EBPF])
+}
+
+/// The packages of the workspace and their dependencies.
+fn metadata(target: &str) -> Result<Value> {
     let metadata = cargo(["metadata", "--locked", "--format-version=1", "--filter-platform"])
         .arg(target)
         .output()
         .context("cannot start cargo")?;
     ensure!(metadata.status.success(), "{}", String::from_utf8_lossy(&metadata.stderr));
-    let metadata = serde_json::from_slice(&metadata.stdout).context("cargo metadata")?;
-    text(&metadata)
+    serde_json::from_slice(&metadata.stdout).context("cargo metadata")
 }
 
-fn text(metadata: &Value) -> Result<String> {
+fn text(metadata: &Value, head: &str, roots: &[&str]) -> Result<String> {
     let packages = list(&metadata["packages"]);
-    let linked = linked(metadata);
-    let mut text = HEAD.to_owned();
+    let linked = linked(metadata, roots);
+    let mut text = head.to_owned();
     let mut texts: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for package in packages.iter().filter(|package| linked.contains(string(&package["id"]))) {
         if package["source"].is_null() {
@@ -61,13 +78,12 @@ fn text(metadata: &Value) -> Result<String> {
     Ok(text)
 }
 
-/// The ids of the packages whose code is in the program: of both sides.
-fn linked(metadata: &Value) -> BTreeSet<&str> {
+/// The ids of the packages whose code is in these.
+fn linked<'a>(metadata: &'a Value, roots: &[&str]) -> BTreeSet<&'a str> {
     let nodes: BTreeMap<&str, &Value> = list(&metadata["resolve"]["nodes"])
         .iter()
         .map(|node| (string(&node["id"]), node))
         .collect();
-    let roots = ["etxtbsy-trace", "etxtbsy-trace-ebpf"];
     let mut open: Vec<&str> = list(&metadata["packages"])
         .iter()
         .filter(|package| roots.contains(&string(&package["name"])))
@@ -120,6 +136,8 @@ mod tests {
         {
             assert!(text.contains(words), "{words}");
         }
+        let objects = of_objects().unwrap();
+        assert!(objects.contains("aya-ebpf ") && !objects.contains("btf-rs"), "{objects}");
         // Only the tests use it.
         assert!(!text.contains("proptest"));
     }
