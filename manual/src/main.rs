@@ -52,7 +52,7 @@ mod tests {
     /// The command line of the systemd unit is one that this version understands.
     #[test]
     fn the_service_starts_with_valid_options() {
-        let unit = include_str!("../../xtask/src/dist/etxtbsy-trace.service");
+        let unit = include_str!("../../packaging/etxtbsy-trace.service");
         let start = unit.lines().find_map(|line| line.strip_prefix("ExecStart=/usr/bin/")).unwrap();
         let cli = Cli::from_args(start.split_whitespace().map(Into::into)).unwrap();
         assert!(cli.command.is_none() && cli.options.file.append);

@@ -27,7 +27,7 @@ pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 pub(crate) const TARGETS: [&str; 2] = ["x86_64-unknown-linux-musl", "aarch64-unknown-linux-musl"];
 /// What the documentation of a release has, besides `docs/`.
 const DOCUMENTS: [&str; 4] = ["README.md", "CHANGELOG.md", "LICENSE-APACHE", "LICENSE-MIT"];
-const SERVICE: &str = include_str!("dist/etxtbsy-trace.service");
+const SERVICE: &str = include_str!("../../packaging/etxtbsy-trace.service");
 
 /// Arguments of `cargo xtask dist`.
 #[derive(clap::Args)]
@@ -103,7 +103,7 @@ fn build(target: &str, root: &Path, pages: &Path, place: &Path, time: u64) -> Re
     files.add_program(NAME, fs::read(&binary)?);
     files.extend("", &documents);
     files.add_directory("", pages)?;
-    files.add("etxtbsy-trace.service", SERVICE.as_bytes().to_vec());
+    files.add_directory("", &root.join("packaging"))?;
     let archive = place.join(format!("{name}.tar.gz"));
     fs::write(&archive, files.archive(&name, time)?)?;
 
