@@ -56,7 +56,7 @@ enum Task {
     /// Builds what a release consists of, into target/dist: static programs in archives, Debian packages
     Dist(dist::Args),
     /// Makes the packages of the crates that are published, into target/package, with compiled eBPF programs
-    Package,
+    Package(package::Args),
     /// Draws docs/view.svg, the view of a real session (as root, with sudo if needed; needs tmux)
     Picture,
     /// Only installs missing tools
@@ -106,7 +106,7 @@ fn start(task: Task) -> Result<()> {
         }
         Task::Build => build(),
         Task::Dist(args) => dist::run_dist(&args),
-        Task::Package => package::run_package(),
+        Task::Package(args) => package::run_package(&args),
         Task::Picture => build().and_then(|()| picture::draw()),
         Task::Test { args } => test::run(&toolchain, &args),
         Task::Bench(args) => {

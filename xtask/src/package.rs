@@ -5,7 +5,7 @@ use std::{
     fs,
     io::Read as _,
     path::{Path, PathBuf},
-    process::Stdio,
+    process::{Command, Stdio},
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -29,8 +29,16 @@ const PREBUILT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../etxtbsy-trace/pr
 /// Files by their paths below [`PREBUILT`].
 type Prebuilt = BTreeMap<String, Vec<u8>>;
 
+/// Arguments of `cargo xtask package`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Publish the packages after the checks
+    #[arg(long)]
+    publish: bool,
+}
+
 /// Makes the packages, into `target/package`, and builds each from its package alone.
-pub(crate) fn run_package() -> Result<()> {
+pub(crate) fn run_package(args: &Args) -> Result<()> {
     let changes = output(command("git").args(["status", "--porcelain"]));
     let commit = output(command("git").args(["rev-parse", "HEAD"]));
     let (changes, commit) =
@@ -49,13 +57,9 @@ pub(crate) fn run_package() -> Result<()> {
             prebuilt.insert(format!("{architecture}/{object}"), content);
         }
     }
-    write(&prebuilt, Path::new(PREBUILT))?;
+    let _in_place = InPlace::write(&prebuilt, Path::new(PREBUILT))?;
     step("making the packages, and building what is in them");
-    let mut package = cargo(["package", "--locked"]);
-    // Cargo has no other way to take in what git ignores.
-    package.arg("--allow-dirty");
-    package.args(PUBLISHED.iter().flat_map(|name| ["--package", name]));
-    run(&mut package)?;
+    run(&mut on_published("package"))?;
     let place = target_dir()?.join("package");
     let packaged = prebuilt_in(&fs::read(place.join(format!("{NAME}-{VERSION}.crate")))?)?;
     ensure!(packaged == prebuilt, "the package of {NAME} has other eBPF programs than were built");
@@ -63,7 +67,19 @@ pub(crate) fn run_package() -> Result<()> {
     for name in PUBLISHED {
         println!("{name}-{VERSION}.crate");
     }
+    if args.publish {
+        step("publishing the packages");
+        run(on_published("publish").arg("--no-verify"))?;
+    }
     Ok(())
+}
+
+/// A subcommand of cargo for the published crates.
+fn on_published(subcommand: &str) -> Command {
+    // Cargo has no other way to take in what git ignores.
+    let mut cargo = cargo([subcommand, "--locked", "--allow-dirty"]);
+    cargo.args(PUBLISHED.iter().flat_map(|name| ["--package", name]));
+    cargo
 }
 
 /// Where the build script of [`NAME`] has put the objects for a target.
@@ -83,17 +99,31 @@ fn out_dir(target: &str) -> Result<PathBuf> {
         .context("cargo does not say where the eBPF programs are")
 }
 
-/// Writes the files in place of those of an earlier run.
-fn write(files: &Prebuilt, place: &Path) -> Result<()> {
-    if place.exists() {
-        fs::remove_dir_all(place).with_context(|| format!("cannot empty {}", place.display()))?;
+/// The prebuilt files where cargo packages them; removed at the end, so that no later package has old ones.
+struct InPlace<'a>(&'a Path);
+
+impl<'a> InPlace<'a> {
+    fn write(files: &Prebuilt, place: &'a Path) -> Result<Self> {
+        // Of a run that was killed.
+        if place.exists() {
+            fs::remove_dir_all(place)
+                .with_context(|| format!("cannot empty {}", place.display()))?;
+        }
+        let written = Self(place);
+        for (path, content) in files {
+            let path = place.join(path);
+            fs::create_dir_all(path.parent().unwrap_or(place))?;
+            fs::write(&path, content)
+                .with_context(|| format!("cannot write {}", path.display()))?;
+        }
+        Ok(written)
     }
-    for (path, content) in files {
-        let path = place.join(path);
-        fs::create_dir_all(path.parent().unwrap_or(place))?;
-        fs::write(&path, content).with_context(|| format!("cannot write {}", path.display()))?;
+}
+
+impl Drop for InPlace<'_> {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(self.0);
     }
-    Ok(())
 }
 
 /// The prebuilt files in a package.
