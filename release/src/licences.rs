@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result};
 
 use crate::linked::Linked;
 
+/// What precedes the licences of the program.
 const HEAD: &str = "\
 The program etxtbsy-trace contains the works below, and the standard library of Rust (MIT or
 Apache-2.0) and musl (MIT).
@@ -19,9 +20,25 @@ nucleo-matcher (MPL-2.0) is unchanged. Its sources are at the address below.
 
 ";
 
+/// What precedes the licences of the eBPF programs alone.
+const OBJECTS_HEAD: &str = "\
+The compiled eBPF programs contain the works below, and core of Rust (MIT or Apache-2.0).
+
+";
+
+/// The licences of the program.
+pub(crate) fn of_program(linked: &Linked) -> Result<String> {
+    text(linked, HEAD)
+}
+
+/// The licences of the compiled eBPF programs.
+pub(crate) fn of_objects() -> Result<String> {
+    text(&Linked::of_objects()?, OBJECTS_HEAD)
+}
+
 /// The text of the licences of all that is linked: a list, then each text once.
-pub(crate) fn text(linked: &Linked) -> Result<String> {
-    let mut text = HEAD.to_owned();
+fn text(linked: &Linked, head: &str) -> Result<String> {
+    let mut text = head.to_owned();
     let mut texts: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for package in linked.of_others() {
         let name = format!("{} {}", package.name, package.version);
@@ -61,11 +78,13 @@ mod tests {
 
     #[test]
     fn licences_that_ask_for_their_text_are_there() {
-        let text = text(&Linked::of("x86_64-unknown-linux-gnu").unwrap()).unwrap();
+        let text = of_program(&Linked::of("x86_64-unknown-linux-gnu").unwrap()).unwrap();
         for words in
             ["btf-rs 2", "GNU LESSER GENERAL PUBLIC LICENSE", "Mozilla Public License", "aya-ebpf "]
         {
             assert!(text.contains(words), "{words}");
         }
+        let objects = of_objects().unwrap();
+        assert!(objects.contains("aya-ebpf ") && !objects.contains("btf-rs"), "{objects}");
     }
 }

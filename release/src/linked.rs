@@ -10,8 +10,8 @@ use cargo_metadata::{
     CargoOpt, DependencyKind, Metadata, MetadataCommand, Node, Package, PackageId,
 };
 
-/// The program, and the eBPF programs in it.
-const ROOTS: [&str; 2] = ["etxtbsy-trace", "etxtbsy-trace-ebpf"];
+/// The eBPF programs.
+const EBPF: &str = "etxtbsy-trace-ebpf";
 
 /// What is linked, by name and version.
 pub(crate) struct Linked {
@@ -21,8 +21,17 @@ pub(crate) struct Linked {
 }
 
 impl Linked {
-    /// Asks cargo, for one target.
+    /// What the program for a target contains.
     pub(crate) fn of(target: &str) -> Result<Self> {
+        Self::by_cargo(target, &["etxtbsy-trace", EBPF])
+    }
+
+    /// What the compiled eBPF programs contain.
+    pub(crate) fn of_objects() -> Result<Self> {
+        Self::by_cargo("bpfel-unknown-none", &[EBPF])
+    }
+
+    fn by_cargo(target: &str, roots: &[&str]) -> Result<Self> {
         let mut command = MetadataCommand::new();
         if let Some(cargo) = env::var_os("CARGO") {
             command.cargo_path(cargo);
@@ -33,14 +42,14 @@ impl Linked {
             .other_options(["--locked", "--filter-platform", target].map(str::to_owned).to_vec())
             .exec()
             .context("cargo metadata")?;
-        Self::within(metadata)
+        Self::within(metadata, roots)
     }
 
-    fn within(metadata: Metadata) -> Result<Self> {
+    fn within(metadata: Metadata, roots: &[&str]) -> Result<Self> {
         let resolve = metadata.resolve.context("cargo resolves no dependencies")?;
         let nodes: BTreeMap<&PackageId, &Node> =
             resolve.nodes.iter().map(|node| (&node.id, node)).collect();
-        let is_root = |package: &&Package| ROOTS.contains(&package.name.as_str());
+        let is_root = |package: &&Package| roots.contains(&package.name.as_str());
         let mut open: Vec<PackageId> =
             metadata.packages.iter().filter(is_root).map(|package| package.id.clone()).collect();
         let mut needs = BTreeMap::new();

@@ -37,10 +37,18 @@ const DESCRIPTION: [&str; 2] = [
 ];
 /// What the documentation of a release has, besides `docs/`.
 const DOCUMENTS: [&str; 4] = ["README.md", "CHANGELOG.md", "LICENSE-APACHE", "LICENSE-MIT"];
-const SERVICE: &str = include_str!("etxtbsy-trace.service");
+const SERVICE: &str = include_str!("../../packaging/etxtbsy-trace.service");
 
-/// Packs what `cargo xtask dist` has built.
+/// What `cargo xtask` calls for releases.
 #[derive(Parser)]
+enum Task {
+    /// Packs what `cargo xtask dist` has built
+    Pack(Args),
+    /// Prints the licences of the compiled eBPF programs, for the packages of `cargo xtask package`
+    LicencesOfObjects,
+}
+
+#[derive(clap::Args)]
 struct Args {
     /// The time of all files, in seconds since 1970
     #[arg(long)]
@@ -53,13 +61,22 @@ struct Args {
 }
 
 fn main() -> Result<()> {
-    let args = Args::parse();
+    match Task::parse() {
+        Task::Pack(args) => pack(&args),
+        Task::LicencesOfObjects => {
+            print!("{}", licences::of_objects()?);
+            Ok(())
+        }
+    }
+}
+
+fn pack(args: &Args) -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let pages = tempfile::tempdir()?;
     pages::write(pages.path())?;
     let mut made = Vec::new();
     for target in &args.targets {
-        let release = Release::new(target, &args, &root, pages.path())?;
+        let release = Release::new(target, args, &root, pages.path())?;
         for (name, bytes) in release.files()? {
             fs::write(args.directory.join(&name), &bytes)
                 .with_context(|| format!("cannot write {name}"))?;
@@ -98,6 +115,8 @@ struct Release<'a> {
     pages: Files,
     /// For people: the documents, the licences, `docs/`.
     documents: Files,
+    /// `packaging/`: what starts the program on other machines.
+    deployment: Files,
     linked: Linked,
 }
 
@@ -107,15 +126,17 @@ impl<'a> Release<'a> {
         let program =
             fs::read(&program).with_context(|| format!("cannot read {}", program.display()))?;
         let linked = Linked::of(target)?;
+        let mut deployment = Files::default();
+        deployment.add_directory("", &root.join("packaging"))?;
         let mut documents = Files::default();
         for file in DOCUMENTS {
             documents.add(file, fs::read(root.join(file))?);
         }
         documents.add_directory("docs", &root.join("docs"))?;
-        documents.add("LICENSES-THIRD-PARTY.txt", licences::text(&linked)?.into_bytes());
+        documents.add("LICENSES-THIRD-PARTY.txt", licences::of_program(&linked)?.into_bytes());
         let mut shown = Files::default();
         shown.add_directory("", pages)?;
-        Ok(Self { target, time: args.time, program, pages: shown, documents, linked })
+        Ok(Self { target, time: args.time, program, pages: shown, documents, deployment, linked })
     }
 
     /// The archive, the RPM and the SBOM: names and contents.
@@ -126,7 +147,7 @@ impl<'a> Release<'a> {
         files.add_program(NAME, self.program.clone());
         files.extend("", &self.documents);
         files.extend("", &self.pages);
-        files.add("etxtbsy-trace.service", SERVICE.as_bytes().to_vec());
+        files.extend("", &self.deployment);
         let archive = files.archive(&stem, self.time.into())?;
         let (package, content) = rpm::build(self)?;
         Ok(vec![

@@ -3,7 +3,7 @@
 
 mod check;
 
-use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
+use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, process::Command};
 
 use anyhow::{Context as _, Result, ensure};
 
@@ -12,8 +12,12 @@ use crate::{
     target,
 };
 
-const NAME: &str = "etxtbsy-trace";
-const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// The crate of the program, and the program.
+pub(crate) const NAME: &str = "etxtbsy-trace";
+/// That of all crates.
+pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// The targets of releases.
+pub(crate) const TARGETS: [&str; 2] = ["x86_64-unknown-linux-musl", "aarch64-unknown-linux-musl"];
 
 /// Arguments of `cargo xtask dist`.
 #[derive(clap::Args)]
@@ -22,8 +26,8 @@ pub(crate) struct Args {
     #[arg(
         long = "target",
         value_name = "TRIPLE",
-        default_values = ["x86_64-unknown-linux-musl", "aarch64-unknown-linux-musl"],
-        value_parser = ["x86_64-unknown-linux-musl", "aarch64-unknown-linux-musl"]
+        default_values = TARGETS,
+        value_parser = TARGETS
     )]
     targets: Vec<String>,
     /// Then installs the packages and unpacks the archives in virtual machines without a compiler, and traces a failure
@@ -44,13 +48,23 @@ pub(crate) fn run_dist(args: &Args) -> Result<()> {
         build(target, &place)?;
     }
     step("packing");
-    let mut release = cargo(["run", "--release", "--locked", "--package", "release", "--"]);
-    run(release.args(["--time", &time.to_string()]).arg(&place).args(&args.targets))?;
+    let mut pack = release("pack");
+    run(pack.args(["--time", &time.to_string()]).arg(&place).args(&args.targets))?;
     for target in &args.targets {
         fs::remove_dir_all(place.join(target))?;
     }
     step(&format!("ready, in {}", place.display()));
     if args.check { check::check(&place, &args.targets) } else { Ok(()) }
+}
+
+/// A command of the crate that packs releases.
+pub(crate) fn release(task: &str) -> Command {
+    cargo(["run", "--release", "--locked", "--package", "release", "--", task])
+}
+
+/// The name of a target's archive, without `.tar.gz`, and of the one directory in it.
+pub(crate) fn archive_name(target: &str) -> String {
+    format!("{NAME}-{VERSION}-{target}")
 }
 
 /// Builds the program of a target into a directory of that name, and its debug information beside it.
@@ -62,7 +76,7 @@ fn build(target: &str, place: &Path) -> Result<()> {
     run(cargo.arg(target).env(variable, linker))?;
     let built = target_dir()?.join(target).join("release").join(NAME);
     fs::create_dir_all(place.join(target))?;
-    let debug = place.join(format!("{NAME}-{VERSION}-{target}.debug"));
+    let debug = place.join(format!("{}.debug", archive_name(target)));
     split(&built, &debug, &place.join(target).join(NAME))
 }
 

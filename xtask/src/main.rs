@@ -9,6 +9,7 @@ mod fuzz;
 #[cfg(test)]
 mod layers;
 mod linker;
+mod package;
 mod picture;
 mod setup;
 mod skipped;
@@ -17,6 +18,7 @@ mod table;
 mod target;
 mod test;
 mod tmux;
+#[path = "../../etxtbsy-trace/build/toolchain.rs"]
 mod toolchain;
 mod vm;
 
@@ -53,6 +55,8 @@ enum Task {
     Build,
     /// Builds what a release consists of, into target/dist: static programs in archives, Debian packages
     Dist(dist::Args),
+    /// Makes the packages of the crates that are published, into target/package, with compiled eBPF programs
+    Package(package::Args),
     /// Draws docs/view.svg, the view of a real session (as root, with sudo if needed; needs tmux)
     Picture,
     /// Only installs missing tools
@@ -102,6 +106,7 @@ fn start(task: Task) -> Result<()> {
         }
         Task::Build => build(),
         Task::Dist(args) => dist::run_dist(&args),
+        Task::Package(args) => package::run_package(&args),
         Task::Picture => build().and_then(|()| picture::draw()),
         Task::Test { args } => test::run(&toolchain, &args),
         Task::Bench(args) => {

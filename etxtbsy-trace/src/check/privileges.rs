@@ -270,6 +270,7 @@ const CONFIG: &str = "boot a kernel built with CONFIG_BPF_SYSCALL=y";
 mod tests {
     use super::*;
     use crate::host::privileges::Kept;
+    use saphyr::{LoadableYamlNode as _, Yaml};
 
     #[test]
     fn limitations_page_has_the_sufficient_capabilities() {
@@ -279,6 +280,42 @@ mod tests {
             let name = name.to_uppercase();
             assert!(privileges::ALL.iter().any(|capability| capability.name == name), "{name}");
         }
+    }
+
+    #[test]
+    fn containers_get_the_sufficient_capabilities() {
+        let wanted: Vec<String> = SUFFICIENT
+            .split(',')
+            .map(|name| name.trim_start_matches("cap_").to_uppercase())
+            .collect();
+        let page = include_str!("../../../docs/container.md");
+        let options: Vec<&str> =
+            page.split_whitespace().filter_map(|word| word.strip_prefix("--cap-add=")).collect();
+        assert_eq!(options.join(","), wanted.join(","));
+
+        let manifest = include_str!("../../../packaging/daemonset.yaml");
+        let documents = Yaml::load_from_str(manifest).unwrap();
+        let [manifest] = &documents[..] else { panic!("{} documents", documents.len()) };
+        assert_eq!(manifest["apiVersion"].as_str(), Some("apps/v1"));
+        assert_eq!(manifest["kind"].as_str(), Some("DaemonSet"));
+        let template = &manifest["spec"]["template"];
+        assert_eq!(manifest["spec"]["selector"]["matchLabels"], template["metadata"]["labels"]);
+        let pod = &template["spec"];
+        assert_eq!(pod["hostPID"].as_bool(), Some(true));
+        let [container] = &pod["containers"].as_sequence().unwrap()[..] else { panic!("{pod:?}") };
+        let version = concat!(":", env!("CARGO_PKG_VERSION"));
+        assert!(container["image"].as_str().unwrap().ends_with(version), "{container:?}");
+        let context = &container["securityContext"];
+        let list = |name: &str| {
+            let names = context["capabilities"][name].as_sequence().unwrap().iter();
+            names.map(|name| name.as_str().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!((list("drop"), list("add")), (vec!["ALL".to_owned()], wanted));
+        assert_eq!(context["seccompProfile"]["type"].as_str(), Some("Unconfined"));
+        let mount = &container["volumeMounts"][0];
+        assert_eq!(mount["mountPath"].as_str(), Some("/sys/kernel/tracing"));
+        assert_eq!(pod["volumes"][0]["name"], mount["name"]);
+        assert_eq!(pod["volumes"][0]["hostPath"]["path"].as_str(), Some("/sys/kernel/tracing"));
     }
 
     #[test]

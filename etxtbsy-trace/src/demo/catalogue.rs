@@ -113,7 +113,7 @@ pub fn list(out: &mut impl Write) -> io::Result<()> {
     Ok(())
 }
 
-static DEMOS: [Demo; 19] = [
+static DEMOS: [Demo; 21] = [
     Demo {
         name: "go22315",
         about: "20 threads each write their own script and run it (golang/go#22315)",

@@ -29,24 +29,20 @@ const TESTS: [Form; 3] = [
 /// CI services: GitHub Actions (and those that follow it), GitLab, Buildkite, CircleCI, Azure Pipelines, Jenkins.
 const JOBS: [Form; 6] = [
     &[
-        ("job ", "GITHUB_JOB"),
+        ("", "GITHUB_JOB"),
         (" of ", "GITHUB_WORKFLOW"),
         (" in ", "GITHUB_REPOSITORY"),
         (", run ", "GITHUB_RUN_ID"),
         (", attempt ", "GITHUB_RUN_ATTEMPT"),
     ],
-    &[("job ", "CI_JOB_NAME"), (" in ", "CI_PROJECT_PATH"), (", job id ", "CI_JOB_ID")],
+    &[("", "CI_JOB_NAME"), (" in ", "CI_PROJECT_PATH"), (", id ", "CI_JOB_ID")],
     &[
-        ("job ", "BUILDKITE_JOB_ID"),
+        ("", "BUILDKITE_JOB_ID"),
         (" of ", "BUILDKITE_PIPELINE_SLUG"),
         (", build ", "BUILDKITE_BUILD_NUMBER"),
     ],
-    &[
-        ("job ", "CIRCLE_JOB"),
-        (" in ", "CIRCLE_PROJECT_REPONAME"),
-        (", build ", "CIRCLE_BUILD_NUM"),
-    ],
-    &[("job ", "SYSTEM_JOBDISPLAYNAME"), (", build ", "BUILD_BUILDID")],
+    &[("", "CIRCLE_JOB"), (" in ", "CIRCLE_PROJECT_REPONAME"), (", build ", "CIRCLE_BUILD_NUM")],
+    &[("", "SYSTEM_JOBDISPLAYNAME"), (", build ", "BUILD_BUILDID")],
     &[("", "BUILD_TAG")],
 ];
 
@@ -167,9 +163,9 @@ mod tests {
                     "GITHUB_WORKFLOW=CI",
                     "BUILD_TAG=no",
                 ][..],
-                "job build of CI in a/b, run 17",
+                "build of CI in a/b, run 17",
             ),
-            (&["CI_JOB_NAME=test 1/2", "CI_JOB_ID=9"], "job test 1/2, job id 9"),
+            (&["CI_JOB_NAME=test 1/2", "CI_JOB_ID=9"], "test 1/2, id 9"),
             (&["BUILD_TAG=jenkins-app-12"], "jenkins-app-12"),
         ] {
             assert_eq!(environment(variables), (None, Some(job.to_owned())));

@@ -11,7 +11,8 @@ use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::wait::{WaitStatus, waitpid};
-use nix::unistd::{ForkResult, fork};
+use nix::unistd::{ForkResult, chroot, fork};
+use rustix::thread::{CapabilitySet, remove_capability_from_bounding_set};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -310,6 +311,81 @@ fn a_process_tree_by_its_pid_in_the_container() {
     assert_eq!(trace.meta.filter.pids, [race.pid]);
     assert_eq!(trace.incidents.len() as u64, race.failures);
     assert_complete(&trace.incidents, |incident| incident.complete);
+}
+
+/// The tracer as in the image (packaging/Containerfile): a root with nothing but the program, /proc and /sys of
+/// the machine, tracefs, and four capabilities. What is tested is not static, so its libraries are there too.
+fn in_image(root: &Path) -> Command {
+    let program = root.join("usr/bin/etxtbsy-trace");
+    fs::create_dir_all(program.parent().unwrap()).unwrap();
+    fs::copy(BINARY, &program).unwrap();
+    let shared = ["/lib", "/lib64", "/usr/lib", "/proc", "/sys"].map(PathBuf::from);
+    let at = |path: &Path| root.join(path.strip_prefix("/").unwrap());
+    let shared: Vec<_> =
+        shared.into_iter().filter(|path| path.exists()).map(|path| (at(&path), path)).collect();
+    for (at, _) in &shared {
+        fs::create_dir_all(at).unwrap();
+    }
+    let (root, tracefs) = (root.to_owned(), root.join("sys/kernel/tracing"));
+    let enter = move || -> io::Result<()> {
+        unshare(CloneFlags::CLONE_NEWNS)?;
+        mount_new("none", "/", None, MsFlags::MS_REC | MsFlags::MS_PRIVATE)?;
+        for (at, path) in &shared {
+            mount(Some(path), at, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
+        }
+        // Where it is mounted already, the kernel refuses to mount it there again.
+        mount_new("none", &tracefs, Some("tmpfs"), MsFlags::empty())?;
+        mount_new("nodev", &tracefs, Some("tracefs"), MsFlags::empty())?;
+        chroot(&root)?;
+        std::env::set_current_dir("/")?;
+        let kept = CapabilitySet::BPF
+            | CapabilitySet::PERFMON
+            | CapabilitySet::SYS_PTRACE
+            | CapabilitySet::DAC_READ_SEARCH;
+        for (_, capability) in (CapabilitySet::all() - kept).iter_names() {
+            match remove_capability_from_bounding_set(capability) {
+                // An older kernel does not have all.
+                Err(rustix::io::Errno::INVAL) => {}
+                done => done?,
+            }
+        }
+        Ok(())
+    };
+    let mut command = Command::new("/usr/bin/etxtbsy-trace");
+    // SAFETY: system calls, and memory, which the C library allows after its own fork().
+    unsafe { command.pre_exec(enter) };
+    command
+}
+
+#[test]
+fn the_image_has_all_that_tracing_needs() {
+    let Some(turn) = Turn::take_as_root() else { return };
+    let image = turn.dir.path().join("image");
+    let checked = Process::start(in_image(&image).arg("check")).wait();
+    assert_eq!(checked.code, Some(0), "{}{}", checked.stdout, checked.stderr);
+
+    let busy = turn.dir.path().join("busy").display().to_string();
+    let script = format!("echo ready; read go; exec 3>{busy}; chmod +x {busy}; {busy}; read end");
+    // It lives until the incident is reported.
+    let mut holder = Process::start(Command::new("sh").args(["-c", &script]));
+    assert_eq!(holder.line(), "ready");
+    let pid = holder.pid();
+    let tracer = Process::start(in_image(&image).args(["--json", "--pid", &pid.to_string()]));
+    tracer.line();
+    holder.say_go();
+    let Ok(Line::Incident(incident)) = serde_json::from_str(&tracer.line()) else {
+        panic!("not an incident");
+    };
+    holder.wait();
+    assert_eq!(tracer.wait().code, Some(0));
+    assert!(incident.complete, "{incident:#?}");
+    assert_eq!(incident.file.path.as_deref(), Some(&*busy));
+    let shell = fs::canonicalize("/bin/sh").unwrap();
+    // The victim has inherited the fd.
+    let holder = incident.holders.iter().find(|it| it.pid == pid.as_raw().cast_unsigned());
+    let holder = holder.unwrap_or_else(|| panic!("{incident:#?}"));
+    assert_eq!(holder.exe.as_deref(), shell.to_str(), "{incident:#?}");
+    assert_eq!(holder.argv.as_ref().unwrap()[2], script);
 }
 
 /// The tracer is outside, so it reports the pids of the initial namespace.

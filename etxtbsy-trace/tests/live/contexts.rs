@@ -12,7 +12,7 @@ fn the_test_and_the_job_are_named() {
     let Some(turn) = Turn::take_as_root() else { return };
     fs::copy("/bin/true", turn.dir.path().join("tool")).unwrap();
     let of_test = "PYTEST_CURRENT_TEST='tests/test_tool.py::test_runs (call)' sh -c \
-                   'exec 3>>./tool; echo ready; read go; ./tool 2>/dev/null; echo failed; read go'; exit 0";
+                   'echo ready; read go; exec 3>>./tool; ./tool 2>/dev/null; echo failed; read go'; exit 0";
     let mut shell = Process::start(
         Command::new("sh")
             .args(["-c", of_test])
@@ -44,6 +44,6 @@ fn the_test_and_the_job_are_named() {
     for context in [&victim.context, &holder.context, &opened.context] {
         let context = context.as_ref().unwrap();
         assert_eq!(context.test.as_deref(), Some("tests/test_tool.py::test_runs"), "{incident:#?}");
-        assert_eq!(context.job.as_deref(), Some("job build, run 17"), "{incident:#?}");
+        assert_eq!(context.job.as_deref(), Some("build, run 17"), "{incident:#?}");
     }
 }

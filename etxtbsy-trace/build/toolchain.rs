@@ -1,4 +1,4 @@
-//! Finds the Rust toolchain that builds the eBPF programs. `etxtbsy-trace/build.rs` includes this file too.
+//! Finds the Rust toolchain that builds the eBPF programs. `xtask` includes this file too.
 //!
 //! Rust ships no prebuilt `core` for the eBPF target, so the toolchain must have the sources of `core` for
 //! its own compiler.

@@ -1,31 +1,25 @@
-//! Builds the eBPF programs: into `OUT_DIR/etxtbsy-trace-ebpf`, and for kernels with the function
-//! `bpf_rdonly_cast` (6.2 on) into `OUT_DIR/etxtbsy-trace-ebpf-cast`.
+//! Compiles the eBPF programs.
 
-#[path = "../xtask/src/toolchain.rs"]
-mod toolchain;
-
-use std::{
-    env, fs,
-    path::{Path, PathBuf},
-};
+use std::{env, fs, path::Path};
 
 use anyhow::Context as _;
 use object::build::elf::{Builder, SectionData};
 
-fn main() {
-    println!("cargo:rerun-if-changed=build.rs");
-    println!("cargo:rerun-if-changed=../xtask/src/toolchain.rs");
-    if let Err(e) = build() {
-        println!("cargo::error={e:#}: run `cargo xtask setup`");
-    }
-}
+use crate::{CASTING, PLAIN, toolchain};
 
-fn build() -> anyhow::Result<()> {
+/// The crate of the eBPF programs, beside this one.
+pub(crate) const SOURCES: &str = "../etxtbsy-trace-ebpf";
+
+/// Compiles and strips both objects.
+pub(crate) fn compile(out_dir: &Path) -> anyhow::Result<()> {
+    // aya-build adds the crate itself.
+    for more in ["../etxtbsy-trace-common", "../Cargo.toml", "../Cargo.lock"] {
+        println!("cargo::rerun-if-changed={more}");
+    }
     let toolchain = toolchain::find()
         .context("cannot look for Rust toolchains")?
         .context("no Rust toolchain here has core's sources, which the eBPF programs need")?;
     // <target>/<profile>/build/<package>/out
-    let out_dir = PathBuf::from(env::var_os("OUT_DIR").context("OUT_DIR is not set")?);
     let target_dir = out_dir.ancestors().nth(4).context("OUT_DIR is no place of cargo's")?;
     // SAFETY: nothing has started a thread in this process yet.
     unsafe {
@@ -37,10 +31,11 @@ fn build() -> anyhow::Result<()> {
         // aya-build turns all that this inner cargo says into warnings: only those of the compiler.
         env::set_var("CARGO_TERM_QUIET", "true");
     }
+    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join(SOURCES);
     let build = |features| {
         let package = aya_build::Package {
             name: "etxtbsy-trace-ebpf",
-            root_dir: concat!(env!("CARGO_MANIFEST_DIR"), "/../etxtbsy-trace-ebpf"),
+            root_dir: sources.to_str().context("the path of the repository is not UTF-8")?,
             features,
             ..Default::default()
         };
@@ -48,9 +43,9 @@ fn build() -> anyhow::Result<()> {
             .context("the eBPF programs do not build, see above; if bpf-linker is what is missing")
     };
     // Both builds have the same name.
-    let object = out_dir.join("etxtbsy-trace-ebpf");
+    let object = out_dir.join(PLAIN);
     build(&["cast"])?;
-    strip(&object, &out_dir.join("etxtbsy-trace-ebpf-cast"))?;
+    strip(&object, &out_dir.join(CASTING))?;
     build(&[])?;
     strip(&object, &object)
 }
