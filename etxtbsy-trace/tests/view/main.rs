@@ -116,7 +116,8 @@ fn a_commands_output_is_never_written_over_the_view() {
     screen.keys(&["o"]);
     screen.await_text("\nfirst line\nsecond line\n");
     assert_eq!(screen.fact("alternate_on"), "1");
-    screen.keys(&["q"]);
+    // The first closes the page.
+    screen.keys(&["q", "q"]);
     let left = screen.await_text("status 5\n");
     assert!(left.contains("\nfirst line\nsecond line\n"), "{left}");
     assert_eq!(screen.settings(), before);
