@@ -87,7 +87,7 @@ pub struct Heads {
 }
 
 /// The number of columns of the list that sort it.
-pub const HEADS: usize = 4;
+pub const HEADS: usize = 5;
 
 /// The part of the timeline that is to scale.
 #[derive(Clone, Copy, Debug)]

@@ -48,6 +48,7 @@ struct Columns {
     bar: usize,
     verdict: usize,
     last_seen: usize,
+    wait: usize,
     victim: usize,
     holder: usize,
     path: usize,
@@ -60,7 +61,8 @@ impl Columns {
         let kinds = groups.filter_map(|group| group.cause.as_ref());
         let verdict = kinds.map(|cause| escape::width(&name(cause.verdict))).max();
         let verdict = verdict.unwrap_or(0).max("VERDICT".len() + 2);
-        let mut columns = Self { bar: 0, verdict, last_seen: 0, victim: 0, holder: 0, path: 0 };
+        let mut columns =
+            Self { bar: 0, verdict, last_seen: 0, wait: 0, victim: 0, holder: 0, path: 0 };
         let mut room = width.saturating_sub(COUNT + verdict + 1);
         let mut give = |column: &mut usize, columns: usize, path: usize| {
             if room > columns + path {
@@ -72,17 +74,19 @@ impl Columns {
         give(&mut columns.last_seen, CLOCK, PATH);
         give(&mut columns.bar, BAR, PATH);
         give(&mut columns.holder, PROGRAM, WIDE_PATH);
+        give(&mut columns.wait, CLOCK, WIDE_PATH);
         columns.path = room;
         columns
     }
 
     /// The columns from left to right: what each shows, its width, and what it sorts by.
-    fn all(self) -> [(&'static str, usize, Option<By>); 7] {
+    fn all(self) -> [(&'static str, usize, Option<By>); 8] {
         [
             ("COUNT", COUNT - 1, Some(By::Count)),
             ("RATE", self.bar, None),
             ("VERDICT", self.verdict, Some(By::Verdict)),
             ("LAST", self.last_seen, Some(By::Newest)),
+            ("WAIT", self.wait, Some(By::Wait)),
             ("VICTIM", self.victim, None),
             ("HOLDER", self.holder, None),
             ("FILE", self.path, Some(By::Path)),
@@ -261,6 +265,7 @@ fn line(state: &State, row: Row, selected: bool, columns: Columns) -> Line<'stat
                 (bar(state, group, columns.bar), columns.bar, style::holder(state)),
                 (short(&name(incident.verdict.kind), columns.verdict), columns.verdict, kind),
                 (last_seen, columns.last_seen, style::faint()),
+                (longest_wait(group, kept), columns.wait, Style::new()),
                 (short(program, columns.victim), columns.victim, Style::new()),
                 (short(&holder(kept), columns.holder), columns.holder, Style::new()),
                 (short(&file, columns.path), columns.path, Style::new()),
@@ -294,6 +299,16 @@ fn line(state: &State, row: Row, selected: bool, columns: Columns) -> Line<'stat
     };
     let line = Line::from(line);
     if selected { reversed(line) } else { line }
+}
+
+/// The longest wait for the file; `held` if it was never seen to be released.
+fn longest_wait(group: &Group, kept: &Kept) -> String {
+    match group.tally.longest() {
+        _ if kept.near.is_some() => "-".to_owned(),
+        _ if group.tally.endless > 0 => "held".to_owned(),
+        Some(ns) => time::span(ns),
+        None => "-".to_owned(),
+    }
 }
 
 /// The program of the first holder, and how many more holders there are; or what keeps the file.
