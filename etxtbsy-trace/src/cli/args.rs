@@ -312,6 +312,7 @@ fn report_format() -> impl TypedValueParser<Value = AnyFormat> {
 
 /// Options that every subcommand takes.
 #[derive(Clone, Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "the options are independent")]
 pub struct Options {
     /// Write the JSON lines to FILE, in addition to what --format shows (-: stdout)
     ///
@@ -358,6 +359,10 @@ pub struct Options {
     /// Print only the summary at the end, as text
     #[arg(long, global = true)]
     pub summary_only: bool,
+
+    /// Leave the mouse to the terminal: the view does not react to clicks, the wheel and drags
+    #[arg(long, global = true)]
+    pub no_mouse: bool,
 
     /// When to colour; auto depends on the terminal, `NO_COLOR` and `CLICOLOR_FORCE`
     #[arg(long, global = true, value_name = "WHEN", value_enum, default_value_t = Color::Auto)]
@@ -452,7 +457,8 @@ impl Cli {
     /// The first option that would be ignored, and in which context.
     fn ignored(&self) -> Option<(&'static str, &'static str)> {
         let Options { output, format, json, role: _, duration, .. } = &self.options;
-        let Options { stop_after, error_exitcode, summary_only, color, file, .. } = &self.options;
+        let Options { stop_after, error_exitcode, summary_only, no_mouse, color, file, .. } =
+            &self.options;
         let given = |option: &'static str| match option {
             "--output" => output.is_some(),
             "--format" => format.is_some(),
@@ -461,6 +467,7 @@ impl Cli {
             "--stop-after" => stop_after.is_some(),
             "--error-exitcode" => error_exitcode.is_some(),
             "--summary-only" => *summary_only,
+            "--no-mouse" => *no_mouse,
             "--overwrite" => file.overwrite,
             "--append" => file.append,
             "--rotate" => file.rotate.is_some(),
@@ -471,11 +478,18 @@ impl Cli {
             Some(Command::Run(_) | Command::Demo(Demo { list: false, .. })) => return None,
             Some(Command::Hunt(_)) => (
                 "with hunt, which has --for and an exit status of its own",
-                &["--duration", "--error-exitcode", "--summary-only"],
+                &["--duration", "--error-exitcode", "--summary-only", "--no-mouse"],
             ),
             Some(Command::Check) => (
                 "with check",
-                &["--duration", "--stop-after", "--error-exitcode", "--summary-only", "--rotate"],
+                &[
+                    "--duration",
+                    "--stop-after",
+                    "--error-exitcode",
+                    "--summary-only",
+                    "--no-mouse",
+                    "--rotate",
+                ],
             ),
             Some(Command::Replay(_)) => ("with replay", &["--duration", "--error-exitcode"]),
             Some(Command::Report(_)) => (
@@ -486,6 +500,7 @@ impl Cli {
                     "--stop-after",
                     "--error-exitcode",
                     "--summary-only",
+                    "--no-mouse",
                     "--color",
                     "--overwrite",
                     "--append",
@@ -506,6 +521,7 @@ impl Cli {
                     "--stop-after",
                     "--error-exitcode",
                     "--summary-only",
+                    "--no-mouse",
                     "--color",
                 ],
             ),
@@ -535,6 +551,8 @@ impl Cli {
             Some("--json is the same as --format json: use one of --json and --format")
         } else if self.options.summary_only && self.format() != Format::Text {
             Some("--summary-only is only for text: leave out --json, or use --format text")
+        } else if self.options.no_mouse && self.has_no_view() {
+            Some("--no-mouse is only for the view: leave it out, or use --format tui")
         } else if let Some(Command::Run(run)) = &self.command
             && run.kill_after_stop
             && duration.is_none()
@@ -560,6 +578,18 @@ impl Cli {
             Some("--output to stdout would write the JSON lines to stdout twice; leave it out")
         } else {
             None
+        }
+    }
+
+    /// Whether the view is not shown, on a terminal neither.
+    fn has_no_view(&self) -> bool {
+        match self.options.live() {
+            Some(format) => format != Format::Tui,
+            None => {
+                self.options.json
+                    || self.options.summary_only
+                    || matches!(self.command, Some(Command::Run(_)))
+            }
         }
     }
 
@@ -834,6 +864,11 @@ mod tests {
             ),
             (&["replay", "f", "--summary-only", "--format", "json"], "--format text"),
             (&["run", "--best-effort", "--format", "tui", "ls"], "--best-effort"),
+            (&["check", "--no-mouse"], "--no-mouse has no effect with check"),
+            (&["demo", "--list", "--no-mouse"], "--no-mouse has no effect with demo --list"),
+            (&["run", "--no-mouse", "ls"], "--no-mouse is only for the view"),
+            (&["--no-mouse", "--json"], "--no-mouse is only for the view"),
+            (&["replay", "f", "--no-mouse", "--format", "text"], "--no-mouse is only for the view"),
         ] {
             let message = usage_error(args);
             assert!(message.contains(words), "{args:?}: {message}");
@@ -849,6 +884,9 @@ mod tests {
             &["run", "--summary-only", "-o", "f", "ls"],
             &["--summary-only", "--format", "text"],
             &["replay", "--summary-only", "f"],
+            &["--no-mouse"],
+            &["replay", "f", "--no-mouse"],
+            &["run", "--no-mouse", "--format", "tui", "ls"],
         ] {
             cli(args).unwrap();
         }

@@ -53,7 +53,7 @@ fn trace_demo(cli: &Cli, Demo { name, seconds, .. }: &Demo) -> anyhow::Result<u8
         kill_after_stop: false,
         provocation: None,
     };
-    let code = trace(cli, Some(command), Some(demo.sink()))?;
+    let code = trace(cli, Some(command), Some(demo.sink()), Some(demo.caption(name)?))?;
     let Presentation { format, stream, .. } = present(cli);
     match (format, stream) {
         (Format::Text, Stream::Stdout) => demo.conclude(&mut io::stdout())?,

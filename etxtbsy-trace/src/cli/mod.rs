@@ -67,7 +67,7 @@ pub fn main() -> ExitCode {
 
 fn dispatch(cli: &Cli) -> anyhow::Result<u8> {
     match &cli.command {
-        None => trace::trace(cli, None, None),
+        None => trace::trace(cli, None, None, None),
         Some(Command::Run(args)) => run::run(cli, args),
         Some(Command::Hunt(args)) => hunt::run(cli, args),
         Some(Command::Demo(args)) => demo::run(cli, args),

@@ -16,7 +16,7 @@ use crate::{
     session::Sink,
     tui::{
         feed::{End, Feed},
-        terminal::{self, SignalOwner},
+        terminal::{self, SignalOwner, deferred_text::DeferredText},
     },
 };
 
@@ -29,7 +29,8 @@ pub(super) fn run(cli: &Cli, Replay { file }: &Replay) -> anyhow::Result<u8> {
     if format == Format::Tui {
         terminal::is_there()?;
     }
-    let mut sinks = sinks(cli, Invoker::of_sudo()?.as_ref(), None)?;
+    let after_view = DeferredText::default();
+    let mut sinks = sinks(cli, Invoker::of_sudo()?.as_ref(), Some(&after_view))?;
     let mut write_to_sinks = |line: &Line| -> anyhow::Result<()> {
         for Sink { name, output, .. } in &mut sinks {
             output.line(line).with_context(|| format!("cannot write to {name}"))?;
@@ -46,7 +47,12 @@ pub(super) fn run(cli: &Cli, Replay { file }: &Replay) -> anyhow::Result<u8> {
                 notes => notes.join("; "),
             }))
         };
-        terminal::show(state(presentation), SignalOwner::View, source, write_to_sinks)?;
+        terminal::show(state(cli, presentation), SignalOwner::View, source, write_to_sinks)?;
+        for Sink { name, output, .. } in &mut sinks {
+            output.end().with_context(|| format!("cannot write to {name}"))?;
+        }
+        // Replaying to stdout has no view.
+        after_view.write_to(io::stdout()).context("cannot write to stdout")?;
         return Ok(0);
     }
     let read = recording.feed(wanted, |line| write_to_sinks(&line).map(|()| true));

@@ -19,5 +19,5 @@ pub(super) fn run(cli: &Cli, run: &Run) -> anyhow::Result<u8> {
     let provocation = run.delays.provocation();
     let command =
         TracedCommand { argv: &run.argv, user, best_effort, kill_after_stop, provocation };
-    trace(cli, Some(command), None)
+    trace(cli, Some(command), None, None)
 }

@@ -12,7 +12,7 @@ use nix::unistd::Uid;
 use rustix::termios::tcgetwinsize;
 
 use super::{
-    args::{Cli, FileOptions},
+    args::{Cli, Command, FileOptions, Replay},
     presentation::{Presentation, Stream, presentation},
 };
 use crate::{
@@ -59,9 +59,16 @@ fn before_sudo(name: &str) -> Option<OsString> {
 }
 
 /// An empty view.
-pub(super) fn state(Presentation { color, ascii, .. }: Presentation) -> State {
+pub(super) fn state(cli: &Cli, Presentation { color, ascii, .. }: Presentation) -> State {
     let mut state = State::new(color);
     state.ascii = ascii;
+    state.mouse = !cli.options.no_mouse;
+    state.is_saved = match &cli.command {
+        // A demo can be shown again.
+        Some(Command::Demo(_)) => true,
+        Some(Command::Replay(Replay { file })) => file.as_os_str() != "-",
+        _ => false,
+    } || cli.options.output.is_some();
     state
 }
 

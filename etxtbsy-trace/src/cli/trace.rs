@@ -35,6 +35,7 @@ use crate::{
     tui::{
         self,
         command_output::Streams,
+        model::live::Caption,
         terminal::{self, deferred_text::DeferredText},
     },
 };
@@ -62,11 +63,12 @@ pub(super) struct TracedCommand<'a> {
     pub(super) provocation: Option<Provocation>,
 }
 
-/// Traces the machine, some trees, or a command. `more` is an additional sink.
+/// Traces the machine, some trees, or a command. `more` is an additional sink; the view shows `caption`.
 pub(super) fn trace(
     cli: &Cli,
     command: Option<TracedCommand<'_>>,
     more: Option<Sink>,
+    caption: Option<Caption>,
 ) -> anyhow::Result<u8> {
     let presentation = present(cli);
     let in_view = presentation.format == Format::Tui;
@@ -118,7 +120,9 @@ pub(super) fn trace(
     let ends_command = command.is_some_and(|command| command.kill_after_stop);
     let trace_run = TraceRun { tracer, filter, provoke, sinks, prepared, limits, ends_command };
     let Outcome { code, interrupted, traced } = if in_view {
-        let outcome = tui::run::run(trace_run, state(presentation), streams);
+        let mut view = state(cli, presentation);
+        view.probes.caption = caption;
+        let outcome = tui::run::run(trace_run, view, streams);
         match presentation.stream {
             Stream::Stdout => {
                 after_view.write_to(io::stdout()).context("cannot write to stdout")?;

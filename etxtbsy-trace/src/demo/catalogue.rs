@@ -81,6 +81,17 @@ pub(super) fn workload(name: Option<&str>, seconds: Option<u64>) -> Vec<String> 
     ["tour".to_owned()].into_iter().chain(stops).collect()
 }
 
+/// What the demo of that name shows, or each part of the tour, in order.
+pub(super) fn captions(name: Option<&str>) -> Vec<String> {
+    let caption = |Demo { name, about, .. }: &Demo| format!("demo {name}: {about}");
+    if let Some(name) = name {
+        return find(name).map(caption).into_iter().collect();
+    }
+    let parts = TOUR.into_iter().filter_map(find).zip(1..);
+    let parts = parts.map(|(demo, at)| format!("{at} of {}, {}", TOUR.len(), caption(demo)));
+    parts.collect()
+}
+
 /// The demo of that name.
 pub(super) fn find(name: &str) -> Option<&'static Demo> {
     DEMOS.iter().find(|demo| demo.name == name)
@@ -277,6 +288,14 @@ mod tests {
         sorted.dedup();
         assert_eq!(sorted.len(), DEMOS.len());
         assert!(TOUR.iter().all(|name| find(name).is_some()));
+    }
+
+    #[test]
+    fn each_part_of_the_tour_has_a_caption() {
+        let tour = captions(None);
+        assert_eq!(tour.len(), TOUR.len());
+        assert!(tour[1].starts_with("2 of 4, demo leaked-daemon: a daemon"), "{tour:?}");
+        assert_eq!(captions(Some("passed-fd")).len(), 1);
     }
 
     #[test]

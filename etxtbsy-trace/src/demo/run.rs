@@ -11,7 +11,7 @@ use std::{
     ffi::OsString,
     fs::File,
     io::{Read, Seek, Write},
-    os::fd::AsRawFd,
+    os::{fd::AsRawFd, unix::fs::FileExt as _},
 };
 
 /// A demo, or the tour, ready to run.
@@ -60,6 +60,19 @@ impl Demonstration {
     #[must_use]
     pub fn sink(&self) -> Sink {
         Sink::direct("the demo", self.tally.clone())
+    }
+
+    /// What the demo of that name shows, or the part of the tour that runs.
+    pub fn caption(&self, name: Option<&str>) -> Result<Box<dyn Fn() -> String + Send>> {
+        let captions = catalogue::captions(name);
+        let reports = self.reports.try_clone().context("cannot duplicate an fd")?;
+        Ok(Box::new(move || {
+            // Each part reports in one line when it ends.
+            let mut bytes = vec![0; reports.metadata().map_or(0, |it| it.len() as usize)];
+            let read = reports.read_at(&mut bytes, 0).unwrap_or(0);
+            let ended = bytes[..read].split_inclusive(|byte| *byte == b'\n').count();
+            captions.get(ended).or(captions.last()).cloned().unwrap_or_default()
+        }))
     }
 
     /// Writes the conclusion. Call this after tracing has ended.

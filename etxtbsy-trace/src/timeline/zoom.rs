@@ -1,4 +1,4 @@
-//! The visible part of the timeline: the default for the incident, or what the user chose.
+//! The visible part of the timeline: all of it, or what the user chose.
 
 /// A period of time, in nanoseconds from the failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,13 +12,13 @@ pub struct Span {
 /// The periods of an incident that the timeline can show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Extent {
-    /// The default: the failure and the events near it.
+    /// The failure and the events near it, which are to scale when all is visible.
     pub fit: Span,
     /// All events.
     pub all: Span,
 }
 
-/// The period that the user chose; `None` is the default.
+/// The period that the user chose; `None` is all of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Zoom(Option<Span>);
 
@@ -26,7 +26,7 @@ pub struct Zoom(Option<Span>);
 const NARROWEST: i128 = 100;
 /// Panning moves by this part of the visible period.
 const STEPS: i128 = 8;
-/// If both ends differ from the default by less than this part of it, the default is used.
+/// If both ends differ from [`Extent::fit`] by less than this part of it, that is used.
 const ALIKE: u64 = 64;
 
 impl Span {
@@ -54,41 +54,73 @@ impl Span {
 }
 
 impl Zoom {
-    /// The visible period.
+    /// The period that is to scale.
     #[must_use]
     pub fn window(self, extent: &Extent) -> Span {
         self.0.map_or(extent.fit, |span| span.within(extent.all))
+    }
+
+    /// Whether all of it is visible.
+    #[must_use]
+    pub fn is_whole(self) -> bool {
+        self.0.is_none()
     }
 
     /// Half as long, or twice as long, around the failure or, if that is not visible, the middle.
     #[must_use]
     pub fn zoomed(self, extent: &Extent, closer: bool) -> Self {
         let now = self.window(extent);
-        let (from, to) = (i128::from(now.from), i128::from(now.to));
-        let pivot = if from <= 0 && to >= 0 { 0 } else { i128::midpoint(from, to) };
-        let scaled = |end: i128| {
-            let distance = end - pivot;
+        let middle = (i128::from(now.from) + i128::from(now.to)).div_euclid(2);
+        let pivot = if now.from <= 0 && now.to >= 0 { 0 } else { middle };
+        self.zoomed_at(extent, closer, pivot.clamp(now.from.into(), now.to.into()) as i64)
+    }
+
+    /// The same around another time. From all of it, the first step shows what is near the failure.
+    #[must_use]
+    pub fn zoomed_at(self, extent: &Extent, closer: bool, pivot: i64) -> Self {
+        if self.0.is_none() && (!closer || extent.fit != extent.all) {
+            return Self(closer.then_some(extent.fit));
+        }
+        let now = self.window(extent);
+        let pivot = i128::from(pivot.clamp(now.from, now.to));
+        let scaled = |end: i64| {
+            let distance = i128::from(end) - pivot;
             pivot + if closer { distance / 2 } else { distance * 2 }
         };
-        let next = Span::new(scaled(from), scaled(to));
-        if closer && next.width() < NARROWEST { self } else { Self::of(next, extent) }
+        let next = Span::new(scaled(now.from), scaled(now.to));
+        if closer && next.width() < NARROWEST {
+            return self;
+        }
+        // Nothing but all of it is larger than what is near the failure.
+        let is_larger = next.width() > extent.fit.width() && !alike(next, extent.fit);
+        if is_larger { Self(None) } else { Self::of(next, extent) }
     }
 
     /// Moved by an eighth of the visible period, later or earlier.
     #[must_use]
     pub fn panned(self, extent: &Extent, later: bool) -> Self {
+        let step = (self.window(extent).width() / STEPS).max(1);
+        self.moved(extent, if later { step } else { -step })
+    }
+
+    /// Moved by nanoseconds, later or, if negative, earlier.
+    #[must_use]
+    pub fn moved(self, extent: &Extent, by: i128) -> Self {
         let now = self.window(extent);
-        let step = (now.width() / STEPS).max(1) * if later { 1 } else { -1 };
-        Self::of(Span::new(i128::from(now.from) + step, i128::from(now.to) + step), extent)
+        Self::of(Span::new(i128::from(now.from) + by, i128::from(now.to) + by), extent)
     }
 
     fn of(span: Span, extent: &Extent) -> Self {
         let span = span.within(extent.all);
-        let fit = extent.fit;
-        let apart = span.from.abs_diff(fit.from).max(span.to.abs_diff(fit.to));
-        let alike = u128::from(apart) * u128::from(ALIKE) < fit.width().unsigned_abs();
-        Self((!alike).then_some(span))
+        let span = if alike(span, extent.fit) { extent.fit } else { span };
+        Self((span != extent.all).then_some(span))
     }
+}
+
+/// Whether a period differs from another only by rounding.
+fn alike(span: Span, fit: Span) -> bool {
+    let apart = span.from.abs_diff(fit.from).max(span.to.abs_diff(fit.to));
+    u128::from(apart) * u128::from(ALIKE) < fit.width().unsigned_abs()
 }
 
 #[cfg(test)]
@@ -111,7 +143,7 @@ mod tests {
 
     #[test]
     fn zooming_keeps_the_failure_in_place() {
-        let zoom = times(Zoom::default(), &[true, true]);
+        let zoom = times(Zoom::default(), &[true, true, true]);
         assert_eq!(zoom.window(&EXTENT), Span { from: -123_750, to: 55_000 });
     }
 
@@ -125,8 +157,9 @@ mod tests {
 
     #[test]
     fn zooming_stops_at_the_whole_and_at_the_shortest_period() {
-        let out = times(Zoom::default(), &[false; 90]);
-        assert_eq!(out.window(&EXTENT), EXTENT.all);
+        let out = times(times(Zoom::default(), &[true; 9]), &[false; 90]);
+        assert_eq!((out, out.zoomed(&EXTENT, false)), (Zoom::default(), Zoom::default()));
+        assert!(out.is_whole() && !times(out, &[true]).is_whole());
         let closest = times(Zoom::default(), &[true; 90]);
         assert!((NARROWEST..2 * NARROWEST).contains(&closest.window(&EXTENT).width()));
         assert_eq!(closest.zoomed(&EXTENT, true), closest);
@@ -134,7 +167,7 @@ mod tests {
 
     #[test]
     fn panning_is_reversible_and_stops_at_the_edges() {
-        let start = times(Zoom::default(), &[true]);
+        let start = times(Zoom::default(), &[true, true]);
         let moved = start.panned(&EXTENT, false);
         assert_eq!(moved.window(&EXTENT), Span { from: -292_187, to: 65_314 });
         assert_eq!(moved.panned(&EXTENT, true), start);
@@ -150,13 +183,20 @@ mod tests {
 
     #[test]
     fn zooming_around_the_middle_does_not_show_the_failure() {
-        let mut zoom = times(Zoom::default(), &[true]);
+        let mut zoom = times(Zoom::default(), &[true, true]);
         for _ in 0..20 {
             zoom = zoom.panned(&EXTENT, false);
         }
         let before = zoom.window(&EXTENT);
         let after = zoom.zoomed(&EXTENT, true).window(&EXTENT);
         assert!(before.from < after.from && after.to < before.to && after.to < 0);
+    }
+
+    #[test]
+    fn the_wheel_keeps_the_time_under_the_pointer() {
+        let near = times(Zoom::default(), &[true]);
+        let window = near.zoomed_at(&EXTENT, true, 100_003).window(&EXTENT);
+        assert_eq!((window.from, window.to), (-197_499, 160_003));
     }
 
     proptest! {

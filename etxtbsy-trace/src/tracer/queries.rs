@@ -23,12 +23,21 @@ use super::{
     backend::{Backend, ExecCounts},
     layout::{self, Layout as _},
     loader::{Tracer, program_of, refusal},
+    numbers::Numbers,
     programs::{CALL_RETURNS, COMPAT_RETURNS, COMPAT_SEARCH, PIDS, RECEIVED, SYS_EXIT},
 };
 use crate::host::{clock::now_ns, pids::Pids};
 
 /// `BPF_NOEXIST`, include/uapi/linux/bpf.h.
 const BPF_NOEXIST: u64 = 1;
+
+impl Tracer {
+    /// Counts the execs of interest that succeeded, also from another thread.
+    pub fn exec_counter(&self) -> anyhow::Result<Box<dyn Fn() -> u64 + Send>> {
+        let counts = Numbers::of(&self.ebpf, "COUNTS", Count::ALL)?;
+        Ok(Box::new(move || counts.get(Count::Execs as u32)))
+    }
+}
 
 impl Backend for Tracer {
     fn listen(&mut self) -> anyhow::Result<()> {

@@ -10,6 +10,7 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+use procfs::{CurrentSI as _, KernelStats};
 use tokio::sync::Notify;
 
 use super::terminal::{self, Quit, SignalOwner};
@@ -17,7 +18,7 @@ use crate::tui::{
     command_output::Streams,
     feed::{End, Feed},
     model::{
-        live::{CommandLines, Live, SessionEvent, Traced},
+        live::{CommandLines, Counter, Live, SessionEvent, Traced},
         state::State,
     },
 };
@@ -35,6 +36,8 @@ pub fn run(mut job: TraceRun, mut state: State, streams: Option<Streams>) -> Res
     let traced: Vec<Traced> = job.filter.pids.iter().map(|pid| root(*pid)).collect();
     let output = streams.as_ref().map(|_| CommandLines::default());
     state.live = Some(Live { traced, output, ..Live::default() });
+    state.probes.execs = job.tracer.exec_counter().ok();
+    state.probes.forks = forks();
     let has_command = job.prepared.is_some();
     let stop = Arc::new(Notify::new());
     let (reading_sender, reading) = mpsc::channel();
@@ -68,6 +71,13 @@ pub fn run(mut job: TraceRun, mut state: State, streams: Option<Streams>) -> Res
     }
     quit?;
     outcome.context("tracing ended early")?
+}
+
+/// Counts the forks on the machine from now on, with those that make threads.
+fn forks() -> Option<Counter> {
+    let count = || Some(KernelStats::current().ok()?.processes);
+    let before = count()?;
+    Some(Box::new(move || count().unwrap_or(before).saturating_sub(before)))
 }
 
 /// The current state of a root of the traced trees.

@@ -116,7 +116,8 @@ fn a_commands_output_is_never_written_over_the_view() {
     screen.keys(&["o"]);
     screen.await_text("\nfirst line\nsecond line\n");
     assert_eq!(screen.fact("alternate_on"), "1");
-    screen.keys(&["q"]);
+    // The first closes the page.
+    screen.keys(&["q", "q"]);
     let left = screen.await_text("status 5\n");
     assert!(left.contains("\nfirst line\nsecond line\n"), "{left}");
     assert_eq!(screen.settings(), before);
@@ -307,7 +308,8 @@ fn lost() -> Line {
 #[test]
 #[ignore = "for a_panic_restores_the_terminal"]
 fn a_source_that_panics() {
-    let state = State::new(true);
+    let mut state = State::new(true);
+    state.mouse = true;
     let shown = terminal::show(state, SignalOwner::View, |_| panic!("on purpose"), |_| Ok(()));
     eprintln!("{:#}", shown.unwrap_err());
 }
@@ -315,7 +317,8 @@ fn a_source_that_panics() {
 #[test]
 #[ignore = "for a_panic_restores_the_terminal"]
 fn a_loop_that_panics() {
-    let state = State::new(true);
+    let mut state = State::new(true);
+    state.mouse = true;
     let _ = terminal::show(
         state,
         SignalOwner::View,
@@ -346,6 +349,50 @@ fn an_idle_view_draws_nothing() {
     quiet();
     quiet();
     assert_eq!(size(), after_key);
+}
+
+/// A recorded race.
+fn race() -> String {
+    format!("{}/tests/recordings/race.jsonl", env!("CARGO_MANIFEST_DIR"))
+}
+
+#[test]
+fn the_mouse_is_reported_and_given_back_on_every_way_out() {
+    let screen = Screen::new(100, 30);
+    let before = screen.settings();
+    screen.line("set -m");
+    screen.line(&format!("{BINARY} replay {}", race()));
+    screen.await_text("fork-exec-race");
+    assert_eq!(screen.fact("mouse_any_flag"), "1");
+    // A click on the sign of the first group.
+    screen.keys(&["-l", "\x1b[<0;1;4M\x1b[<0;1;4m"]);
+    screen.await_text("#4 ");
+    screen.keys(&["C-z"]);
+    screen.await_prompt();
+    assert_eq!(screen.settings(), before);
+    screen.line("fg");
+    screen.await_text("#4 ");
+    assert_eq!(screen.fact("mouse_any_flag"), "1");
+    screen.keys(&["q"]);
+    screen.await_prompt();
+    assert_eq!(screen.settings(), before);
+    screen.line("clear");
+    screen.line(&format!("{BINARY} replay --no-mouse {}", race()));
+    screen.await_text("fork-exec-race");
+    assert_eq!(screen.fact("mouse_any_flag"), "0");
+    screen.keys(&["q"]);
+    screen.await_prompt();
+    assert_eq!(screen.settings(), before);
+}
+
+#[test]
+fn a_replay_leaves_the_summary_on_the_terminal() {
+    let screen = Screen::new(100, 40);
+    screen.line(&format!("{BINARY} replay {}", race()));
+    screen.await_text("end of the recording");
+    screen.keys(&["q"]);
+    let left = screen.await_prompt();
+    assert!(left.contains("by verdict: fork-exec-race 4"), "{left}");
 }
 
 #[test]

@@ -24,22 +24,30 @@ impl Page {
 /// What a key does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// End the program.
+    /// Close the page, or end the program.
     Quit,
+    /// End the program.
+    Interrupt,
     /// Show a page, or close it.
     Page(Page),
     /// Close what was opened last.
     Back,
-    /// Show or hide the incidents of a group.
+    /// Show or hide the incidents of a group, or go to the chain of an incident.
     Toggle,
     /// The next pane.
     NextPane,
     /// The previous pane.
     PreviousPane,
+    /// That pane.
+    Focus(usize),
+    /// Right (or left): open (or close) the group; the timeline moves.
+    Side(bool),
     /// Move down by lines, or up if negative.
     Move(isize),
     /// Move down by pages, or up if negative.
     Pages(isize),
+    /// Move down by half pages, or up if negative.
+    HalfPages(isize),
     /// To the first line.
     First,
     /// To the last line.
@@ -138,7 +146,14 @@ const INTERRUPT: Key = ctrl('c');
 
 /// All keys, in the order of the footer, which shows as many as fit.
 pub const KEYS: &[Binding] = &[
-    key("q", &[c('q'), INTERRUPT], Action::Quit, "quit", "quit (also Ctrl-C); Ctrl-Z suspends"),
+    key(
+        "q",
+        &[c('q'), code(KeyCode::F(10))],
+        Action::Quit,
+        "quit",
+        "close the page, or quit (also F10); Ctrl-C quits, Ctrl-Z suspends",
+    ),
+    key("", &[INTERRUPT], Action::Interrupt, "", ""),
     key(
         "?",
         &[c('?'), code(KeyCode::F(1))],
@@ -151,10 +166,24 @@ pub const KEYS: &[Binding] = &[
         &[code(KeyCode::Enter)],
         Action::Toggle,
         "open",
-        "show or hide the incidents of a group",
+        "open or close a group (also Right, Left); go to an incident's chain",
     ),
-    key("Tab", &[code(KeyCode::Tab)], Action::NextPane, "pane", "next pane; it gets more room"),
-    key("/", &[c('/')], Action::Search, "search", "search the list; Enter selects the next match"),
+    key(
+        "Tab",
+        &[code(KeyCode::Tab)],
+        Action::NextPane,
+        "pane",
+        "next pane; it gets more room (also Shift-Tab, 1 to 4)",
+    ),
+    key(
+        "/ n N",
+        &[c('/'), code(KeyCode::F(3))],
+        Action::Search,
+        "search",
+        "search all that is shown (also F3); next, previous match",
+    ),
+    key("", &[c('n')], Action::NextMatch, "", ""),
+    key("", &[c('N')], Action::PreviousMatch, "", ""),
     key(
         "\\",
         &[c('\\'), code(KeyCode::F(4))],
@@ -164,7 +193,7 @@ pub const KEYS: &[Binding] = &[
     ),
     key(
         "s i",
-        &[c('s')],
+        &[c('s'), code(KeyCode::F(6))],
         Action::Sort,
         "sort",
         "sort by newest, count, longest wait, verdict, path; i reverses",
@@ -203,18 +232,24 @@ pub const KEYS: &[Binding] = &[
         "export",
         "export incidents to a file in the current directory",
     ),
-    key("n", &[c('n')], Action::NextMatch, "next", "next match (N: previous match)"),
-    key("N", &[c('N')], Action::PreviousMatch, "", ""),
     key(
         "j k",
-        &[c('j'), code(KeyCode::Down)],
+        &[c('j'), code(KeyCode::Down), ctrl('n')],
         Action::Move(1),
         "",
         "one line down, up (also arrows)",
     ),
-    key("", &[c('k'), code(KeyCode::Up)], Action::Move(-1), "", ""),
-    key("PgDn PgUp", &[code(KeyCode::PageDown)], Action::Pages(1), "", "one page down, up"),
-    key("", &[code(KeyCode::PageUp)], Action::Pages(-1), "", ""),
+    key("", &[c('k'), code(KeyCode::Up), ctrl('p')], Action::Move(-1), "", ""),
+    key(
+        "PgDn PgUp",
+        &[code(KeyCode::PageDown), ctrl('f')],
+        Action::Pages(1),
+        "",
+        "one page down, up; half a page: Ctrl-D, Ctrl-U",
+    ),
+    key("", &[code(KeyCode::PageUp), ctrl('b')], Action::Pages(-1), "", ""),
+    key("", &[ctrl('d')], Action::HalfPages(1), "", ""),
+    key("", &[ctrl('u')], Action::HalfPages(-1), "", ""),
     key(
         "g G",
         &[c('g'), code(KeyCode::Home)],
@@ -224,17 +259,23 @@ pub const KEYS: &[Binding] = &[
     ),
     key("", &[c('G'), code(KeyCode::End)], Action::Last, "", ""),
     key("", &[code(KeyCode::BackTab)], Action::PreviousPane, "", ""),
+    key("", &[c('1')], Action::Focus(0), "", ""),
+    key("", &[c('2')], Action::Focus(1), "", ""),
+    key("", &[c('3')], Action::Focus(2), "", ""),
+    key("", &[c('4')], Action::Focus(3), "", ""),
     key(
-        "+ - 0 h l",
+        "+ - 0 < >",
         &[c('+'), c('=')],
         Action::Zoom(true),
         "",
-        "timeline: zoom in, zoom out, reset, earlier, later (also arrows)",
+        "zoom the timeline in, out, reset; earlier, later (also Left, Right)",
     ),
     key("", &[c('-'), c('_')], Action::Zoom(false), "", ""),
     key("", &[c('0')], Action::Fit, "", ""),
-    key("", &[c('h'), code(KeyCode::Left)], Action::Pan(false), "", ""),
-    key("", &[c('l'), code(KeyCode::Right)], Action::Pan(true), "", ""),
+    key("", &[c('<'), c(',')], Action::Pan(false), "", ""),
+    key("", &[c('>'), c('.')], Action::Pan(true), "", ""),
+    key("", &[c('h'), code(KeyCode::Left)], Action::Side(false), "", ""),
+    key("", &[c('l'), code(KeyCode::Right)], Action::Side(true), "", ""),
     key(
         "Esc",
         &[code(KeyCode::Esc)],
@@ -293,7 +334,8 @@ mod tests {
             assert_eq!(with(code, KeyModifiers::NONE), wanted);
         }
         assert_eq!(with(KeyCode::Char('G'), KeyModifiers::SHIFT), Some(Action::Last));
-        assert_eq!(with(KeyCode::Char('c'), KeyModifiers::CONTROL), Some(Action::Quit));
+        assert_eq!(with(KeyCode::Char('c'), KeyModifiers::CONTROL), Some(Action::Interrupt));
+        assert_eq!(with(KeyCode::Char('u'), KeyModifiers::CONTROL), Some(Action::HalfPages(-1)));
         assert_eq!(with(KeyCode::Char('s'), KeyModifiers::CONTROL), Some(Action::Export));
         assert_eq!(with(KeyCode::Char('q'), KeyModifiers::CONTROL), None);
         assert_eq!(with(KeyCode::Char('q'), KeyModifiers::ALT), None);

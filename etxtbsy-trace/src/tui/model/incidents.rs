@@ -1,7 +1,9 @@
 //! The received incidents: counts of all, and the details of the latest ones.
 
 use super::{
+    near::Near,
     rate::{Axis, Rate},
+    search::Search,
     statistics::Statistics,
 };
 use crate::{
@@ -40,18 +42,16 @@ pub struct Kept {
     /// What a near miss has besides.
     pub near: Option<Near>,
     passes: bool,
-}
-
-/// What a near miss has, and an incident has not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Near {
-    /// From the last release to the exec, in nanoseconds.
-    pub margin_ns: u64,
-    /// How many near misses it stands for, itself included.
-    pub count: u64,
+    found: bool,
 }
 
 impl Kept {
+    /// Whether the search finds it.
+    #[must_use]
+    pub fn is_found(&self) -> bool {
+        self.found
+    }
+
     /// Its line, as it was received.
     #[must_use]
     pub fn line(&self) -> Line {
@@ -171,6 +171,8 @@ pub struct Model {
     pub latest_ns: Option<u64>,
     /// Totals of all incidents.
     pub statistics: Statistics,
+    /// The text that is searched for.
+    search: Search,
     /// The time axis of the groups' rates.
     axis: Option<Axis>,
     /// The groups, in the order of their first incidents.
@@ -246,7 +248,8 @@ impl Model {
         let like_it = near.map_or(0, |near| near.count.saturating_sub(1));
         group.tally.count = group.tally.count.saturating_add(like_it);
         self.bytes += weight(&incident);
-        group.push(Kept { number, incident, near, passes });
+        let found = self.search.finds(&incident, near);
+        group.push(Kept { number, incident, near, passes, found });
         self.order.push_back(place);
         self.evict();
     }
@@ -275,6 +278,20 @@ impl Model {
                 kept.passes = passes(&kept.incident);
                 group.push(kept);
             }
+        }
+    }
+
+    /// What is searched for.
+    #[must_use]
+    pub fn search(&self) -> &Search {
+        &self.search
+    }
+
+    /// Searches for another text.
+    pub fn search_for(&mut self, text: &str) {
+        self.search.set(text);
+        for kept in self.groups.iter_mut().flat_map(|group| &mut group.kept) {
+            kept.found = self.search.finds(&kept.incident, kept.near);
         }
     }
 

@@ -3,7 +3,7 @@
 use crate::event::Incident;
 use crate::tui::model::{
     incidents::{Group, Kept, Model},
-    sort::Order,
+    sort::{By, Order},
 };
 use std::{cell::OnceCell, collections::HashSet};
 
@@ -43,10 +43,27 @@ impl Row {
     }
 }
 
-/// The rows, and the index of the selected one.
+/// A match of the search: the index of its row, or of the closed group that has it.
+#[derive(Clone, Copy)]
+struct Match {
+    at: (usize, Within),
+    row: Row,
+}
+
+/// Where a match is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Within {
+    /// In the row itself.
+    Row,
+    /// In the closed group of the row.
+    Group,
+}
+
+/// The rows, the index of the selected one, and the matches from top to bottom.
 struct Layout {
     rows: Vec<Row>,
     selected: usize,
+    matches: Vec<Match>,
 }
 
 /// The state of the list.
@@ -134,8 +151,41 @@ impl List {
             let at = |wanted: Row| rows.iter().position(|row| *row == wanted);
             let wanted = if self.follow { newest.map(Row::Group) } else { self.selected };
             let selected = wanted.and_then(|row| at(row).or_else(|| at(Row::Group(row.group()))));
-            Layout { selected: selected.unwrap_or(0), rows }
+            let matches = self.matches(model, &rows);
+            Layout { selected: selected.unwrap_or(0), rows, matches }
         })
+    }
+
+    /// The rows that the search finds. A closed group that shows no match but has one leads to it.
+    fn matches(&self, model: &Model, rows: &[Row]) -> Vec<Match> {
+        let search = model.search();
+        if search.is_empty() {
+            return Vec::new();
+        }
+        let find = |(index, row): (usize, &Row)| {
+            let (group, kept) = row.kept(model)?;
+            let names = |group: &Group| group.tally.file.text().is_some_and(|it| search.is_in(&it));
+            let is_group = matches!(row, Row::Group(_));
+            if kept.is_found() || is_group && names(group) {
+                return Some(Match { at: (index, Within::Row), row: *row });
+            }
+            let place = row.group();
+            if !is_group || self.is_expanded(place) {
+                return None;
+            }
+            let inner = group.all_passing().rev().find(|kept| kept.is_found())?;
+            let row = Row::Single(place, inner.number);
+            Some(Match { at: (index, Within::Group), row })
+        };
+        rows.iter().enumerate().filter_map(find).collect()
+    }
+
+    /// The place of the selected row among the matches, from 1 on, and how many there are.
+    #[must_use]
+    pub fn found(&self, model: &Model) -> (Option<usize>, usize) {
+        let Layout { selected, matches, .. } = self.layout(model);
+        let place = matches.iter().position(|it| it.at == (*selected, Within::Row));
+        (place.map(|place| place + 1), matches.len())
     }
 
     /// Selects a row, and stops following the newest.
@@ -171,6 +221,39 @@ impl List {
         }
     }
 
+    /// To the right in the tree: opens the selected group, or moves into it if it is open.
+    pub fn right(&mut self, model: &Model) {
+        let Some(row) = self.row(model) else { return };
+        match row {
+            Row::Group(place) if self.is_expanded(place) => self.step(model, 1),
+            Row::Group(_) => self.toggle(model),
+            Row::Single(..) => {}
+        }
+    }
+
+    /// To the left in the tree: from an incident to its group, or closes the group.
+    pub fn left(&mut self, model: &Model) {
+        match self.row(model) {
+            Some(Row::Single(place, _)) => self.select(Row::Group(place)),
+            Some(Row::Group(_)) => self.close(model),
+            None => {}
+        }
+    }
+
+    /// Whether a group is selected.
+    #[must_use]
+    pub fn is_group(&self, model: &Model) -> bool {
+        matches!(self.row(model), Some(Row::Group(_)))
+    }
+
+    /// Selects the row at an index; whether it was selected already.
+    pub fn select_at(&mut self, model: &Model, index: usize) -> Option<bool> {
+        let layout = self.layout(model);
+        let (row, was) = (*layout.rows.get(index)?, layout.selected == index && !self.follow);
+        self.select(row);
+        Some(was)
+    }
+
     /// Moves the selection down by rows, or up if negative, at most to the end.
     pub fn step(&mut self, model: &Model, rows: isize) {
         let layout = self.layout(model);
@@ -180,23 +263,28 @@ impl List {
         }
     }
 
-    /// Selects the next (or previous) row that is `wanted`, and wraps around; whether there is one.
-    pub fn find(
-        &mut self,
-        model: &Model,
-        forward: bool,
-        wanted: impl Fn(&Incident) -> bool,
-    ) -> bool {
-        let Layout { rows, selected } = self.layout(model);
-        let count = rows.len();
-        let found = (1..=count)
-            .map(|step| if forward { selected + step } else { selected + count - step } % count)
-            .map(|at| rows[at])
-            .find(|row| row.incident(model).is_some_and(|(_, incident)| wanted(incident)));
-        if let Some(row) = found {
-            self.select(row);
+    /// Selects the next (or previous) match, and wraps around; whether there is one.
+    pub fn find(&mut self, model: &Model, forward: bool) -> bool {
+        let Layout { selected, matches, .. } = self.layout(model);
+        let here = (*selected, Within::Row);
+        let found = if forward {
+            matches.iter().find(|it| it.at > here).or_else(|| matches.first())
+        } else {
+            matches.iter().rfind(|it| it.at < here).or_else(|| matches.last())
+        };
+        let Some(row) = found.map(|found| found.row) else { return false };
+        if let Row::Single(place, _) = row {
+            self.expanded.insert(place);
         }
-        found.is_some()
+        self.select(row);
+        true
+    }
+
+    /// Sorts by a criterion; in the other direction if it is sorted by that already.
+    pub fn sort_by(&mut self, by: By) {
+        let inverted = self.order.by == by && !self.order.inverted;
+        self.order = Order { by, inverted };
+        self.changed();
     }
 
     /// Sorts by the next criterion.
@@ -289,6 +377,50 @@ mod tests {
         list.toggle(&model);
         list.close(&model);
         list.toggle_follow(&model);
-        assert!(!list.find(&model, true, |_| true));
+        assert!(!list.find(&model, true));
+    }
+
+    #[test]
+    fn most_first_compares_all_incidents_not_only_those_in_memory() {
+        let mut model = Model::default();
+        for (id, many) in [(1, samples::race()), (2, samples::leaked())] {
+            for _ in 0..[9_000, 7_000][id - 1] {
+                model.add(many.clone().into(), |_| true);
+            }
+        }
+        // Nearly all in memory are of the second group.
+        assert!(model.group(0).unwrap().all().len() < model.group(1).unwrap().all().len());
+        let mut list = List::default();
+        list.sort();
+        assert_eq!(list.rows(&model), [Row::Group(0), Row::Group(1)]);
+    }
+
+    #[test]
+    fn the_keys_of_a_tree_open_enter_leave_and_close() {
+        let model = model();
+        let mut list = List::default();
+        list.right(&model);
+        assert!(list.is_expanded(0) && list.row(&model) == Some(Row::Group(0)));
+        list.right(&model);
+        list.step(&model, 1);
+        assert_eq!(list.row(&model), Some(Row::Single(0, 6)));
+        list.left(&model);
+        assert!(list.is_expanded(0) && list.row(&model) == Some(Row::Group(0)));
+        list.left(&model);
+        assert!(!list.is_expanded(0));
+    }
+
+    #[test]
+    fn a_match_in_a_closed_group_is_found_once_and_opens_it() {
+        let mut model = model();
+        model.search_for("#1");
+        let mut list = List::default();
+        assert_eq!(list.found(&model), (None, 1));
+        assert!(list.find(&model, true));
+        assert_eq!((list.row(&model), list.found(&model)), (Some(Row::Single(0, 0)), (Some(1), 1)));
+        model.search_for("still-open");
+        list.changed();
+        assert!(list.find(&model, false));
+        assert_eq!((list.row(&model), list.found(&model)), (Some(Row::Group(2)), (Some(1), 1)));
     }
 }

@@ -35,6 +35,47 @@ pub struct Live {
     pub ended: bool,
 }
 
+/// A caption, such as that of the demo that runs.
+pub type Caption = Box<dyn Fn() -> String + Send>;
+
+/// A count that grows.
+pub type Counter = Box<dyn Fn() -> u64 + Send>;
+
+/// What is read before each frame, because no line reports it.
+#[derive(Default)]
+pub struct Probes {
+    /// The execs in what is traced.
+    pub execs: Option<Counter>,
+    /// The forks on the machine.
+    pub forks: Option<Counter>,
+    /// What runs.
+    pub caption: Option<Caption>,
+}
+
+/// What [`Probes`] gave last.
+#[derive(Clone, Debug, Default)]
+pub struct Probed {
+    /// The execs in what is traced.
+    pub execs: Option<u64>,
+    /// The forks on the machine.
+    pub forks: Option<u64>,
+    /// What runs.
+    pub caption: Option<String>,
+}
+
+impl Probes {
+    /// Reads all of them.
+    #[must_use]
+    pub fn read(&self) -> Probed {
+        let count = |counter: &Option<Counter>| counter.as_ref().map(|counter| counter());
+        Probed {
+            execs: count(&self.execs),
+            forks: count(&self.forks),
+            caption: self.caption.as_ref().map(|caption| caption()),
+        }
+    }
+}
+
 /// An event of a session that is not a line.
 #[derive(Debug)]
 pub enum SessionEvent {

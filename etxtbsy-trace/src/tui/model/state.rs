@@ -1,9 +1,9 @@
 //! The state of the view.
 
-use super::{filter, prompt};
+use super::prompt;
 use crate::timeline::{
     lanes,
-    zoom::{Extent, Zoom},
+    zoom::{Extent, Span, Zoom},
 };
 use crate::tui::{
     input::keys::{self, Action, Page},
@@ -13,15 +13,19 @@ use crate::tui::{
         filter::Filter,
         incidents::{Group, Kept, Model},
         list::{List, Row},
-        live::Live,
+        live::{Live, Probed, Probes},
         prompt::Typed,
+        sort::By,
     },
 };
 use crate::{
     event::{Incident, Line},
     output::{Output as _, look::Look, text::Text},
 };
-use ratatui::crossterm::event::{KeyCode, KeyEvent};
+use ratatui::{
+    crossterm::event::{KeyCode, KeyEvent},
+    layout::Rect,
+};
 use std::collections::VecDeque;
 
 /// The most lines that wait during a pause; older ones are shown despite the pause.
@@ -36,10 +40,14 @@ pub enum Prompt {
     Filter,
     /// The scope of an export.
     Export,
+    /// Whether to quit although nothing was saved.
+    Quit,
 }
 
 /// The number of panes: the list, the chain, the timeline, the verdict.
 pub const PANES: usize = 4;
+/// The chain.
+const CHAIN: usize = 1;
 
 /// The visible part of the focused pane, or of the page, when it was last drawn.
 #[derive(Clone, Copy, Debug, Default)]
@@ -48,6 +56,48 @@ pub struct Room {
     pub height: usize,
     /// The number of lines by which it can be scrolled.
     pub most: usize,
+    /// Where the panes are, and what of them can be clicked.
+    pub panes: Panes,
+}
+
+/// Where the panes were drawn; all empty if a page was.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Panes {
+    /// The panes with their titles.
+    pub areas: [Rect; PANES],
+    /// The number of lines by which each can be scrolled.
+    pub most: [usize; PANES],
+    /// The rows of the list.
+    pub rows: Rect,
+    /// The index of the first one.
+    pub top: usize,
+    /// The column headers.
+    pub heads: Option<Heads>,
+    /// The scale of the timeline.
+    pub scale: Option<Scale>,
+}
+
+/// The column headers that sort the list.
+#[derive(Clone, Copy, Debug)]
+pub struct Heads {
+    /// Their line.
+    pub y: u16,
+    /// From which column to which, and by what each sorts.
+    pub columns: [(u16, u16, By); HEADS],
+}
+
+/// The number of columns of the list that sort it.
+pub const HEADS: usize = 5;
+
+/// The part of the timeline that is to scale.
+#[derive(Clone, Copy, Debug)]
+pub struct Scale {
+    /// Its first column.
+    pub x: u16,
+    /// The number of its columns.
+    pub columns: u16,
+    /// Its period.
+    pub span: Span,
 }
 
 /// The state of the view, which determines all that is drawn.
@@ -63,6 +113,8 @@ pub struct State {
     pub focus: usize,
     /// The scroll position of the page, or of the focused pane unless that is the list.
     pub scroll: usize,
+    /// The scroll position of one more pane, which the wheel moved.
+    pub scrolled: Option<(usize, usize)>,
     /// The visible part when it was last drawn.
     pub room: Room,
     /// The page that is shown instead of the panes.
@@ -71,8 +123,6 @@ pub struct State {
     pub paused: bool,
     /// The visible part of the timeline.
     pub zoom: Zoom,
-    /// The text that is searched for.
-    pub search: String,
     /// What the user types, if anything.
     pub prompt: Option<Prompt>,
     /// A message in the footer, until the next key.
@@ -83,8 +133,22 @@ pub struct State {
     pub ended: Option<String>,
     /// Whether the view closes.
     pub quit: bool,
+    /// What is read before each frame.
+    pub probes: Probes,
+    /// What was read.
+    pub probed: Probed,
+    /// Whether the mouse is used.
+    pub mouse: bool,
+    /// Whether quitting loses nothing that was not shown before: a recording, or one is written.
+    pub is_saved: bool,
     filter: Filter,
-    list: List,
+    pub(super) list: List,
+    /// The column at which the timeline is dragged.
+    pub(super) drag: Option<u16>,
+    /// How many incidents there were when all were exported.
+    exported: u64,
+    /// The failure that the panes showed last: its time, thread and id.
+    last_shown: Option<(u64, u32, u64)>,
     paused_lines: VecDeque<Line>,
 }
 
@@ -98,18 +162,25 @@ impl State {
             ascii: false,
             focus: 0,
             scroll: 0,
+            scrolled: None,
             room: Room::default(),
             page: None,
             paused: false,
             zoom: Zoom::default(),
-            search: String::new(),
             prompt: None,
             notice: None,
             live: None,
             ended: None,
             quit: false,
+            probes: Probes::default(),
+            probed: Probed::default(),
+            mouse: false,
+            is_saved: false,
             filter: Filter::default(),
             list: List::default(),
+            drag: None,
+            exported: 0,
+            last_shown: None,
             paused_lines: VecDeque::new(),
         }
     }
@@ -206,9 +277,53 @@ impl State {
         scopes
     }
 
+    /// Shows another failure from the start: call this after changes, before drawing.
+    pub fn refresh(&mut self) {
+        let shown = self.shown().map(|(_, it)| (it.time_ns, it.victim.tid, it.id));
+        let is_same = match (shown, self.last_shown) {
+            // A pending failure has no id yet.
+            (Some((time, tid, id)), Some((last_time, last_tid, last_id))) => {
+                (time, tid) == (last_time, last_tid) && (id == last_id || last_id == 0)
+            }
+            (shown, last) => shown == last,
+        };
+        self.last_shown = shown;
+        if !is_same {
+            self.zoom = Zoom::default();
+            self.scrolled = None;
+            if self.page.is_none() {
+                self.scroll = 0;
+            }
+        }
+    }
+
+    /// Whether there is nothing to list.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.model.received() == 0 && self.pending().next().is_none()
+    }
+
+    /// All incidents that arrived so far were exported.
+    pub fn mark_exported(&mut self) {
+        self.exported = self.model.incidents;
+    }
+
+    /// How many incidents nobody can show again once the view has closed.
+    #[must_use]
+    pub fn unsaved(&self) -> u64 {
+        if self.is_saved { 0 } else { self.model.incidents.saturating_sub(self.exported) }
+    }
+
     /// Handles a key press; returns what needs I/O.
     pub fn key(&mut self, event: KeyEvent) -> Option<Effect> {
         self.notice = None;
+        self.refresh();
+        let effect = self.press(event);
+        self.refresh();
+        effect
+    }
+
+    fn press(&mut self, event: KeyEvent) -> Option<Effect> {
         if keys::interrupts(event) {
             self.quit = true;
             return None;
@@ -224,20 +339,41 @@ impl State {
                 None
             }
             Some(Prompt::Export) => self.choose_export(event),
+            Some(Prompt::Quit) => {
+                self.answer_quit(event);
+                None
+            }
         }
     }
 
     fn type_search(&mut self, event: KeyEvent) {
-        match prompt::edit(&mut self.search, event) {
-            Typed::Unchanged | Typed::Changed => {}
+        let mut text = self.model.search().text().to_owned();
+        match prompt::edit(&mut text, event) {
+            Typed::Unchanged => {}
+            Typed::Changed => self.search_for(&text),
             Typed::Done => {
                 self.prompt = None;
                 self.find(true);
             }
             Typed::Cancelled => {
                 self.prompt = None;
-                self.search.clear();
+                self.search_for("");
             }
+        }
+    }
+
+    fn search_for(&mut self, text: &str) {
+        self.model.search_for(text);
+        self.list.changed();
+    }
+
+    /// Whether to quit although incidents were not saved.
+    fn answer_quit(&mut self, event: KeyEvent) {
+        self.prompt = None;
+        match event.code {
+            KeyCode::Char('q' | 'y') | KeyCode::Enter | KeyCode::F(10) => self.quit = true,
+            KeyCode::Char('s') => self.prompt = Some(Prompt::Export),
+            _ => {}
         }
     }
 
@@ -267,14 +403,33 @@ impl State {
 
     fn act(&mut self, action: Action) -> Option<Effect> {
         match action {
-            Action::Quit => self.quit = true,
+            // The panes are not visible.
+            Action::Toggle
+            | Action::NextPane
+            | Action::PreviousPane
+            | Action::Focus(_)
+            | Action::Side(_)
+            | Action::Zoom(_)
+            | Action::Pan(_)
+            | Action::Fit
+                if self.page.is_some() => {}
+            Action::Quit if self.page.is_some() => self.open(None),
+            Action::Quit if self.unsaved() > 0 => self.prompt = Some(Prompt::Quit),
+            Action::Interrupt | Action::Quit => self.quit = true,
             Action::Page(page) => self.open((self.page != Some(page)).then_some(page)),
             Action::Back => self.back(),
-            Action::Toggle => self.list.toggle(&self.model),
+            Action::Toggle => self.enter(),
             Action::NextPane => self.focus_on((self.focus + 1) % PANES),
             Action::PreviousPane => self.focus_on((self.focus + PANES - 1) % PANES),
+            Action::Focus(pane) => self.focus_on(pane),
+            Action::Side(right) if self.focus > 0 => self.pan(right),
+            Action::Side(true) => self.list.right(&self.model),
+            Action::Side(false) => self.list.left(&self.model),
             Action::Move(lines) => self.step(lines),
             Action::Pages(pages) => self.step(pages.saturating_mul(self.page_height())),
+            Action::HalfPages(halves) => {
+                self.step(halves.saturating_mul((self.page_height() / 2).max(1)));
+            }
             Action::First => self.step(isize::MIN),
             Action::Last => self.step(isize::MAX),
             Action::Zoom(closer) => {
@@ -282,14 +437,10 @@ impl State {
                     self.zoom = self.zoom.zoomed(&extent, closer);
                 }
             }
-            Action::Pan(later) => {
-                if let Some(extent) = self.extent() {
-                    self.zoom = self.zoom.panned(&extent, later);
-                }
-            }
+            Action::Pan(later) => self.pan(later),
             Action::Fit => self.zoom = Zoom::default(),
             Action::Search => {
-                self.search.clear();
+                self.search_for("");
                 self.prompt = Some(Prompt::Search);
             }
             Action::NextMatch => self.find(true),
@@ -317,6 +468,21 @@ impl State {
         None
     }
 
+    /// Opens or closes the selected group, or goes to the chain of the selected incident.
+    fn enter(&mut self) {
+        match self.list.row(&self.model).filter(|_| self.focus == 0) {
+            Some(Row::Group(_)) => self.list.toggle(&self.model),
+            Some(Row::Single(..)) => self.focus_on(CHAIN),
+            None => {}
+        }
+    }
+
+    fn pan(&mut self, later: bool) {
+        if let Some(extent) = self.extent() {
+            self.zoom = self.zoom.panned(&extent, later);
+        }
+    }
+
     fn pause(&mut self) {
         self.paused = !self.paused;
         if !self.paused {
@@ -334,7 +500,7 @@ impl State {
     }
 
     /// The periods that the timeline can show of the incident shown.
-    fn extent(&self) -> Option<Extent> {
+    pub(super) fn extent(&self) -> Option<Extent> {
         let (_, incident) = self.shown()?;
         Some(lanes::extent(&lanes::lanes(incident, self.now_ns(incident))).0)
     }
@@ -342,8 +508,8 @@ impl State {
     fn back(&mut self) {
         if self.page.is_some() {
             self.open(None);
-        } else if !self.search.is_empty() {
-            self.search.clear();
+        } else if !self.model.search().is_empty() {
+            self.search_for("");
         } else if self.focus > 0 {
             self.focus_on(0);
         } else if self.filter.is_on() {
@@ -365,9 +531,14 @@ impl State {
         self.scroll = 0;
     }
 
-    fn focus_on(&mut self, pane: usize) {
+    pub(super) fn focus_on(&mut self, pane: usize) {
+        if pane == self.focus {
+            return;
+        }
         self.focus = pane;
-        self.scroll = 0;
+        let scrolled = self.scrolled.filter(|(scrolled, _)| *scrolled == pane);
+        self.scroll = scrolled.map_or(0, |(_, lines)| lines);
+        self.scrolled = None;
     }
 
     /// The lines by which a page key moves: one line stays visible.
@@ -375,7 +546,7 @@ impl State {
         self.room.height.saturating_sub(1).max(1).cast_signed()
     }
 
-    fn step(&mut self, lines: isize) {
+    pub(super) fn step(&mut self, lines: isize) {
         if self.focus > 0 || self.page.is_some() {
             let most = self.room.most;
             let from_end = self.page.is_some_and(Page::from_end);
@@ -388,13 +559,8 @@ impl State {
 
     /// Selects the next or previous row that matches.
     fn find(&mut self, forward: bool) {
-        let wanted = &self.search;
-        if wanted.is_empty() {
-            return;
-        }
-        if self.list.find(&self.model, forward, |incident| filter::contains(incident, wanted)) {
-            self.scroll = 0;
-        } else {
+        let wanted = self.model.search().text();
+        if !wanted.is_empty() && !self.list.find(&self.model, forward) {
             self.notice = Some(format!("not found: {wanted}"));
         }
     }
@@ -501,12 +667,17 @@ mod tests {
             typed(&mut state, keys);
             assert_eq!(shown(&state), id, "{keys}");
         }
-        state.room = Room { height: 4, most: 0 };
+        state.room = Room { height: 4, ..Room::default() };
         for (key, id) in [(KeyCode::PageDown, 3), (KeyCode::PageDown, 2), (KeyCode::PageUp, 5)] {
             press(&mut state, &[key]);
             assert_eq!(shown(&state), id);
         }
         press(&mut state, &[KeyCode::Home, KeyCode::Down]);
+        assert_eq!(shown(&state), 5);
+        state.room.height = 5;
+        control(&mut state, 'd');
+        assert_eq!(shown(&state), 3);
+        control(&mut state, 'u');
         assert_eq!(shown(&state), 5);
         press(&mut State::new(false), &[KeyCode::Down, KeyCode::End, KeyCode::Enter]);
     }
@@ -518,6 +689,10 @@ mod tests {
         assert_eq!(rows(&state), 7);
         press(&mut state, &[KeyCode::Down, KeyCode::Down]);
         assert_eq!(shown(&state), 1);
+        press(&mut state, &[KeyCode::Enter, KeyCode::Enter]);
+        assert_eq!((rows(&state), state.focus), (7, 1), "an incident leads to its chain");
+        press(&mut state, &[KeyCode::Esc]);
+        assert_eq!((rows(&state), state.focus), (7, 0));
         press(&mut state, &[KeyCode::Esc]);
         assert_eq!((rows(&state), shown(&state)), (5, 5));
     }
@@ -543,7 +718,7 @@ mod tests {
         assert_eq!(shown(&state), 6);
         assert_eq!(state.notice.as_deref(), Some("not found: nowhere"));
         press(&mut state, &[KeyCode::Esc]);
-        assert_eq!((state.notice.as_deref(), state.search.as_str()), (None, ""));
+        assert_eq!((state.notice.as_deref(), state.model.search().text()), (None, ""));
     }
 
     #[test]
@@ -565,7 +740,7 @@ mod tests {
     fn the_focused_pane_gets_the_keys() {
         let mut state = state();
         press(&mut state, &[KeyCode::Tab]);
-        state.room = Room { height: 5, most: 7 };
+        state.room = Room { height: 5, most: 7, ..Room::default() };
         for (keys, scroll) in [("jj", 2), ("G", 7), ("jk", 6), ("g", 0)] {
             typed(&mut state, keys);
             assert_eq!((state.focus, state.scroll, shown(&state)), (1, scroll, 6));
@@ -582,7 +757,7 @@ mod tests {
     fn the_timeline_can_be_zoomed_from_every_pane() {
         let mut state = state();
         typed(&mut state, "k");
-        for (keys, fit) in [("+", false), ("-", true), ("=l", false), ("0", true), ("h", true)] {
+        for (keys, fit) in [("+", false), ("-", true), ("=>", false), ("0", true), ("<", true)] {
             typed(&mut state, keys);
             assert_eq!(state.zoom == Zoom::default(), fit, "{keys}");
         }
@@ -596,6 +771,48 @@ mod tests {
         assert!(!state.quit);
         state.key(KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL));
         assert!(state.quit);
+    }
+
+    #[test]
+    fn quitting_asks_once_if_incidents_were_not_saved() {
+        let mut state = state();
+        typed(&mut state, "q");
+        assert_eq!((state.prompt, state.quit), (Some(Prompt::Quit), false));
+        press(&mut state, &[KeyCode::Esc]);
+        assert_eq!((state.prompt, state.quit), (None, false));
+        typed(&mut state, "qs");
+        assert_eq!(state.prompt, Some(Prompt::Export));
+        press(&mut state, &[KeyCode::Esc]);
+        typed(&mut state, "qq");
+        assert!(state.quit);
+        for saved in [false, true] {
+            let mut state = self::state();
+            state.is_saved = saved;
+            if !saved {
+                state.mark_exported();
+            }
+            typed(&mut state, "?q");
+            assert_eq!((state.page, state.quit), (None, false), "q closes a page");
+            typed(&mut state, "q");
+            assert!(state.quit);
+        }
+        let mut state = State::new(false);
+        typed(&mut state, "q");
+        assert!(state.quit);
+    }
+
+    #[test]
+    fn left_and_right_fold_the_list_and_move_the_timeline() {
+        let mut state = state();
+        press(&mut state, &[KeyCode::Down, KeyCode::Right]);
+        assert_eq!((rows(&state), state.zoom), (7, Zoom::default()));
+        press(&mut state, &[KeyCode::Right, KeyCode::Left, KeyCode::Left]);
+        assert_eq!((rows(&state), shown(&state)), (5, 5));
+        typed(&mut state, "3+");
+        press(&mut state, &[KeyCode::Right]);
+        assert!(rows(&state) == 5 && state.zoom != Zoom::default());
+        typed(&mut state, "1jk");
+        assert_eq!(state.zoom, Zoom::default(), "another incident is shown whole");
     }
 
     #[test]
@@ -647,7 +864,7 @@ mod tests {
     #[test]
     fn pages_open_and_close() {
         let mut state = state();
-        state.room = Room { height: 5, most: 3 };
+        state.room = Room { height: 5, most: 3, ..Room::default() };
         typed(&mut state, "?jj");
         assert!(state.page.is_some() && state.scroll == 2);
         let help = state.page;

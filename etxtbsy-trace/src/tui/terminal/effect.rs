@@ -23,14 +23,13 @@ pub(super) fn carry_out(
     terminal: &mut impl Write,
     directory: &Path,
     owner: Option<&Invoker>,
-) -> String {
-    let done = match effect {
+) -> anyhow::Result<String> {
+    match effect {
         Effect::Export(scope) => export(&Export::new(&state.model, *scope), directory, owner),
         Effect::Copy { what, text } => execute!(terminal, CopyToClipboard::to_clipboard_from(text))
             .context("cannot write to the terminal")
             .map(|()| format!("{what} sent to the terminal's clipboard (OSC 52)")),
-    };
-    done.unwrap_or_else(|error| format!("{error:#}"))
+    }
 }
 
 /// Writes to a new file.
@@ -65,6 +64,7 @@ mod tests {
     /// The notice after an export to a directory.
     fn exported(directory: &Path) -> String {
         carry_out(&Effect::Export(Scope::All), &state(), &mut Vec::new(), directory, None)
+            .unwrap_or_else(|error| format!("{error:#}"))
     }
 
     #[test]
@@ -103,7 +103,7 @@ mod tests {
     fn a_copy_is_sent_to_the_terminal_as_base64() {
         let effect = Effect::Copy { what: "#12".to_owned(), text: "Text file busy\n".to_owned() };
         let mut terminal = Vec::new();
-        let said = carry_out(&effect, &state(), &mut terminal, Path::new("."), None);
+        let said = carry_out(&effect, &state(), &mut terminal, Path::new("."), None).unwrap();
         assert_eq!(said, "#12 sent to the terminal's clipboard (OSC 52)");
         assert_eq!(terminal, b"\x1b]52;c;VGV4dCBmaWxlIGJ1c3kK\x1b\\");
     }

@@ -2,12 +2,13 @@
 
 pub mod deferred_text;
 mod effect;
+mod mouse;
 mod writer;
 
 use crate::tui::{
     feed::{End, Feed, Message},
     input::keys,
-    model::{effect::Effect, live::SessionEvent, state::State},
+    model::{effect::Effect, export::Scope, live::SessionEvent, state::State},
     view,
 };
 use crate::{
@@ -48,8 +49,10 @@ use writer::Writer;
 
 /// The shortest time between two frames, unless a key was pressed.
 const FRAME: Duration = Duration::from_millis(40);
-/// How often the clock is drawn: while an incident is pending, and otherwise.
-const TICKS: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(60)];
+/// How often the clock is drawn: while an incident is pending, while counts or a caption are shown, and
+/// otherwise.
+const TICKS: [Duration; 3] =
+    [Duration::from_millis(100), Duration::from_secs(1), Duration::from_secs(60)];
 /// How long restoring the terminal may take.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// The most messages in the queue of the view.
@@ -103,7 +106,7 @@ pub fn show(
     all.thread_block().context("cannot block signals")?;
     let (sender, receiver) = sync_channel(WAITING);
     restore_on_panic();
-    let mut screen = set_up().context("cannot set up the terminal")?;
+    let mut screen = set_up(state.mouse).context("cannot set up the terminal")?;
     await_signals(stops.into_iter().collect(), sender.clone());
     if signals == SignalOwner::View {
         await_signals(ends.into_iter().collect(), sender.clone());
@@ -201,12 +204,21 @@ fn run(
                         // To the whole process group, as the terminal would have done.
                         kill(Pid::from_raw(0), Signal::SIGTSTP).context("cannot stop")?;
                     }
+                    _ if redraws(key) => *screen = set_up(state.mouse).context("cannot draw")?,
                     _ => {
                         if let Some(effect) = state.key(key) {
-                            state.notice = Some(carry_out(&effect, state, &mut screen.writer));
+                            let done = carry_out(&effect, state, &mut screen.writer);
+                            if done.is_ok() && effect == Effect::Export(Scope::All) {
+                                state.mark_exported();
+                            }
+                            state.notice = Some(done.unwrap_or_else(|error| format!("{error:#}")));
                         }
                     }
                 }
+            }
+            Ok(Message::Terminal(Event::Mouse(event))) => {
+                at_once = true;
+                state.mouse(event);
             }
             Ok(Message::Terminal(Event::Resize(..))) | Err(RecvTimeoutError::Timeout) => {
                 at_once = true;
@@ -220,7 +232,7 @@ fn run(
             Ok(Message::Signal(Signal::SIGCONT)) => {
                 // The shell may have changed the settings while we were stopped.
                 disable_raw_mode().context("cannot set up the terminal")?;
-                *screen = set_up().context("cannot set up the terminal")?;
+                *screen = set_up(state.mouse).context("cannot set up the terminal")?;
                 at_once = true;
             }
             Ok(Message::Signal(_)) | Err(RecvTimeoutError::Disconnected) => break,
@@ -235,11 +247,9 @@ fn run(
 }
 
 /// Carries out an effect; returns the notice.
-fn carry_out(effect: &Effect, state: &State, writer: &mut Writer) -> String {
-    match Invoker::of_sudo() {
-        Ok(owner) => effect::carry_out(effect, state, writer, Path::new(""), owner.as_ref()),
-        Err(error) => format!("{error:#}"),
-    }
+fn carry_out(effect: &Effect, state: &State, writer: &mut Writer) -> anyhow::Result<String> {
+    let owner = Invoker::of_sudo()?;
+    effect::carry_out(effect, state, writer, Path::new(""), owner.as_ref())
 }
 
 /// Draws the current state; false if the terminal has not accepted the previous frame yet.
@@ -250,17 +260,24 @@ fn draw(screen: &mut Screen, state: &mut State) -> anyhow::Result<bool> {
     if let Some(live) = state.live.as_mut().filter(|live| !live.ended) {
         live.now_ns = now_ns(ClockId::CLOCK_MONOTONIC);
     }
+    if state.live.as_ref().is_none_or(|live| !live.ended) {
+        state.probed = state.probes.read();
+    }
+    state.refresh();
     let mut room = state.room;
     screen.terminal.draw(|frame| room = view::draw(frame, state)).context("cannot draw")?;
     state.room = room;
     Ok(true)
 }
 
-/// Sets up the terminal.
-fn set_up() -> io::Result<Screen> {
+/// Sets up the terminal, and its mouse if it is used.
+fn set_up(mouse: bool) -> io::Result<Screen> {
     enable_raw_mode()?;
     let mut writer = Writer::new()?;
     execute!(writer, EnterAlternateScreen, Clear(ClearType::All))?;
+    if mouse {
+        execute!(writer, mouse::Report(true))?;
+    }
     let terminal = Terminal::new(CrosstermBackend::new(writer.clone()))?;
     Ok(Screen { terminal, writer })
 }
@@ -271,7 +288,8 @@ fn restore() -> bool {
     let _ = disable_raw_mode();
     let leave = || {
         let mut writer = Writer::new()?;
-        execute!(writer, LeaveAlternateScreen, Show)?;
+        // Also without the mouse, where it has no effect.
+        execute!(writer, mouse::Report(false), LeaveAlternateScreen, Show)?;
         writer.push_within(PATIENCE)
     };
     // An error means that the terminal is gone.
@@ -296,11 +314,21 @@ fn restore_on_panic() {
 /// When to draw although no message has arrived.
 fn tick(state: &State) -> Option<Duration> {
     let live = state.live.as_ref().filter(|live| !live.ended)?;
-    let [growing, clock] = TICKS;
-    Some(if live.pending.is_empty() { clock } else { growing })
+    let [growing, counting, clock] = TICKS;
+    Some(match live.pending.is_empty() {
+        false => growing,
+        true if state.page.is_some() => clock,
+        true if state.is_empty() || state.probes.caption.is_some() => counting,
+        true => clock,
+    })
 }
 
 /// Whether this is Ctrl-Z.
 fn suspends(event: KeyEvent) -> bool {
     event.modifiers.contains(KeyModifiers::CONTROL) && event.code == KeyCode::Char('z')
+}
+
+/// Whether this is Ctrl-L.
+fn redraws(event: KeyEvent) -> bool {
+    event.modifiers.contains(KeyModifiers::CONTROL) && event.code == KeyCode::Char('l')
 }

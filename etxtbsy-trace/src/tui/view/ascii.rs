@@ -4,7 +4,7 @@ use ratatui::buffer::Buffer;
 
 /// Our own characters beyond ASCII, and their substitutes. Characters with different meanings on one
 /// pane have different substitutes.
-const SUBSTITUTES: [(&str, &str); 24] = [
+const SUBSTITUTES: [(&str, &str); 25] = [
     ("─━", "-"),
     ("│├", "|"),
     ("└", "`"),
@@ -23,6 +23,7 @@ const SUBSTITUTES: [(&str, &str); 24] = [
     ("▶", ")"),
     ("»", "}"),
     ("«", "{"),
+    ("╱", "/"),
     ("▲", "^"),
     ("▼", "v"),
     ("·", "."),

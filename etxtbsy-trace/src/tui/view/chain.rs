@@ -4,15 +4,13 @@ use super::style;
 use crate::analysis::near_miss::is_near_miss;
 use crate::{
     analysis::ways,
-    event::{
-        Ancestor, Context, Direction, Evidence, Fd, Holder, How, Incident, Opened, Place, Released,
-    },
+    event::{Ancestor, Context, Direction, Evidence, Fd, Holder, How, Incident, Opened, Place},
     text::{
         escape::{self, Charset},
-        name, other_pids, time,
+        name, other_pids,
     },
     timeline::lanes::comm_of,
-    tui::model::state::State,
+    tui::model::{state::State, words},
 };
 use ratatui::{
     layout::Size,
@@ -207,7 +205,7 @@ fn between(holder: &Holder, pid: u32) -> impl Iterator<Item = &Ancestor> {
 fn opener(state: &State, incident: &Incident, opened: &Opened, comm: Option<&str>) -> Node {
     let key = Key::Opener(opened.pid, opened.tid, opened.time_ns);
     let mut node = Node::new("opener ", style::opener(state), Some(opened.pid), key);
-    let at = offset(incident, opened.time_ns);
+    let at = words::offset(incident, opened.time_ns);
     let thread = opened.comm.as_deref().filter(|thread| comm != Some(*thread));
     node.pieces = vec![
         process(opened.pid, comm.or(thread)),
@@ -241,7 +239,7 @@ fn held(state: &State, incident: &Incident, holder: &Holder) -> Node {
     }
     pieces.push(plain(name(holder.state)));
     let (until, look) = match &holder.released {
-        Some(released) => (release(released), style::good(state)),
+        Some(released) => (words::release(released), style::good(state)),
         None if state.now_ns(incident).is_some() => {
             ("holds the file now".to_owned(), style::holder(state))
         }
@@ -261,9 +259,11 @@ fn held(state: &State, incident: &Incident, holder: &Holder) -> Node {
         holder
             .forked
             .as_ref()
-            .map(|forked| plain(format!("{} forked", offset(incident, forked.time_ns)))),
+            .map(|forked| plain(format!("{} forked", words::offset(incident, forked.time_ns)))),
     );
-    pieces.extend(holder.exec_ns.map(|ns| plain(format!("{} exec'd it", offset(incident, ns)))));
+    pieces.extend(
+        holder.exec_ns.map(|ns| plain(format!("{} exec'd it", words::offset(incident, ns)))),
+    );
     pieces.extend(holder.fds.iter().map(flags));
     pieces.extend(holder.exe.as_deref().map(|exe| named("exe ", Some(exe))));
     let victim = &incident.victim;
@@ -312,19 +312,6 @@ fn flags(fd: &Fd) -> Piece {
     }
 }
 
-/// How and when a holder released the file.
-fn release(released: &Released) -> String {
-    let how = match released.how {
-        How::Exit => "exited".to_owned(),
-        How::Unknown => "was already released".to_owned(),
-        how => name(how),
-    };
-    match u64::try_from(released.after_ns) {
-        Ok(after @ 1..) => format!("+{} {how}", time::span(after)),
-        _ => format!("{how} during the call"),
-    }
-}
-
 /// Adds the victim below its own process or its parent, if either is in the tree.
 fn put_victim(state: &State, incident: &Incident, roots: &mut Vec<Node>) {
     let victim = &incident.victim;
@@ -367,12 +354,6 @@ fn put_victim(state: &State, incident: &Incident, roots: &mut Vec<Node>) {
         Some(parent) => parent.below.push(node),
         None => roots.push(node),
     }
-}
-
-/// A time, counted from the failure.
-fn offset(incident: &Incident, time_ns: u64) -> String {
-    let sign = if time_ns < incident.time_ns { '-' } else { '+' };
-    format!("{sign}{}", time::span(time_ns.abs_diff(incident.time_ns)))
 }
 
 struct Drawing {

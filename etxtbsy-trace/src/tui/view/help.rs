@@ -20,16 +20,21 @@ use ratatui::{
 pub(super) fn footer(state: &State, columns: usize) -> Line<'static> {
     match state.prompt {
         Some(Prompt::Search) => {
-            return format!("/{}_", style::charset(state).text(&state.search)).into();
+            return search(state, "_");
         }
         Some(Prompt::Filter) => {
             return format!("filter: {}_", style::charset(state).text(state.filter().text()))
                 .into();
         }
         Some(Prompt::Export) => return export(state),
+        Some(Prompt::Quit) => return quit(state),
         None => {}
     }
     let mut line = Line::default();
+    if !state.model.search().is_empty() && state.page.is_none() && state.notice.is_none() {
+        line = search(state, "");
+        line.push_span("  ");
+    }
     let messages = [(&state.notice, style::strong()), (&state.ended, style::holder(state))];
     for (message, style) in messages {
         if let Some(text) = message {
@@ -47,6 +52,35 @@ pub(super) fn footer(state: &State, columns: usize) -> Line<'static> {
     line
 }
 
+/// The text that is searched for, and which of how many matches is selected.
+fn search(state: &State, cursor: &str) -> Line<'static> {
+    let search = state.model.search();
+    let text = style::charset(state).text(search.text());
+    let mut line = Line::raw(format!("/{text}{cursor}"));
+    if !search.is_empty() {
+        let place = match state.list().found(&state.model) {
+            (Some(place), count) => format!("  {place} of {count}"),
+            (None, 0) => "  no match".to_owned(),
+            (None, 1) => "  1 match".to_owned(),
+            (None, count) => format!("  {count} matches"),
+        };
+        line.push_span(Span::styled(place, style::strong()));
+    }
+    line
+}
+
+/// The question before the end of a session that was not saved.
+fn quit(state: &State) -> Line<'static> {
+    let count = state.unsaved();
+    let s = if count == 1 { " is" } else { "s are" };
+    let mut line = Line::raw(format!("{count} incident{s} not saved: "));
+    for (key, word) in [("q", " quit  "), ("s", " export  "), ("Esc", " stay")] {
+        line.push_span(Span::styled(key, style::strong()));
+        line.push_span(word);
+    }
+    line
+}
+
 /// The prompt for the scope of an export.
 fn export(state: &State) -> Line<'static> {
     let mut line = Line::raw("export ");
@@ -60,11 +94,16 @@ fn export(state: &State) -> Line<'static> {
     line
 }
 
+/// What the mouse does.
+const MOUSE: (&str, &str) =
+    ("mouse", "click, wheel, drag the timeline; Shift selects text; off: --no-mouse");
+
 /// The lines of the page.
-pub(super) fn lines(_: &State, _: Size) -> Vec<Line<'static>> {
+pub(super) fn lines(state: &State, _: Size) -> Vec<Line<'static>> {
     let row = |(name, help)| {
         Line::from(vec![Span::styled(format!("{name:>10}  "), style::strong()), Span::raw(help)])
     };
     let bindings = KEYS.iter().filter(|binding| !binding.help.is_empty());
-    bindings.map(|binding| row((binding.name, binding.help))).collect()
+    let bindings = bindings.map(|binding| (binding.name, binding.help));
+    bindings.chain(state.mouse.then_some(MOUSE)).map(row).collect()
 }

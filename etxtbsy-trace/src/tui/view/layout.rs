@@ -15,7 +15,7 @@ const LEAST: u16 = 3;
 pub(super) fn areas(body: Rect, focus: usize, wants: impl Fn(usize, u16) -> u16) -> [Rect; PANES] {
     if body.width < WIDE.width || body.height < WIDE.height {
         // The size of the list does not depend on the others.
-        let list = wants(0, body.width).clamp(FLOORS[0] - 2, FLOORS[0].max(body.height / 4));
+        let list = wants(0, body.width).clamp(FLOORS[0] - 2, FLOORS[0].max(body.height * 3 / 10));
         let wants = [0, 1, 2, 3].map(|pane| if pane == 0 { list } else { wants(pane, body.width) });
         let heights = share(body.height, wants, FLOORS, focus, 2);
         return Layout::vertical(heights.map(Constraint::Length)).areas(body);

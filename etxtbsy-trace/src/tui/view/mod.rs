@@ -3,8 +3,10 @@
 mod ascii;
 mod axis;
 mod chain;
+mod empty;
 mod header;
 mod help;
+mod highlight;
 mod incidents;
 mod layout;
 mod output;
@@ -50,14 +52,27 @@ fn no_note(_: &State) -> String {
 
 /// Draws everything; returns the visible part of the focused pane or the page.
 pub fn draw(frame: &mut Frame, state: &State) -> Room {
-    let rows = [Constraint::Length(1), Constraint::Fill(1), Constraint::Length(1)];
-    let [head, body, foot] = Layout::vertical(rows).areas(frame.area());
-    frame.render_widget(header::line(state, head.width.into()), head);
-    frame.render_widget(help::footer(state, foot.width.into()), foot);
+    let caption = state.probed.caption.as_ref();
+    let rows = [1, u16::from(caption.is_some()), 0, 1].map(Constraint::Length);
+    let rows = [rows[0], rows[1], Constraint::Fill(1), rows[3]];
+    let [head, about, body, foot] = Layout::vertical(rows).areas(frame.area());
+    if let Some(caption) = caption {
+        let caption = Line::styled(caption.clone(), style::caption());
+        frame.render_widget(style::fit(caption, about.width.into()), about);
+    }
+    frame
+        .render_widget(style::fit(header::line(state, head.width.into()), head.width.into()), head);
+    frame
+        .render_widget(style::fit(help::footer(state, foot.width.into()), foot.width.into()), foot);
     let room = match state.page {
         Some(page) => page::draw(page, frame, state, body),
+        None if state.is_empty() => {
+            empty::draw(frame, state, body);
+            Room::default()
+        }
         None => panes(frame, state, body),
     };
+    highlight::matches(state, frame.buffer_mut(), body);
     if state.ascii {
         ascii::only(frame.buffer_mut());
     }
@@ -69,11 +84,12 @@ fn panes(frame: &mut Frame, state: &State, body: Rect) -> Room {
     let mut room = Room::default();
     // The list may be long.
     let all = |pane: usize, width: u16| match pane {
-        0 => state.list().rows(&state.model).len(),
+        0 => incidents::count(state),
         _ => (ALL[pane].lines)(state, Size::new(width, u16::MAX)).len(),
     };
     let wants = |pane: usize, width: u16| u16::try_from(all(pane, width) + 1).unwrap_or(u16::MAX);
     let areas = layout::areas(body, state.focus, wants);
+    room.panes.areas = areas;
     for (at, (pane, area)) in ALL.iter().zip(areas).enumerate() {
         let focused = at == state.focus;
         let title = if focused { format!("[{}]", pane.title) } else { format!(" {} ", pane.title) };
@@ -86,21 +102,29 @@ fn panes(frame: &mut Frame, state: &State, body: Rect) -> Room {
         let inner = block.inner(area);
         let height = usize::from(inner.height);
         let hidden = if at > 0 { all(at, inner.width).saturating_sub(height) } else { 0 };
-        let skip = if focused { state.scroll.min(hidden) } else { 0 };
+        let wheel = state.scrolled.filter(|(pane, _)| *pane == at).map_or(0, |(_, lines)| lines);
+        let skip = if focused { state.scroll } else { wheel }.min(hidden);
         // A pane that scrolls needs all its lines, any other pane only those that fit.
-        let scrolls = focused && hidden > 0;
+        let scrolls = hidden > 0 && (focused || skip > 0);
         let size = Size::new(inner.width, if scrolls { u16::MAX } else { inner.height });
         let mut lines = (pane.lines)(state, size);
         lines.drain(..skip);
         if focused {
-            room = Room { height, most: hidden };
+            (room.height, room.most) = (height, hidden);
+        }
+        room.panes.most[at] = hidden;
+        match at {
+            0 => incidents::clickable(state, inner, &mut room.panes),
+            2 => room.panes.scale = timeline::scale(state, inner),
+            _ => {}
         }
         if hidden > skip {
             let more = format!(" {} more ▼ ", hidden - skip);
             block = block.title(Line::styled(more, style::faint()).right_aligned());
         }
         frame.render_widget(block, area);
-        frame.render_widget(Paragraph::new(lines), inner);
+        let fitting = lines.into_iter().map(|line| style::fit(line, inner.width.into()));
+        frame.render_widget(Paragraph::new(fitting.collect::<Vec<_>>()), inner);
     }
     room
 }
@@ -111,10 +135,15 @@ mod tests {
     use crate::{
         event::{Incident, Line},
         output::samples,
-        tui::{input::keys::KEYS, model::live::Live},
+        tui::{
+            input::keys::KEYS,
+            model::live::{Live, Probed},
+        },
     };
     use proptest::prelude::*;
-    use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+    use ratatui::crossterm::event::{
+        KeyCode, KeyEvent, KeyModifiers, MouseButton, MouseEvent, MouseEventKind,
+    };
     use ratatui::{Terminal, backend::TestBackend};
 
     /// The screen of a terminal of that size.
@@ -254,6 +283,137 @@ mod tests {
         matches("list-80x24", &all);
     }
 
+    /// An event of the mouse on a screen of 80 by 24.
+    fn mouse(state: &mut State, kind: MouseEventKind, (column, row): (u16, u16)) {
+        state.room = drawn(state, 80, 24).1;
+        state.mouse(MouseEvent { kind, column, row, modifiers: KeyModifiers::NONE });
+    }
+
+    fn click(state: &mut State, at: (u16, u16)) {
+        mouse(state, MouseEventKind::Down(MouseButton::Left), at);
+        mouse(state, MouseEventKind::Up(MouseButton::Left), at);
+    }
+
+    #[test]
+    fn clicks_select_open_sort_and_focus() {
+        let mut state = race();
+        let at = |state: &State| state.list().selected(&state.model);
+        click(&mut state, (30, 5));
+        assert_eq!((at(&state), state.list().rows(&state.model).len()), (2, 5));
+        click(&mut state, (30, 5));
+        assert_eq!((at(&state), state.list().rows(&state.model).len()), (2, 6));
+        click(&mut state, (0, 3));
+        assert_eq!((at(&state), state.list().rows(&state.model).len()), (0, 9));
+        click(&mut state, (20, 2));
+        assert_eq!(state.list().order().name(), "by verdict");
+        click(&mut state, (20, 2));
+        assert_eq!(state.list().order().name(), "by verdict, reversed");
+        click(&mut state, (30, 9));
+        assert_eq!(state.focus, 1);
+        // Nothing is under these.
+        for nothing in [(0, 0), (79, 23), (500, 500)] {
+            click(&mut state, nothing);
+        }
+        let event = MouseEvent {
+            kind: MouseEventKind::Down(MouseButton::Left),
+            column: 30,
+            row: 5,
+            modifiers: KeyModifiers::SHIFT,
+        };
+        state.mouse(event);
+        assert_eq!(state.focus, 1, "with Shift, the terminal selects text");
+    }
+
+    #[test]
+    fn a_click_does_not_move_the_rows() {
+        let mut state = race();
+        press(&mut state, "\n");
+        click(&mut state, (30, 6));
+        let top = |state: &State| drawn(state, 80, 24).1.panes.top;
+        assert_eq!((top(&state), state.list().selected(&state.model)), (0, 3));
+        press(&mut state, "jj");
+        state.room = drawn(&state, 80, 24).1;
+        assert_eq!(state.room.panes.top, 2);
+        click(&mut state, (30, 4));
+        assert_eq!((top(&state), state.list().selected(&state.model)), (2, 3));
+    }
+
+    #[test]
+    fn the_wheel_scrolls_what_is_below_the_pointer() {
+        let mut state = race();
+        let verdict = (10, 20);
+        let before = screen(&state, 80, 24);
+        mouse(&mut state, MouseEventKind::ScrollDown, verdict);
+        let after = screen(&state, 80, 24);
+        assert!(before.contains("20 more") && after.contains("17 more"), "{after}");
+        press(&mut state, "4");
+        assert_eq!((state.focus, state.scroll), (3, 3));
+        mouse(&mut state, MouseEventKind::ScrollDown, (10, 2));
+        assert_eq!(state.list().selected(&state.model), 3);
+        press(&mut state, "?");
+        state.room = drawn(&state, 80, 12).1;
+        let event = MouseEventKind::ScrollDown;
+        state.mouse(MouseEvent { kind: event, column: 1, row: 1, modifiers: KeyModifiers::NONE });
+        assert_eq!(state.scroll, 3);
+    }
+
+    #[test]
+    fn the_timeline_is_zoomed_and_dragged_until_another_incident_is_selected() {
+        let mut state = race();
+        let timeline = (60, 14);
+        for _ in 0..3 {
+            mouse(&mut state, MouseEventKind::ScrollUp, timeline);
+        }
+        let zoomed = state.zoom;
+        assert!(!zoomed.is_whole());
+        mouse(&mut state, MouseEventKind::Down(MouseButton::Left), timeline);
+        mouse(&mut state, MouseEventKind::Drag(MouseButton::Left), (50, 14));
+        assert!(state.zoom != zoomed && state.focus == 2);
+        mouse(&mut state, MouseEventKind::Drag(MouseButton::Left), timeline);
+        assert_eq!(state.zoom, zoomed);
+        press(&mut state, "1j");
+        assert!(state.zoom.is_whole());
+    }
+
+    #[test]
+    fn a_match_is_highlighted_wherever_it_is() {
+        let mut state = race();
+        press(&mut state, "/FORK-exec\n");
+        let mut terminal = Terminal::new(TestBackend::new(80, 24)).unwrap();
+        for color in [true, false] {
+            state.color = color;
+            terminal.draw(|frame| _ = draw(frame, &state)).unwrap();
+            let buffer = terminal.backend().buffer();
+            let is_marked = |x: u16, y: u16| {
+                buffer[(x, y)].modifier.contains(ratatui::style::Modifier::UNDERLINED)
+            };
+            let marked = |y: u16| (0..80).filter(|x| is_marked(*x, y)).count();
+            // A row of the list, and the chain.
+            assert_eq!([3, 9].map(marked), [18, 9]);
+        }
+        assert!(
+            screen(&state, 80, 24).contains("/FORK-exec  2 of 4"),
+            "{}",
+            screen(&state, 80, 24)
+        );
+        press(&mut state, "N");
+        assert!(screen(&state, 80, 24).contains("/FORK-exec  1 of 4"));
+    }
+
+    #[test]
+    fn an_empty_session_says_what_is_watched_and_how_to_try_it() {
+        let mut meta = samples::meta();
+        meta.filter.command = None;
+        let mut state = state(vec![meta.into()]);
+        state.live = Some(Live::default());
+        state.probed = Probed {
+            execs: Some(1_234),
+            forks: Some(1),
+            caption: Some("demo passed-fd: the fd was sent over a socket".to_owned()),
+        };
+        matches("empty-live-80x24", &screen(&state, 80, 24));
+    }
+
     #[test]
     fn near_misses_are_rows_that_m_hides() {
         let near = Line::NearMiss(Box::new(samples::near_miss()));
@@ -280,6 +440,7 @@ mod tests {
     #[test]
     fn the_help_page_names_all_keys_in_80_columns() {
         let mut state = race();
+        state.mouse = true;
         press(&mut state, "?");
         let lines = help::lines(&state, Size::new(80, 22));
         assert!(lines.iter().all(|line| line.width() <= 80), "{lines:#?}");
@@ -290,7 +451,7 @@ mod tests {
     fn without_unicode_bars_are_ascii() {
         let mut state = race();
         state.ascii = true;
-        let list = incidents::lines(&state, Size::new(80, 6));
+        let list = incidents::lines(&state, Size::new(100, 6));
         let note = incidents::note(&state);
         press(&mut state, "t");
         let text: String = list.iter().map(ToString::to_string).collect();
@@ -316,7 +477,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(128))]
         #[test]
         fn the_selection_stays_valid_for_all_keys_and_lines(
-            steps in prop::collection::vec(0..120_usize, 0..80),
+            steps in prop::collection::vec(0..200_usize, 0..80),
             size in (1..120_u16, 1..40_u16),
         ) {
             let lines = samples::no_near_misses();
@@ -324,9 +485,20 @@ mod tests {
             for step in steps {
                 match step {
                     0..30 => state.add(lines[step % lines.len()].clone()),
-                    30..60 => {
-                        let key = KEYS[(step - 30) % KEYS.len()].event();
+                    120..180 => {
+                        let key = KEYS[(step - 120) % KEYS.len()].event();
                         state.key(key);
+                    }
+                    180.. => {
+                        let kinds = [
+                            MouseEventKind::Down(MouseButton::Left),
+                            MouseEventKind::Drag(MouseButton::Left),
+                            MouseEventKind::ScrollDown,
+                            MouseEventKind::ScrollUp,
+                        ];
+                        let (column, row) = (size.0 * 7 % 120, (step * 5 % 40) as u16);
+                        let kind = kinds[step % kinds.len()];
+                        state.mouse(MouseEvent { kind, column, row, modifiers: KeyModifiers::NONE });
                     }
                     60..70 => {
                         let codes = [KeyCode::Enter, KeyCode::Esc, KeyCode::Backspace, KeyCode::Left];

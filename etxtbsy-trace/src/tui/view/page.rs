@@ -1,6 +1,6 @@
 //! A page, which is shown instead of the panes.
 
-use super::{help, output, statistics};
+use super::{help, output, statistics, style};
 use crate::tui::{
     input::keys::Page,
     model::state::{Room, State},
@@ -26,6 +26,7 @@ pub(super) fn draw(page: Page, frame: &mut Frame, state: &State, area: Rect) -> 
     let scrolled = state.scroll.min(most);
     lines.drain(..if page.from_end() { most - scrolled } else { scrolled });
     frame.render_widget(block, area);
-    frame.render_widget(Paragraph::new(lines), inner);
-    Room { height, most }
+    let fitting = lines.into_iter().map(|line| style::fit(line, inner.width.into()));
+    frame.render_widget(Paragraph::new(fitting.collect::<Vec<_>>()), inner);
+    Room { height, most, ..Room::default() }
 }

@@ -155,8 +155,7 @@ impl Table<'_> {
     }
 
     fn heading(&self, text: &str) -> Line<'static> {
-        let title: String = text.chars().take(self.width).collect();
-        Line::styled(title, style::strong())
+        style::fit(Line::styled(text.to_owned(), style::strong()), self.width)
     }
 
     /// Two tables side by side.

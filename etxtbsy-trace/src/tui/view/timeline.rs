@@ -4,11 +4,14 @@ use super::{axis::Axis, style};
 use crate::analysis::near_miss::is_near_miss;
 use crate::{
     text::{escape, time},
-    timeline::lanes::{Bar, Doing, Event, Lane, Mark, Part, extent, lanes},
-    tui::model::state::State,
+    timeline::{
+        lanes::{Bar, Doing, Event, Lane, Mark, Part, extent, lanes},
+        zoom::Extent,
+    },
+    tui::model::state::{Scale, State},
 };
 use ratatui::{
-    layout::Size,
+    layout::{Rect, Size},
     style::Style,
     text::{Line, Span},
 };
@@ -24,6 +27,9 @@ const FOOT: usize = 2;
 const ROWS: usize = 4;
 /// The fewest columns in which a text is shown.
 const WORTH: usize = 12;
+
+/// Where the scale changes.
+const BREAK: char = '╱';
 
 /// A character and its style.
 type Cell = (char, Style);
@@ -42,7 +48,7 @@ pub(super) fn lines(state: &State, size: Size) -> Vec<Line<'static>> {
     }
     let lanes = lanes(incident, state.now_ns(incident));
     let (extent, known) = extent(&lanes);
-    let axis = Axis { span: state.zoom.window(&extent), columns };
+    let axis = axis(state, &extent, columns);
     let ticks = if known { axis.ticks() } else { Vec::new() };
     let mut picture = Picture {
         state,
@@ -53,6 +59,9 @@ pub(super) fn lines(state: &State, size: Size) -> Vec<Line<'static>> {
     };
     for tick in &ticks {
         picture.grid[tick.column] = ('┊', style::faint());
+    }
+    for column in axis.breaks() {
+        picture.grid[column] = picture.sign(22, BREAK, style::faint(), "not to scale");
     }
     let room = match size.height {
         u16::MAX => lanes.len(),
@@ -75,6 +84,27 @@ pub(super) fn lines(state: &State, size: Size) -> Vec<Line<'static>> {
     lines.push(Line::styled(format!("{zero:names$}{under}"), style::faint()));
     lines.extend(legend(&picture.legend, width));
     lines
+}
+
+/// The axis: all events, or what the user chose.
+fn axis(state: &State, extent: &Extent, columns: usize) -> Axis {
+    if state.zoom.is_whole() {
+        return Axis::whole(extent, columns);
+    }
+    Axis::new(state.zoom.window(extent), columns)
+}
+
+/// Where the timeline is to scale, if its pane is drawn there.
+pub(super) fn scale(state: &State, area: Rect) -> Option<Scale> {
+    let (_, incident) = state.shown()?;
+    let width = usize::from(area.width);
+    let names = NAMES[usize::from(width >= WIDE)];
+    let columns = width.checked_sub(names).filter(|columns| *columns >= WORTH)?;
+    let (extent, _) = extent(&lanes(incident, state.now_ns(incident)));
+    let axis = axis(state, &extent, columns);
+    let (first, count) = axis.scale();
+    let x = area.x.saturating_add(u16::try_from(names + first).ok()?);
+    Some(Scale { x, columns: u16::try_from(count).ok()?, span: axis.span })
 }
 
 /// The legend: the signs and their meanings.
@@ -199,23 +229,25 @@ impl Picture<'_> {
         };
         let word = bar.doing.word();
         let last = cells.len() - 1;
-        let span = self.axis.span;
-        if bar.to < span.from {
+        let axis = self.axis;
+        if axis.is_before(bar.to) {
             cells[0] = self.edge(false, look);
             return;
         }
-        if bar.from > span.to {
+        if axis.is_after(bar.from) {
             cells[last] = self.edge(true, look);
             return;
         }
         let cell = self.sign(place, sign, look, word);
-        let (start, end) = (self.axis.nearest(bar.from), self.axis.nearest(bar.to));
+        let (start, end) = (axis.nearest(bar.from), axis.nearest(bar.to));
         for column in &mut cells[start..=end.max(start)] {
-            *column = cell;
+            if column.0 != BREAK {
+                *column = cell;
+            }
         }
         if bar.from == i64::MIN {
             cells[0] = ('?', look);
-        } else if bar.from < span.from {
+        } else if axis.is_before(bar.from) {
             cells[0] = self.edge(false, look);
         }
         if bar.to == i64::MAX && bar.doing == Doing::Unknown {
@@ -223,7 +255,7 @@ impl Picture<'_> {
         } else if bar.to == i64::MAX {
             let word = if bar.doing == Doing::Running { "still running" } else { "still held" };
             cells[last] = self.sign(8, '→', look, word);
-        } else if bar.to > span.to {
+        } else if axis.is_after(bar.to) {
             cells[last] = self.edge(true, look);
         }
     }
