@@ -118,8 +118,8 @@ fn container(component: &str) -> Option<String> {
 /// `podUID`, or `kubepods-burstable-podUID.slice` with underscores in the uid.
 fn pod(component: &str) -> Option<String> {
     let name = component.strip_suffix(".slice").unwrap_or(component);
-    let (_, uid) = name.rsplit_once("pod")?;
-    let uid = uid.replace('_', "-");
+    let of_slice = || name.rsplit_once("-pod").map(|(_, uid)| uid);
+    let uid = name.strip_prefix("pod").or_else(of_slice)?.replace('_', "-");
     let is_uid =
         uid.len() >= 32 && uid.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-');
     is_uid.then_some(uid)

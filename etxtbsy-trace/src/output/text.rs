@@ -268,7 +268,7 @@ pub fn provoking_again(Provoke { max_ns, seed }: &Provoke) -> String {
 mod tests {
     use super::*;
     use crate::analysis::verdict::GroupAdvice;
-    use crate::event::{Evidence, LossKind, Place, State, VerdictKind};
+    use crate::event::{Context, Evidence, LossKind, Place, State, VerdictKind};
     use crate::output::samples;
     use proptest::prelude::*;
 
@@ -322,6 +322,20 @@ mod tests {
     #[test]
     fn fork_exec_race() {
         shows("race", samples::race());
+    }
+
+    #[test]
+    fn what_a_holder_has_in_common_with_the_victim_is_not_repeated() {
+        let context = |test: &str| {
+            let (test, job) = (Some(test.to_owned()), Some("build, run 17".to_owned()));
+            Some(Context { test, job, ..Context::default() })
+        };
+        let mut incident = samples::race();
+        incident.victim.context = context("one");
+        incident.holders[0].context = context("two");
+        let text = written(&[incident.into()], false, false);
+        assert!(text.contains(" test one · job build, run 17\n"), "{text}");
+        assert!(text.contains(" test two\n"), "{text}");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use super::{filter::names, near::Near, words};
 use crate::{
     analysis::ways,
-    event::{Holder, Incident},
+    event::{Context, Holder, Incident},
     text::{name, time},
 };
 use std::borrow::Cow;
@@ -93,10 +93,17 @@ fn texts(incident: &Incident, near: Option<Near>) -> Vec<Cow<'_, str>> {
     ];
     texts.extend(incident.verdict.advice.iter().map(|advice| advice.as_str().into()));
     texts.extend(victim.cgroup.iter().map(|cgroup| cgroup.as_str().into()));
+    texts.extend(work(victim.context.as_ref()));
     for holder in &incident.holders {
         of_holder(incident, holder, &mut texts);
     }
     texts
+}
+
+/// Test, job and container of a process.
+fn work(context: Option<&Context>) -> impl Iterator<Item = Cow<'_, str>> {
+    let facts = context.map(|context| context.beside(None)).unwrap_or_default();
+    facts.into_iter().map(|(name, value)| format!("{name} {value}").into())
 }
 
 /// Adds what the panes show of a holder besides the names.
@@ -110,6 +117,7 @@ fn of_holder<'a>(incident: &Incident, holder: &'a Holder, texts: &mut Vec<Cow<'a
         texts.push(format!("fd {}: {}", fd.fd, fd.flags.join("|")).into());
     }
     texts.extend(holder.cgroup.iter().map(|cgroup| cgroup.as_str().into()));
+    texts.extend(work(holder.context.as_ref()));
     if let Some(opened) = &holder.opened {
         let at = offset(opened.time_ns);
         texts.push(format!("thread {} ", opened.tid).into());
@@ -153,6 +161,16 @@ mod tests {
         ] {
             assert_eq!(contains(text, lower), found, "{text} {lower}");
         }
+    }
+
+    #[test]
+    fn tests_and_jobs_are_found() {
+        let mut incident = samples::race();
+        let test = Some("tests/test_tool.py::test_runs".to_owned());
+        incident.victim.context = Some(Context { test, ..Context::default() });
+        let mut search = Search::default();
+        search.set("test tests/test_tool");
+        assert!(search.finds(&incident, None));
     }
 
     #[test]
