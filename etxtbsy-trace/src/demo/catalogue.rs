@@ -58,7 +58,10 @@ impl Demo {
             }
             DemoKind::Scene(workload) => workload.to_owned(),
             DemoKind::Remedy { .. } => {
-                format!("remedy {} --seconds {}", self.name, seconds.unwrap_or(SIDE_SECONDS))
+                let seconds = seconds.unwrap_or(SIDE_SECONDS);
+                // An fsync keeps its file open for so long that with more threads most scripts fail.
+                let threads = if self.name == "fsync" { 3 } else { 8 };
+                format!("remedy {} --seconds {seconds} --threads {threads}", self.name)
             }
             DemoKind::Rare(remedy) => format!(
                 "remedy {remedy} --spawn fork --pause {PAUSE_MICROS} --scenario {} --seconds {}",
