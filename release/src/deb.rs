@@ -21,7 +21,7 @@ pub(crate) fn build(release: &Release<'_>, place: &Path) -> Result<String> {
     let architecture = if release.target.starts_with("aarch64") { "arm64" } else { "amd64" };
     let mut files = layout::files(release, &PLACES)?;
     let documents = PLACES.documents;
-    files.add(&format!("{documents}/copyright"), COPYRIGHT.as_bytes().to_vec());
+    files.add(&format!("{documents}/copyright"), copyright().into_bytes());
     let changes = layout::compressed(changes(release.time)?.as_bytes())?;
     files.add(&format!("{documents}/changelog.gz"), changes);
     files.add("usr/share/lintian/overrides/etxtbsy-trace", OVERRIDES.as_bytes().to_vec());
@@ -56,17 +56,30 @@ fn changes(time: u32) -> Result<String> {
     ))
 }
 
-const COPYRIGHT: &str = "\
-Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/
-Upstream-Name: etxtbsy-trace
-Source: https://github.com/etxtbsy-trace/etxtbsy-trace
+const MIT: &str = include_str!("../../LICENSE-MIT");
 
-Files: *
-Copyright: the etxtbsy-trace contributors
-License: MIT or Apache-2.0
- LICENSE-MIT and LICENSE-APACHE in this directory. The program contains other works; their
- licences are in LICENSES-THIRD-PARTY.txt.
-";
+/// The copyright in Debian's machine-readable form; Debian itself has the text of the Apache licence.
+fn copyright() -> String {
+    let field = |text: &str| {
+        text.lines().fold(String::new(), |field, line| {
+            field + " " + if line.is_empty() { "." } else { line } + "\n"
+        })
+    };
+    format!(
+        "Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/\n\
+         Upstream-Name: {NAME}\n\
+         Source: {REPOSITORY}\n\
+         Comment: The program contains other works. LICENSES-THIRD-PARTY.txt in this directory has\n \
+         their licences.\n\n\
+         Files: *\n\
+         Copyright: the etxtbsy-trace contributors\n\
+         License: MIT or Apache-2.0\n\n\
+         License: MIT\n{}\n\
+         License: Apache-2.0\n \
+         On Debian systems, the text is in /usr/share/common-licenses/Apache-2.0.\n",
+        field(MIT)
+    )
+}
 
 /// What dpkg needs to know. The program is static, and the service is not started by itself.
 fn control(architecture: &str, kibibytes: usize) -> String {

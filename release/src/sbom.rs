@@ -1,7 +1,9 @@
 //! The bill of materials: CycloneDX, which scanners of vulnerabilities and licences read.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Context as _, Result, ensure};
-use cargo_metadata::Package;
+use cargo_metadata::{Package, PackageId};
 use cyclonedx_bom::{
     external_models::uri::{Purl, Uri},
     models::{
@@ -25,9 +27,15 @@ pub(crate) fn json(release: &Release<'_>) -> Result<Vec<u8>> {
     for package in packages.iter().filter(|package| package.id != program.id) {
         components.push(component(package, Classification::Library)?);
     }
+    let references: BTreeMap<&PackageId, String> =
+        packages.iter().map(|package| (&package.id, reference(package))).collect();
     let dependencies = packages.iter().map(|package| Dependency {
-        dependency_ref: package.id.repr.clone(),
-        dependencies: release.linked.needs(package).map(|id| id.repr.clone()).collect(),
+        dependency_ref: reference(package),
+        dependencies: release
+            .linked
+            .needs(package)
+            .filter_map(|id| references.get(id).cloned())
+            .collect(),
     });
     let bom = Bom {
         serial_number: None,
@@ -46,10 +54,15 @@ pub(crate) fn json(release: &Release<'_>) -> Result<Vec<u8>> {
     Ok(json)
 }
 
+/// What a package is called within the bill. (Cargo's own id has the path of the build.)
+fn reference(package: &Package) -> String {
+    format!("pkg:cargo/{}@{}", package.name, package.version)
+}
+
 fn component(package: &Package, class: Classification) -> Result<Component> {
     let version = package.version.to_string();
-    let id = package.id.repr.clone();
-    let mut component = Component::new(class, package.name.as_str(), &version, Some(id));
+    let reference = Some(reference(package));
+    let mut component = Component::new(class, package.name.as_str(), &version, reference);
     component.purl = Some(Purl::new("cargo", package.name.as_str(), &version)?);
     component.description = package.description.as_deref().map(NormalizedString::new);
     component.licenses = package.license.as_deref().map(|licence| {
