@@ -157,3 +157,58 @@ impl<'a> Release<'a> {
         ])
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that panics has failed")]
+mod tests {
+    use super::*;
+    use ::rpm::Package;
+    use cyclonedx_bom::prelude::{Bom, Validate as _};
+
+    /// A release of a program that is only text.
+    fn made() -> Vec<(String, Vec<u8>)> {
+        let target = "aarch64-unknown-linux-musl";
+        let directory = tempfile::tempdir().unwrap();
+        fs::create_dir(directory.path().join(target)).unwrap();
+        fs::write(directory.path().join(target).join(NAME), "program").unwrap();
+        let args = Args {
+            time: 1_700_000_000,
+            directory: directory.path().to_owned(),
+            targets: vec![target.to_owned()],
+        };
+        let pages = tempfile::tempdir().unwrap();
+        pages::write(pages.path()).unwrap();
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        Release::new(target, &args, &root, pages.path()).unwrap().files().unwrap()
+    }
+
+    #[test]
+    fn a_release_is_the_same_each_time_and_can_be_read() {
+        let made_files = made();
+        assert!(made_files == made(), "two runs give other bytes");
+        let [(archive, _), (bill, json), (package, content)] = &made_files[..] else { panic!() };
+        assert_eq!(archive, &format!("etxtbsy-trace-{VERSION}-aarch64-unknown-linux-musl.tar.gz"));
+        assert_eq!(bill, &format!("etxtbsy-trace-{VERSION}-aarch64-unknown-linux-musl.cdx.json"));
+        assert_eq!(package, &format!("etxtbsy-trace-{VERSION}-1.aarch64.rpm"));
+
+        let bill = Bom::parse_from_json_v1_5(&json[..]).unwrap();
+        assert!(bill.validate().passed());
+        let names: Vec<String> =
+            bill.components.unwrap().0.iter().map(|it| it.name.to_string()).collect();
+        assert!(names.iter().any(|name| name == "btf-rs"), "{names:?}");
+        let places = String::from_utf8_lossy(json);
+        assert!(!places.contains("path+file"), "it has paths of the build");
+
+        let package = Package::parse(&mut &content[..]).unwrap();
+        let paths = package.metadata.get_file_paths().unwrap();
+        for path in [
+            "/usr/bin/etxtbsy-trace",
+            "/usr/lib/systemd/system/etxtbsy-trace.service",
+            "/usr/share/man/man1/etxtbsy-trace-run.1.gz",
+            "/usr/share/zsh/site-functions/_etxtbsy-trace",
+            "/usr/share/doc/etxtbsy-trace/LICENSES-THIRD-PARTY.txt",
+        ] {
+            assert!(paths.iter().any(|it| it == Path::new(path)), "{path}: {paths:?}");
+        }
+    }
+}
