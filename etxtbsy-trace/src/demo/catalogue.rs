@@ -6,6 +6,8 @@ use std::io::{self, Write};
 const RACE_SECONDS: u64 = 5;
 /// The duration of each side of a comparison.
 const SIDE_SECONDS: u64 = 3;
+/// How many threads race in the demo of a remedy.
+const THREADS: u32 = 8;
 /// How long a thread of a rare race waits between the close and the spawn: a child has mostly exec'd by then.
 const PAUSE_MICROS: u64 = 1_000;
 /// The duration of a race, or of each side, on the tour.
@@ -30,6 +32,8 @@ pub(super) enum DemoKind {
     Scene(&'static str),
     /// A race without a remedy, then with it.
     Remedy {
+        /// How many threads race.
+        threads: u32,
         /// Why no exec fails, if none does.
         cure: Option<&'static str>,
         /// Why some execs fail, if some do.
@@ -57,10 +61,8 @@ impl Demo {
                 format!("{} --failures 3 --seconds {seconds}", self.name)
             }
             DemoKind::Scene(workload) => workload.to_owned(),
-            DemoKind::Remedy { .. } => {
+            DemoKind::Remedy { threads, .. } => {
                 let seconds = seconds.unwrap_or(SIDE_SECONDS);
-                // An fsync keeps its file open for so long that with more threads most scripts fail.
-                let threads = if self.name == "fsync" { 3 } else { 8 };
                 format!("remedy {} --seconds {seconds} --threads {threads}", self.name)
             }
             DemoKind::Rare(remedy) => format!(
@@ -196,6 +198,7 @@ static DEMOS: [Demo; 21] = [
         name: "mutex-spawn",
         about: "remedy: hold a mutex during the call that spawns",
         kind: DemoKind::Remedy {
+            threads: THREADS,
             cure: None,
             flaw: Some(
                 "the call returns when the child's exec has released the parent's memory, and the \
@@ -207,6 +210,7 @@ static DEMOS: [Demo; 21] = [
         name: "mutex-child-exit",
         about: "remedy: hold a mutex from the write until the child's exit",
         kind: DemoKind::Remedy {
+            threads: THREADS,
             cure: Some(
                 "no other child is forked while the file is open, and none is alive when it is run",
             ),
@@ -217,6 +221,7 @@ static DEMOS: [Demo; 21] = [
         name: "flock",
         about: "remedy: the writer locks the file; before the exec, wait for the lock through another open",
         kind: DemoKind::Remedy {
+            threads: THREADS,
             cure: Some("the lock is released only when all copies of the fd are closed"),
             flaw: Some("the kernel releases the lock a moment before the write access"),
         },
@@ -225,6 +230,8 @@ static DEMOS: [Demo; 21] = [
         name: "fsync",
         about: "popular fix: fsync the file before closing it",
         kind: DemoKind::Remedy {
+            // It keeps each file open for so long that with more threads most scripts fail.
+            threads: 3,
             cure: None,
             flaw: Some("fsync is about the disk; the child's copy of the fd stays open"),
         },
@@ -233,6 +240,7 @@ static DEMOS: [Demo; 21] = [
         name: "rename",
         about: "popular fix: write another name, then rename it",
         kind: DemoKind::Remedy {
+            threads: THREADS,
             cure: None,
             flaw: Some("the file is the same one under another name, and the child has it open"),
         },
@@ -241,6 +249,7 @@ static DEMOS: [Demo; 21] = [
         name: "pipe-above",
         about: "remedy: wait for the end of file of a pipe whose fd is below the file's fd",
         kind: DemoKind::Remedy {
+            threads: THREADS,
             cure: Some(
                 "a child that copied the file's fd also copied the pipe's fd, and an exec closes the \
                  higher fd first, which is the file's",
@@ -255,6 +264,7 @@ static DEMOS: [Demo; 21] = [
         name: "pipe-below",
         about: "remedy: the same, but the pipe's fd is above the file's fd",
         kind: DemoKind::Remedy {
+            threads: THREADS,
             cure: None,
             flaw: Some(
                 "an exec closes the higher fd first, which is the pipe's: the pipe ends before the \
@@ -266,6 +276,7 @@ static DEMOS: [Demo; 21] = [
         name: "retry",
         about: "remedy: repeat the spawn while it fails with ETXTBSY, for at most a second",
         kind: DemoKind::Remedy {
+            threads: THREADS,
             cure: Some("the holder drops the file in its own exec, soon after"),
             flaw: Some("a holder can keep the file for longer than the program retries"),
         },
@@ -274,6 +285,7 @@ static DEMOS: [Demo; 21] = [
         name: "write-in-child",
         about: "remedy: a forked child writes the file, so the parent never has it open",
         kind: DemoKind::Remedy {
+            threads: THREADS,
             cure: Some("the process that forks never has the file open, so no child copies its fd"),
             flaw: None,
         },

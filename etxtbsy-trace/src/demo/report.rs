@@ -178,7 +178,7 @@ fn rate(part: u64, whole: u64) -> f64 {
 fn sentence(scenario: &str, sides: &[TracedSide]) -> String {
     let Some(((first, _), others)) = sides.split_first() else { return String::new() };
     let text = match (catalogue::find_by_workload(scenario).map(|demo| &demo.kind), others) {
-        (Some(DemoKind::Remedy { cure, flaw }), [(second, _)]) => {
+        (Some(DemoKind::Remedy { cure, flaw, .. }), [(second, _)]) => {
             judge_remedy(first, second, *cure, *flaw)
         }
         (Some(DemoKind::Rare(_)), [second]) => judge_rare((first, &sides[0].1), second),
