@@ -83,7 +83,7 @@ fn was_held_up(hold: &Hold, arrival: u64) -> bool {
     last_drop::may_wait(hold) && kernel::arrival(hold.task) >= arrival
 }
 
-/// Bits that [`inspect`] returns. The fd of the hold has its description.
+/// Bits that [`inspect`] and [`inspect_end`] return. The fd of the hold has its description.
 const SHOWN: u32 = 1;
 /// The description waits in the task's work.
 const FPUT_PENDING: u32 = 2;
@@ -97,19 +97,19 @@ const CLOSING: u32 = 16;
 const NOT_OWNED: u32 = 32;
 /// There is nothing to report.
 const NOTHING: u32 = 64;
+/// Between the two: the drop of its reference may be the end of the description.
+const LEAVES: u32 = 128;
 /// The first bit of a [`Drain`].
 const DRAIN: u32 = 8;
 
-/// Looks at what is left of the hold that [`report_candidate`] is about, with the same arguments, and returns
-/// the bits above. A global function: the verifier takes its result for any number, and follows what comes
-/// next once, not once for each path through this.
+/// Looks at the fd and the task of the hold that [`report_candidate`] is about, with the same arguments, and
+/// returns the bits above. A global function, as is [`inspect_end`]: the verifier takes its result for any number, and
+/// follows what comes next once, not once for each path through this.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn inspect(current: u64, slot: u32, kept: u32, user: u64) -> u32 {
     let Some(search) = SEARCHES.get_ptr(current) else { return NOTHING };
     let inode = inode_reported(search);
-    // SAFETY: a map value, which this task alone uses.
-    let (enter_ns, exit_ns) = unsafe { ((*search).enter_ns, (*search).exit_ns) };
     let key = HoldKey { inode, slot, pad: 0 };
     let Some(hold) = hold_at(key, kept) else { return NOTHING };
     if user != 0
@@ -142,6 +142,27 @@ extern "C" fn inspect(current: u64, slot: u32, kept: u32, user: u64) -> u32 {
     let same = kernel::inode_of(file) == inode && kernel::is_writer(file);
     let waits = lives & leaves & same && !shown && (!over || last_drop::may_wait(hold));
     let fput_pending = waits && kernel::is_fput_pending(task, file);
+    shown as u32 * SHOWN
+        | fput_pending as u32 * FPUT_PENDING
+        | lives as u32 * LIVES
+        | open as u32 * OPEN
+        | leaves as u32 * LEAVES
+}
+
+/// Adds to what [`inspect`] has seen of a hold what is left of it after its end.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn inspect_end(current: u64, slot: u32, kept: u32, looked: u32) -> u32 {
+    let Some(search) = SEARCHES.get_ptr(current) else { return NOTHING };
+    let inode = inode_reported(search);
+    // SAFETY: a map value, which this task alone uses.
+    let (enter_ns, exit_ns) = unsafe { ((*search).enter_ns, (*search).exit_ns) };
+    let Some(hold) = hold_at(HoldKey { inode, slot, pad: 0 }, kept) else { return NOTHING };
+    // SAFETY: a map value, see `maps`.
+    let hold = unsafe { &*hold };
+    let is = |bit: u32| looked & bit != 0;
+    let (shown, fput_pending, lives) = (is(SHOWN), is(FPUT_PENDING), is(LIVES));
+    let (open, leaves) = (is(OPEN), is(LEAVES));
     let drain = if shown || fput_pending || !leaves || hold.stage == Stage::Held as u32 {
         0
     } else {
@@ -162,7 +183,7 @@ extern "C" fn inspect(current: u64, slot: u32, kept: u32, user: u64) -> u32 {
         & open
         & (hold.how == How::Close as u32)
         & (hold.was_last_reference != 0)
-        && kernel::is_call_on(task, syscall!(close), hold.fd);
+        && kernel::is_call_on(hold.task, syscall!(close), hold.fd);
     let before = hold.released_ns < enter_ns;
     if (kept == OVER) & !fput_pending & (drain == 0) & !closing & before {
         return NOTHING;
@@ -175,12 +196,7 @@ extern "C" fn inspect(current: u64, slot: u32, kept: u32, user: u64) -> u32 {
     if kept == RECENT && !(lives & is_recent && was_held_up(hold, arrival)) {
         return NOTHING;
     }
-    shown as u32 * SHOWN
-        | fput_pending as u32 * FPUT_PENDING
-        | lives as u32 * LIVES
-        | open as u32 * OPEN
-        | closing as u32 * CLOSING
-        | drain << DRAIN
+    looked & !LEAVES | closing as u32 * CLOSING | drain << DRAIN
 }
 
 /// Reports the hold in one place of the inode of current's failure, as it is now; `kept` is [`CURRENT`],
@@ -192,12 +208,16 @@ extern "C" fn inspect(current: u64, slot: u32, kept: u32, user: u64) -> u32 {
 pub(crate) extern "C" fn report_candidate(current: u64, slot: u32, kept: u32, user: u64) -> i32 {
     let looked = inspect(current, slot, kept, user);
     if looked & NOTHING != 0 {
-        0
-    } else if looked & NOT_OWNED != 0 {
-        ODD
-    } else {
-        report_inspected(current, slot, kept, user, looked)
+        return 0;
     }
+    if looked & NOT_OWNED != 0 {
+        return ODD;
+    }
+    let looked = inspect_end(current, slot, kept, looked);
+    if looked & NOTHING != 0 {
+        return 0;
+    }
+    report_inspected(current, slot, kept, user, looked)
 }
 
 /// Reports the hold in one place of the inode that current's exec was of, if it is an inherited copy in another
@@ -220,7 +240,7 @@ pub(crate) extern "C" fn report_copy(current: u64, slot: u32) -> i32 {
     report_inspected(current, slot, OVER, 0, lives as u32 * LIVES)
 }
 
-/// Reports the hold that [`report_candidate`] is about, as [`inspect`] has seen it.
+/// Reports the hold that [`report_candidate`] is about, as [`inspect`] and [`inspect_end`] have seen it.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn report_inspected(current: u64, slot: u32, kept: u32, user: u64, looked: u32) -> i32 {
@@ -231,7 +251,8 @@ extern "C" fn report_inspected(current: u64, slot: u32, kept: u32, user: u64, lo
     // another hold of the same inode.
     let hold = unsafe { &*hold };
     let (file, task) = (hold.file, if user == 0 { hold.task } else { user });
-    let is = |bit: u32| looked & bit != 0;
+    // Numbers, not truths: where the program branches, the verifier follows both ways to the end.
+    let is = |bit: u32| (looked / bit) & 1;
     let (shown, fput_pending, closing) = (is(SHOWN), is(FPUT_PENDING), is(CLOSING));
     let Some(mut entry) = ringbuf::reserve::<Candidate>() else {
         // SAFETY: a map value, which this task alone uses.
@@ -243,12 +264,12 @@ extern "C" fn report_inspected(current: u64, slot: u32, kept: u32, user: u64, lo
     // the record is submitted.
     let (odd, became) = unsafe {
         (*record).kind = Kind::Candidate as u32;
-        (*record).in_table = shown as u32;
-        (*record).fput_pending = fput_pending as u32;
+        (*record).in_table = shown;
+        (*record).fput_pending = fput_pending;
         (*record).cloexec = kernel::cloexec_at(hold.table, hold.fd);
-        (*record).open = (looked / OPEN) & 1;
+        (*record).open = is(OPEN);
         (*record).drain = looked >> DRAIN;
-        (*record).pinned_by = if closing { PinnedBy::Call as u32 } else { 0 };
+        (*record).pinned_by = closing * PinnedBy::Call as u32;
         (*record).syscall = syscall!(close);
         (*record).tid = kernel::int(task, offset!(task_pid));
         (*record).seq = (*search).seq;
@@ -260,60 +281,66 @@ extern "C" fn report_inspected(current: u64, slot: u32, kept: u32, user: u64, lo
         let seen = holder::of_hold(&raw const (*record).hold, &raw mut (*record).holder);
         let progress = exec::exec_progress(seen);
         // An exec clears the mark before it takes the fd; both may have happened since [`inspect`] looked.
-        let is_taken = shown && kernel::file_at(hold.table, hold.fd) != file;
+        let is_taken = shown != 0 && kernel::file_at(hold.table, hold.fd) != file;
         if progress == exec::UNDER_WAY || is_taken {
             (*record).cloexec = CLOEXEC_UNKNOWN;
-        } else if progress == exec::DONE && shown && (*record).cloexec == 0 {
+        } else if progress == exec::DONE && shown != 0 && (*record).cloexec == 0 {
             // The kernel may have skipped the program at its `sched_process_exec`.
             (*record).hold.execed = 1;
         }
         let threads = kernel::int(word(seen, offset!(task_signal)), offset!(signal_nr_threads));
-        let odd = shown & (kernel::users_of(hold.table) != threads);
+        let odd = shown & (kernel::users_of(hold.table) != threads) as u32;
         (*record).ending = (seen != 0 && kernel::is_ending(seen)) as u32;
         // A hold whose beginning an event showed needs no other proof.
-        (*record).quiet = if shown & !odd & (hold.found != 0) {
+        (*record).quiet = if shown != 0 && odd == 0 && hold.found != 0 {
             kernel::quiet_since(seen, (*search).arrival)
         } else {
             0
         };
-        (*record).received_ns = match RECEIVED.get_ptr(hold.table) {
-            Some(at) => *at,
-            None => 0,
-        };
-        let (since, succeeded) = (hold.acquired_ns, (*search).succeeded != 0);
-        (*record).reaped_ns = if succeeded { reaped::when_reaped(hold.tgid, since) } else { 0 };
+        (*record).received_ns = received_ns(hold.table);
+        let (since, succeeded) = (hold.acquired_ns, (*search).succeeded);
+        (*record).reaped_ns = reaped::when_reaped(hold.tgid, since) * succeeded as u64;
         (*record).reaped_by_victim =
-            (succeeded && reaped::has_reaped(current, hold.tgid, since) != 0) as u32;
+            reaped::has_reaped(current, hold.tgid, since) as u32 * succeeded;
         (*record).closed_ns = origin::closed_ns(inode, file, (*record).hold.opened.time_ns);
         // A child that still has its copy, but runs another program already.
-        let became = (progress != 0) & shown & (hold.forked.time_ns != 0) & (hold.execed == 0);
-        (odd, became)
+        let became = (progress != 0) & (hold.forked.time_ns != 0) & (hold.execed == 0);
+        (odd, became as u32 & shown)
     };
     // SAFETY: as above; kept for the texts.
     let (seq, tgid) = unsafe { ((*search).seq, (*record).hold.tgid) };
     // A description that was opened after the count was not in it.
     // SAFETY: a map value, which this task alone uses.
     let counted = unsafe { hold.opened.time_ns < (*search).exit_ns };
-    if (shown | closing) & counted {
+    if (shown | closing) != 0 && counted {
         references::note_found(current, file, 1);
-    } else if fput_pending & counted {
+    } else if fput_pending != 0 && counted {
         references::note_found(current, file, 0);
     }
-    if closing {
+    if closing != 0 {
         pending_release::until_exit(tgid, file, inode);
-    } else if fput_pending && hold.stage == Stage::Released as u32 {
+    } else if fput_pending != 0 && hold.stage == Stage::Released as u32 {
         pending_release::until_exit(tgid, file, 0);
     }
     entry.submit(QUIET);
     let subject = Subject { seq, tgid };
-    if shown | fput_pending {
+    if (shown | fput_pending) != 0 {
         text::file_path(current, TextOf::HolderFile, subject, file);
     }
-    if is(LIVES) && kept != OUTLIVED && !became {
+    if is(LIVES) != 0 && kept != OUTLIVED && became == 0 {
         let exe = word(word(task, offset!(task_mm)), offset!(mm_exe_file));
         text::file_path(current, TextOf::HolderExe, subject, exe);
     }
     odd as i32 * ODD
+}
+
+/// When a table last received an fd from another process; 0 if it has received none. A global function, so that the
+/// verifier follows what comes next once.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn received_ns(table: u64) -> u64 {
+    // SAFETY: a map value, see `maps`.
+    RECEIVED.get_ptr(table).map_or(0, |at| unsafe { *at })
 }
 
 /// Changes a copy of a hold to be that of a task that uses the same table.

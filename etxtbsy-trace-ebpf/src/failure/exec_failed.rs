@@ -135,21 +135,22 @@ fn writers_at(inode: u64) -> (i32, u64) {
 }
 
 /// Reports an exec that failed with ETXTBSY. If the known holders do not account for it, the report has no
-/// end yet, and `SEARCHES` has what a search needs. False if the failure is of no interest. `path` is the
+/// end yet, and `SEARCHES` has what a search needs. 0 if the failure is of no interest. `path` is the
 /// user pointer of a 32-bit call, whose entry no program sees, else 0.
-#[inline(always)]
-pub(crate) fn report(task: u64, syscall: i32, path: u64) -> bool {
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn report_failure(task: u64, syscall: i32, path: u64) -> i32 {
     let tgid = kernel::tgid_of(task);
     if kernel::fput() == 0 {
         calibrate(task, syscall);
-        return false;
+        return 0;
     }
     if !tree::contains(tgid) {
         note_elsewhere(task);
-        return false;
+        return 0;
     }
     if !intake::is_taken() {
-        return false;
+        return 0;
     }
     if tree::has(tgid) {
         count(Count::ExecsFailed, 1);
@@ -185,11 +186,11 @@ pub(crate) fn report(task: u64, syscall: i32, path: u64) -> bool {
     let call = Call { syscall, enter_ns, exit_ns: now };
     let Some(subject) = victim::report(task, &call, inode, opened, writers) else {
         let _ = SEARCHES.remove(task);
-        return false;
+        return 0;
     };
     let Some(search) = search else {
         outcome::end_unknown(subject.seq);
-        return true;
+        return 1;
     };
     // SAFETY: as above.
     unsafe { (*search).seq = subject.seq };
@@ -208,7 +209,7 @@ pub(crate) fn report(task: u64, syscall: i32, path: u64) -> bool {
     if inode == 0 || (known && odd == 0 && CROWDED.get_ptr(inode).is_none()) {
         outcome::end_failure(task, 0);
     }
-    true
+    1
 }
 
 /// Counts an exec outside the traced tree that failed, if a process of the tree holds the file.

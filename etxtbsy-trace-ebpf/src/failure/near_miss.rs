@@ -23,15 +23,17 @@ use crate::{
 const AT_ONCE: u64 = 512;
 const PERIOD: u32 = 27;
 
-/// Counts an exec of current that has succeeded, and reports it if it may have failed.
-#[inline(always)]
-pub(crate) fn note(task: u64, syscall: i32) {
+/// Counts an exec of current that has succeeded, and reports it if it may have failed. A global function, so that the
+/// verifier does not follow it together with what is done about one that has failed.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn note_success(task: u64, syscall: i32) -> i32 {
     let tgid = kernel::tgid_of(task);
     if !tree::has(tgid) || !intake::is_tracing() {
-        return;
+        return 0;
     }
     count(Count::Execs, 1);
-    let Some(call) = EXECS.get_ptr(task) else { return };
+    let Some(call) = EXECS.get_ptr(task) else { return 0 };
     // SAFETY: a map value, see `maps`.
     let (enter_ns, exe_before) = unsafe { ((*call).enter_ns, (*call).exe) };
     // A script waits in the task's work, and the program is its interpreter. `inner` is a script too, the interpreter
@@ -54,14 +56,14 @@ pub(crate) fn note(task: u64, syscall: i32) {
     } else if inner != 0 && had_copy(inner, now) {
         inner
     } else {
-        return;
+        return 0;
     };
     if !is_within_pace(now) || !intake::has_room() {
         lost(Lost::NearMissUnreported);
-        return;
+        return 0;
     }
     let inode = kernel::inode_of(file);
-    let Some(search) = SearchState::begin(task, inode, 0, 0, 0) else { return };
+    let Some(search) = SearchState::begin(task, inode, 0, 0, 0) else { return 0 };
     // SAFETY: a map value, which this task alone uses.
     unsafe {
         (*search).enter_ns = enter_ns;
@@ -78,7 +80,7 @@ pub(crate) fn note(task: u64, syscall: i32) {
     // Copies of what was open before count no more.
     if copies::last_end(inode) < last_open_ns {
         let _ = SEARCHES.remove(task);
-        return;
+        return 0;
     }
     // The new program's stack has the path that the exec was given, after the environment.
     let mm = word(task, offset!(task_mm));
@@ -87,7 +89,7 @@ pub(crate) fn note(task: u64, syscall: i32) {
     let opened = if file == target { 1 } else { 2 };
     let Some(subject) = victim::report_near_miss(task, &call, inode, opened, last_open_ns) else {
         let _ = SEARCHES.remove(task);
-        return;
+        return 0;
     };
     // SAFETY: as above.
     unsafe { (*search).seq = subject.seq };
@@ -100,10 +102,12 @@ pub(crate) fn note(task: u64, syscall: i32) {
     }
     victim::describe(task, subject, path);
     outcome::end_failure(task, 0);
+    0
 }
 
-/// How many entries of a task's work are looked at.
-const WORKS: u32 = 256;
+/// How many entries of a task's work are looked at: so many parts of so many.
+const PARTS: u32 = 16;
+const WORKS: u32 = 16;
 
 /// The `nth` file in the task's work that was opened to be executed, oldest first, of the first two; 0 if there is none.
 /// After an exec of a script, the first is the script. Younger are an interpreter that is a script too, the files of the
@@ -112,9 +116,36 @@ const WORKS: u32 = 256;
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn executed_file(task: u64, nth: u32) -> u64 {
-    let fput = kernel::fput();
     let (mut oldest, mut second) = (0, 0);
     let mut link = word(task, offset!(task_task_works));
+    for _ in 0..PARTS {
+        if link == 0 {
+            return if nth == 0 { oldest } else { second };
+        }
+        let file = executed_in_part(link, 0);
+        if file != 0 {
+            let next = executed_in_part(link, 1);
+            second = if next != 0 { next } else { oldest };
+            oldest = file;
+        }
+        link = part_after(link);
+    }
+    if link != 0 {
+        // The oldest was not reached.
+        lost(Lost::NearMissUnreported);
+        return 0;
+    }
+    if nth == 0 { oldest } else { second }
+}
+
+/// The `nth` file that was opened to be executed in the part of a list of work that begins with `link`, oldest first, of
+/// the first two; 0 if there is none.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn executed_in_part(link: u64, nth: u32) -> u64 {
+    let fput = kernel::fput();
+    let (mut oldest, mut second) = (0, 0);
+    let mut link = link;
     for _ in 0..WORKS {
         if link == 0 {
             break;
@@ -126,12 +157,21 @@ extern "C" fn executed_file(task: u64, nth: u32) -> u64 {
         }
         link = word(link, offset!(callback_next));
     }
-    if link != 0 {
-        // The oldest was not reached.
-        lost(Lost::NearMissUnreported);
-        return 0;
-    }
     if nth == 0 { oldest } else { second }
+}
+
+/// Where the next part of a list of work begins; 0 if there is none.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn part_after(link: u64) -> u64 {
+    let mut link = link;
+    for _ in 0..WORKS {
+        if link == 0 {
+            break;
+        }
+        link = word(link, offset!(callback_next));
+    }
+    link
 }
 
 /// Whether an inode has changed since tracing began: a write sets its `i_ctime`.

@@ -13,8 +13,9 @@ const S_IFMT: u32 = 0o170_000;
 const S_IFSOCK: u32 = 0o140_000;
 /// `AF_UNIX`, include/linux/socket.h.
 const AF_UNIX: u32 = 1;
-/// How many messages of a queue, fds of a message, and registered files are looked at.
-const MESSAGES: u32 = 128;
+/// How many messages of a part of a queue, parts, fds of a message, and registered files are looked at.
+const MESSAGES: u32 = 16;
+const PARTS: u32 = 8;
 const FDS: u32 = 64;
 const REGISTERED: u32 = 256;
 
@@ -106,15 +107,28 @@ fn keep(current: u64, file: u64, by: PinnedBy) {
 
 /// Descriptions that were sent to a unix socket and not received so far
 /// (`unix_attach_fds`, net/unix/af_unix.c).
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn search_queue(current: u64, socket: u64) -> i32 {
+#[inline(always)]
+fn search_queue(current: u64, socket: u64) {
     let sk = unix_socket(socket);
     if sk == 0 {
-        return 0;
+        return;
     }
     let queue = sk + offset!(sock_receive_queue) as u64;
     let mut message = word(queue, 0);
+    for _ in 0..PARTS {
+        message = search_messages(current, queue, message);
+        if message == 0 {
+            return;
+        }
+    }
+    outcome::cut(current);
+}
+
+/// Looks at some messages of a queue; gives the one after them, 0 at the end.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn search_messages(current: u64, queue: u64, first: u64) -> u64 {
+    let mut message = first;
     for _ in 0..MESSAGES {
         if message == queue || message == 0 {
             return 0;
@@ -127,8 +141,7 @@ extern "C" fn search_queue(current: u64, socket: u64) -> i32 {
         // `sk_buff.next` comes first.
         message = word(message, 0);
     }
-    outcome::cut(current);
-    0
+    message
 }
 
 /// The fds of a message, `struct scm_fp_list *`.

@@ -41,15 +41,20 @@ pub(crate) extern "C" fn unfound(task: u64) -> i32 {
     for at in 0..DESCRIPTIONS {
         // SAFETY: a map value, and an index within the array.
         let (file, before) = unsafe { ((*search).files[at], (*search).references[at]) };
-        if file != 0 {
-            // A reference that was found and is closed since must not hide another.
-            let now = kernel::references(file);
-            references += if now < before { before } else { now };
-        }
+        references += references_of(file, before);
     }
     // SAFETY: a map value, see `maps`.
     let found = unsafe { (*search).found };
     if references > found { (references - found) as i32 } else { 0 }
+}
+
+/// How many references there are to a description, or were `before`: one that was found and is closed since must not
+/// hide another. A global function: its branches are none of a loop's.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn references_of(file: u64, before: u32) -> u32 {
+    let now = if file == 0 { 0 } else { kernel::references(file) };
+    if now < before { before } else { now }
 }
 
 /// Notes that a failure has found a reference to a description, or (`counts` is 0) what is left of one.

@@ -58,16 +58,18 @@ pub(crate) fn run(tail_call: impl Fn(TailCall)) {
     // circle.
     let whole = in_runs(CALLS_A_RUN, || search_some(current) != 0, || tail_call(TailCall::Search));
     // SAFETY: as above.
-    let (pass, inode) = unsafe {
+    let inode = unsafe {
         (*search).lost |= !whole as u32;
-        ((*search).pass, (*search).inode)
+        (*search).inode
     };
+    // SAFETY: as above. Read again each time: the verifier would follow the walk for each value that is known.
+    let pass = || unsafe { (&raw const (*search).pass).read_volatile() };
     // The tree of mappings can change, because the walk does not take its lock: then the walk misses some. So
     // both passes walk it.
-    if whole && (pass == 0 || is_missing(current) != 0) {
+    if whole && (pass() == 0 || is_missing(current) != 0) {
         mappings::walk_mappings(current, inode);
     }
-    if pass == 0 && whole && is_missing(current) != 0 {
+    if pass() == 0 && whole && is_missing(current) != 0 {
         // SAFETY: as above.
         unsafe {
             (*search).pass = 1;
@@ -81,7 +83,7 @@ pub(crate) fn run(tail_call: impl Fn(TailCall)) {
         outcome::end_failure(current, 1);
         return;
     }
-    if pass != 0 {
+    if pass() != 0 {
         pinned::search_pinners(current);
     }
     outcome::end_failure(current, 0);

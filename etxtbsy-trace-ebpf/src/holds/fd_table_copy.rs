@@ -54,21 +54,30 @@ extern "C" fn copy_word(task: u64, parent_table: u64, now_ns: u64, index: u32) -
     let fdt = word(kernel::table_of(task), offset!(files_fdt));
     let mut bits = word(word(fdt, offset!(fdtable_open_fds)) + index as u64 * 8, 0);
     let mut fd = index * 64;
-    let mut files = word(fdt, offset!(fdtable_fd)) + fd as u64 * 8;
     let mut found = 0;
     // The verifier knows that this loop ends: a number that is shifted becomes 0.
     while bits != 0 {
         if bits & ((1 << BLOCK) - 1) != 0 {
-            let some: [u64; BLOCK as usize] = kernel::words(files);
-            for (at, file) in some.into_iter().enumerate() {
-                if file != 0 && kernel::is_writer(file) {
-                    found |= inherit(task, parent_table, now_ns, fd + at as u32) & FOUND;
-                }
-            }
+            found |= copy_block(task, parent_table, now_ns, fd);
         }
         bits >>= BLOCK;
         fd += BLOCK;
-        files += BLOCK as u64 * 8;
+    }
+    found
+}
+
+/// The fds of one block.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn copy_block(task: u64, parent_table: u64, now_ns: u64, first: u32) -> i32 {
+    let fdt = word(kernel::table_of(task), offset!(files_fdt));
+    let files: [u64; BLOCK as usize] =
+        kernel::words(word(fdt, offset!(fdtable_fd)) + first as u64 * 8);
+    let mut found = 0;
+    for (at, file) in files.into_iter().enumerate() {
+        if file != 0 && kernel::is_writer(file) {
+            found |= inherit(task, parent_table, now_ns, first + at as u32) & FOUND;
+        }
     }
     found
 }

@@ -69,14 +69,20 @@ pub(crate) fn note_outlived(file: u64, at: u32) {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn name_opener(inode: u64, file: u64, now: u64) -> i32 {
-    let opener = kernel::actor(kernel::current(), now);
     for slot in 0..SLOTS {
-        if let Some(hold) = HOLDS.get_ptr_mut(HoldKey { inode, slot, pad: 0 }) {
-            // SAFETY: a map value, see `maps`.
-            let hold = unsafe { &mut *hold };
-            if hold.file == file && hold.opened.time_ns != now {
-                hold.opened = opener;
-            }
+        name_opener_at(inode, slot, file, now);
+    }
+    0
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn name_opener_at(inode: u64, slot: u32, file: u64, now: u64) -> i32 {
+    if let Some(hold) = HOLDS.get_ptr_mut(HoldKey { inode, slot, pad: 0 }) {
+        // SAFETY: a map value, see `maps`.
+        let hold = unsafe { &mut *hold };
+        if hold.file == file && hold.opened.time_ns != now {
+            hold.opened = kernel::actor(kernel::current(), now);
         }
     }
     0

@@ -91,9 +91,10 @@ pub(crate) fn find_origin(hold: &mut Hold, file: u64) {
 }
 
 /// When the opener of a description closed its own fd of it, while something else kept it open; 0 if no
-/// program saw that.
-#[inline(always)]
-pub(crate) fn closed_ns(inode: u64, file: u64, opened_ns: u64) -> u64 {
+/// program saw that. A global function, so that the verifier follows what comes next once.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn closed_ns(inode: u64, file: u64, opened_ns: u64) -> u64 {
     match ORPHANS.get_ptr(file) {
         // SAFETY: a map value, see `maps`.
         Some(orphan)

@@ -119,7 +119,7 @@ extern "C" fn compat_duplicated(fd: u32) -> i32 {
 extern "C" fn compat_exec(task: u64, syscall: i32, path: u32) -> i32 {
     // What is noted there is the call by which the program itself began.
     exec::forget(task);
-    exec_failed::report(task, syscall, path as u64);
+    exec_failed::report_failure(task, syscall, path as u64);
     0
 }
 

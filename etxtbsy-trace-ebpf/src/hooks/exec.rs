@@ -69,9 +69,9 @@ fn returns(ctx: &TracePointContext) -> u32 {
     let task = kernel::current();
     if ret == 0 {
         exec::succeeded(task);
-        near_miss::note(task, context::syscall(ctx));
+        near_miss::note_success(task, context::syscall(ctx));
     } else if ret == ETXTBSY {
-        if exec_failed::report(task, context::syscall(ctx), 0) {
+        if exec_failed::report_failure(task, context::syscall(ctx), 0) != 0 {
             info!(ctx, "exec of process {} failed", kernel::tgid_of(task));
         }
     }
