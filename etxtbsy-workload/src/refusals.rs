@@ -35,6 +35,9 @@ pub struct Args {
     /// Average pause of a thread between its calls.
     #[arg(long, value_name = "MICROSECONDS", default_value_t = 500)]
     pause: u64,
+    /// How many times longer than usual each program runs, up to 100: for processors that are slow.
+    #[arg(long, value_name = "FACTOR", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100))]
+    longer: u32,
     /// Where to create the directory for the programs.
     #[arg(long, value_name = "DIR", default_value = "/dev/shm")]
     dir: PathBuf,
@@ -107,7 +110,10 @@ pub(super) fn run(args: &Args) -> Result<Refusals> {
     stage::catch_interrupts()?;
     let dir = stage::directory(&args.dir)?;
     let shared = Shared {
-        targets: NAPS_NS.iter().map(|nap| target(dir.path(), *nap)).collect::<Result<_>>()?,
+        targets: NAPS_NS
+            .iter()
+            .map(|nap| target(dir.path(), nap * args.longer))
+            .collect::<Result<_>>()?,
         pause: args.pause,
         limit: args.limits.failures.unwrap_or(u64::MAX),
         refused: AtomicU64::new(0),

@@ -192,12 +192,14 @@ extern "C" fn part_of_stack(from: u64, inode: u64, own: u64, what: u32) -> u32 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn refers(one: u64, inode: u64, own: u64, what: u32) -> u32 {
-    let is_open = |file: u64| {
+    // One without a reference is about to be dropped: an exec that was refused itself.
+    let is_executed = |file: u64| {
         (kernel::inode_of(file) == inode)
             & (kernel::int(file, offset!(file_f_flags)) & FMODE_EXEC != 0)
+            & kernel::is_referenced(file)
     };
     if what == EXEC {
-        (is_open(word(one, offset!(binprm_file))) | is_open(one)) as u32
+        (is_executed(word(one, offset!(binprm_file))) | is_executed(one)) as u32
     } else {
         ((one != own) & (runs::program(one) == inode)) as u32
     }

@@ -41,9 +41,14 @@ pub(crate) fn is_last_reference(file: u64) -> bool {
 /// in progress. (Once nothing does, its last user is about to close it.)
 #[inline(always)]
 pub(crate) fn is_open(file: u64, inode: u64) -> bool {
+    (inode_of(file) == inode) & is_writer(file) & is_referenced(file)
+}
+
+/// Whether anything refers to a description.
+#[inline(always)]
+pub(crate) fn is_referenced(file: u64) -> bool {
     // Signed: `f_ref` counts from 0, and is below that when it is dead.
-    let refs = word(file, offset!(file_refs)) as i64;
-    (inode_of(file) == inode) & is_writer(file) & (refs >= offset!(file_refs_one) as i64)
+    word(file, offset!(file_refs)) as i64 >= offset!(file_refs_one) as i64
 }
 
 /// How many references there are to a description; 0 if none.
