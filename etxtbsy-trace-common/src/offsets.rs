@@ -70,6 +70,8 @@ pub struct Offsets {
     /// The value of a single reference there: 1 in `f_count`, 0 in `f_ref`.
     pub file_refs_one: u32,
     pub file_private_data: u32,
+    /// The credentials that it was opened with.
+    pub file_f_cred: u32,
     /// 0, the first field, where BTF does not have the struct: before 6.13, or of a module.
     pub ovl_file_realfile: u32,
     pub file_f_path_mnt: u32,

@@ -151,7 +151,9 @@ extern "C" fn denials(thread: u64, inode: u64) -> u32 {
 const PARTS: u64 = 128;
 const WORDS: usize = 4;
 
-/// For [`on_stack`]: a `struct linux_binprm` whose file is of the inode, or an open file of it.
+/// For [`on_stack`]: a `struct linux_binprm` whose file is of the inode, or an open file of it, opened with the
+/// credentials `own`: those of the task. (Each process has its own, see `copy_creds` in kernel/cred.c. The stack
+/// may also have an address that was free when the task took the one beside it, and that another exec has now.)
 const EXEC: u32 = 0;
 /// For [`on_stack`]: another memory that runs the inode, `own` being the task's.
 const COPY: u32 = 1;
@@ -195,6 +197,7 @@ extern "C" fn refers(one: u64, inode: u64, own: u64, what: u32) -> u32 {
     // One without a reference is about to be dropped: an exec that was refused itself.
     let is_executed = |file: u64| {
         (kernel::inode_of(file) == inode)
+            & (word(file, offset!(file_f_cred)) == own)
             & (kernel::int(file, offset!(file_f_flags)) & FMODE_EXEC != 0)
             & kernel::is_referenced(file)
     };
@@ -254,7 +257,7 @@ extern "C" fn report_runner(current: u64, leader: u64, thread: u64) -> i32 {
         let execs = if exec::under_way(leader).0 != 0 { leader } else { thread };
         let (enter_ns, has_begun) = exec::under_way(execs);
         if enter_ns != 0 && stance != Stance::Exiting as u32 {
-            let opens = on_stack(execs, inode, mm, EXEC);
+            let opens = on_stack(execs, inode, word(execs, offset!(task_real_cred)), EXEC);
             let is_new = own && (has_begun || (noted_mm != 0 && noted_mm != mm));
             if is_new || (opens != 0 && !own) {
                 stance = Stance::InExec as u32;

@@ -98,6 +98,7 @@ pub fn resolve(kernel: &impl Layout) -> anyhow::Result<Offsets> {
         file_refs: at("file", &["f_ref", "f_count"])?,
         file_refs_one: u32::from(at("file", &["f_ref"]).is_err()),
         file_private_data: at("file", &["private_data"])?,
+        file_f_cred: at("file", &["f_cred"])?,
         ovl_file_realfile: at("ovl_file", &["realfile"]).unwrap_or(0),
         file_f_path_mnt: at("file", &["f_path"])? + at("path", &["mnt"])?,
         file_f_path_dentry: at("file", &["f_path"])? + at("path", &["dentry"])?,

@@ -66,7 +66,8 @@ fn no_false_runners() {
     println!("refusals: {tally:?}");
     assert!(tally.is_sound(), "{}", tally.faults.join("\n"));
     let unnamed = tally.compared - tally.with_culprit;
-    let enough = unnamed * 1000 <= tally.compared;
+    // Three in 10,000 are not named: of 1,000, more than three once in 4,000 runs.
+    let enough = unnamed <= (tally.compared / 1000).max(3);
     assert!(enough && tally.compared > 0, "{}", tally.faults.join("\n"));
 }
 
