@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 
+use super::contexts::Contexts;
 use crate::{
     analysis::{
         group::{Member, Tally},
@@ -59,6 +60,8 @@ pub struct Group {
     /// In how many runs they were.
     pub runs: u64,
     last_run: Option<usize>,
+    /// What they belong to.
+    pub contexts: Contexts,
     /// The first incidents, those that are explained before others.
     pub examples: Vec<Example>,
     /// The incident with the longest wait, if it is not one of the examples.
@@ -78,6 +81,7 @@ impl Member for Group {
             seen: None,
             runs: 0,
             last_run: None,
+            contexts: Contexts::default(),
             examples: Vec::new(),
             slowest: None,
             longest: None,
@@ -96,6 +100,7 @@ impl Member for Group {
             self.last_run = Some(origin.run);
             self.runs += 1;
         }
+        self.contexts.add(incident);
         self.keep(incident, origin);
     }
 

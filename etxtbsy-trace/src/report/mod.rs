@@ -11,6 +11,7 @@
 
 mod bounded;
 pub mod compare;
+pub mod contexts;
 pub mod formats;
 mod github;
 pub mod group;
