@@ -17,7 +17,10 @@ use crate::{
         Opened, Place, Released, Repaired, Role, Shortfall, State, Victim,
         bytes::{maybe_text, text, texts},
     },
-    host::process::{Facts, Seen, split_argv},
+    host::{
+        context::of_cgroup,
+        process::{Facts, Seen, split_argv},
+    },
     tracer::records::path_of,
 };
 
@@ -30,6 +33,8 @@ pub struct World<'a> {
     pub seen: &'a Seen,
     /// Who forked a process, for those that inherited write fds.
     pub lineage: Box<dyn Fn(u32) -> Option<Lineage> + 'a>,
+    /// The path of a cgroup of the v2 hierarchy, by the number that the kernel side reports.
+    pub cgroup: Box<dyn Fn(u64) -> Option<String> + 'a>,
     /// CLOCK_REALTIME minus CLOCK_MONOTONIC, in nanoseconds.
     pub realtime_offset_ns: i128,
     /// The roots of the traced trees; none for the whole machine.
@@ -200,16 +205,22 @@ fn local_pid(reported: Option<&etxtbsy_trace_common::Holder>, seen: Option<&Fact
     reported.and_then(|holder| pid(holder.local_pid)).or(seen.map(|facts| facts.local_pid))
 }
 
-/// The cgroup of the first of two processes of which one is known.
-fn cgroup(seen: [Option<&Rc<Facts>>; 2]) -> Option<String> {
-    seen.into_iter().flatten().find_map(|facts| facts.cgroup.clone())
+/// The cgroup that a process was in at the failure, by its number; else the one that /proc shows later of the first of
+/// two processes that can be seen.
+fn cgroup(number: u64, seen: [Option<&Rc<Facts>>; 2], world: &World<'_>) -> Option<String> {
+    let later = || seen.into_iter().flatten().find_map(|facts| facts.cgroup.clone());
+    (world.cgroup)(number).or_else(later)
 }
 
 /// What processes say of the work they belong to, the nearest first: each of `pids`, then its ancestors. The container is
-/// that of the nearest alone, for a process in none may descend from one in a container.
-fn context(pids: &[u32], world: &World<'_>) -> Option<Context> {
+/// that of the nearest alone, for a process in none may descend from one in a container: that of `cgroup`, the first's, if
+/// it is known.
+fn context(pids: &[u32], cgroup: Option<&str>, world: &World<'_>) -> Option<Context> {
     let mut context = Context::default();
-    let mut is_placed = false;
+    let mut is_placed = cgroup.is_some();
+    if let Some(cgroup) = cgroup {
+        (context.container, context.pod) = of_cgroup(cgroup);
+    }
     for pid in pids {
         // In a circle of pids that were used again, it ends as well.
         let mut next = world.seen.get(pid);
@@ -235,9 +246,9 @@ pub(super) fn victim(case: &Case, world: &World<'_>) -> Victim {
     let (exe, exe_b64) = maybe_text(case.text(TextOf::VictimExe).map(path_of).as_deref());
     let (cwd, cwd_b64) = maybe_text(case.text(TextOf::VictimCwd).map(path_of).as_deref());
     let (argv, argv_b64) = arguments(case.text(TextOf::VictimArgv).map(split_argv).as_deref());
-    // A child that fails to exec is gone before anyone looks; it is where its parent is, as a rule
-    // that the cgroup's number confirms.
-    let cgroup = cgroup([seen, world.seen.get(&failure.ppid)]);
+    // A child that fails to exec is gone before anyone looks; it is where its parent is, as a rule.
+    let cgroup = cgroup(failure.cgroup, [seen, world.seen.get(&failure.ppid)], world);
+    let context = context(&[failure.tgid, failure.ppid], cgroup.as_deref(), world);
     Victim {
         pid: failure.tgid,
         tid: failure.tid,
@@ -252,7 +263,7 @@ pub(super) fn victim(case: &Case, world: &World<'_>) -> Victim {
         cwd_b64,
         uid: Some(failure.uid),
         cgroup,
-        context: context(&[failure.tgid, failure.ppid], world),
+        context,
         ns_pid: pid(failure.ns_pid),
         local_pid: pid(failure.local_pid),
         ancestors: ancestors(Some(failure.tgid), failure.ppid, None, case, world),
@@ -298,6 +309,10 @@ pub(super) fn holder(held: &Held, case: &Case, world: &World<'_>) -> Holder {
             .as_deref()
             .or(case.text(TextOf::BusyFile).map(path_of).as_deref()),
     );
+    let number = held.seen.map_or(0, |seen| seen.cgroup);
+    let cgroup = cgroup(number, [seen, origin], world);
+    let forker = held.forked.map_or(0, |forked| forked.tgid);
+    let context = context(&[held.tgid, forker, held.ppid], cgroup.as_deref(), world);
     Holder {
         pid: held.tgid,
         ppid: (held.ppid != 0).then_some(held.ppid),
@@ -308,11 +323,8 @@ pub(super) fn holder(held: &Held, case: &Case, world: &World<'_>) -> Holder {
         argv,
         argv_b64,
         uid: held.seen.map(|seen| seen.uid),
-        cgroup: cgroup([seen, origin]),
-        context: context(
-            &[held.tgid, held.forked.map_or(0, |forked| forked.tgid), held.ppid],
-            world,
-        ),
+        cgroup,
+        context,
         ns_pid: held.seen.and_then(|seen| pid(seen.ns_pid)),
         local_pid: local_pid(held.seen.as_ref(), seen.map(Rc::as_ref)),
         start_ns: Some(held.start_ns),
@@ -378,7 +390,7 @@ fn opened(
         time_ns: actor.time_ns,
         closed_ns,
         runtime: seen.and_then(|facts| facts.runtime).or_else(|| ended.copied()),
-        context: context(&[actor.tgid], world),
+        context: context(&[actor.tgid], None, world),
         path,
         path_b64,
     }
@@ -453,6 +465,9 @@ fn running_holder(runner: &Runner, case: &Case, world: &World<'_>) -> Holder {
     let (argv, argv_b64) = arguments(seen.and_then(|facts| facts.argv.as_deref()));
     let ppid = shown.map(|shown| shown.ppid).or_else(|| seen.map(|facts| facts.ppid));
     let (script, script_b64) = maybe_text(runner.script.as_deref());
+    let number = shown.map_or(0, |shown| shown.holder.cgroup);
+    let cgroup = cgroup(number, [seen, None], world);
+    let context = context(&[runner.tgid, ppid.unwrap_or(0)], cgroup.as_deref(), world);
     Holder {
         pid: runner.tgid,
         ppid,
@@ -463,8 +478,8 @@ fn running_holder(runner: &Runner, case: &Case, world: &World<'_>) -> Holder {
         argv,
         argv_b64,
         uid: shown.map(|shown| shown.holder.uid),
-        cgroup: seen.and_then(|facts| facts.cgroup.clone()),
-        context: context(&[runner.tgid, ppid.unwrap_or(0)], world),
+        cgroup,
+        context,
         ns_pid: shown.and_then(|shown| pid(shown.holder.ns_pid)),
         local_pid: local_pid(shown.map(|shown| &shown.holder), seen.map(Rc::as_ref)),
         start_ns: shown.map(|shown| shown.start_ns),

@@ -93,7 +93,8 @@ fn filled(form: Form, variables: &HashMap<&str, String>) -> Option<String> {
 
 /// The container and the pod in the path of a cgroup, the innermost of each: Docker, containerd, Podman, CRI-O, LXC,
 /// systemd-nspawn, Kubernetes. In a cgroup namespace, the path may begin with `/..`.
-fn of_cgroup(path: &str) -> (Option<String>, Option<String>) {
+#[must_use]
+pub fn of_cgroup(path: &str) -> (Option<String>, Option<String>) {
     let innermost = |of: fn(&str) -> Option<String>| path.rsplit('/').find_map(of);
     (innermost(container), innermost(pod))
 }

@@ -4,6 +4,7 @@
 //! for a failure (`analysis`).
 
 pub mod binfmt_misc;
+pub mod cgroups;
 pub mod clock;
 pub mod context;
 pub mod fs_view;

@@ -22,7 +22,7 @@ use procfs::{
 
 use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 
-use super::{clock::now_ns, context, proc_file::read_begin};
+use super::{cgroups::Cgroups, clock::now_ns, context, proc_file::read_begin};
 use crate::{
     event::{Context, Runtime, bytes::TEXT_BYTES},
     host::{pids::Pids, runtime::Runtimes},
@@ -70,6 +70,7 @@ pub struct Observer {
     suspended_ns: Vec<u64>,
     ticks_per_second: u64,
     runtimes: Runtimes,
+    cgroups: Cgroups,
 }
 
 impl Observer {
@@ -80,6 +81,7 @@ impl Observer {
             suspended_ns: vec![suspended_ns()],
             ticks_per_second: procfs::ticks_per_second(),
             runtimes: Runtimes::default(),
+            cgroups: Cgroups::new(),
         }
     }
 
@@ -111,6 +113,12 @@ impl Observer {
             seen_ns: now_ns(ClockId::CLOCK_MONOTONIC),
             exec_ns: 0,
         })
+    }
+
+    /// The path of a cgroup by the kernel's number: [`Cgroups::path`].
+    #[must_use]
+    pub fn cgroup(&self, id: u64) -> Option<String> {
+        self.cgroups.path(id)
     }
 
     /// What a process was written in that has ended: [`Runtimes::of_executable`].

@@ -93,7 +93,8 @@ impl<B: Backend> Session<B> {
                 self.see(&mut seen, copy.hold.opened.tgid, 0);
             }
         }
-        let mut near = build(&case, &judged, &world(&self.tracer, &self.roots, &seen, begins));
+        let mut near =
+            build(&case, &judged, &world(&self.tracer, &self.observer, &self.roots, &seen, begins));
         near.run = self.runs.near_miss(near.time_ns);
         self.summary.near_misses += 1;
         for near in self.near_misses.add(near) {

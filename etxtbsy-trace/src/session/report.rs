@@ -8,7 +8,10 @@ use crate::{
         incident::{World, build, shortfall},
     },
     event::{Incident, Line, LossKind, TreeRole},
-    host::{clock::realtime_offset_ns, process::Seen},
+    host::{
+        clock::realtime_offset_ns,
+        process::{Observer, Seen},
+    },
     output::bounds,
     tracer::Backend,
 };
@@ -22,7 +25,8 @@ impl<B: Backend> Session<B> {
         };
         let nothing = Seen::new();
         let seen = self.seen.get(&seq).unwrap_or(&nothing);
-        let world = world(&self.tracer, &self.roots, seen, self.begins.get(&seq).cloned());
+        let world =
+            world(&self.tracer, &self.observer, &self.roots, seen, self.begins.get(&seq).cloned());
         self.sinks.pending(&|| bounded(build(0, case, &attribution, &world)));
     }
 
@@ -49,7 +53,7 @@ impl<B: Backend> Session<B> {
         let begins = self.begins.remove(&seq);
         let id = self.summary.incidents + 1;
         let mut incident = {
-            let world = world(&self.tracer, &self.roots, &seen, begins);
+            let world = world(&self.tracer, &self.observer, &self.roots, &seen, begins);
             bounded(build(id, case, &attribution, &world))
         };
         // Then it is not complete.
@@ -93,6 +97,7 @@ impl<B: Backend> Session<B> {
 /// begins with.
 pub(super) fn world<'a, B: Backend>(
     tracer: &'a B,
+    observer: &'a Observer,
     roots: &'a [u32],
     seen: &'a Seen,
     target_begins: Option<Vec<u8>>,
@@ -100,6 +105,7 @@ pub(super) fn world<'a, B: Backend>(
     World {
         seen,
         lineage: Box::new(|pid| tracer.lineage(pid)),
+        cgroup: Box::new(|id| observer.cgroup(id)),
         realtime_offset_ns: realtime_offset_ns(),
         roots,
         target_begins,

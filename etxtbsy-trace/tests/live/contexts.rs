@@ -2,7 +2,9 @@
 
 use crate::support::{Process, Turn, tracer};
 use etxtbsy_trace::event::{Incident, Line};
+use nix::sys::signal::{Signal, kill};
 use std::fs;
+use std::path::PathBuf;
 use std::process::Command;
 
 /// A shell under a test runner executes a program that it has open for writing, in a child. The job is in the environment
@@ -45,5 +47,54 @@ fn the_test_and_the_job_are_named() {
         let context = context.as_ref().unwrap();
         assert_eq!(context.test.as_deref(), Some("tests/test_tool.py::test_runs"), "{incident:#?}");
         assert_eq!(context.job.as_deref(), Some("build, run 17"), "{incident:#?}");
+    }
+}
+
+/// Of processes that have ended when the tracer gets to look, nothing is left in /proc: the kernel's number of their cgroup
+/// leads to its path.
+#[test]
+fn the_cgroup_of_a_process_that_has_ended_is_known() {
+    let Some(turn) = Turn::take_as_root() else { return };
+    let hierarchy = turn.dir.path().join("cgroup");
+    fs::create_dir(&hierarchy).unwrap();
+    let mounted = Command::new("mount").args(["-t", "cgroup2", "none"]).arg(&hierarchy).status();
+    assert!(mounted.unwrap().success(), "cannot mount the cgroup v2 hierarchy");
+    let hierarchy = Mounted(hierarchy);
+    let id = "5d".repeat(32);
+    let name = format!("docker-{id}.scope");
+    let cgroup = hierarchy.0.join(&name);
+    fs::create_dir(&cgroup).unwrap();
+    fs::copy("/bin/true", turn.dir.path().join("tool")).unwrap();
+    let script = "echo ready; read go; echo 0 >\"$0/cgroup.procs\"; exec 3>>./tool; ./tool 2>/dev/null; exit 0";
+    let command = ["-c", script, cgroup.to_str().unwrap()];
+    let mut shell = Process::start(Command::new("sh").args(command).current_dir(turn.dir.path()));
+    assert_eq!(shell.line(), "ready");
+    let pid = shell.pid().to_string();
+    let tracer = Process::start(tracer().args(["--json", "--pid", &pid]));
+    tracer.line();
+    kill(tracer.pid(), Signal::SIGSTOP).unwrap();
+    shell.say_go();
+    shell.wait();
+    kill(tracer.pid(), Signal::SIGCONT).unwrap();
+    let line = tracer.line();
+    tracer.wait();
+    fs::remove_dir(&cgroup).unwrap();
+
+    let Line::Incident(incident) = serde_json::from_str(&line).unwrap() else { panic!("{line}") };
+    let Incident { victim, holders, .. } = &*incident;
+    let holders = holders.iter().map(|holder| (&holder.cgroup, &holder.context));
+    for (path, context) in holders.chain([(&victim.cgroup, &victim.context)]) {
+        assert_eq!(path.as_deref(), Some(&*format!("/{name}")), "{incident:#?}");
+        let container = context.as_ref().and_then(|context| context.container.as_deref());
+        assert_eq!(container, Some(&*id), "{incident:#?}");
+    }
+}
+
+/// A mount that is taken away when this is dropped.
+struct Mounted(PathBuf);
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(&self.0).status();
     }
 }
