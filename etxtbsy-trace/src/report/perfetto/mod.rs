@@ -292,7 +292,13 @@ fn moment(incident: &Incident, offset: i64) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::{HashMap, HashSet};
+    use std::{
+        collections::{HashMap, HashSet},
+        io::Read as _,
+    };
+
+    use prost_reflect::{DescriptorPool, DynamicMessage, ReflectMessage as _, Value};
+    use ruzstd::decoding::StreamingDecoder;
 
     use super::*;
     use crate::report::samples::{self, bytes, shows};
@@ -329,6 +335,56 @@ mod tests {
     #[test]
     fn recordings() {
         shows("perfetto", &listed(&decoded(&samples::recorded())));
+    }
+
+    /// Perfetto's own descriptors, those of its Python package 0.59.1 (Apache-2.0): the `FileDescriptorProto` of
+    /// protos/perfetto/trace/perfetto_trace.proto in a `FileDescriptorSet`, compressed by zstd.
+    const DESCRIPTORS: &[u8] = include_bytes!("perfetto_trace.desc.zst");
+
+    /// The trace as the official descriptors have it. A field that they do not have, or of another type, is unknown.
+    fn officially(document: &Document) -> DynamicMessage {
+        let mut descriptors = Vec::new();
+        StreamingDecoder::new(DESCRIPTORS).unwrap().read_to_end(&mut descriptors).unwrap();
+        let pool = DescriptorPool::decode(&descriptors[..]).unwrap();
+        let trace = pool.get_message_by_name("perfetto.protos.Trace").unwrap();
+        DynamicMessage::decode(trace, &bytes(write, document)[..]).unwrap()
+    }
+
+    fn assert_known(message: &DynamicMessage) {
+        assert_eq!(message.unknown_fields().count(), 0, "{message}");
+        for (_, value) in message.fields() {
+            let one = value.as_message().into_iter();
+            let list = value.as_list().unwrap_or_default().iter().filter_map(Value::as_message);
+            one.chain(list).for_each(assert_known);
+        }
+    }
+
+    #[test]
+    fn the_official_descriptors_know_every_field() {
+        for document in [samples::recorded(), samples::compared(), samples::hostile()] {
+            assert_known(&officially(&document));
+        }
+        let trace = officially(&samples::recorded());
+        let packets = trace.get_field_by_name("packet").unwrap();
+        let events = packets.as_list().unwrap().iter().filter_map(|packet| {
+            let event = packet.as_message()?.get_field_by_name("track_event")?;
+            Some(event.as_message()?.clone())
+        });
+        let text = |event: &DynamicMessage, field: &str| {
+            event.get_field_by_name(field).unwrap().as_str().unwrap().to_owned()
+        };
+        let failed: Vec<DynamicMessage> =
+            events.filter(|event| text(event, "name") == "execve: Text file busy").collect();
+        let kind = failed[0].get_field_by_name("type").unwrap().as_enum_number().unwrap();
+        let event = failed[0].descriptor();
+        let kinds = event.get_field_by_name("type").unwrap().kind();
+        let kind = kinds.as_enum().unwrap().get_value(kind).unwrap();
+        assert_eq!(kind.name(), "TYPE_INSTANT");
+        let facts = failed[0].get_field_by_name("debug_annotations").unwrap();
+        let facts = facts.as_list().unwrap().iter();
+        let names: Vec<String> =
+            facts.map(|fact| text(fact.as_message().unwrap(), "name")).collect();
+        assert!(names.contains(&"verdict".to_owned()), "{names:?}");
     }
 
     /// What the viewer needs: known tracks, ends for begins, times in order, arrows of two ends.
