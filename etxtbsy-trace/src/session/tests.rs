@@ -202,14 +202,18 @@ impl Output for Kept {
     }
 }
 
-/// The lines of a session over a recording, and how it ended.
+/// The lines of a session over a recording until that many incidents, and how it ended.
 fn session(recording: Recording, incidents: u64) -> (Vec<Line>, Summary) {
+    // A recording that is not understood has no incident.
+    let duration = Some(Duration::from_secs(60));
+    session_within(recording, Limits { duration, incidents: Some(incidents) })
+}
+
+fn session_within(recording: Recording, limits: Limits) -> (Vec<Line>, Summary) {
     let runtime: Runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let kept = Kept::default();
     let sinks = vec![Sink::direct("the test", kept.clone())];
-    // A recording that is not understood has no incident.
-    let limits = Limits { duration: Some(Duration::from_secs(60)), incidents: Some(incidents) };
     let ended = runtime.block_on(async {
         let mut session = Session::begin(recording, Filter::default(), None, sinks).unwrap();
         assert_eq!(
@@ -271,7 +275,9 @@ fn a_candidate_that_is_cut_off_leaves_the_incident_incomplete() {
     // Without the records after the first: no holder, no end of the failure.
     let mut recording = Recording::new(STILL_OPEN, 1);
     recording.records.truncate(1);
-    let (lines, _) = session(recording, 1);
+    // What has no end is reported at the end of the session, which reads what is left.
+    let duration = Some(Duration::from_millis(10));
+    let (lines, _) = session_within(recording, Limits { duration, incidents: None });
     let [incident] = incidents(&lines)[..] else { panic!("{lines:#?}") };
     assert!(!incident.complete && incident.holders.is_empty(), "{incident:#?}");
 }
