@@ -86,6 +86,7 @@ fn assert_case_holds(case: &Case) {
         roots: &[],
         seen: &HashMap::new(),
         lineage: Box::new(|_| None),
+        cgroup: Box::new(|_| None),
         realtime_offset_ns: 0,
         target_begins: None,
     };

@@ -51,6 +51,7 @@ pub fn records(mut bytes: &[u8]) {
         roots: &[],
         seen: &HashMap::new(),
         lineage: Box::new(|_| None),
+        cgroup: Box::new(|_| None),
         realtime_offset_ns: 0,
         target_begins: Some(b"#!/b".to_vec()),
     };

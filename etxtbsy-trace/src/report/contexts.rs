@@ -97,7 +97,9 @@ mod tests {
 
     fn lines(incidents: &[Incident]) -> Vec<(&'static str, String)> {
         let mut contexts = Contexts::default();
-        incidents.iter().for_each(|incident| contexts.add(incident));
+        for incident in incidents {
+            contexts.add(incident);
+        }
         contexts.lines(incidents.len() as u64)
     }
 
