@@ -225,6 +225,8 @@ pub(crate) struct SearchState {
     pub(crate) references: [u32; DESCRIPTIONS],
     /// The sockets and io_urings that may pin descriptions, ended by zeros.
     pub(crate) pinners: [Pinner; PINNERS],
+    /// The first mappings that the walk through them has counted, ended by zeros.
+    pub(crate) mappings: [u64; MAPPINGS],
     /// How many of the references that were found are mappings.
     pub(crate) mapped: u32,
     /// 1 if the call is an exec that succeeded.
@@ -284,6 +286,8 @@ pub(crate) const NAME_WORDS: usize = 32;
 
 /// How many descriptions of one inode a search distinguishes.
 pub(crate) const DESCRIPTIONS: usize = 16;
+/// How many mappings of one inode a search would notice if it passed them twice.
+pub(crate) const MAPPINGS: usize = 16;
 /// How many sockets with something in their queues, and io_urings, a search looks into.
 pub(crate) const PINNERS: usize = 64;
 

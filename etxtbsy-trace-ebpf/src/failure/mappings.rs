@@ -8,7 +8,7 @@ use crate::{
         unnoted::{self, MAPPED},
     },
     kernel::{self, offset, word},
-    maps::SEARCHES,
+    maps::{MAPPINGS as NOTED, SEARCHES},
 };
 
 /// How many mappings of the inode one call of [`search_mappings`] looks at, how many such calls
@@ -25,6 +25,7 @@ pub(crate) fn walk_mappings(current: u64, inode: u64) {
     unsafe {
         (*search).found -= (*search).mapped;
         (*search).mapped = 0;
+        (*search).mappings = [0; NOTED];
     }
     let i_mmap = word(inode, offset!(inode_i_mapping)) + offset!(mapping_i_mmap) as u64;
     let mut node = word(i_mmap, offset!(rb_leftmost));
@@ -53,7 +54,7 @@ extern "C" fn search_mappings(current: u64, from: u64) -> u64 {
         let vma = node - offset!(vma_rb) as u64;
         let file = word(vma, offset!(vma_vm_file));
         if kernel::is_writer(file) && kernel::inode_of(file) == inode && is_linked(node) {
-            mapped(current, word(vma, offset!(vma_vm_mm)), file);
+            mapped(current, vma, file);
         }
         node = next_node(node);
     }
@@ -101,7 +102,11 @@ extern "C" fn next_node(node: u64) -> u64 {
 /// mappings pin the description as well.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn mapped(current: u64, mm: u64, file: u64) -> i32 {
+extern "C" fn mapped(current: u64, vma: u64, file: u64) -> i32 {
+    if is_counted(current, vma) != 0 {
+        return 0;
+    }
+    let mm = word(vma, offset!(vma_vm_mm));
     // Reading at 0 gives zeros, which are no process.
     let task = if offset!(mm_owner) == u32::MAX { 0 } else { word(mm, offset!(mm_owner)) };
     // A process that has left this memory does not hold it. A child that is being made still has its parent's pid.
@@ -113,6 +118,28 @@ extern "C" fn mapped(current: u64, mm: u64, file: u64) -> i32 {
     if let Some(search) = SEARCHES.get_ptr_mut(current) {
         // SAFETY: a map value, which this task alone uses.
         unsafe { (*search).mapped += 1 };
+    }
+    0
+}
+
+/// Whether the walk has counted a mapping; notes that it has. The tree may turn under the walk, which then comes to the
+/// same mapping again: its one reference would stand for one that was not found.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn is_counted(current: u64, vma: u64) -> i32 {
+    let Some(search) = SEARCHES.get_ptr_mut(current) else { return 0 };
+    for at in 0..NOTED {
+        // SAFETY: a map value, which this task alone uses, and an index within the array.
+        unsafe {
+            let known = (*search).mappings[at];
+            if known == vma {
+                return 1;
+            }
+            if known == 0 {
+                (*search).mappings[at] = vma;
+                return 0;
+            }
+        }
     }
     0
 }
