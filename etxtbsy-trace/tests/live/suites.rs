@@ -92,6 +92,20 @@ fn a_suite_in_python() {
 }
 
 #[test]
+fn a_suite_in_node() {
+    let Some(turn) = Turn::take_as_root() else {
+        return;
+    };
+    if !has("node", "--version") {
+        skip!("node is not installed");
+    }
+    let source = format!("{SOURCES}/suite.js");
+    let suite = ["node", &source, turn.dir.path().to_str().unwrap()];
+    assert_found_and_fixed(&turn, &suite);
+    assert_provoked(&turn, &suite);
+}
+
+#[test]
 fn a_suite_in_java() {
     let Some(turn) = Turn::take_as_root() else {
         return;

@@ -108,7 +108,7 @@ static TABLE: &[Row] = &[
         &[Node],
         &[Remedy(
             Always,
-            "start no process between the open and the stream's 'close' event ('finish' comes before the close), or write with fs.writeFileSync on the main thread, which cannot spawn at the same time",
+            "start no process between the open and the stream's 'close' event ('finish' comes before the close), or write with fs.writeFileSync, during which its thread cannot spawn; if worker threads spawn too, hold one lock (Atomics.wait) from the open to the close, and during each spawn, which returns after the child's exec",
         )],
     ),
     (
