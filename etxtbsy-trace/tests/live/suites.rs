@@ -77,32 +77,28 @@ fn a_suite_in_go() {
     assert_compiled("suite.go", ["go", "version"], &["go", "build"]);
 }
 
-#[test]
-fn a_suite_in_python() {
+/// A suite in a language with an interpreter.
+fn assert_interpreted(interpreter: &str, source: &str) {
     let Some(turn) = Turn::take_as_root() else {
         return;
     };
-    if !has("python3", "--version") {
-        skip!("python3 is not installed");
+    if !has(interpreter, "--version") {
+        skip!("{interpreter} is not installed");
     }
-    let source = format!("{SOURCES}/suite.py");
-    let suite = ["python3", &source, turn.dir.path().to_str().unwrap()];
+    let source = format!("{SOURCES}/{source}");
+    let suite = [interpreter, &source, turn.dir.path().to_str().unwrap()];
     assert_found_and_fixed(&turn, &suite);
     assert_provoked(&turn, &suite);
 }
 
 #[test]
+fn a_suite_in_python() {
+    assert_interpreted("python3", "suite.py");
+}
+
+#[test]
 fn a_suite_in_node() {
-    let Some(turn) = Turn::take_as_root() else {
-        return;
-    };
-    if !has("node", "--version") {
-        skip!("node is not installed");
-    }
-    let source = format!("{SOURCES}/suite.js");
-    let suite = ["node", &source, turn.dir.path().to_str().unwrap()];
-    assert_found_and_fixed(&turn, &suite);
-    assert_provoked(&turn, &suite);
+    assert_interpreted("node", "suite.js");
 }
 
 #[test]
