@@ -1,5 +1,6 @@
 //! Tracing in and around a container: pid, mount and cgroup namespaces that the test makes.
 
+use crate::support::mounted::Mounted;
 use crate::support::{
     BINARY, Ended, Process, Trace, Turn, WaitingRace, assert_complete, has_too_few, race_course,
     tracer,
@@ -8,7 +9,7 @@ use etxtbsy_trace::event::check;
 use etxtbsy_trace::event::{Incident, Line, VerdictKind};
 use etxtbsy_workload::GroundTruth;
 use nix::errno::Errno;
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, chroot, fork};
@@ -431,7 +432,7 @@ fn with_cgroup_v1_the_cgroup_is_that_of_systemds_hierarchy() {
         skip!("processes are in groups of cgroup v2 here, not of v1 (run: cargo xtask vm)");
     }
     let hierarchy = SystemdHierarchy::mount(turn.dir.path());
-    let group = own_cgroup(&hierarchy.0);
+    let group = own_cgroup(&hierarchy.0.0);
     fs::create_dir(&group).unwrap();
     let (group, busy) = (group.display(), turn.dir.path().join("busy"));
     let script = format!(
@@ -456,22 +457,17 @@ fn with_cgroup_v1_the_cgroup_is_that_of_systemds_hierarchy() {
 }
 
 /// Systemd's hierarchy of cgroup v1, created if there is none; unmounted at the end.
-struct SystemdHierarchy(PathBuf);
+struct SystemdHierarchy(Mounted);
 
 impl SystemdHierarchy {
     fn mount(dir: &Path) -> Self {
-        let place = dir.join("systemd");
-        fs::create_dir(&place).unwrap();
-        let options = Some("none,name=systemd");
-        mount(Some("none"), &place, Some("cgroup"), MsFlags::empty(), options).unwrap();
-        Self(place)
+        Self(Mounted::new(dir, "systemd", "cgroup", Some("none,name=systemd")))
     }
 }
 
 impl Drop for SystemdHierarchy {
     fn drop(&mut self) {
-        let _ = fs::remove_dir(own_cgroup(&self.0));
-        umount2(&self.0, MntFlags::MNT_DETACH).unwrap();
+        let _ = fs::remove_dir(own_cgroup(&self.0.0));
     }
 }
 

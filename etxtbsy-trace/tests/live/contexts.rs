@@ -1,10 +1,10 @@
 //! `context`: the test and the job that the processes of a failure belong to.
 
+use crate::support::mounted::Mounted;
 use crate::support::{Process, Turn, tracer};
 use etxtbsy_trace::event::{Incident, Line};
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::Signal;
 use std::fs;
-use std::path::PathBuf;
 use std::process::Command;
 
 /// A shell under a test runner executes a program that it has open for writing, in a child. The job is in the environment
@@ -55,11 +55,7 @@ fn the_test_and_the_job_are_named() {
 #[test]
 fn the_cgroup_of_a_process_that_has_ended_is_known() {
     let Some(turn) = Turn::take_as_root() else { return };
-    let hierarchy = turn.dir.path().join("cgroup");
-    fs::create_dir(&hierarchy).unwrap();
-    let mounted = Command::new("mount").args(["-t", "cgroup2", "none"]).arg(&hierarchy).status();
-    assert!(mounted.unwrap().success(), "cannot mount the cgroup v2 hierarchy");
-    let hierarchy = Mounted(hierarchy);
+    let hierarchy = Mounted::new(turn.dir.path(), "cgroup", "cgroup2", None);
     let id = "5d".repeat(32);
     let name = format!("docker-{id}.scope");
     let cgroup = hierarchy.0.join(&name);
@@ -72,10 +68,10 @@ fn the_cgroup_of_a_process_that_has_ended_is_known() {
     let pid = shell.pid().to_string();
     let tracer = Process::start(tracer().args(["--json", "--pid", &pid]));
     tracer.line();
-    kill(tracer.pid(), Signal::SIGSTOP).unwrap();
+    tracer.stop();
     shell.say_go();
     shell.wait();
-    kill(tracer.pid(), Signal::SIGCONT).unwrap();
+    tracer.signal(Signal::SIGCONT);
     let line = tracer.line();
     tracer.wait();
     fs::remove_dir(&cgroup).unwrap();
@@ -87,14 +83,5 @@ fn the_cgroup_of_a_process_that_has_ended_is_known() {
         assert_eq!(path.as_deref(), Some(&*format!("/{name}")), "{incident:#?}");
         let container = context.as_ref().and_then(|context| context.container.as_deref());
         assert_eq!(container, Some(&*id), "{incident:#?}");
-    }
-}
-
-/// A mount that is taken away when this is dropped.
-struct Mounted(PathBuf);
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg(&self.0).status();
     }
 }

@@ -1,13 +1,13 @@
 //! Faults around the tracer: what was seen before is kept, what was missed is counted.
 
 use crate::storms::assert_still_open;
+use crate::support::mounted::Mounted;
 use crate::support::{
     Attached, BINARY, Ended, Process, Trace, Turn, first_line, is_own_machine, tracer,
 };
 use etxtbsy_trace::event::{Line, LossKind, Shortfall, VerdictKind};
 use etxtbsy_trace::tracer::{features::maps_allocate_late, layout::running_kernel};
 use etxtbsy_workload::Storm;
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::signal::Signal;
 use nix::sys::time::{TimeSpec, TimeValLike};
 use nix::time::{ClockId, clock_gettime, clock_settime};
@@ -133,7 +133,7 @@ fn a_disk_that_becomes_full_keeps_what_was_written() {
     let Some(turn) = Turn::take_as_root() else {
         return;
     };
-    let disk = Disk::small(turn.dir.path());
+    let disk = small_disk(turn.dir.path());
     let output = disk.0.join("trace.jsonl");
     let storm = ["workload", "--report", "/dev/null", "storm", "execs"];
     let ended = Process::start(
@@ -156,22 +156,9 @@ fn a_disk_that_becomes_full_keeps_what_was_written() {
     ended.assert_refused(125, &["trace.jsonl", "No space left on device", &missing]);
 }
 
-/// A tmpfs with room for a few incidents; unmounted at the end.
-pub(crate) struct Disk(pub(crate) PathBuf);
-
-impl Disk {
-    pub(crate) fn small(dir: &Path) -> Self {
-        let place = dir.join("disk");
-        fs::create_dir(&place).unwrap();
-        mount(Some("none"), &place, Some("tmpfs"), MsFlags::empty(), Some("size=64k")).unwrap();
-        Self(place)
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        umount2(&self.0, MntFlags::MNT_DETACH).unwrap();
-    }
+/// A tmpfs with room for a few incidents.
+pub(crate) fn small_disk(dir: &Path) -> Mounted {
+    Mounted::new(dir, "disk", "tmpfs", Some("size=64k"))
 }
 
 /// The kernel has no memory for map elements: each hold without one is counted, and the rest is

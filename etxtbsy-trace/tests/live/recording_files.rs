@@ -1,6 +1,6 @@
 //! The file of `-o` on a machine that runs for days: it is kept, rotated, opened again, and its disk fills up.
 
-use crate::faults::Disk;
+use crate::faults::small_disk;
 use crate::support::{BINARY, NOBODY, Process, Trace, Turn, tracer};
 use etxtbsy_trace::event::{Line, LossKind};
 use etxtbsy_trace::output::recording::Recording;
@@ -118,7 +118,7 @@ fn writing_continues_when_a_full_disk_has_room_again() {
     let Some(turn) = Turn::take_as_root() else {
         return;
     };
-    let disk = Disk::small(turn.dir.path());
+    let disk = small_disk(turn.dir.path());
     let (output, filler) = (disk.0.join("trace.jsonl"), disk.0.join("filler"));
     let errors = turn.dir.path().join("errors");
     fs::write(&errors, "").unwrap();

@@ -1,5 +1,6 @@
 //! Runs the tracer with a time limit, and reads what it wrote.
 
+pub(crate) mod mounted;
 pub(crate) mod sudo_user;
 
 use etxtbsy_trace::event::{
