@@ -371,12 +371,6 @@ fn without_unreported(mut scene: Scene, kernel: &Kernel) -> Scene {
                 (holder.via, holder.opened) = (Via::Unknown, None);
             }
         }
-        // The kernel can skip the program of the close; the tracer then finds the release by a query.
-        "closing-flushes" if features::preempts_programs(kernel) => {
-            for holder in &mut scene.holders {
-                holder.released_after = None;
-            }
-        }
         _ => {}
     }
     scene
