@@ -15,6 +15,7 @@ mod offsets;
 mod pod;
 mod process;
 mod record;
+mod stack;
 
 pub use config::*;
 pub use counters::*;
@@ -22,3 +23,4 @@ pub use hold::*;
 pub use offsets::*;
 pub use process::*;
 pub use record::*;
+pub use stack::*;

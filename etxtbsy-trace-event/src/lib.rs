@@ -18,6 +18,7 @@ mod incident;
 pub mod later_word;
 mod near_miss;
 mod session;
+mod stack;
 mod unheld;
 mod verdict;
 pub mod weight;
@@ -31,6 +32,7 @@ pub use near_miss::NearMiss;
 pub use session::{
     Execs, Filter, Hunt, LossKind, Lost, Meta, Provoke, Refusal, Run, Runs, Summary, TreeRole,
 };
+pub use stack::Frame;
 pub use unheld::{Place, Unheld};
 pub use verdict::{Shortfall, Verdict, VerdictKind};
 
