@@ -1,6 +1,6 @@
 //! A process that held the file: its fds, how it got them, and how it released the file.
 
-use crate::{Ancestor, Context, later_word::Word};
+use crate::{Ancestor, Context, Frame, later_word::Word};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -185,6 +185,13 @@ pub struct Opened {
     /// The exact bytes, if they are not UTF-8.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path_b64: Option<String>,
+    /// Where in its code it was, innermost frame first, without frames that nothing names; `null` if not
+    /// known.
+    #[serde(default)]
+    pub stack: Option<Vec<Frame>>,
+    /// How many frames `stack` leaves out because nothing names them; `null` without a stack.
+    #[serde(default)]
+    pub frames_unknown: Option<u32>,
 }
 
 /// The language runtime of a program, which opens its files and forks its children.
@@ -227,6 +234,13 @@ pub struct Forked {
     pub comm_b64: Option<String>,
     /// When the fork was complete, just before the child runs for the first time.
     pub time_ns: u64,
+    /// Where in its code it was, innermost frame first, without frames that nothing names; `null` if not
+    /// known.
+    #[serde(default)]
+    pub stack: Option<Vec<Frame>>,
+    /// How many frames `stack` leaves out because nothing names them; `null` without a stack.
+    #[serde(default)]
+    pub frames_unknown: Option<u32>,
 }
 
 /// How a holder released the file.

@@ -1,6 +1,6 @@
 //! One failed call: its victim, the busy file, and what is known besides the holders.
 
-use crate::{Context, Holder, Run, Unheld, Verdict, later_word::Word};
+use crate::{Context, Frame, Holder, Run, Unheld, Verdict, later_word::Word};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -91,6 +91,9 @@ pub struct LeftOut {
     pub suspects: u64,
     /// Entries of `unheld`.
     pub unheld: u64,
+    /// Frames of stacks.
+    #[serde(default)]
+    pub frames: u64,
 }
 
 /// The new file that replaced one that could not be written.
@@ -187,6 +190,13 @@ pub struct Victim {
     /// Its ancestors, nearest first; empty if not seen.
     #[serde(default)]
     pub ancestors: Vec<Ancestor>,
+    /// Where in its code it was, innermost frame first, without frames that nothing names; `null` if not
+    /// known.
+    #[serde(default)]
+    pub stack: Option<Vec<Frame>>,
+    /// How many frames `stack` leaves out because nothing names them; `null` without a stack.
+    #[serde(default)]
+    pub frames_unknown: Option<u32>,
 }
 
 /// A process that may have held the file, where the evidence does not decide.

@@ -17,6 +17,7 @@ mod holder;
 mod incident;
 pub mod later_word;
 mod near_miss;
+mod own_frames;
 mod session;
 mod stack;
 mod unheld;
@@ -29,6 +30,7 @@ pub use incident::{
     Ancestor, BusyFile, Direction, Incident, LeftOut, Reason, Repaired, Role, Suspect, Victim,
 };
 pub use near_miss::NearMiss;
+pub use own_frames::own_frames;
 pub use session::{
     Execs, Filter, Hunt, LossKind, Lost, Meta, Provoke, Refusal, Run, Runs, Summary, TreeRole,
 };

@@ -1,6 +1,6 @@
 //! An estimate of the memory that lines take.
 
-use crate::{Context, Holder, Incident, Line, NearMiss, Opened, Victim};
+use crate::{Context, Frame, Holder, Incident, Line, NearMiss, Opened, Victim};
 use std::mem::size_of;
 
 /// The approximate bytes of a line. Only long texts and lists count.
@@ -41,16 +41,18 @@ pub fn incident(incident: &Incident) -> usize {
 }
 
 fn victim(victim: &Victim) -> usize {
-    let Victim { exe, cwd, cgroup, context, argv, ancestors, .. } = victim;
+    let Victim { exe, cwd, cgroup, context, argv, ancestors, stack, .. } = victim;
     let above = ancestors.iter().map(|above| 100 + text(above.exe.as_ref())).sum::<usize>();
     [exe, cwd, cgroup].map(|it| text(it.as_ref())).iter().sum::<usize>()
         + list(argv.as_ref())
         + self::context(context.as_ref())
+        + self::stack(stack.as_ref())
         + above
 }
 
 fn holder(holder: &Holder) -> usize {
     let Holder { comm, exe, argv, cgroup, script, fds, ancestors, released, .. } = holder;
+    let forked = holder.forked.as_ref().and_then(|forked| forked.stack.as_ref());
     let exec = released.as_ref().and_then(|released| released.exec.as_ref());
     let texts = [comm.as_ref(), exe.as_ref(), cgroup.as_ref(), script.as_ref(), exec];
     let ancestors = ancestors.iter().map(|above| 100 + text(above.exe.as_ref())).sum::<usize>();
@@ -58,13 +60,24 @@ fn holder(holder: &Holder) -> usize {
         + texts.map(text).iter().sum::<usize>()
         + list(argv.as_ref())
         + opened(holder.opened.as_ref())
+        + stack(forked)
         + context(holder.context.as_ref())
         + fds.len() * 200
         + ancestors
 }
 
 fn opened(opened: Option<&Opened>) -> usize {
-    opened.map_or(0, |opened| text(opened.path.as_ref()) + context(opened.context.as_ref()))
+    opened.map_or(0, |opened| {
+        text(opened.path.as_ref()) + context(opened.context.as_ref()) + stack(opened.stack.as_ref())
+    })
+}
+
+fn stack(stack: Option<&Vec<Frame>>) -> usize {
+    let frame = |frame: &Frame| {
+        let texts = [&frame.function, &frame.file, &frame.module];
+        size_of::<Frame>() + texts.map(|it| text(it.as_ref())).iter().sum::<usize>()
+    };
+    stack.into_iter().flatten().map(frame).sum()
 }
 
 fn context(context: Option<&Context>) -> usize {

@@ -301,6 +301,11 @@ mod tests {
     use crate::{event::State, output::samples};
 
     #[test]
+    fn stacks_are_no_part_of_a_cause() {
+        assert_eq!(Cause::of(&samples::with_stacks()), Cause::of(&samples::race()));
+    }
+
+    #[test]
     fn the_shape_of_names_is_what_they_have_in_common() {
         let shape = |names: &[&str]| {
             let mut shape = Shape::default();

@@ -267,6 +267,8 @@ pub(super) fn victim(case: &Case, world: &World<'_>) -> Victim {
         ns_pid: pid(failure.ns_pid),
         local_pid: pid(failure.local_pid),
         ancestors: ancestors(Some(failure.tgid), failure.ppid, None, case, world),
+        stack: None,
+        frames_unknown: None,
     }
 }
 
@@ -357,7 +359,15 @@ pub(super) fn holder(held: &Held, case: &Case, world: &World<'_>) -> Holder {
         opened: held.opened.map(|actor| opened(actor, held.closed_ns, path, path_b64, case, world)),
         forked: held.forked.filter(|_| held.via == Via::Fork).map(|actor| {
             let (comm, comm_b64) = maybe_text(comm(&actor.comm));
-            Forked { pid: actor.tgid, tid: actor.tid, comm, comm_b64, time_ns: actor.time_ns }
+            Forked {
+                pid: actor.tgid,
+                tid: actor.tid,
+                comm,
+                comm_b64,
+                time_ns: actor.time_ns,
+                stack: None,
+                frames_unknown: None,
+            }
         }),
         ancestors: match held.forked {
             Some(forked) => ancestors(Some(held.tgid), forked.tgid, Some(forked), case, world),
@@ -393,6 +403,8 @@ fn opened(
         context: context(&[actor.tgid], None, world),
         path,
         path_b64,
+        stack: None,
+        frames_unknown: None,
     }
 }
 

@@ -7,6 +7,7 @@
 
 pub mod attribution;
 pub mod case;
+pub mod frames;
 pub mod group;
 pub mod incident;
 pub mod ledger;

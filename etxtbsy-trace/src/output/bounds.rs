@@ -3,7 +3,7 @@
 //! Each text of a process is cut off at [`TEXT_BYTES`] where it is read. [`apply`] keeps the line of an
 //! incident within [`INCIDENT_BYTES`].
 
-use crate::event::{Context, Incident, LeftOut, Opened, bytes::text};
+use crate::event::{Context, Frame, Holder, Incident, LeftOut, Opened, bytes::text, own_frames};
 use crate::{event::weight, output::json};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
@@ -17,6 +17,14 @@ const SHORT_BYTES: usize = 256;
 const SENTENCE_BYTES: usize = 2048;
 /// The most fds of a holder, suspects and entries of `unheld` in such an incident.
 const MOST: usize = 64;
+/// The most bytes of a text of a frame in such an incident.
+const FRAME_BYTES: usize = 128;
+/// The most frames of a stack in such an incident; and of stacks besides those of the victim and the first holder,
+/// from many to few.
+const FRAMES: usize = 16;
+const OTHER_FRAMES: [usize; 3] = [FRAMES, OWN_FRAMES, 0];
+/// The most frames that are the user's own code.
+const OWN_FRAMES: usize = 3;
 /// The bytes that a control character (`\u0001`), or a byte that is not UTF-8, takes in JSON.
 const ESCAPED: usize = 6;
 
@@ -42,8 +50,26 @@ pub fn apply_within(incident: &mut Incident, most: usize) {
     left_out.suspects = cut(&mut incident.suspects, MOST);
     left_out.unheld = cut(&mut incident.unheld, MOST);
     // The longest numbers, because the real ones are not known yet.
-    incident.left_out =
-        Some(LeftOut { holders: u64::MAX, fds: u64::MAX, suspects: u64::MAX, unheld: u64::MAX });
+    incident.left_out = Some(LeftOut {
+        holders: u64::MAX,
+        fds: u64::MAX,
+        suspects: u64::MAX,
+        unheld: u64::MAX,
+        frames: u64::MAX,
+    });
+    let Incident { victim, holders, .. } = &mut *incident;
+    let first = holders.iter_mut().take(1).flat_map(stacks_of).chain(&mut victim.stack);
+    left_out.frames += first.map(|stack| cut_stack(stack, FRAMES)).sum::<u64>();
+    for frames in OTHER_FRAMES {
+        let Incident { holders, unheld, .. } = &mut *incident;
+        let others = holders.iter_mut().skip(1).flat_map(stacks_of);
+        let unheld = unheld.iter_mut().filter_map(|one| one.opened.as_mut()?.stack.as_mut());
+        left_out.frames += others.chain(unheld).map(|stack| cut_stack(stack, frames)).sum::<u64>();
+        // A holder says more than the frames of another.
+        if json::length(incident) <= most {
+            break;
+        }
+    }
     let holders = std::mem::take(&mut incident.holders);
     let count = holders.len();
     let mut length = json::length(incident);
@@ -66,6 +92,37 @@ fn cut<T>(list: &mut Vec<T>, most: usize) -> u64 {
     more as u64
 }
 
+/// Leaves only the frames that reports show.
+pub fn keep_own_frames(incident: &mut Incident) {
+    let Incident { victim, holders, unheld, .. } = incident;
+    let unheld = unheld.iter_mut().filter_map(|one| one.opened.as_mut()?.stack.as_mut());
+    for stack in holders.iter_mut().flat_map(stacks_of).chain(&mut victim.stack).chain(unheld) {
+        cut_stack(stack, OWN_FRAMES);
+    }
+}
+
+/// The stacks of the opener and the forker.
+fn stacks_of(holder: &mut Holder) -> impl Iterator<Item = &mut Vec<Frame>> {
+    let opened = holder.opened.iter_mut().flat_map(|opened| &mut opened.stack);
+    opened.chain(holder.forked.iter_mut().flat_map(|forked| &mut forked.stack))
+}
+
+/// Truncates a stack, and returns how many frames that removed. The user's own frames stay longest, then the
+/// innermost.
+fn cut_stack(stack: &mut Vec<Frame>, most: usize) -> u64 {
+    let more = stack.len().saturating_sub(most);
+    if more == 0 {
+        return 0;
+    }
+    let place = |own: &Frame| stack.iter().position(|frame| std::ptr::eq(frame, own));
+    let own: Vec<usize> = own_frames(stack).into_iter().filter_map(place).collect();
+    let others = (0..stack.len()).filter(|at| !own.contains(at));
+    let kept: Vec<usize> = own.iter().copied().chain(others).take(most).collect();
+    let mut at = 0..;
+    stack.retain(|_| at.next().is_some_and(|at| kept.contains(&at)));
+    more as u64
+}
+
 /// Which end of a text is kept.
 #[derive(Clone, Copy)]
 enum Keeps {
@@ -80,9 +137,10 @@ fn shorten(incident: &mut Incident) {
         shorten_text(text, exact, SHORT_BYTES, Keeps::End);
     };
     let opened = |opened: &mut Option<Opened>| {
-        if let Some(Opened { path: name, path_b64, context, .. }) = opened {
+        if let Some(Opened { path: name, path_b64, context, stack, .. }) = opened {
             path(name, path_b64);
             shorten_context(context);
+            shorten_frames(stack);
         }
     };
     let Incident { file, victim, holders, unheld, verdict, .. } = incident;
@@ -92,6 +150,7 @@ fn shorten(incident: &mut Incident) {
     path(&mut victim.cwd, &mut victim.cwd_b64);
     path(&mut victim.cgroup, &mut None);
     shorten_context(&mut victim.context);
+    shorten_frames(&mut victim.stack);
     shorten_arguments(&mut victim.argv, &mut victim.argv_b64);
     for above in &mut victim.ancestors {
         path(&mut above.exe, &mut above.exe_b64);
@@ -103,6 +162,9 @@ fn shorten(incident: &mut Incident) {
         shorten_context(&mut holder.context);
         shorten_arguments(&mut holder.argv, &mut holder.argv_b64);
         opened(&mut holder.opened);
+        if let Some(forked) = &mut holder.forked {
+            shorten_frames(&mut forked.stack);
+        }
         for above in &mut holder.ancestors {
             path(&mut above.exe, &mut above.exe_b64);
         }
@@ -127,6 +189,14 @@ fn shorten_context(context: &mut Option<Context>) {
     if let Some(Context { test, job, container, pod }) = context {
         for text in [test, job, container, pod] {
             shorten_text(text, &mut None, SHORT_BYTES, Keeps::End);
+        }
+    }
+}
+
+fn shorten_frames(stack: &mut Option<Vec<Frame>>) {
+    for Frame { function, file, module, line: _ } in stack.iter_mut().flatten() {
+        for text in [function, file, module] {
+            shorten_text(text, &mut None, FRAME_BYTES, Keeps::End);
         }
     }
 }
@@ -209,7 +279,7 @@ pub fn shorten_list(list: &mut Vec<String>, most: usize) {
 mod tests {
     use super::*;
     use crate::{
-        event::{Fd, Holder, Line, Place, Reason, Suspect, Unheld},
+        event::{Fd, Forked, Line, Place, Reason, Suspect, Unheld},
         output::{Output as _, json::Json, samples},
     };
 
@@ -219,12 +289,24 @@ mod tests {
         let mut incident = samples::race();
         let mut above = incident.holders[0].ancestors[0].clone();
         above.exe = Some(name.clone());
+        // As long as the resolver leaves them.
+        let some = Some(name.chars().take(512).collect::<String>());
+        let frame =
+            Frame { function: some.clone(), file: some.clone(), line: Some(1), module: some };
+        let stack = Some(vec![frame; 64]);
         let opened = incident.holders[0].opened.clone();
+        let forked = incident.holders[0].forked.clone();
+        incident.victim.stack.clone_from(&stack);
         let holder = Holder {
             exe: Some(name.clone()),
             cgroup: Some(name.clone()),
             argv: Some(vec![name.clone()]),
-            opened: opened.map(|opened| Opened { path: Some(name.clone()), ..opened }),
+            opened: opened.map(|opened| Opened {
+                path: Some(name.clone()),
+                stack: stack.clone(),
+                ..opened
+            }),
+            forked: forked.map(|forked| Forked { stack: stack.clone(), ..forked }),
             ancestors: vec![above; 32],
             fds: vec![Fd { fd: 5, flags: vec!["O_WRONLY".to_owned()], cloexec: None }; 1000],
             ..incident.holders[0].clone()
@@ -266,10 +348,37 @@ mod tests {
             assert_eq!(left_out.holders, 500 - holders);
             assert_eq!(left_out.fds, 500 * (1000 - MOST as u64));
             assert_eq!((left_out.suspects, left_out.unheld), (100_000 - 64, 100 - 64));
+            let stacks = 1 + 2 * 500 + MOST as u64;
+            assert_eq!(left_out.frames, stacks * 64 - 3 * FRAMES as u64);
             let holder = &incident.holders[0];
             assert!(holder.exe.as_ref().unwrap().starts_with(ELLIPSIS));
             assert!(holder.argv.as_ref().unwrap()[0].ends_with(ELLIPSIS));
         }
+    }
+
+    #[test]
+    fn a_long_function_is_cut_and_frames_are_left_out_before_holders() {
+        let mut incident = samples::with_stacks();
+        let whole = incident.clone();
+        let opened = incident.holders[0].opened.as_mut().unwrap();
+        opened.stack.as_mut().unwrap()[4].function = Some("x".repeat(1_000_000));
+        opened.path = Some("\n".repeat(TEXT_BYTES));
+        incident.verdict.summary = "x".repeat(100_000);
+        apply(&mut incident);
+        let stack = incident.holders[0].opened.as_ref().unwrap().stack.as_ref().unwrap();
+        assert_eq!((stack.len(), stack[4].function.as_ref().unwrap().len()), (8, 131));
+        assert_eq!(incident.left_out, None);
+
+        let mut incident = whole;
+        incident.holders = vec![incident.holders[0].clone(); 500];
+        let own = incident.holders[0].clone();
+        apply(&mut incident);
+        assert_eq!(incident.holders.len(), 500);
+        assert_eq!(incident.holders[0], own);
+        let stack = incident.holders[499].opened.as_ref().unwrap().stack.as_ref().unwrap();
+        let functions: Vec<_> = stack.iter().filter_map(|it| it.function.as_deref()).collect();
+        assert_eq!(functions, ["open64", "demo::build::write_script", "demo::main"]);
+        assert_eq!(incident.left_out.unwrap().frames, 499 * (5 + 1));
     }
 
     #[test]

@@ -403,6 +403,16 @@ mod tests {
         assert_eq!((end[0].retries_of, end[0].victim), (Some(1), Some(4312)));
     }
 
+    #[test]
+    fn another_stack_is_no_other_loop() {
+        let mut fold = Fold::default();
+        assert!(fold.add(&retry(1, SECOND), 1, 1).1);
+        let stacks = samples::with_stacks();
+        let mut other = retry(2, SECOND);
+        (other.holders, other.victim.stack) = (stacks.holders, stacks.victim.stack);
+        assert!(!fold.add(&other, 1, 2).1);
+    }
+
     /// As in a shell that has the file open: each child that tries has a copy.
     #[test]
     fn the_victims_own_copy_does_not_end_a_loop() {

@@ -2,6 +2,7 @@
 
 use super::fold::Folded;
 use super::look::{Look, Tone};
+use super::stack;
 use crate::analysis::wait::Wait;
 use crate::event::{
     Context, Direction, Evidence, Fd, Holder, How, Incident, Opened, Place, Refusal, Role, Run,
@@ -209,6 +210,10 @@ fn victim(incident: &Incident, look: Look) -> String {
     labelled("victim", &facts.join(" · "), look)
         + &second
         + &context(victim.context.as_ref(), None, look)
+        + &stack::lines("failed at", victim.stack.as_deref(), victim.frames_unknown, look)
+            .iter()
+            .map(|line| labelled("", line, look))
+            .collect::<String>()
 }
 
 /// The line with the test, job and container of a process, what it has in common with `other` left out.
@@ -379,6 +384,14 @@ struct Event {
     /// Nanoseconds after the failure.
     offset: i64,
     text: String,
+    /// Where in its code the thread was that did it.
+    place: Vec<String>,
+}
+
+impl Event {
+    fn new(offset: i64, text: String) -> Self {
+        Self { offset, text, place: Vec::new() }
+    }
 }
 
 /// What happened to the hold, and the failure, in order of time.
@@ -389,21 +402,25 @@ fn events(incident: &Incident, holder: &Holder, look: Look) -> Vec<Event> {
     };
     let mut events = Vec::new();
     if let Some(start_ns) = holder.start_ns.filter(|_| look.verbose) {
-        events.push(Event { offset: since(start_ns), text: "started".to_owned() });
+        events.push(Event::new(since(start_ns), "started".to_owned()));
     }
     if let Some(opened) = &holder.opened {
         events.push(Event {
             offset: since(opened.time_ns),
             text: opened_text(incident, holder, opened, look),
+            place: stack::lines("at", opened.stack.as_deref(), opened.frames_unknown, look),
         });
     }
     if let Some(forked) = &holder.forked {
         let by = thread(holder, forked.pid, forked.tid, forked.comm.as_deref(), look);
-        events.push(Event { offset: since(forked.time_ns), text: format!("forked by {by}") });
+        events.push(Event {
+            offset: since(forked.time_ns),
+            text: format!("forked by {by}"),
+            place: stack::lines("at", forked.stack.as_deref(), forked.frames_unknown, look),
+        });
     }
     let call = look.short(&incident.syscall, NAME);
-    events
-        .push(Event { offset: 0, text: look.paint(Tone::Bad, &format!("{call} failed: {BUSY}")) });
+    events.push(Event::new(0, look.paint(Tone::Bad, &format!("{call} failed: {BUSY}"))));
     if let Some(released) = &holder.released {
         let exec = released.exec.as_ref().map(|exec| look.short(exec, PATH));
         let how = match (released.how, exec) {
@@ -419,7 +436,7 @@ fn events(incident: &Incident, holder: &Holder, look: Look) -> Vec<Event> {
         };
         let how =
             if released.after_ns <= 0 { format!("{how}, while the call was failing") } else { how };
-        events.push(Event { offset: released.after_ns, text: look.paint(Tone::Good, &how) });
+        events.push(Event::new(released.after_ns, look.paint(Tone::Good, &how)));
     }
     // A stable sort keeps cause before effect where both have the same time.
     events.sort_by_key(|event| event.offset);
@@ -457,19 +474,26 @@ fn is_elsewhere(incident: &Incident, holder: &Holder) -> bool {
 
 /// The events as a tree, each after its time in `cells`.
 fn tree(events: &[Event], cells: &[String], holder: &Holder, look: Look) -> String {
-    let mut lines: Vec<(String, String)> =
-        cells.iter().zip(events).map(|(cell, event)| (cell.clone(), event.text.clone())).collect();
-    if holder.released.is_none() {
-        let blank = cells.first().map_or(0, |cell| width(cell));
-        let held = look.paint(Tone::Holder, "still held when this was written");
-        lines.push((" ".repeat(blank), held));
+    let blank = " ".repeat(cells.first().map_or(0, |cell| width(cell)));
+    let held = look.paint(Tone::Holder, "still held when this was written");
+    let held = holder.released.is_none().then(|| Event::new(0, held));
+    let rows: Vec<(&str, &Event)> = cells
+        .iter()
+        .map(String::as_str)
+        .zip(events)
+        .chain(held.as_ref().map(|held| (blank.as_str(), held)))
+        .collect();
+    let last = rows.len().saturating_sub(1);
+    let mut out = String::new();
+    for (at, (cell, event)) in rows.into_iter().enumerate() {
+        let (branch, bar) = if at == last { ("└─", "  ") } else { ("├─", "│ ") };
+        let [branch, bar] = [branch, bar].map(|sign| look.paint(Tone::Faint, sign));
+        out += &look.line(&format!("{INDENT}{branch} {cell}  "), &event.text);
+        for place in &event.place {
+            out += &look.line(&format!("{INDENT}{bar} {blank}  "), place);
+        }
     }
-    let last = lines.len().saturating_sub(1);
-    let lines = lines.iter().enumerate().map(|(at, (cell, text))| {
-        let branch = look.paint(Tone::Faint, if at == last { "└─" } else { "├─" });
-        look.line(&format!("{INDENT}{branch} {cell}  "), text)
-    });
-    lines.collect()
+    out
 }
 
 /// How many descriptions a known place of the kernel keeps without a process.

@@ -21,6 +21,7 @@ mod rotation;
 #[cfg(test)]
 pub(crate) mod samples;
 pub mod schema;
+mod stack;
 mod summary;
 pub mod text;
 

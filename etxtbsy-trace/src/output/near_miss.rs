@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use super::{
     incident::{count, process, process_name},
     look::{Look, Tone},
+    stack,
 };
 use crate::{
     analysis::rate::Rate,
-    event::{Execs, How, NearMiss},
+    event::{Execs, Frame, How, NearMiss},
     text::{name, time},
 };
 
@@ -145,6 +146,11 @@ pub(crate) fn full(near: &NearMiss, look: Look) -> String {
         time::span(near.margin_ns),
     );
     let mut out = look.line("near miss  ", &text);
+    let places = |words: &str, stack: Option<&[Frame]>, unknown: Option<u32>| -> String {
+        let lines = stack::lines(words, stack, unknown, look);
+        lines.iter().map(|line| look.line("    ", line)).collect()
+    };
+    out += &places("exec at", near.victim.stack.as_deref(), near.victim.frames_unknown);
     for holder in &near.holders {
         let mut facts =
             vec![look.paint(Tone::Holder, &process(holder.pid, holder.comm.as_deref(), look))];
@@ -167,6 +173,12 @@ pub(crate) fn full(near: &NearMiss, look: Look) -> String {
             facts.push(format!("released by {by} {} before", time::span(before)));
         }
         out += &look.line("  ", &facts.join(" · "));
+        if let Some(opened) = &holder.opened {
+            out += &places("opened at", opened.stack.as_deref(), opened.frames_unknown);
+        }
+        if let Some(forked) = &holder.forked {
+            out += &places("forked at", forked.stack.as_deref(), forked.frames_unknown);
+        }
     }
     out
 }
@@ -215,5 +227,12 @@ mod tests {
     #[test]
     fn one_in_full() {
         insta::assert_snapshot!(full(&samples::near_miss(), Look::PLAIN));
+    }
+
+    #[test]
+    fn one_in_full_with_stacks() {
+        let near = samples::near_miss_with_stacks();
+        let verbose = Look { verbose: true, ..Look::PLAIN };
+        insta::assert_snapshot!(full(&near, Look::PLAIN) + &full(&near, verbose));
     }
 }

@@ -4,8 +4,8 @@
 
 use crate::analysis::verdict;
 use crate::event::{
-    Ancestor, BusyFile, Direction, Evidence, Fd, Filter, Forked, Holder, How, Incident, Line,
-    LossKind, Lost, Meta, NearMiss, Opened, Place, Refusal, Released, Role, Shortfall, State,
+    Ancestor, BusyFile, Direction, Evidence, Fd, Filter, Forked, Frame, Holder, How, Incident,
+    Line, LossKind, Lost, Meta, NearMiss, Opened, Place, Refusal, Released, Role, Shortfall, State,
     Summary, Unheld, VerdictKind, Via, Victim,
 };
 use proptest::prelude::*;
@@ -91,6 +91,8 @@ fn holder(pid: u32, comm: &str) -> Holder {
             context: None,
             path: some("/var/tmp/fork-exec-3"),
             path_b64: None,
+            stack: None,
+            frames_unknown: None,
         }),
         forked: Some(Forked {
             pid: 4300,
@@ -98,6 +100,8 @@ fn holder(pid: u32, comm: &str) -> Holder {
             comm: some("worker-5"),
             comm_b64: None,
             time_ns: NOW - 120_000,
+            stack: None,
+            frames_unknown: None,
         }),
         ancestors: vec![ancestor(4300, "demo"), ancestor(22, "bash"), ancestor(1, "systemd")],
         released: Some(Released {
@@ -157,9 +161,71 @@ pub(crate) fn race() -> Incident {
     })
 }
 
+/// A frame of that module.
+fn frame(function: &str, source: Option<(&str, u32)>, module: &str) -> Frame {
+    Frame {
+        function: some(function),
+        file: source.and_then(|(file, _)| some(file)),
+        line: source.map(|(_, line)| line),
+        module: some(module),
+    }
+}
+
+const PROGRAM: &str = "/usr/bin/demo";
+const LIBC: &str = "/usr/lib/x86_64-linux-gnu/libc.so.6";
+const LIBRARY: &str = "/rustc/4a4ef493e3a1488c6e321570238084b38948f6db/library/std/src";
+
+/// [`race`] with stacks: those of a program in Rust, and of a library in C that forks.
+pub(crate) fn with_stacks() -> Incident {
+    let std = |function: &str, file: &str, line| {
+        frame(function, Some((&format!("{LIBRARY}/{file}"), line)), PROGRAM)
+    };
+    let mut incident = race();
+    let holder = &mut incident.holders[0];
+    let opened = holder.opened.as_mut().unwrap();
+    opened.stack = Some(vec![
+        frame("open64", None, LIBC),
+        std("std::sys::fs::unix::File::open_c", "sys/fs/unix.rs", 1213),
+        std("std::fs::OpenOptions::_open", "fs.rs", 1834),
+        std("std::fs::write::inner", "fs.rs", 394),
+        frame("demo::build::write_script", Some(("src/build.rs", 42)), PROGRAM),
+        frame("demo::main", Some(("src/main.rs", 7)), PROGRAM),
+        std("std::rt::lang_start_internal", "rt.rs", 171),
+        frame("__libc_start_main", None, LIBC),
+    ]);
+    opened.frames_unknown = Some(0);
+    let forked = holder.forked.as_mut().unwrap();
+    forked.stack = Some(vec![
+        frame("fork", None, LIBC),
+        frame("spawn_tests", None, "/usr/lib/libspawn.so.2"),
+        frame("demo::run::all", Some(("src/run.rs", 17)), PROGRAM),
+        frame("start_thread", None, LIBC),
+    ]);
+    forked.frames_unknown = Some(2);
+    incident.victim.stack = Some(vec![
+        frame("execve", None, LIBC),
+        std("std::sys::process::unix::Command::exec", "sys/process/unix/unix.rs", 241),
+        frame("demo::run::one", Some(("src/run.rs", 31)), PROGRAM),
+        frame("demo::run::all", Some(("src/run.rs", 20)), PROGRAM),
+        frame("start_thread", None, LIBC),
+    ]);
+    incident.victim.frames_unknown = Some(1);
+    judged(incident)
+}
+
 /// The same race, won.
 pub(crate) fn near_miss() -> NearMiss {
-    let Incident { time, path, file, victim, mut holders, .. } = race();
+    won(race())
+}
+
+/// The same with stacks.
+pub(crate) fn near_miss_with_stacks() -> NearMiss {
+    won(with_stacks())
+}
+
+/// A near miss in place of the failure.
+fn won(incident: Incident) -> NearMiss {
+    let Incident { time, path, file, victim, mut holders, .. } = incident;
     let released = holders[0].released.as_mut().unwrap();
     released.time_ns = NOW - 420_000;
     released.after_ns = -420_000;
@@ -459,6 +525,12 @@ pub(crate) fn strings() -> impl Strategy<Value = Vec<String>> {
     prop::collection::vec(string(), 7)
 }
 
+/// The texts of the frames of a stack.
+fn of_frames(stack: &mut Option<Vec<Frame>>) -> impl Iterator<Item = &mut String> {
+    let frames = stack.iter_mut().flatten();
+    frames.flat_map(|frame| [&mut frame.function, &mut frame.file, &mut frame.module]).flatten()
+}
+
 /// The incident with its strings replaced by those of `strings`.
 pub(crate) fn with_strings(incident: &Incident, strings: &[String]) -> Incident {
     let mut next = strings.iter().cycle().cloned();
@@ -478,6 +550,7 @@ pub(crate) fn with_strings(incident: &Incident, strings: &[String]) -> Incident 
             .chain(victim.argv.iter_mut().flatten())
             .chain(&mut victim.cwd)
             .chain(&mut victim.cgroup)
+            .chain(of_frames(&mut victim.stack))
             .for_each(&mut put);
         for holder in holders {
             let fds = holder.fds.iter_mut().flat_map(|fd| &mut fd.flags);
@@ -489,9 +562,11 @@ pub(crate) fn with_strings(incident: &Incident, strings: &[String]) -> Incident 
             if let Some(opened) = &mut holder.opened {
                 opened.comm.iter_mut().for_each(&mut put);
                 opened.path.iter_mut().for_each(&mut put);
+                of_frames(&mut opened.stack).for_each(&mut put);
             }
             if let Some(forked) = &mut holder.forked {
                 forked.comm.iter_mut().for_each(&mut put);
+                of_frames(&mut forked.stack).for_each(&mut put);
             }
             for ancestor in &mut holder.ancestors {
                 ancestor.comm.iter_mut().for_each(&mut put);

@@ -34,7 +34,8 @@ mod tests {
 
     /// The samples as JSON.
     fn lines() -> Vec<Value> {
-        let lines = samples::every_line();
+        let mut lines = samples::every_line();
+        lines.push(samples::with_stacks().into());
         lines.iter().map(|line| serde_json::to_value(line).unwrap()).collect()
     }
 
@@ -123,7 +124,7 @@ mod tests {
         #[test]
         fn any_string_is_valid(strings in samples::strings()) {
             let schema = jsonschema::validator_for(&trace()).unwrap();
-            let incident = samples::with_strings(&samples::race(), &strings);
+            let incident = samples::with_strings(&samples::with_stacks(), &strings);
             let line = serde_json::to_value(Line::from(incident)).unwrap();
             prop_assert!(schema.is_valid(&line));
         }

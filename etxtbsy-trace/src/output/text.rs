@@ -339,6 +339,35 @@ mod tests {
     }
 
     #[test]
+    fn own_frames_follow_who_opened_forked_and_failed() {
+        shows("stacks", samples::with_stacks());
+    }
+
+    #[test]
+    fn verbose_shows_all_frames() {
+        let text = written(&[samples::with_stacks().into()], false, true);
+        insta::with_settings!({ prepend_module_to_snapshot => false, omit_expression => true }, {
+            insta::assert_snapshot!("stacks-verbose", text);
+        });
+    }
+
+    #[test]
+    fn names_in_frames_are_escaped_and_short() {
+        let mut incident = samples::with_stacks();
+        let victim = incident.victim.stack.as_mut().unwrap();
+        victim[2].function = Some("a\n#13 all is well\x1b[2J".to_owned());
+        victim[2].file = Some("/\u{202e}sr.niam".to_owned());
+        victim[3].function = Some("f".repeat(1_000_000));
+        let opened = incident.holders[0].opened.as_mut().unwrap().stack.as_mut().unwrap();
+        opened[4].function = Some("\u{9b}31m".repeat(200_000));
+        let text = written(&[incident.into()], false, false);
+        assert!(text.len() < 10_000 && samples::harmless(&text), "{text}");
+        let expected =
+            r"           failed at a\n#13 all is well\x1b[2J (/\u{202e}sr.niam:31), called by fff";
+        assert!(text.contains(expected), "{text}");
+    }
+
+    #[test]
     fn leaked_fd_in_another_container() {
         shows("leaked", samples::leaked());
     }
@@ -806,6 +835,7 @@ no call was seen to fail with ETXTBSY in 12.3 s; watched: exec, open for writing
             verbose: bool,
             columns in 1usize..200,
             incident in prop::sample::select(vec![
+                samples::with_stacks(),
                 samples::several(),
                 samples::leaked(),
                 samples::still_open(),

@@ -42,3 +42,19 @@ pub static FORMATS: &[Format] = &[
 pub fn named(name: &str) -> Option<&'static Format> {
     FORMATS.iter().find(|format| format.name == name)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::samples::{self, written};
+
+    #[test]
+    fn every_text_has_the_places_in_the_code() {
+        for format in FORMATS.iter().filter(|format| !format.is_binary) {
+            let text = written(format.write, &samples::with_stacks());
+            for label in ["opened at", "forked at"] {
+                assert!(text.contains(label), "{}: no {label} in {text}", format.name);
+            }
+        }
+    }
+}

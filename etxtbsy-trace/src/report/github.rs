@@ -49,6 +49,7 @@ pub(super) fn write(document: &Document, out: &mut dyn Write) -> io::Result<()> 
 fn warning(row: &Row<'_>) -> String {
     let mut text = vec![words::plain_sentence(row)];
     if let Some(group) = row.now {
+        text.extend(group.places.lines().map(|(label, place)| format!("{label}: {place}")));
         text.push(format!("wait: {}", words::waits(group.tally())));
         let (helps, in_vain) = group.advice();
         let advice = helps.first().map(|one| format!("advice: {one}"));

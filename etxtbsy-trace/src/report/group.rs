@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::contexts::Contexts;
+use super::{contexts::Contexts, places::Places};
 use crate::{
     analysis::{
         group::{Member, Tally},
@@ -41,6 +41,7 @@ pub struct Example {
 impl Example {
     fn new(incident: &Incident, origin: Origin) -> Self {
         let mut incident = Box::new(incident.clone());
+        bounds::keep_own_frames(&mut incident);
         bounds::apply_within(&mut incident, EXAMPLE_BYTES);
         Self { origin, incident }
     }
@@ -62,6 +63,8 @@ pub struct Group {
     last_run: Option<usize>,
     /// What they belong to.
     pub contexts: Contexts,
+    /// Where in the code the file was opened and the holder was forked.
+    pub places: Places,
     /// The first incidents, those that are explained before others.
     pub examples: Vec<Example>,
     /// The incident with the longest wait, if it is not one of the examples.
@@ -82,6 +85,7 @@ impl Member for Group {
             runs: 0,
             last_run: None,
             contexts: Contexts::default(),
+            places: Places::default(),
             examples: Vec::new(),
             slowest: None,
             longest: None,
@@ -101,6 +105,7 @@ impl Member for Group {
             self.runs += 1;
         }
         self.contexts.add(incident);
+        self.places.add(incident);
         self.keep(incident, origin);
     }
 

@@ -21,6 +21,7 @@ mod markdown;
 pub mod merge;
 pub mod model;
 mod perfetto;
+pub mod places;
 pub mod runs;
 #[cfg(test)]
 mod samples;

@@ -78,9 +78,17 @@ pub(super) fn nothing() -> Document {
     Document { now, before: None }
 }
 
+/// Of one incident with stacks.
+pub(super) fn with_stacks() -> Document {
+    let mut now = Report::default();
+    now.file("stacks.jsonl");
+    now.add(&samples::with_stacks().into());
+    Document { now, before: None }
+}
+
 /// An incident with hostile names everywhere, of which some were not UTF-8.
 fn named(names: &[String]) -> Incident {
-    let mut incident = samples::with_strings(&samples::race(), names);
+    let mut incident = samples::with_strings(&samples::with_stacks(), names);
     incident.time = "2026-11-20T14:03:07.123456789Z".to_owned();
     let (lossy, exact) = text(b"/tmp/\xff\xfe<b>");
     (incident.file.path, incident.file.path_b64) = (Some(lossy), exact);
@@ -131,7 +139,7 @@ pub(super) fn large() -> Document {
     for id in 0..700_u64 {
         let letters: String = id.to_string().bytes().map(|b| char::from(b + 55)).collect();
         let name = format!("/{letters}/{}", "<`|".repeat(1_300));
-        let mut incident = samples::with_strings(&samples::race(), &[name]);
+        let mut incident = samples::with_strings(&samples::with_stacks(), &[name]);
         incident.holders = vec![incident.holders[0].clone(); 9];
         now.add(&incident.into());
     }

@@ -122,6 +122,11 @@ mod tests {
     }
 
     #[test]
+    fn a_group_has_the_places_of_its_first_incident() {
+        samples::shows("text-stacks", &written(write, &samples::with_stacks()));
+    }
+
+    #[test]
     fn hostile_names_stay_within_their_line() {
         let text = written(write, &samples::hostile());
         assert!(crate::output::samples::harmless(&text), "{text}");

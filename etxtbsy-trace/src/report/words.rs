@@ -247,6 +247,7 @@ pub(super) fn facts(document: &Document, row: &Row<'_>) -> Vec<(&'static str, St
         facts.push(("seen", format!("{seen}{within}")));
     }
     facts.extend(group.contexts.lines(tally.count));
+    facts.extend(group.places.lines());
     facts.push(("wait", waits(tally)));
     if let (Some(_), Some(before)) = (row.now, row.before) {
         facts.push(("before", format!("wait {}", waits(before.tally()))));

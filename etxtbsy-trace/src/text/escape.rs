@@ -21,11 +21,12 @@ pub fn width(escaped: &str) -> usize {
 }
 
 /// Our own characters beyond ASCII, and their stand-ins.
-const STAND_INS: [(char, &str); 10] = [
+const STAND_INS: [(char, &str); 11] = [
     ('→', "->"),
     ('←', "<-"),
     ('├', "|"),
     ('└', "`"),
+    ('│', "|"),
     ('─', "-"),
     ('·', "-"),
     ('…', "..."),

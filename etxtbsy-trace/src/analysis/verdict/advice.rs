@@ -6,12 +6,15 @@
 
 use crate::analysis::verdict::words::{self, name, opener, span};
 use crate::{
-    analysis::{wait::Wait, ways},
+    analysis::{frames, wait::Wait, ways},
     event::{Holder, Incident, Runtime, VerdictKind, Via},
     host::runtime::by_name,
-    text::other_pids,
+    text::{escape, other_pids},
 };
+use std::cell::Cell;
 
+/// The columns of the name of a function or a source file.
+const PLACE: usize = 100;
 /// How long a sensible retry lasts.
 pub(super) const RETRY_NS: u64 = 1_000_000_000;
 
@@ -35,7 +38,8 @@ enum When {
 }
 
 /// A remedy. [`Scene::fill`] replaces `{holder}`, `{opener}`, `{fd}`… by those of the incident, and
-/// `{enough}` by how long a retry would have had to wait.
+/// `{enough}` by how long a retry would have had to wait, and the first `{where}` by where in its code the program
+/// opens the file and forks.
 #[derive(Debug)]
 struct Remedy(When, &'static str);
 
@@ -55,7 +59,7 @@ const NOT_JVM: &[Runtime] = &[Go, Node, Python, Rust, Shell, Native];
 
 const CHILD: &str = "write the file in a child process, so that the process that forks never has it \
     open for writing (0 failures in 24176 attempts, measured on Linux 6.18)";
-const LOCK: &str = "or hold one lock from the open for writing until each spawned child has ended (0 \
+const LOCK: &str = "or hold one lock from the open for writing{where} until each spawned child has ended (0 \
     failures in 12584 attempts, measured on Linux 6.18); a lock around the spawn call alone does not \
     help with posix_spawn or vfork (72 failures in 10136, measured on the same kernel)";
 const PIPE: &str = "or use the pipe trick: open an O_CLOEXEC pipe before the file, close its write end \
@@ -86,7 +90,7 @@ static TABLE: &[Row] = &[
         &[Go],
         &[Remedy(
             Always,
-            "hold syscall.ForkLock.RLock() from the open for writing to the close in {opener}: os/exec forks under the write lock, so no child gets a copy",
+            "hold syscall.ForkLock.RLock() from the open for writing to the close in {opener}{where}: os/exec forks under the write lock, so no child gets a copy",
         )],
     ),
     (
@@ -108,7 +112,7 @@ static TABLE: &[Row] = &[
         &[Node],
         &[Remedy(
             Always,
-            "start no process between the open and the stream's 'close' event ('finish' comes before the close), or write with fs.writeFileSync, during which its thread cannot spawn; if worker threads spawn too, hold one lock (Atomics.wait) from the open to the close, and during each spawn, which returns after the child's exec",
+            "start no process between the open and the stream's 'close' event ('finish' comes before the close), or write with fs.writeFileSync, during which its thread cannot spawn; if worker threads spawn too, hold one lock (Atomics.wait) from the open to the close{where}, and during each spawn, which returns after the child's exec",
         )],
     ),
     (
@@ -124,7 +128,7 @@ static TABLE: &[Row] = &[
         &[Rust],
         &[Remedy(
             Always,
-            "write the file in a child (fork of the nix crate, or Command::new(\"install\")), or use the pipe trick with std::io::pipe, or hold one std::sync::RwLock from File::create until each child has ended (read side to write, write side to spawn); the last two need no crate",
+            "write the file in a child (fork of the nix crate, or Command::new(\"install\")), or use the pipe trick with std::io::pipe, or hold one std::sync::RwLock from File::create{where} until each child has ended (read side to write, write side to spawn); the last two need no crate",
         )],
     ),
     (
@@ -240,7 +244,7 @@ static TABLE: &[Row] = &[
         &[Go],
         &[Remedy(
             Always,
-            "open the file in {opener} with os.OpenFile, which sets O_CLOEXEC, not with syscall.Open; pass the fd in exec.Cmd.ExtraFiles only to programs that need it",
+            "open the file in {opener} with os.OpenFile{where}, which sets O_CLOEXEC, not with syscall.Open; pass the fd in exec.Cmd.ExtraFiles only to programs that need it",
         )],
     ),
     (
@@ -272,7 +276,7 @@ static TABLE: &[Row] = &[
         &[Rust],
         &[Remedy(
             Always,
-            "open the file in {opener} with std::fs::File, which sets O_CLOEXEC; with the libc, nix or rustix crate, pass O_CLOEXEC to open yourself",
+            "open the file in {opener} with std::fs::File{where}, which sets O_CLOEXEC; with the libc, nix or rustix crate, pass O_CLOEXEC to open yourself",
         )],
     ),
     (
@@ -289,7 +293,7 @@ static TABLE: &[Row] = &[
         &[
             Remedy(
                 Always,
-                "open the file in {opener} with O_CLOEXEC, and set it on each copy of the fd; a child that does not exec must close the fd itself",
+                "open the file in {opener} with O_CLOEXEC{where}, and set it on each copy of the fd; a child that does not exec must close the fd itself",
             ),
             Remedy(Held, "to free the file now: end {holder}{pids}"),
             Remedy(Short, RETRY),
@@ -672,18 +676,35 @@ pub(super) fn of(
     {
         return vec![text.to_owned()];
     }
-    let scene = Scene { incident, culprit, names };
+    worded(kind, incident, culprit, names, |_| true)
+}
+
+/// The advice for an exec that succeeded: nothing failed that could be repeated.
+pub(super) fn of_near_miss(incident: &Incident, culprit: Option<&Holder>) -> Vec<String> {
+    let fits = |text: &str| !text.contains("retry");
+    worded(Kind::ForkExecRace, incident, culprit, Names::Incident, fits)
+}
+
+/// The remedies of the table that fit the incident and `is_wanted`.
+fn worded(
+    kind: VerdictKind,
+    incident: &Incident,
+    culprit: Option<&Holder>,
+    names: Names,
+    is_wanted: impl Fn(&str) -> bool,
+) -> Vec<String> {
+    let scene = Scene { incident, culprit, names, is_located: Cell::new(false) };
     let runtime = runtime(incident, culprit).unwrap_or(Native);
     let rows = TABLE.iter().filter(|(of, for_, _)| *of == kind && for_.contains(&runtime));
     let remedies = rows.flat_map(|(_, _, remedies)| *remedies);
-    let mut advice: Vec<String> = Vec::new();
-    for Remedy(_, text) in remedies.filter(|Remedy(when, _)| scene.fits(*when)) {
+    let mut texts: Vec<&str> = Vec::new();
+    for Remedy(when, text) in remedies {
         // A general remedy may be the same as that of the runtime.
-        let text = scene.fill(text);
-        if !advice.contains(&text) {
-            advice.push(text);
+        if scene.fits(*when) && is_wanted(text) && !texts.contains(text) {
+            texts.push(text);
         }
     }
+    let mut advice: Vec<String> = texts.into_iter().map(|text| scene.fill(text)).collect();
     // The first is no alternative to another.
     if let Some(first) = advice.first_mut()
         && first.starts_with("or ")
@@ -721,6 +742,8 @@ struct Scene<'a> {
     incident: &'a Incident,
     culprit: Option<&'a Holder>,
     names: Names,
+    /// Whether a remedy has the places in the code.
+    is_located: Cell<bool>,
 }
 
 impl Scene<'_> {
@@ -756,6 +779,7 @@ impl Scene<'_> {
                 "device" => self.device(),
                 "mount" => self.mount(),
                 "swap" => self.swap(),
+                "where" => self.places(),
                 _ => return None,
             })
         })
@@ -825,6 +849,24 @@ impl Scene<'_> {
     fn mount(&self) -> String {
         let mount = self.incident.unheld.first().and_then(|unheld| unheld.mount.as_deref());
         mount.map(|mount| format!(", mounted at {mount}")).unwrap_or_default()
+    }
+
+    /// Where in its code the program opens the file and forks, once; nothing for a group, whose incidents can have
+    /// different places.
+    fn places(&self) -> String {
+        let culprit = self.culprit.filter(|_| self.names == Names::Incident);
+        let Some(holder) = culprit.filter(|_| !self.is_located.replace(true)) else {
+            return String::new();
+        };
+        let show = |raw: &str| escape::short(raw, PLACE);
+        let opened = holder.opened.as_ref().and_then(|opened| opened.stack.as_deref());
+        let forked = holder.forked.as_ref().and_then(|forked| forked.stack.as_deref());
+        let opened = frames::place(opened, &show).map(|at| format!("the file is opened at {at}"));
+        let forked = frames::place(forked, &show).map(|at| format!("the fork is at {at}"));
+        match [opened, forked].into_iter().flatten().collect::<Vec<_>>().as_slice() {
+            [] => String::new(),
+            known => format!(" ({})", known.join("; ")),
+        }
     }
 
     /// The path of the swap file, if a shell needs no quotes for it.
@@ -1043,6 +1085,49 @@ mod tests {
             let advice = of(Kind::StillOpen, &incident, incident.holders.first(), Names::Incident);
             assert_eq!(advice[0].contains("read-only"), through, "{path:?}: {}", advice[0]);
         }
+    }
+
+    /// The first advice on a lock or on O_CLOEXEC has them.
+    #[test]
+    fn advice_quotes_the_places_in_the_code_once_and_for_no_group() {
+        let places = " (the file is opened at demo::build::write_script, src/build.rs:42; the fork is at spawn_tests \
+                      in libspawn.so.2)";
+        for (kind, runtime) in [
+            (Kind::ForkExecRace, Go),
+            (Kind::ForkExecRace, Node),
+            (Kind::ForkExecRace, Python),
+            (Kind::ForkExecRace, Rust),
+            (Kind::ForkExecRace, Native),
+            (Kind::LeakedFd, Go),
+            (Kind::LeakedFd, Rust),
+            (Kind::LeakedFd, Native),
+        ] {
+            let mut incident = samples::with_stacks();
+            incident.holders[0].opened.as_mut().unwrap().runtime = Some(runtime);
+            let quoted = |incident: &Incident, names| {
+                let advice = of(kind, incident, incident.holders.first(), names);
+                advice.into_iter().filter(|text| text.contains(" is opened at ")).collect()
+            };
+            let advice: Vec<String> = quoted(&incident, Names::Incident);
+            assert_eq!(advice.len(), 1, "{kind:?} {runtime:?}: {advice:?}");
+            assert!(advice[0].contains(places), "{}", advice[0]);
+            assert_eq!(quoted(&incident, Names::Group), Vec::<String>::new());
+            incident.holders[0].opened.as_mut().unwrap().stack = None;
+            let all = of(kind, &incident, incident.holders.first(), Names::Incident).join("\n");
+            assert!(all.contains(" (the fork is at spawn_tests in libspawn.so.2)"), "{all}");
+        }
+    }
+
+    #[test]
+    fn names_in_the_places_are_short_and_hide_no_remedy() {
+        let mut incident = samples::with_stacks();
+        let opened = incident.holders[0].opened.as_mut().unwrap();
+        let frame = &mut opened.stack.as_mut().unwrap()[4];
+        frame.function = Some("retry\x1b\n{opener}".repeat(70_000));
+        let advice = of_near_miss(&incident, incident.holders.first());
+        let quoted = advice.iter().find(|text| text.contains(" is opened at ")).unwrap();
+        assert!(quoted.len() < 1_000 && samples::harmless(quoted), "{quoted}");
+        assert!(quoted.contains("retry\\x1b\\n{opener}") && !quoted.contains('\n'), "{quoted}");
     }
 
     #[test]

@@ -98,9 +98,7 @@ pub fn near_miss(incident: &Incident, margin_ns: u64) -> Verdict {
         ns => format!("{} before the exec", time::span(ns)),
     };
     let who = culprit.map_or_else(|| "a process".to_owned(), name);
-    let mut advice = advice::of(VerdictKind::ForkExecRace, incident, culprit, Names::Incident);
-    // Nothing failed that could be repeated.
-    advice.retain(|one| !one.contains("retry"));
+    let advice = advice::of_near_miss(incident, culprit);
     Verdict {
         kind: VerdictKind::Other(later_word::Word::new(NEAR_MISS)),
         summary: format!(

@@ -2,8 +2,8 @@
 
 use super::{filter::names, near::Near, words};
 use crate::{
-    analysis::ways,
-    event::{Context, Holder, Incident},
+    analysis::{frames, ways},
+    event::{Context, Frame, Holder, Incident},
     text::{name, time},
 };
 use std::borrow::Cow;
@@ -94,6 +94,7 @@ fn texts(incident: &Incident, near: Option<Near>) -> Vec<Cow<'_, str>> {
     texts.extend(incident.verdict.advice.iter().map(|advice| advice.as_str().into()));
     texts.extend(victim.cgroup.iter().map(|cgroup| cgroup.as_str().into()));
     texts.extend(work(victim.context.as_ref()));
+    texts.extend(places(victim.stack.as_deref()));
     for holder in &incident.holders {
         of_holder(incident, holder, &mut texts);
     }
@@ -104,6 +105,12 @@ fn texts(incident: &Incident, near: Option<Near>) -> Vec<Cow<'_, str>> {
 fn work(context: Option<&Context>) -> impl Iterator<Item = Cow<'_, str>> {
     let facts = context.map(|context| context.beside(None)).unwrap_or_default();
     facts.into_iter().map(|(name, value)| format!("{name} {value}").into())
+}
+
+/// The user's own frames of a stack.
+fn places(stack: Option<&[Frame]>) -> impl Iterator<Item = Cow<'_, str>> {
+    let brief = |frame: &Frame| frames::brief(frame, &ToOwned::to_owned);
+    frames::own(stack).into_iter().map(move |frame| brief(frame).into())
 }
 
 /// Adds what the panes show of a holder besides the names.
@@ -123,10 +130,12 @@ fn of_holder<'a>(incident: &Incident, holder: &'a Holder, texts: &mut Vec<Cow<'a
         texts.push(format!("thread {} ", opened.tid).into());
         texts.push(format!("{at} opened by thread {}", opened.tid).into());
         texts.extend(opened.path.iter().map(|path| path.as_str().into()));
+        texts.extend(places(opened.stack.as_deref()));
     }
     if let Some(forked) = &holder.forked {
         texts.push(format!("{} forked", offset(forked.time_ns)).into());
         texts.push(format!("thread {} ", forked.tid).into());
+        texts.extend(places(forked.stack.as_deref()));
     }
     if let Some(released) = &holder.released {
         texts.push(words::release(released).into());

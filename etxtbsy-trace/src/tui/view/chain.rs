@@ -3,8 +3,10 @@
 use super::style;
 use crate::analysis::near_miss::is_near_miss;
 use crate::{
-    analysis::ways,
-    event::{Ancestor, Context, Direction, Evidence, Fd, Holder, How, Incident, Opened, Place},
+    analysis::{frames, ways},
+    event::{
+        Ancestor, Context, Direction, Evidence, Fd, Frame, Holder, How, Incident, Opened, Place,
+    },
     text::{
         escape::{self, Charset},
         name, other_pids,
@@ -17,6 +19,7 @@ use ratatui::{
     style::Style,
     text::{Line, Span},
 };
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 /// The most holders shown.
 const HOLDERS: usize = 32;
@@ -26,6 +29,8 @@ const NAME: usize = 16;
 const LEAST: usize = 5;
 /// The kinds of lines; the first is the first to be shown in full.
 const EVERYTHING: [&str; 6] = ["holder ", "opener ", "victim ", "process ", "fork ", "kept "];
+/// Longer names of functions and files lose their middle, in bytes; no terminal has as many columns.
+const LONG: usize = 8192;
 /// The separator of pieces.
 const GAP: &str = " · ";
 /// The fewest columns in which a piece is shown.
@@ -84,12 +89,12 @@ struct Node {
     key: Key,
 }
 
-/// Identifies a node. A leaf equals no other node.
+/// Identifies a node. A leaf equals no other node. Forks at different places in the code of one thread differ.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Key {
     Opener(u32, u32, u64),
     Process(u32),
-    Fork(u32, u32),
+    Fork(u32, u32, u64),
     Leaf,
 }
 
@@ -156,13 +161,15 @@ fn tree(state: &State, incident: &Incident) -> Vec<Node> {
             }
         }
         if let Some(forked) = &holder.forked {
-            let key = Key::Fork(forked.pid, forked.tid);
+            let place = places(forked.stack.as_deref());
+            let key = Key::Fork(forked.pid, forked.tid, digest(&place));
             let mut node = Node::new("fork ", style::fork(state), None, key);
             if above != Some(forked.pid) {
                 node.pid = Some(forked.pid);
                 node.pieces.push(process(forked.pid, comm_of(holder, forked.pid)));
             }
             node.pieces.push(named(&format!("thread {} ", forked.tid), forked.comm.as_deref()));
+            node.pieces.extend(place);
             nodes = &mut merge(nodes, node).below;
         }
         nodes.push(held(state, incident, holder));
@@ -220,6 +227,8 @@ fn opener(state: &State, incident: &Incident, opened: &Opened, comm: Option<&str
         node.pieces[1] = plain(format!("thread {}", opened.tid));
     }
     node.must = 3;
+    // Before the path, which is mostly that of the busy file.
+    node.pieces.splice(3..3, places(opened.stack.as_deref()));
     node
 }
 
@@ -282,6 +291,37 @@ fn work(context: Option<&Context>, other: Option<&Context>) -> Vec<Piece> {
     facts.into_iter().map(|(name, value)| named(&format!("{name} "), Some(value))).collect()
 }
 
+/// The user's own frames of a stack, the innermost first.
+fn places(stack: Option<&[Frame]>) -> Vec<Piece> {
+    let frame = |(at, frame): (usize, &Frame)| {
+        let before = if at == 0 { "at " } else { "called by " };
+        named(before, Some(&frames::brief(frame, &ends)))
+    };
+    frames::own(stack).into_iter().enumerate().map(frame).collect()
+}
+
+/// A text without the middle that no terminal is wide enough for.
+fn ends(raw: &str) -> String {
+    if raw.len() <= LONG {
+        return raw.to_owned();
+    }
+    let head = raw.char_indices().map(|(at, _)| at).find(|at| *at >= LONG / 2);
+    let tail = raw.char_indices().rev().map(|(at, _)| at).find(|at| raw.len() - at >= LONG / 2);
+    match (head, tail) {
+        (Some(head), Some(tail)) if head < tail => format!("{}{}", &raw[..head], &raw[tail..]),
+        _ => raw.to_owned(),
+    }
+}
+
+/// Distinguishes pieces.
+fn digest(pieces: &[Piece]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    for piece in pieces {
+        piece.raw.hash(&mut hasher);
+    }
+    hasher.finish()
+}
+
 /// User, pids in other namespaces and cgroup.
 fn circumstances(
     uid: Option<u32>,
@@ -336,6 +376,7 @@ fn put_victim(state: &State, incident: &Incident, roots: &mut Vec<Node>) {
     let what = Piece { after: after.to_owned(), style: look, ..what };
     pieces.push(what);
     node.must = pieces.len();
+    pieces.extend(places(victim.stack.as_deref()));
     pieces.push(named("", incident.caller_path()));
     let busy = incident.file.path.as_deref().filter(|busy| incident.path.as_deref() != Some(*busy));
     pieces.extend(busy.map(|busy| named("busy: ", Some(busy))));

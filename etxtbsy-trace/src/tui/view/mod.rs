@@ -201,6 +201,7 @@ mod tests {
             samples::unheld(),
             samples::running_for_ever(),
             samples::pending(),
+            samples::with_stacks(),
         ];
         lines.chain(more).collect()
     }
@@ -401,6 +402,21 @@ mod tests {
     }
 
     #[test]
+    fn long_and_hostile_names_in_frames_fit_the_screen() {
+        let mut incident = samples::with_stacks();
+        let opened = incident.holders[0].opened.as_mut().unwrap().stack.as_mut().unwrap();
+        opened[4].function = Some("\x1b[2J家\n".repeat(150_000));
+        opened[5].file = Some("\u{202e}".repeat(300_000));
+        let mut state = state(vec![samples::meta().into(), incident.into()]);
+        state.focus = 1;
+        for (width, height) in [(10, 5), (80, 24), (200, 60)] {
+            let shown = screen(&state, width, height);
+            assert!(samples::harmless(&shown), "{shown}");
+        }
+        assert!(screen(&state, 200, 60).contains(r" at \x1b[2J"));
+    }
+
+    #[test]
     fn an_empty_session_says_what_is_watched_and_how_to_try_it() {
         let mut meta = samples::meta();
         meta.filter.command = None;
@@ -520,7 +536,7 @@ mod tests {
         #[test]
         fn hostile_strings_are_escaped(
             strings in samples::strings(),
-            at in 0..12_usize,
+            at in 0..13_usize,
             size in prop_oneof![
                 (1_u16..24, 1_u16..8),
                 (1_u16..250, 1_u16..80),
