@@ -19,8 +19,8 @@ use crate::{
 };
 
 /// The crates that are published.
-const PUBLISHED: [&str; 4] =
-    [NAME, "etxtbsy-trace-common", "etxtbsy-trace-event", "etxtbsy-workload"];
+const PUBLISHED: [&str; 5] =
+    ["etxtbsy-stacks", NAME, "etxtbsy-trace-common", "etxtbsy-trace-event", "etxtbsy-workload"];
 /// What [`NAME`]'s build script makes, and takes from a package.
 const OBJECTS: [&str; 2] = ["etxtbsy-trace-ebpf", "etxtbsy-trace-ebpf-cast"];
 /// Where the build script looks in a package; git ignores it.

@@ -1,0 +1,7 @@
+//! The helper of the tests.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    etxtbsy_stacks::helper::main()
+}
