@@ -41,11 +41,27 @@ pub enum Config {
     Repairs = 9,
     /// When tracing began, in nanoseconds of CLOCK_REALTIME.
     BeganReal = 10,
+    /// The bits of [`StacksOf`]: whose stacks are copied.
+    Stacks = 11,
 }
 
 impl Config {
     /// How many there are.
-    pub const ALL: u32 = 11;
+    pub const ALL: u32 = 12;
+}
+
+/// Whose stacks are copied: bits of [`Config::Stacks`].
+#[repr(u64)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StacksOf {
+    /// Threads that fork a process which inherits a write fd, and those whose calls fail.
+    Others = 1,
+    /// Threads that open files for writing.
+    Opens = 2,
+    /// The same, of the traced tree.
+    OpensOfTree = 4,
+    /// The same, of the programs in the map `STACK_PROGRAMS`, whose copies are larger.
+    OpensOfPrograms = 8,
 }
 
 /// What the programs do with failures.

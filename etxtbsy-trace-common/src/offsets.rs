@@ -178,6 +178,12 @@ pub struct Offsets {
     pub inode_ctime_nsec: u32,
     /// The number of the system call.
     pub regs_syscall: u32,
+    /// The program counter, the stack pointer and the frame pointer; `regs_lr` is `u32::MAX` where there is no link
+    /// register (x86_64).
+    pub regs_ip: u32,
+    pub regs_sp: u32,
+    pub regs_fp: u32,
+    pub regs_lr: u32,
     /// The first arguments of a 32-bit system call.
     pub regs_compat_first: u32,
     pub regs_compat_second: u32,

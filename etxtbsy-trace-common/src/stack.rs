@@ -4,7 +4,7 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// How many copies there is room for. A power of two.
-pub const STACKS: u32 = 2048;
+pub const STACK_PLACES: u32 = 1024;
 /// The most bytes that one copy has.
 pub const STACK_BYTES: usize = 4032;
 
@@ -40,9 +40,9 @@ pub struct Stack {
 
 /// The element for the copy of a thread at a time: a hash of both, so that it is found again without a map.
 #[must_use]
-#[inline(always)]
+#[inline]
 pub const fn stack_at(time_ns: u64, tid: u32) -> u32 {
     // Fibonacci hashing: the highest bits of the product.
     let mixed = (time_ns ^ (tid as u64) << 40).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    (mixed >> 40) as u32 & (STACKS - 1)
+    (mixed >> 40) as u32 & (STACK_PLACES - 1)
 }

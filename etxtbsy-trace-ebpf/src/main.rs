@@ -11,10 +11,11 @@
 //! 2. [`failure`]: what a failed call makes the programs do
 //! 3. [`holds`]: who holds files open for writing, and who runs which
 //! 4. [`emit`]: records for user space
-//! 5. [`tree`]: which processes are of interest
-//! 6. [`bounded_loop`]: loops that the verifier accepts
-//! 7. [`kernel`]: the running kernel's structures
-//! 8. [`maps`]: the maps; [`kernel`] reads one of them, which has what calibration has shown
+//! 5. [`stacks`]: copies of user stacks
+//! 6. [`tree`]: which processes are of interest
+//! 7. [`bounded_loop`]: loops that the verifier accepts
+//! 8. [`kernel`]: the running kernel's structures
+//! 9. [`maps`]: the maps; [`kernel`] reads one of them, which has what calibration has shown
 //!
 //! Functions that are `extern "C"` are global: the verifier checks each once, and not again for every path
 //! that leads to it. They take and return only numbers, because kernels before 5.13 accept no pointers there.
@@ -32,6 +33,7 @@ mod iters;
 mod kernel;
 mod maps;
 mod queries;
+mod stacks;
 mod tree;
 
 #[panic_handler]

@@ -19,7 +19,8 @@ use aya_ebpf::{
 };
 use etxtbsy_trace_common::{
     CallCount, CallKey, Config, Count, ExecCall, ExecName, Exiting, FdWord, FdWordKey, Hold,
-    HoldKey, Lineage, Lost, PendingRelease, ReapKey, Reaped, Repair, Run, TEXT_MAX, Table, Watch,
+    HoldKey, Lineage, Lost, PendingRelease, ReapKey, Reaped, Repair, Run, STACK_PLACES, Stack,
+    TEXT_MAX, Table, Watch,
 };
 
 /// Update flags of `bpf_map_update_elem`, include/uapi/linux/bpf.h.
@@ -167,6 +168,15 @@ pub(crate) static SCRATCH: HashMap<u64, Scratch> = HashMap::with_max_entries(256
 /// All zeros, to make elements from that are too large for the stack.
 #[map]
 pub(crate) static ZERO: Array<Zero> = Array::with_max_entries(1, 0);
+
+/// Copies of user stacks: see [`crate::stacks`]. User space reads them without a system call.
+#[map]
+pub(crate) static STACKS: Array<Stack> = Array::with_max_entries(STACK_PLACES, MMAPABLE);
+
+/// The programs whose stacks are copied at opens, by the inodes of their files. User space puts them in: LRU, for nothing
+/// takes them out.
+#[map]
+pub(crate) static STACK_PROGRAMS: LruHashMap<u64, u32> = LruHashMap::with_max_entries(1_024, 0);
 
 /// [`Lost`], one counter each.
 #[map]

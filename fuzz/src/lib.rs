@@ -9,11 +9,12 @@
 )]
 
 mod cases;
+mod stacks;
 mod words;
 
 use std::collections::HashMap;
 
-pub use self::{cases::attribution, words::command};
+pub use self::{cases::attribution, stacks::stacks, words::command};
 use etxtbsy_trace::{
     analysis::{
         attribution::attribute,

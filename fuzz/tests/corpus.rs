@@ -35,6 +35,11 @@ fn attributions() {
 }
 
 #[test]
+fn copies_of_stacks() {
+    for_each_file("corpus/stacks", etxtbsy_trace_fuzz::stacks);
+}
+
+#[test]
 fn ring_buffers() {
     for_each_file("corpus/records", etxtbsy_trace_fuzz::records);
 }

@@ -18,7 +18,7 @@ pub(crate) struct Args {
 }
 
 /// The targets, which are also the directories of fuzz/corpus.
-const TARGETS: [&str; 4] = ["replay", "records", "command", "attribution"];
+const TARGETS: [&str; 5] = ["replay", "records", "command", "attribution", "stacks"];
 
 /// Makes the compiler report branches and comparisons to libFuzzer.
 const COVERAGE: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \

@@ -14,7 +14,7 @@ use crate::{
     maps::{
         ANY, CONFIG, CROWDED, ENDED, EXECS, HOLDS, SEARCHES, SearchState, WATCHED, count, lost,
     },
-    tree,
+    stacks, tree,
 };
 
 /// How many files an exec can have opened: BINPRM_BUF and `exec_binprm` allow five levels.
@@ -188,6 +188,7 @@ pub(crate) extern "C" fn report_failure(task: u64, syscall: i32, path: u64) -> i
         let _ = SEARCHES.remove(task);
         return 0;
     };
+    stacks::note_failure(now);
     let Some(search) = search else {
         outcome::end_unknown(subject.seq);
         return 1;

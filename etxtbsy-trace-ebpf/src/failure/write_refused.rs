@@ -11,7 +11,7 @@ use crate::{
     failure::outcome,
     kernel::{self, AT_FDCWD, offset, syscall, word},
     maps::SearchState,
-    tree,
+    stacks, tree,
 };
 
 /// Reports a call of current's that has returned −ETXTBSY; false if there is nothing to continue with.
@@ -42,6 +42,7 @@ pub(crate) fn report(syscall: i32, path: u64, directory: i32) -> bool {
     let exit_ns = unsafe { bpf_ktime_get_ns() };
     let call = Call { syscall, enter_ns: 0, exit_ns };
     let Some(subject) = victim::report(task, &call, 0, 0, 0) else { return false };
+    stacks::note(exit_ns);
     victim::describe(task, subject, path);
     if directory != AT_FDCWD {
         let file = kernel::file_at(kernel::table_of(task), directory as u32);

@@ -8,7 +8,7 @@ use crate::{
     holds::{fd_table_copy, runs},
     kernel::{self, offset, word},
     maps::{LINEAGE, keep},
-    tree,
+    stacks, tree,
 };
 
 /// Notes which write fds a child has inherited, and what it runs.
@@ -66,5 +66,6 @@ extern "C" fn remember(parent: u64, child: u64, now_ns: u64) -> i32 {
         reaped: Reaped { time_ns: 0, task: 0 },
     };
     keep(&LINEAGE, kernel::tgid_of(child), &lineage);
+    stacks::note(now_ns);
     0
 }

@@ -9,12 +9,12 @@ use crate::{
     maps::{HOLDS, ORPHANS},
 };
 
-/// Notes that current has opened a file, if it did so for writing.
+/// Notes that current has opened a file, if it did so for writing; returns the time of that, else 0.
 #[inline(always)]
-pub(crate) fn note(fd: u32) {
+pub(crate) fn note(fd: u32) -> u64 {
     let (table, file) = kernel::current_file(fd);
     if file == 0 || !kernel::is_writer(file) {
-        return;
+        return 0;
     }
     // SAFETY: no arguments.
     let now = unsafe { bpf_ktime_get_ns() };
@@ -33,6 +33,7 @@ pub(crate) fn note(fd: u32) {
     if repair::is_expected() {
         repair::check_repair(file, inode, now);
     }
+    now
 }
 
 /// `IORING_FILE_INDEX_ALLOC`, include/uapi/linux/io_uring.h: the ring chooses a place.

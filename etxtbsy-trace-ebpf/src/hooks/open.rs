@@ -4,7 +4,7 @@ use aya_ebpf::{macros::tracepoint, programs::TracePointContext};
 use etxtbsy_trace_common::TailCall;
 
 use super::context::{self, tail_call};
-use crate::{holds::open, kernel::ETXTBSY, maps::TAIL_CALLS};
+use crate::{holds::open, kernel::ETXTBSY, maps::TAIL_CALLS, stacks};
 
 /// `syscalls:sys_exit_open`, `openat`, `openat2`, `creat`, `open_by_handle_at`.
 ///
@@ -21,6 +21,9 @@ pub fn opened(ctx: TracePointContext) -> u32 {
         }
         return 0;
     }
-    open::note(fd as u32);
+    let now = open::note(fd as u32);
+    if now != 0 {
+        stacks::note_open(now);
+    }
     0
 }

@@ -35,7 +35,7 @@ const SUFFICIENT_WITH_MEMLOCK: &str =
 /// From then on maps count against the memory of the cgroup.
 const FIRST_WITHOUT_MEMLOCK: KernelVersion = KernelVersion { major: 5, minor: 11, patch: 0 };
 
-const NEEDED: [Needed; 9] = [
+const NEEDED: [Needed; 10] = [
     Needed {
         capability: privileges::BPF,
         purpose: "to load eBPF programs and create their maps",
@@ -73,6 +73,12 @@ const NEEDED: [Needed; 9] = [
                            stay unknown";
             Finding::degraded(not_held(), instead).with_remedy(grant(name))
         },
+    },
+    Needed {
+        capability: privileges::CHECKPOINT_RESTORE,
+        purpose: "to read programs that were replaced, or are on overlayfs, for stacks",
+        when: When::Failure,
+        without: |_| Finding::ok(format!("{}; stacks have no names of such programs", not_held())),
     },
     Needed {
         capability: privileges::KILL,

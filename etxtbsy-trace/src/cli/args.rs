@@ -8,6 +8,7 @@ use crate::{
     output::{formats::Format, recording_file::Rotation},
     provoke::{LONGEST, Provocation, random_seed},
     report::formats::{self, FORMATS},
+    tracer::StacksWanted,
 };
 use clap::{
     ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum,
@@ -339,6 +340,10 @@ pub struct Options {
     #[arg(long = "as", global = true, value_name = "ROLE", value_enum, default_value_t)]
     pub role: TreeRole,
 
+    /// Whose stacks to show: who opened the file, who forked, whose call failed
+    #[arg(long, global = true, value_name = "WHEN", value_enum, default_value_t)]
+    pub stacks: StacksWanted,
+
     /// Stop tracing after SECONDS (fractions are allowed); with `run`, CMD continues
     #[arg(short, long, global = true, value_name = "SECONDS", value_parser = seconds, allow_negative_numbers = true)]
     pub duration: Option<Duration>,
@@ -457,8 +462,9 @@ impl Cli {
     /// The first option that would be ignored, and in which context.
     fn ignored(&self) -> Option<(&'static str, &'static str)> {
         let Options { output, format, json, role: _, duration, .. } = &self.options;
-        let Options { stop_after, error_exitcode, summary_only, no_mouse, color, file, .. } =
-            &self.options;
+        let Options {
+            stop_after, error_exitcode, summary_only, no_mouse, color, file, stacks, ..
+        } = &self.options;
         let given = |option: &'static str| match option {
             "--output" => output.is_some(),
             "--format" => format.is_some(),
@@ -471,6 +477,7 @@ impl Cli {
             "--overwrite" => file.overwrite,
             "--append" => file.append,
             "--rotate" => file.rotate.is_some(),
+            "--stacks" => *stacks != StacksWanted::Auto,
             _ => *color != Color::Auto,
         };
         let (context, ignored): (_, &[&'static str]) = match &self.command {
@@ -489,9 +496,12 @@ impl Cli {
                     "--summary-only",
                     "--no-mouse",
                     "--rotate",
+                    "--stacks",
                 ],
             ),
-            Some(Command::Replay(_)) => ("with replay", &["--duration", "--error-exitcode"]),
+            Some(Command::Replay(_)) => {
+                ("with replay", &["--duration", "--error-exitcode", "--stacks"])
+            }
             Some(Command::Report(_)) => (
                 "with report",
                 &[
@@ -505,6 +515,7 @@ impl Cli {
                     "--overwrite",
                     "--append",
                     "--rotate",
+                    "--stacks",
                 ],
             ),
             Some(command @ (Command::Schema { .. } | Command::Demo(_))) => (
@@ -523,6 +534,7 @@ impl Cli {
                     "--summary-only",
                     "--no-mouse",
                     "--color",
+                    "--stacks",
                 ],
             ),
         };

@@ -30,6 +30,7 @@ use crate::{
     command::ExecError,
     host::{memory::FAILED_TO_TRACE, stdio},
     output::formats::Format,
+    session::stacks::HELPER,
     tui::terminal::deferred_text::DeferredText,
 };
 
@@ -40,6 +41,9 @@ pub fn main() -> ExitCode {
     let own = args.next().unwrap_or_default();
     if args.next().is_some_and(|word| word == "workload") {
         return finish(workload::run(WorkloadCli::parse_from([own].into_iter().chain(args))));
+    }
+    if std::env::args_os().nth(1).is_some_and(|word| word == HELPER) {
+        return etxtbsy_stacks::helper::main();
     }
     let cli = match Cli::from_args(std::env::args_os()) {
         Ok(cli) => cli,

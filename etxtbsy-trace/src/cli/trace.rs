@@ -200,6 +200,7 @@ pub(super) fn start_tracing(
         roots: tracked,
         role: cli.options.role,
         ring_bytes,
+        stacks: cli.options.stacks,
         copy_to: std::env::var_os(RECORDS).map(Into::into),
         verbose: cli.options.verbose > 0,
     };

@@ -53,6 +53,13 @@ pub const DAC_READ_SEARCH: Capability = Capability {
     or: CapabilitySet::DAC_OVERRIDE,
     kept: Kept::Always,
 };
+/// CAP_CHECKPOINT_RESTORE (5.9 on).
+pub const CHECKPOINT_RESTORE: Capability = Capability {
+    name: "CAP_CHECKPOINT_RESTORE",
+    set: CapabilitySet::CHECKPOINT_RESTORE,
+    or: CapabilitySet::empty(),
+    kept: Kept::Always,
+};
 /// CAP_KILL.
 pub const KILL: Capability = Capability {
     name: "CAP_KILL",
@@ -83,8 +90,18 @@ pub const DAC_OVERRIDE: Capability = Capability {
 };
 
 /// All of them.
-pub const ALL: [Capability; 9] =
-    [BPF, PERFMON, SYS_PTRACE, SYS_RESOURCE, DAC_READ_SEARCH, KILL, SETUID, SETGID, DAC_OVERRIDE];
+pub const ALL: [Capability; 10] = [
+    BPF,
+    PERFMON,
+    SYS_PTRACE,
+    SYS_RESOURCE,
+    DAC_READ_SEARCH,
+    CHECKPOINT_RESTORE,
+    KILL,
+    SETUID,
+    SETGID,
+    DAC_OVERRIDE,
+];
 
 /// Whether a capability is kept once tracing is live.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -209,7 +226,9 @@ mod tests {
 
     #[test]
     fn each_kind_of_session_keeps_its_own() {
-        let always = CapabilitySet::SYS_PTRACE | CapabilitySet::DAC_READ_SEARCH;
+        let always = CapabilitySet::SYS_PTRACE
+            | CapabilitySet::DAC_READ_SEARCH
+            | CapabilitySet::CHECKPOINT_RESTORE;
         let more = |command, files, sudo| {
             let work = SessionKind { command, files, sudo, loads: false };
             let Keeps { effective, permitted } = kept(EVERY, work, false);

@@ -11,6 +11,7 @@ mod report;
 mod runs;
 pub(crate) mod signals;
 pub mod sinks;
+pub mod stacks;
 pub mod trace_run;
 pub mod tree;
 mod watch;
@@ -32,6 +33,7 @@ use self::{
     runs::HuntRuns,
     signals::{Asks, Signals},
     sinks::Sinks,
+    stacks::Stacks,
 };
 pub use self::{runs::RunFound, sinks::Sink};
 use crate::{
@@ -119,6 +121,8 @@ pub struct Session<B> {
     missed: (u64, u64),
     garbled: u64,
     sinks: Sinks,
+    /// `None` if no stacks are wanted.
+    stacks: Option<Stacks>,
     summary: Summary,
     near_misses: NearMisses,
     /// The runs of a hunt.
@@ -153,6 +157,8 @@ impl<B: Backend> Session<B> {
     ) -> anyhow::Result<Self> {
         tracer.listen()?;
         let sinks = Sinks::start(sinks)?;
+        let stacks = tracer.copies_stacks().then(Stacks::start).transpose();
+        let stacks = stacks.context("cannot start a thread for stacks")?;
         let began_ns = now_ns(ClockId::CLOCK_MONOTONIC);
         // Before the first line, after which whoever reads it may let things begin.
         tracer.take(Intake::Open);
@@ -172,6 +178,7 @@ impl<B: Backend> Session<B> {
             missed: (0, began_ns),
             garbled: 0,
             sinks,
+            stacks,
             summary: Summary::default(),
             near_misses: NearMisses::default(),
             runs: HuntRuns::default(),
@@ -229,6 +236,7 @@ impl<B: Backend> Session<B> {
             self.tree_ended = self.tracer.is_filtered();
         }
         let output_ended = Arc::clone(&self.sinks.ended);
+        let stacks_ready = self.stacks.as_ref().map(|stacks| Arc::clone(&stacks.ready));
         loop {
             self.sinks.find_failed(self.ending);
             if !has_command && (self.tree_ended || self.sinks.has_no_reader()) {
@@ -253,6 +261,7 @@ impl<B: Backend> Session<B> {
                 () = stop.notified() => break,
                 () = at(until) => break,
                 () = output_ended.notified() => {}
+                () = notified(stacks_ready.as_deref()) => {}
                 () = at(tick) => {}
                 // Signals are looked at meanwhile.
                 () = yield_now(), if self.more => {}
@@ -264,6 +273,7 @@ impl<B: Backend> Session<B> {
             self.read();
             self.poll();
             self.settle(limits.incidents);
+            self.write_found();
         }
         Ok(None)
     }
@@ -306,6 +316,7 @@ impl<B: Backend> Session<B> {
             self.summary.failures = self.summary.failures.saturating_sub(self.summary.elsewhere);
         }
         self.report_other_near_misses();
+        self.write_rest().await;
         self.summary.execs = Some(self.execs());
         self.summary.hunt = self.runs.sums();
         self.report_lost();
@@ -355,10 +366,12 @@ impl<B: Backend> Session<B> {
             .then(|| now_ns(ClockId::CLOCK_MONOTONIC) + POLL_NS);
         // The end of the tree may be among what is missed.
         let missed = self.tracer.is_filtered().then_some(self.missed.1 + MISSED_NS);
-        let due = [self.ledger.deadline_ns(), unwatch, poll, missed].into_iter().flatten().min()?;
+        let due = [self.ledger.deadline_ns(), unwatch, poll, missed].into_iter().flatten().min();
+        let Some(due) = due else { return self.stacks_due() };
         let left = due.saturating_sub(now_ns(ClockId::CLOCK_MONOTONIC));
         // Never a busy loop, should the clocks disagree.
-        Some(Instant::now() + Duration::from_nanos(left).max(Duration::from_millis(1)))
+        let due = Instant::now() + Duration::from_nanos(left).max(Duration::from_millis(1));
+        Some(self.stacks_due().map_or(due, |stacks| stacks.min(due)))
     }
 
     /// Takes in the records there are, for one turn.
@@ -394,6 +407,13 @@ impl<B: Backend> Session<B> {
                 // At once: nothing keeps the file there.
                 self.find_pids();
                 self.read_target(text);
+            }
+            if self.stacks.is_some()
+                && let Record::Candidate(candidate) = &record
+            {
+                // At once, as well.
+                self.find_pids();
+                self.ask_for_stacks_of(&candidate.hold);
             }
             let exec = exec_of(&record);
             let event = self.ledger.record(record);
@@ -501,6 +521,14 @@ fn exec_of(record: &Record) -> Option<(u64, Hold)> {
 async fn ended<T>(command: Option<impl Future<Output = io::Result<T>>>) -> io::Result<T> {
     match command {
         Some(command) => command.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits for a notification; for ever, if none can come.
+async fn notified(notify: Option<&Notify>) {
+    match notify {
+        Some(notify) => notify.notified().await,
         None => std::future::pending().await,
     }
 }

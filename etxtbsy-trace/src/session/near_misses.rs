@@ -98,14 +98,14 @@ impl<B: Backend> Session<B> {
         near.run = self.runs.near_miss(near.time_ns);
         self.summary.near_misses += 1;
         for near in self.near_misses.add(near) {
-            self.sinks.write(Line::NearMiss(Box::new(near)));
+            self.write(Line::NearMiss(Box::new(near)));
         }
     }
 
     /// Writes those that were held back.
     pub(super) fn report_other_near_misses(&mut self) {
         for near in self.near_misses.rest() {
-            self.sinks.write(Line::NearMiss(Box::new(near)));
+            self.write(Line::NearMiss(Box::new(near)));
         }
     }
 }

@@ -42,8 +42,9 @@ impl<B: Backend> Session<B> {
     /// Looks at the processes of a failure while they live.
     pub(super) fn observe(&mut self, seq: u64) {
         // First: these may go at any moment.
-        self.await_ends();
         self.find_pids();
+        self.ask_for_stacks(seq);
+        self.await_ends();
         self.find_pins(seq);
         let Some(case) = self.ledger.case(seq) else { return };
         let (failure, is_write) = (case.failure, case.is_write());
@@ -67,6 +68,7 @@ impl<B: Backend> Session<B> {
         self.find_runners(seq);
         self.find_pins_of_refused(seq);
         self.await_ends();
+        self.list_programs(seq);
         self.report_pending(seq);
     }
 

@@ -77,7 +77,7 @@ impl<B: Backend> Session<B> {
         self.summary.repaired += u64::from(incident.repaired.is_some());
         *self.summary.by_verdict.entry(incident.verdict.kind).or_default() += 1;
         self.change_first.add(&incident);
-        self.sinks.write(Line::Incident(Box::new(incident)));
+        self.write(Line::Incident(Box::new(incident)));
     }
 
     /// Whether a failure is one of those that were asked for.

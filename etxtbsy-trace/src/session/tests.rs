@@ -6,7 +6,7 @@
 
 use std::{collections::VecDeque, future::Pending, os::fd::AsRawFd, sync::Mutex};
 
-use etxtbsy_trace_common::{CallCount, CallKey, Lineage, PendingRelease, Run};
+use etxtbsy_trace_common::{CallCount, CallKey, Lineage, PendingRelease, Run, Stack};
 use tokio::runtime::Runtime;
 
 use super::*;
@@ -126,6 +126,18 @@ impl Backend for Recording {
 
     fn exec_name(&self, _: u64, _: u32) -> Option<Vec<u8>> {
         None
+    }
+
+    fn copies_stacks(&self) -> bool {
+        false
+    }
+
+    fn stack(&self, _: u64, _: u32) -> Option<Box<Stack>> {
+        None
+    }
+
+    fn copy_stacks_of(&mut self, _: &impl AsRawFd) -> anyhow::Result<()> {
+        Ok(())
     }
 
     fn still_open(&mut self, _: u64, _: &PendingRelease) -> anyhow::Result<bool> {

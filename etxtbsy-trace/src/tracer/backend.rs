@@ -3,7 +3,9 @@
 
 use std::{io, os::fd::AsRawFd};
 
-use etxtbsy_trace_common::{CallCount, CallKey, Hold, Intake, Lineage, Lost, PendingRelease, Run};
+use etxtbsy_trace_common::{
+    CallCount, CallKey, Hold, Intake, Lineage, Lost, PendingRelease, Run, Stack,
+};
 
 use crate::host::pids::Pids;
 
@@ -89,6 +91,15 @@ pub trait Backend {
     /// What a process that closed write fds in an exec was asked to execute; `task` is
     /// [`etxtbsy_trace_common::Hold::task`].
     fn exec_name(&self, task: u64, tgid: u32) -> Option<Vec<u8>>;
+
+    /// Whether stacks are copied.
+    fn copies_stacks(&self) -> bool;
+
+    /// The copy of the stack of a thread that did something at a time; `None` if none was made, or it is gone.
+    fn stack(&self, time_ns: u64, tid: u32) -> Option<Box<Stack>>;
+
+    /// Has stacks copied when the program in that file opens files for writing, unless none are.
+    fn copy_stacks_of(&mut self, program: &impl AsRawFd) -> anyhow::Result<()>;
 
     /// Whether a description still has write access to its inode, or its last reference waits in the work of
     /// `task`, a `struct task_struct *`.

@@ -33,6 +33,7 @@ use super::{
     numbers::Numbers,
     object, offsets,
     programs::{COMPAT_RETURNS, Entry, PIDS, PROGRAMS, RECEIVING, Runs, SNAPSHOT, Start},
+    stack_copies::{StackCopies, StacksWanted},
     tracefs::with_tracefs,
 };
 use crate::event::TreeRole as Role;
@@ -52,6 +53,8 @@ pub struct Tracer {
     pub(super) config: Numbers,
     pub(super) counts: Numbers,
     pub(super) lost: Numbers,
+    pub(super) stacks: StackCopies,
+    pub(super) stacks_wanted: StacksWanted,
     pub(super) filtered: bool,
     /// Whether opens by io_uring can be followed.
     pub(super) ring: bool,
@@ -80,6 +83,8 @@ pub struct Options {
     /// The size of the ring buffer in bytes, a power of two of at least one page; `None` for the
     /// size the programs have.
     pub ring_bytes: Option<u32>,
+    /// Whose stacks are copied.
+    pub stacks: StacksWanted,
     /// A new file for a copy of all records, each behind its length: what the tests of the session replay.
     pub copy_to: Option<PathBuf>,
     /// Whether the programs' own diagnostics are shown.
@@ -138,6 +143,8 @@ impl Tracer {
             config: Numbers::of(&ebpf, "CONFIG", Config::ALL)?,
             counts: Numbers::of(&ebpf, "COUNTS", Count::ALL)?,
             lost: Numbers::of(&ebpf, "LOST", Lost::ALL.len() as u32)?,
+            stacks: StackCopies::of(&ebpf, options.stacks)?,
+            stacks_wanted: options.stacks,
             ebpf,
             records: None,
             copy: copy.transpose().context("cannot copy the records")?,
@@ -162,6 +169,7 @@ impl Tracer {
         log::debug!("open files noted after {:?}", began.elapsed());
         tracer.follow_compat()?;
         tracer.learn()?;
+        tracer.config.set(Config::Stacks as u32, options.stacks.bits());
         log::debug!("ready after {:?}", began.elapsed());
         Ok(tracer)
     }
@@ -353,6 +361,7 @@ fn load_object(
     if let Some(bytes) = options.ring_bytes {
         loader.map_max_entries("EVENTS", bytes);
     }
+    loader.map_max_entries("STACKS", options.stacks.places());
     let mut ebpf = loader.load(&object).context("cannot load the eBPF programs")?;
     log::debug!("maps made");
     let wanted = PROGRAMS.iter().filter(|entry| entry.start.is_loaded(kernel.preempts_programs));

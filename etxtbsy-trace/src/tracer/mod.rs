@@ -21,7 +21,9 @@ pub mod programs;
 mod queries;
 pub mod reaper;
 pub mod records;
+mod stack_copies;
 pub mod tracefs;
 
 pub use backend::{Backend, ExecCounts};
 pub use loader::Tracer;
+pub use stack_copies::StacksWanted;

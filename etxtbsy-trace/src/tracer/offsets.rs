@@ -192,6 +192,10 @@ pub fn resolve(kernel: &impl Layout) -> anyhow::Result<Offsets> {
         // x86_64; arm64, where the result of the call overwrites regs[0].
         regs_first: at("pt_regs", &["di", "orig_x0"])?,
         regs_syscall: at("pt_regs", &["orig_ax", "syscallno"])?,
+        regs_ip: at("pt_regs", &["ip", "pc"])?,
+        regs_sp: at("pt_regs", &["sp"])?,
+        regs_fp: argument("bp", 29)?,
+        regs_lr: at("pt_regs", &["regs"]).map_or(u32::MAX, |regs| regs + 30 * 8),
         regs_compat_first: at("pt_regs", &["bx"]).unwrap_or(0),
         regs_compat_second: at("pt_regs", &["cx"]).unwrap_or(0),
         regs_second: argument("si", 1)?,

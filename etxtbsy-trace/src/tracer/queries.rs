@@ -13,7 +13,7 @@ use aya::{
 };
 use etxtbsy_trace_common::{
     CallCount, CallKey, Compat32, Config, Count, ExecCall, ExecName, Hold, Intake, Lineage, Lost,
-    PendingRelease, PidPair, Run, Watch,
+    PendingRelease, PidPair, Run, Stack, StacksOf, Watch,
 };
 use nix::time::ClockId;
 use tokio::io::{Interest, unix::AsyncFd};
@@ -25,6 +25,7 @@ use super::{
     loader::{Tracer, program_of, refusal},
     numbers::Numbers,
     programs::{CALL_RETURNS, COMPAT_RETURNS, COMPAT_SEARCH, PIDS, RECEIVED, SYS_EXIT},
+    stack_copies::StacksWanted,
 };
 use crate::host::{clock::now_ns, pids::Pids};
 
@@ -182,6 +183,26 @@ impl Backend for Tracer {
         let kept = map.get(&task, 0).ok().filter(|kept| kept.tgid == tgid)?;
         let name = kept.name.split(|byte| *byte == 0).next()?;
         (!name.is_empty()).then(|| name.to_vec())
+    }
+
+    fn copies_stacks(&self) -> bool {
+        self.stacks_wanted != StacksWanted::Never
+    }
+
+    fn stack(&self, time_ns: u64, tid: u32) -> Option<Box<Stack>> {
+        self.stacks.get(time_ns, tid)
+    }
+
+    fn copy_stacks_of(&mut self, program: &impl AsRawFd) -> anyhow::Result<()> {
+        if self.stacks_wanted == StacksWanted::Never {
+            return Ok(());
+        }
+        let inode = self.inode_at(program)?;
+        let mut map: HashMap<_, u64, u32> = HashMap::try_from(self.map_mut("STACK_PROGRAMS")?)?;
+        map.insert(inode, 1, 0)?;
+        let bits = self.config.get(Config::Stacks as u32);
+        self.config.set(Config::Stacks as u32, bits | StacksOf::OpensOfPrograms as u64);
+        Ok(())
     }
 
     fn still_open(&mut self, task: u64, lingering: &PendingRelease) -> anyhow::Result<bool> {

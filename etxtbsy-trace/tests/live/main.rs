@@ -29,6 +29,7 @@ mod reuse;
 mod rights;
 mod roles;
 mod scenes;
+mod stacks;
 mod storms;
 mod suites;
 mod support;

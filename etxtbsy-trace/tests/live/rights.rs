@@ -125,7 +125,9 @@ fn the_tracer_keeps_only_the_capabilities_it_needs() {
     let Some(_turn) = Turn::take_as_root() else {
         return;
     };
-    let mut always = CapabilitySet::SYS_PTRACE | CapabilitySet::DAC_READ_SEARCH;
+    let mut always = CapabilitySet::SYS_PTRACE
+        | CapabilitySet::DAC_READ_SEARCH
+        | CapabilitySet::CHECKPOINT_RESTORE;
     always.set(CapabilitySet::BPF, reading_maps_needs_bpf());
     let tracing = Process::start(tracer().args(["--json", "--pid", "1"]));
     tracing.line();

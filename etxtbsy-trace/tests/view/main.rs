@@ -221,7 +221,9 @@ fn the_view_keeps_only_the_capabilities_it_needs() {
     fs::copy(BINARY, &binary).unwrap();
     std::os::unix::fs::chown(dir, Some(NOBODY), Some(NOBODY)).unwrap();
     let sudo = format!("SUDO_UID={NOBODY} SUDO_GID={NOBODY} SUDO_USER=nobody");
-    let always = CapabilitySet::SYS_PTRACE | CapabilitySet::DAC_READ_SEARCH;
+    let always = CapabilitySet::SYS_PTRACE
+        | CapabilitySet::DAC_READ_SEARCH
+        | CapabilitySet::CHECKPOINT_RESTORE;
     let identity = CapabilitySet::SETUID | CapabilitySet::SETGID;
     let root = CapabilitySet::DAC_OVERRIDE;
     for (environment, kept, owner) in [(&*sudo, identity, NOBODY), ("LC_ALL=C", root, 0)] {
