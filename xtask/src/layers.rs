@@ -163,13 +163,14 @@ fn is_name_char(it: char) -> bool {
 }
 
 /// The layers of `etxtbsy-trace-ebpf`, the highest first. The head of its `main.rs` describes each.
-const EBPF: [&str; 10] = [
+const EBPF: [&str; 11] = [
     "hooks",
     "iters",
     "queries",
     "failure",
     "holds",
     "emit",
+    "stacks",
     "tree",
     "bounded_loop",
     "kernel",

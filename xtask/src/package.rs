@@ -20,7 +20,7 @@ use crate::{
 
 /// The crates that are published.
 const PUBLISHED: [&str; 5] =
-    ["etxtbsy-stacks", NAME, "etxtbsy-trace-common", "etxtbsy-trace-event", "etxtbsy-workload"];
+    ["etxtbsy-stacks", "etxtbsy-trace-common", "etxtbsy-trace-event", NAME, "etxtbsy-workload"];
 /// What [`NAME`]'s build script makes, and takes from a package.
 const OBJECTS: [&str; 2] = ["etxtbsy-trace-ebpf", "etxtbsy-trace-ebpf-cast"];
 /// Where the build script looks in a package; git ignores it.
