@@ -10,6 +10,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use nix::sys::signal::{SigSet, SigmaskHow};
+
 use crate::{Copied, Key, Resolved, worker};
 
 /// The most copies that wait.
@@ -72,9 +74,13 @@ impl Resolver {
         theirs.set_nonblocking(true)?;
         let shared = Arc::new(Shared { queues: Mutex::default(), wake: Box::new(wake) });
         let theirs_shared = Arc::clone(&shared);
-        thread::Builder::new()
+        // The thread blocks all signals, which other threads handle.
+        let mask = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
+        let started = thread::Builder::new()
             .name("stacks".to_owned())
-            .spawn(move || worker::Worker::new(&theirs_shared, theirs, helper).run())?;
+            .spawn(move || worker::Worker::new(&theirs_shared, theirs, helper).run());
+        mask.thread_set_mask()?;
+        started?;
         Ok(Self { shared, worker: ours })
     }
 

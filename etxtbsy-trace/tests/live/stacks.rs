@@ -190,11 +190,10 @@ fn nobodys() {
 fn of_the_whole_machine() {
     let Some(turn) = Turn::take_as_root() else { return };
     let Some(binary) = compiled(&turn, "holder.c", &["cc", "-O2", "-g"]) else { return };
-    let path = turn.dir.path().join("program");
     let tracer = Process::start(tracer().arg("--json"));
     // The first line: it is live.
     tracer.line();
-    let next = || loop {
+    let next = |path: &Path| loop {
         match serde_json::from_str(&tracer.line()).unwrap() {
             Line::Incident(incident) if incident.path.as_deref() == path.to_str() => {
                 return incident;
@@ -203,9 +202,12 @@ fn of_the_whole_machine() {
         }
     };
     let mut stacks = Vec::new();
-    for _ in 0..2 {
-        assert_eq!(Command::new(&binary).arg(&path).status().unwrap().code(), Some(1));
-        let incident = next();
+    for name in ["first", "second"] {
+        let path = turn.dir.path().join(name);
+        let mut program = Command::new(&binary).arg(&path).arg("wait").spawn().unwrap();
+        let incident = next(&path);
+        program.kill().unwrap();
+        program.wait().unwrap();
         let holder = the_holder(&incident);
         assert_at(forked(holder), "fork_holder", "holder.c", "// the fork");
         assert_at(incident.victim.stack.as_ref(), "execute", "holder.c", "// the exec");
