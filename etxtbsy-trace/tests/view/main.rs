@@ -61,7 +61,8 @@ fn an_incident_can_be_viewed_filtered_and_exported() {
     screen.line(&format!("{BINARY} demo leaked-daemon"));
     // The newest incident is shown without a key. A screenshot can have half a frame, so wait for all.
     screen.wait("an incident, its chain and its verdict", |text| {
-        ["leaked-fd", "opener", "O_CLOEXEC"].iter().all(|word| text.contains(word))
+        // Counted: it is pending no more.
+        ["1 incident", "leaked-fd", "opener", "O_CLOEXEC"].iter().all(|word| text.contains(word))
     });
     screen.keys(&["Enter"]);
     screen.await_text("#1 ");
@@ -230,7 +231,7 @@ fn the_view_keeps_only_the_capabilities_it_needs() {
         let pid = dir.join("pid");
         let start = format!("exec env {environment} {} demo leaked-daemon", binary.display());
         screen.line(&format!("sh -c 'echo $$ > {}; {start}'", pid.display()));
-        screen.await_text("leaked-fd");
+        screen.await_text("1 incident");
         let pid = fs::read_to_string(pid).unwrap();
         let wanted = (always | kept | CapabilitySet::KILL) & capabilities(None).unwrap().permitted;
         let tasks = fs::read_dir(format!("/proc/{}/task", pid.trim())).unwrap();
