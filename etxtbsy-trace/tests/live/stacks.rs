@@ -2,6 +2,7 @@
 
 use crate::support::{Process, Turn, tracer};
 use etxtbsy_trace::event::{Frame, Holder, Incident, Line};
+use etxtbsy_workload::Scene;
 use nix::sys::signal::Signal;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -153,6 +154,9 @@ fn in_go() {
 #[test]
 fn in_python() {
     let Some(turn) = Turn::take_as_root() else { return };
+    if Command::new("python3").arg("--version").output().is_err() {
+        skip!("python3 is not installed");
+    }
     let source = format!("{SOURCES}/holder.py");
     let incident = incident(&turn, &[], &["python3", &source]);
     let stack = opened(the_holder(&incident));
@@ -174,6 +178,20 @@ fn in_node() {
     let is_it =
         |frame: &Frame| frame.function.as_deref().is_some_and(|it| it.contains("~execute "));
     assert!(stack.is_some_and(|stack| stack.iter().any(is_it)), "{stack:#?}");
+}
+
+/// Needs no compiler, so it also runs in virtual machines.
+#[test]
+fn of_a_workload() {
+    let Some(turn) = Turn::take_as_root() else { return };
+    let (_, trace): (Scene, _) = turn.workload(&["released-by-exit"]);
+    let [incident] = &trace.incidents[..] else { panic!("not one: {:#?}", trace.incidents) };
+    let is_own = |frame: &Frame| {
+        let function = frame.function.as_deref().unwrap_or_default();
+        function.contains("etxtbsy_workload::") && frame.line.is_some()
+    };
+    let stack = incident.victim.stack.as_ref();
+    assert!(stack.is_some_and(|stack| stack.iter().any(is_own)), "{:#?}", incident.victim);
 }
 
 #[test]
