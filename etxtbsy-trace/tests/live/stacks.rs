@@ -2,7 +2,6 @@
 
 use crate::support::{Process, Turn, tracer};
 use etxtbsy_trace::event::{Frame, Holder, Incident, Line};
-use etxtbsy_workload::Scene;
 use nix::sys::signal::Signal;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -178,20 +177,6 @@ fn in_node() {
     let is_it =
         |frame: &Frame| frame.function.as_deref().is_some_and(|it| it.contains("~execute "));
     assert!(stack.is_some_and(|stack| stack.iter().any(is_it)), "{stack:#?}");
-}
-
-/// Needs no compiler, so it also runs in virtual machines.
-#[test]
-fn of_a_workload() {
-    let Some(turn) = Turn::take_as_root() else { return };
-    let (_, trace): (Scene, _) = turn.workload(&["released-by-exit"]);
-    let [incident] = &trace.incidents[..] else { panic!("not one: {:#?}", trace.incidents) };
-    let is_own = |frame: &Frame| {
-        let function = frame.function.as_deref().unwrap_or_default();
-        function.contains("etxtbsy_workload::") && frame.line.is_some()
-    };
-    let stack = incident.victim.stack.as_ref();
-    assert!(stack.is_some_and(|stack| stack.iter().any(is_own)), "{:#?}", incident.victim);
 }
 
 #[test]
