@@ -1,6 +1,6 @@
 //! Stacks: small programs of several languages, whose sources show the functions and lines that open, fork and execute.
 
-use crate::support::{Process, Turn, tracer};
+use crate::support::{Process, Turn, has, tracer};
 use etxtbsy_trace::event::{Frame, Holder, Incident, Line};
 use nix::sys::signal::Signal;
 use std::fs;
@@ -45,7 +45,9 @@ fn incident(turn: &Turn, options: &[&str], program: &[&str]) -> Incident {
     let _ = fs::remove_file(&path);
     let command = [program, &[path.to_str().unwrap(), "wait"]].concat();
     let options = [&["--stop-after", "1", "--kill-after-stop"], options].concat();
-    let (ended, mut trace) = turn.run(&options, &command);
+    // Node writes files where it runs.
+    let mut tracer = tracer();
+    let (ended, mut trace) = turn.run_by(tracer.current_dir(turn.dir.path()), &options, &command);
     assert_eq!(ended.code, Some(128 + 15), "{}", ended.stderr);
     let [_] = &trace.incidents[..] else { panic!("not one: {:#?}", trace.incidents) };
     trace.incidents.remove(0)
@@ -153,7 +155,7 @@ fn in_go() {
 #[test]
 fn in_python() {
     let Some(turn) = Turn::take_as_root() else { return };
-    if Command::new("python3").arg("--version").output().is_err() {
+    if !has("python3", "--version") {
         skip!("python3 is not installed");
     }
     let source = format!("{SOURCES}/holder.py");
@@ -167,12 +169,14 @@ fn in_python() {
 #[test]
 fn in_node() {
     let Some(turn) = Turn::take_as_root() else { return };
-    if Command::new("node").arg("--version").output().is_err() {
+    if !has("node", "--version") {
         skip!("node is not installed");
     }
     let source = format!("{SOURCES}/holder.js");
     let node = ["node", "--perf-basic-prof", "--interpreted-frames-native-stack", &source];
     let incident = incident(&turn, &[], &node);
+    let opener = the_holder(&incident).pid;
+    fs::remove_file(format!("/tmp/perf-{opener}.map")).unwrap();
     let stack = incident.victim.stack.as_ref();
     let is_it =
         |frame: &Frame| frame.function.as_deref().is_some_and(|it| it.contains("~execute "));

@@ -1,17 +1,12 @@
 //! Small test suites in several languages, which fail once in hundreds of runs: one run shows the race, and a hunt shows
 //! that a lock ends it. Each needs its language's compiler or interpreter, and is skipped without.
 
-use crate::support::{Process, Trace, Turn, tracer};
+use crate::support::{Process, Trace, Turn, has, tracer};
 use etxtbsy_trace::event::Hunt;
 use std::process::Command;
 use test_support::skip;
 
 const SOURCES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/suites");
-
-/// Whether a program is there, and runs.
-fn has(program: &str, version: &str) -> bool {
-    Command::new(program).arg(version).output().is_ok_and(|ended| ended.status.success())
-}
 
 /// Options and a command of the tracer, to its end: its exit status and the trace.
 fn trace(turn: &Turn, words: &[&str], suite: &[&str]) -> (Option<i32>, Trace) {

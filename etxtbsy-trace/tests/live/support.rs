@@ -158,6 +158,11 @@ impl Turn {
     }
 }
 
+/// Whether a program is there, and runs.
+pub(crate) fn has(program: &str, version: &str) -> bool {
+    Command::new(program).arg(version).output().is_ok_and(|ended| ended.status.success())
+}
+
 /// The race go22315, which waits until it is traced.
 pub(crate) struct WaitingRace(pub(crate) Process);
 
