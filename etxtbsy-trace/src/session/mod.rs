@@ -408,12 +408,14 @@ impl<B: Backend> Session<B> {
                 self.find_pids();
                 self.read_target(text);
             }
-            if self.stacks.is_some()
-                && let Record::Candidate(candidate) = &record
-            {
+            if self.stacks.is_some() {
                 // At once, as well.
-                self.find_pids();
-                self.ask_for_stacks_of(&candidate.hold);
+                match &record {
+                    // Its candidates follow.
+                    Record::Failure(_) | Record::NearMiss(_) => self.find_pids(),
+                    Record::Candidate(candidate) => self.ask_for_stacks_of(&candidate.hold),
+                    _ => {}
+                }
             }
             let exec = exec_of(&record);
             let event = self.ledger.record(record);

@@ -22,7 +22,7 @@ use tokio::{
 use super::Session;
 use crate::{
     analysis::case::Case,
-    event::{Frame, Holder, Line, Victim},
+    event::{Forked, Frame, Incident, Line, Opened, Victim},
     tracer::{Backend, records::path_of},
 };
 
@@ -69,11 +69,6 @@ impl Stacks {
         })
     }
 
-    /// Whether the line has all its stacks, as far as they can be found.
-    fn is_complete(&self, line: &Line) -> bool {
-        places(line).all(|key| !self.pending.contains(&key))
-    }
-
     fn take_found(&mut self) {
         for (key, resolved) in self.resolver.take() {
             self.pending.remove(&key);
@@ -83,45 +78,19 @@ impl Stacks {
 
     /// Takes out the first line, if nothing is missing, or it has waited long enough.
     fn next_line(&mut self) -> Option<Line> {
-        let (until, line) = self.lines.front()?;
-        if !self.is_complete(line) && Instant::now() < *until {
+        let (until, line) = self.lines.front_mut()?;
+        let is_found = places(line).iter().all(|place| !self.pending.contains(&place.key));
+        if !is_found && Instant::now() < *until {
             return None;
         }
         let (_, mut line) = self.lines.pop_front()?;
-        self.fill(&mut line);
+        for place in places(&mut line) {
+            if let Some(Some(resolved)) = self.found.get(&place.key) {
+                *place.stack = Some(resolved.frames.clone());
+                *place.frames_unknown = Some(resolved.unknown);
+            }
+        }
         Some(line)
-    }
-
-    fn fill(&self, line: &mut Line) {
-        let (time_ns, victim, holders) = match line {
-            Line::Incident(incident) => {
-                (incident.time_ns, Some(&mut incident.victim), &mut incident.holders)
-            }
-            // The stack of one whose exec succeeded is gone.
-            Line::NearMiss(near) => (near.time_ns, None, &mut near.holders),
-            _ => return,
-        };
-        if let Some(victim) = victim {
-            let Victim { stack, frames_unknown, tid, .. } = victim;
-            self.put(Key { time_ns, tid: *tid }, stack, frames_unknown);
-        }
-        for holder in holders {
-            if let Some(by) = &mut holder.opened {
-                let key = Key { time_ns: by.time_ns, tid: by.tid };
-                self.put(key, &mut by.stack, &mut by.frames_unknown);
-            }
-            if let Some(by) = &mut holder.forked {
-                let key = Key { time_ns: by.time_ns, tid: by.tid };
-                self.put(key, &mut by.stack, &mut by.frames_unknown);
-            }
-        }
-    }
-
-    fn put(&self, key: Key, stack: &mut Option<Vec<Frame>>, unknown: &mut Option<u32>) {
-        if let Some(Some(resolved)) = self.found.get(&key) {
-            *stack = Some(resolved.frames.clone());
-            *unknown = Some(resolved.unknown);
-        }
     }
 
     /// Forgets what no line waits for, if there is much of it.
@@ -132,20 +101,40 @@ impl Stacks {
     }
 }
 
-/// The stacks that a line has room for.
-fn places(line: &Line) -> impl Iterator<Item = Key> {
-    let (time_ns, victim, holders): (_, Option<&Victim>, &[Holder]) = match line {
-        Line::Incident(incident) => (incident.time_ns, Some(&incident.victim), &incident.holders),
-        Line::NearMiss(near) => (near.time_ns, None, &near.holders),
-        _ => (0, None, &[]),
+/// Where a line has room for a stack.
+struct Place<'a> {
+    key: Key,
+    stack: &'a mut Option<Vec<Frame>>,
+    frames_unknown: &'a mut Option<u32>,
+}
+
+/// The places for stacks in a line.
+fn places(line: &mut Line) -> Vec<Place<'_>> {
+    let (victim, holders) = match line {
+        Line::Incident(incident) => {
+            let Incident { time_ns, victim, holders, .. } = &mut **incident;
+            (Some((*time_ns, victim)), holders)
+        }
+        // The stack of one whose exec succeeded is gone.
+        Line::NearMiss(near) => (None, &mut near.holders),
+        _ => return Vec::new(),
     };
-    let victim = victim.map(|victim| Key { time_ns, tid: victim.tid });
-    let of_holders = holders.iter().flat_map(|holder| {
-        let opened = holder.opened.as_ref().map(|by| Key { time_ns: by.time_ns, tid: by.tid });
-        let forked = holder.forked.as_ref().map(|by| Key { time_ns: by.time_ns, tid: by.tid });
+    let victim = victim.map(|(time_ns, victim)| {
+        let Victim { tid, stack, frames_unknown, .. } = victim;
+        Place { key: Key { time_ns, tid: *tid }, stack, frames_unknown }
+    });
+    let of_holders = holders.iter_mut().flat_map(|holder| {
+        let opened = holder.opened.as_mut().map(|by| {
+            let Opened { time_ns, tid, stack, frames_unknown, .. } = by;
+            Place { key: Key { time_ns: *time_ns, tid: *tid }, stack, frames_unknown }
+        });
+        let forked = holder.forked.as_mut().map(|by| {
+            let Forked { time_ns, tid, stack, frames_unknown, .. } = by;
+            Place { key: Key { time_ns: *time_ns, tid: *tid }, stack, frames_unknown }
+        });
         opened.into_iter().chain(forked)
     });
-    victim.into_iter().chain(of_holders)
+    victim.into_iter().chain(of_holders).collect()
 }
 
 impl<B: Backend> Session<B> {

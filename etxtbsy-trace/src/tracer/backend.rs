@@ -98,7 +98,7 @@ pub trait Backend {
     /// The copy of the stack of a thread that did something at a time; `None` if none was made, or it is gone.
     fn stack(&self, time_ns: u64, tid: u32) -> Option<Box<Stack>>;
 
-    /// Has stacks copied when the program in that file opens files for writing, unless none are.
+    /// Has stacks copied when the program in that file opens files for writing; only where stacks are copied.
     fn copy_stacks_of(&mut self, program: &impl AsRawFd) -> anyhow::Result<()>;
 
     /// Whether a description still has write access to its inode, or its last reference waits in the work of

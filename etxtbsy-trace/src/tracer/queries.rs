@@ -194,9 +194,6 @@ impl Backend for Tracer {
     }
 
     fn copy_stacks_of(&mut self, program: &impl AsRawFd) -> anyhow::Result<()> {
-        if self.stacks_wanted == StacksWanted::Never {
-            return Ok(());
-        }
         let inode = self.inode_at(program)?;
         let mut map: HashMap<_, u64, u32> = HashMap::try_from(self.map_mut("STACK_PROGRAMS")?)?;
         map.insert(inode, 1, 0)?;
