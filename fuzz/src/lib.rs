@@ -9,12 +9,12 @@
 )]
 
 mod cases;
-mod stacks;
+mod copies;
 mod words;
 
 use std::collections::HashMap;
 
-pub use self::{cases::attribution, stacks::stacks, words::command};
+pub use self::{cases::attribution, copies::stacks, words::command};
 use etxtbsy_trace::{
     analysis::{
         attribution::attribute,

@@ -39,10 +39,11 @@ use crate::{
 pub fn main() -> ExitCode {
     let mut args = std::env::args_os();
     let own = args.next().unwrap_or_default();
-    if args.next().is_some_and(|word| word == "workload") {
+    let word = args.next().unwrap_or_default();
+    if word == "workload" {
         return finish(workload::run(WorkloadCli::parse_from([own].into_iter().chain(args))));
     }
-    if std::env::args_os().nth(1).is_some_and(|word| word == HELPER) {
+    if word == HELPER {
         return etxtbsy_stacks::helper::main();
     }
     let cli = match Cli::from_args(std::env::args_os()) {
